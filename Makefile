@@ -1,0 +1,55 @@
+# Every command that people and CI run. `make` alone lists them.
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_VERSION := 26.3
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint format bench train-embedded clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# dev: what tests, lint and the demo need. The new pip knows dependency groups (PEP 735).
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip==$(PIP_VERSION)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group bench
+	@touch $@
+
+demo: $(VENV)/.installed ## rank a small search log with the embedded model: no network, no GPU
+	$(BIN)/python -m jobs.demo build demo/
+	$(BIN)/python -m jobs.rerank demo/log.parquet demo/ranked --overwrite
+	$(BIN)/python -m jobs.demo report demo/ranked
+
+test: lint ## lint and the quick tests
+	$(BIN)/python -m pytest -m "not slow and not gpu and not bench" $(PYTEST_ARGS)
+
+test-full: $(VENV)/.installed ## every test that takes minutes at most and no GPU
+	$(BIN)/python -m pytest -m "not gpu and not bench" $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed ## style, types and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed ## rewrite the code in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.bench ## measurements; wants an idle machine
+	$(BIN)/python -m pytest -m bench -s $(PYTEST_ARGS)
+
+train-embedded: ## how the embedded model is trained (hours, so by hand)
+	@echo "$(BIN)/python -m pipelines.training.mining --help    # 1. hard negatives"
+	@echo "$(BIN)/python -m pipelines.training.embedded --help  # 2. the model"
+
+clean: ## remove what the other targets made, the virtual environment too
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Offline reranking: Parquet in, Parquet out, on Ray Data; and the command line."""

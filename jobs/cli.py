@@ -1,0 +1,35 @@
+"""The `crossray` command: one sub-command per job. A further package adds its own through the entry-point group below."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import typer
+
+from jobs import rerank
+
+PLUGINS = "crossray.commands"
+"""Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encoder reranking on Ray.")
+app.command("rerank")(rerank.command)
+
+
+@app.callback()
+def crossray() -> None:
+    """Cross-encoder reranking on Ray."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for plugin in importlib.metadata.entry_points(group=PLUGINS):
+        loaded = plugin.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=plugin.name)
+        else:
+            app.command(plugin.name)(loaded)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Which columns a job reads and writes, and whether a schema has them. What is in the rows lives in `jobs.rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from enum import StrEnum
+
+import pyarrow as pa
+
+from pipelines.errors import ConfigError
+
+
+class Layout(StrEnum):
+    """What one row is."""
+
+    LISTS = "lists"
+    """A query with the list of its documents."""
+    PAIRS = "pairs"
+    """A query with one document, as logs and TREC runs come."""
+
+
+class Reason(StrEnum):
+    """Why a row has no score: the word before the colon of its `error`, stable, for counting."""
+
+    NULL_QUERY = "null_query"
+    BLANK_QUERY = "blank_query"
+    NULL_DOCUMENTS = "null_documents"
+    NULL_DOCUMENT = "null_document"
+    INVALID_UTF8 = "invalid_utf8"
+    MISSING_COLUMN = "missing_column"
+    """The row's file lacks a column that is read."""
+    UNUSABLE_TYPE = "unusable_type"
+    """In the row's file a column that is read cannot hold texts."""
+    NOT_RANKED = "not_ranked"
+    """The reranker gave no scores, and its message has no reason of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """The caller's names for what a job reads and writes."""
+
+    query_id: str = "query_id"
+    """Rides along; may be missing, unless the caller named it."""
+    query: str = "query"
+    documents: str = "documents"
+    """List rows: a list of texts, or of structs with a text."""
+    text_field: str = "text"
+    """Field of a document struct that is scored."""
+    id_field: str = "id"
+    """Field of a document struct that rankings repeat: text or integer; may be missing, unless the caller named it."""
+    document_id: str = "document_id"
+    """Pair rows: rides along; may be missing, unless the caller named it."""
+    document: str = "document"
+    """Pair rows: the text that is scored."""
+    output_prefix: str = ""
+    """Put before `ranking`, `relevance_score` and `error`."""
+    drop: tuple[str, ...] = ()
+    """Input columns that do not come out."""
+
+
+FLAGS = {
+    "query_id": "--query-id-column",
+    "query": "--query-column",
+    "documents": "--documents-column",
+    "text_field": "--text-field",
+    "id_field": "--id-field",
+    "document_id": "--document-id-column",
+    "document": "--document-column",
+    "output_prefix": "--output-prefix",
+    "drop": "--drop",
+}
+"""The flag of each field of ColumnMapping; the messages below and the command line agree on it."""
+
+RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "relevance_score": pa.float32()}))
+"""Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0."""
+
+
+def detect_layout(schema: pa.Schema, mapping: ColumnMapping, wanted: Layout | None = None) -> Layout:
+    """The layout that `wanted` names, else the one whose columns the schema has; lists if it has both.
+
+    Raises ConfigError when a column that is read is missing or cannot hold texts.
+    """
+    layout = wanted or _likely_layout(schema, mapping)
+    fault = _fault(schema, mapping, layout)
+    if fault:
+        raise ConfigError(fault.message)
+    return layout
+
+
+def why_unusable(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> str | None:
+    """The `error` of every row of a file with this schema; None where the file can be read."""
+    fault = _fault(schema, mapping, layout)
+    return f"{fault.reason}: {fault.message}" if fault else None
+
+
+def check_output_names(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> None:
+    """Raises ConfigError when a column that comes out already has the name of one that is added."""
+    kept = {schema.names[position] for position in kept_columns(schema, mapping)}
+    for name in output_names(mapping, layout):
+        if name in kept:
+            raise ConfigError(
+                f"the input has a column `{name}` and the output adds one; "
+                f"give {FLAGS['output_prefix']} PREFIX to rename the new one, or {FLAGS['drop']} {name}"
+            )
+
+
+def check_dropped_columns(schemas: Iterable[pa.Schema], mapping: ColumnMapping) -> None:
+    """Raises ConfigError when a column to drop is in none of the schemas."""
+    names = sorted({name for schema in schemas for name in schema.names})
+    for dropped in mapping.drop:
+        if dropped not in names:
+            raise ConfigError(f"{FLAGS['drop']} is {dropped!r}, which is no column; the columns are {_listed(names)}")
+
+
+def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
+    """Names of the two columns that are added: the answer, then the error."""
+    answer = "ranking" if layout is Layout.LISTS else "relevance_score"
+    return mapping.output_prefix + answer, mapping.output_prefix + "error"
+
+
+def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
+    """Positions of the input columns that come out."""
+    return [position for position, name in enumerate(schema.names) if name not in mapping.drop]
+
+
+def plain_type(data_type: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, without dictionary encoding and extension types around them."""
+    while True:
+        if isinstance(data_type, pa.BaseExtensionType):
+            data_type = data_type.storage_type
+        elif pa.types.is_dictionary(data_type):
+            data_type = data_type.value_type
+        else:
+            return data_type
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    reason: Reason
+    message: str
+
+
+def _likely_layout(schema: pa.Schema, mapping: ColumnMapping) -> Layout:
+    for layout in Layout:
+        if _fault(schema, mapping, layout) is None:
+            return layout
+    looks_like_pairs = mapping.document in schema.names and mapping.documents not in schema.names
+    return Layout.PAIRS if looks_like_pairs else Layout.LISTS
+
+
+def _fault(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> _Fault | None:
+    if layout is Layout.LISTS:
+        return _query_fault(schema, mapping) or _documents_fault(schema, mapping)
+    return (
+        _query_fault(schema, mapping)
+        or _missing(schema.names, mapping, "document")
+        or _missing_if_renamed(schema.names, mapping, "document_id")
+        or _wrong_type(schema.field(mapping.document).type, mapping, "document", _may_be_text, "text")
+    )
+
+
+def _query_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None:
+    return (
+        _missing(schema.names, mapping, "query")
+        or _missing_if_renamed(schema.names, mapping, "query_id")
+        or _wrong_type(schema.field(mapping.query).type, mapping, "query", _may_be_text, "text")
+    )
+
+
+def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None:
+    missing = _missing(schema.names, mapping, "documents")
+    if missing:
+        return missing
+    list_type = schema.field(mapping.documents).type
+    wrong = _wrong_type(list_type, mapping, "documents", _may_be_documents, "a list of texts or of structs with a text")
+    struct_type = _struct_of(list_type)
+    if wrong or struct_type is None:
+        return wrong
+    return _struct_fault(struct_type, mapping)
+
+
+def _struct_fault(struct_type: pa.StructType, mapping: ColumnMapping) -> _Fault | None:
+    names = [field.name for field in struct_type]
+    missing = _missing(names, mapping, "text_field") or _missing_if_renamed(names, mapping, "id_field")
+    if missing:
+        return missing
+    wrong_text = _wrong_type(struct_type.field(mapping.text_field).type, mapping, "text_field", _may_be_text, "text")
+    if wrong_text or mapping.id_field not in names:
+        return wrong_text
+    return _wrong_type(struct_type.field(mapping.id_field).type, mapping, "id_field", _may_be_id, "text or integer")
+
+
+def _missing(names: list[str], mapping: ColumnMapping, knob: str) -> _Fault | None:
+    name = getattr(mapping, knob)
+    if names.count(name) == 1:
+        return None
+    problem = "occurs more than once" if name in names else "is missing"
+    place = f"field `{name}` of `{mapping.documents}`" if knob.endswith("_field") else f"column `{name}`"
+    return _Fault(Reason.MISSING_COLUMN, f"{place} {problem}; there are {_listed(names)}; {_way_out(knob)}")
+
+
+def _missing_if_renamed(names: list[str], mapping: ColumnMapping, knob: str) -> _Fault | None:
+    """What may be missing under its default name must be there once the caller names it; twice is never right."""
+    defaults = {field.name: field.default for field in dataclass_fields(ColumnMapping)}
+    name = getattr(mapping, knob)
+    return None if name == defaults[knob] and name not in names else _missing(names, mapping, knob)
+
+
+def _wrong_type(
+    data_type: pa.DataType, mapping: ColumnMapping, knob: str, fits: Callable[[pa.DataType], bool], rule: str
+) -> _Fault | None:
+    if fits(plain_type(data_type)):
+        return None
+    message = f"`{getattr(mapping, knob)}` is {data_type}, but it has to be {rule}; {_way_out(knob)}"
+    return _Fault(Reason.UNUSABLE_TYPE, message)
+
+
+def _way_out(knob: str) -> str:
+    other_layout = {
+        "documents": f"; for one document a row give --layout {Layout.PAIRS} and {FLAGS['document']}",
+        "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAGS['documents']}",
+    }
+    return f"name another with {FLAGS[knob]}{other_layout.get(knob, '')}"
+
+
+def _may_be_text(data_type: pa.DataType) -> bool:
+    """Strings, bytes (read as UTF-8), or the null type, which a column gets that has nulls only."""
+    types = pa.types
+    return any(
+        is_type(data_type)
+        for is_type in (
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_large_binary,
+            types.is_binary_view,
+            types.is_null,
+        )
+    )
+
+
+def _may_be_id(data_type: pa.DataType) -> bool:
+    return _may_be_text(data_type) or pa.types.is_integer(data_type)
+
+
+def _may_be_documents(data_type: pa.DataType) -> bool:
+    if pa.types.is_null(data_type):
+        return True
+    if not _is_list(data_type):
+        return False
+    item_type = plain_type(data_type.value_type)
+    return _may_be_text(item_type) or pa.types.is_struct(item_type)
+
+
+def _struct_of(list_type: pa.DataType) -> pa.StructType | None:
+    """The type of the document structs; None where documents are texts or always null."""
+    list_type = plain_type(list_type)
+    item_type = plain_type(list_type.value_type) if _is_list(list_type) else list_type
+    return item_type if pa.types.is_struct(item_type) else None
+
+
+def _is_list(data_type: pa.DataType) -> bool:
+    types = pa.types
+    return any(
+        is_type(data_type)
+        for is_type in (
+            types.is_list,
+            types.is_large_list,
+            types.is_list_view,
+            types.is_large_list_view,
+            types.is_fixed_size_list,
+        )
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"

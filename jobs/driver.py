@@ -1,0 +1,254 @@
+"""The driver of a rerank job: what is asked for -> manifest -> units to do -> Ray -> quarantine -> summary."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
+from jobs.errors import StoppedError
+from jobs.lease import hold_lease
+from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
+from jobs.output import OutputDirectory, check_apart
+from jobs.pool import ray_session, score_units
+from jobs.progress import print_summary, show_progress
+from jobs.quarantine import Quarantine, replica_starter
+from jobs.replicas import Scorer
+from jobs.settings import RerankSettings
+from jobs.stages import write_part
+from jobs.storage import InputFile, absolute, list_input, remove_temporaries, write_json
+from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
+from jobs.units import Unit, read_rows
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError
+
+JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
+
+
+class InterruptedBySignal(BaseException):
+    """SIGINT or SIGTERM came; not an Exception, so that nothing on the way swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run(
+    settings: RerankSettings, scorer_class: Callable[..., Scorer] = Scorer, console: Console | None = None
+) -> dict[str, Any]:
+    """Runs or resumes the job and returns its summary.
+
+    Raises ConfigError (nothing was touched), RefusedError (nothing was changed), StoppedError or InterruptedBySignal
+    (the same call resumes).
+    """
+    console = console or Console()
+    settings = with_absolute_paths(settings)
+    settings, fingerprint = with_resolved_model(settings)
+    files = list_input(settings.input)
+    output = OutputDirectory(settings.output)
+    check_apart(settings.input, output.path, files)
+    fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
+    output.create()
+    with hold_lease(output.path) as lease:
+        remove_temporaries(output.path)
+        if fresh is not None:
+            output.clear()
+            manifest, changed = fresh, True
+        else:
+            manifest, changed = continued_manifest(output, settings, fingerprint, files)
+        if output.is_complete and not changed and not missing_units(output, manifest):
+            console.print(f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
+            return dict(json.loads(Path(output.summary).read_text(encoding="utf-8")))
+        attempt = begin_attempt(output)
+        Path(output.summary).unlink(missing_ok=True)
+        if changed:
+            manifest.write(output.manifest)
+        lease.on_heartbeat = attempt.save
+        damaged = score_everything(settings, manifest, output, attempt, scorer_class, console)
+        attempt.enter("finish")
+        summary = summarize(output, manifest, damaged)
+        write_json(output.summary, summary)
+    print_summary(console, summary, output.path)
+    return summary
+
+
+def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
+    """Raises ConfigError for paths that a job cannot use."""
+    submitted = JOB_ENVIRONMENT in os.environ
+    paths = {
+        name: absolute(getattr(settings, name), name.upper(), allow_relative=not submitted)
+        for name in ("input", "output")
+    }
+    return replace(settings, **paths)
+
+
+def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
+    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
+    from pipelines.reranker import planned_fingerprint  # torch: seconds, spared to --help and usage errors
+
+    given = settings.reranker
+    device = "cuda" if settings.num_gpus else "cpu"
+    dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
+    model, commit = resolved_model(given)
+    config = replace(given, model=model, revision=commit, device=device, dtype=dtype, num_threads=settings.num_cpus)
+    fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def resolved_model(config: RerankerConfig) -> tuple[str, str | None]:
+    """A directory made absolute, a hub name with its commit."""
+    from pipelines.model_files import find_model
+
+    files = find_model(config.model, config.revision, config.token)
+    if files.commit is not None or config.model == "embedded":
+        return config.model, files.commit
+    return str(files.directory), None
+
+
+def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]) -> Manifest:
+    """The plan of a job that begins; raises ConfigError when the columns do not fit."""
+    found = survey(files)
+    layout = checked_layout(found, settings)
+    size, planned = plan_files(found, files)
+    return Manifest(
+        fingerprint=fingerprint,
+        options=settings.result_options(layout),
+        unit_bytes=size,
+        files=planned,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=library_versions(),
+    )
+
+
+def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
+    """The layout of the input. A column that some file lacks is that file's rows' error; in all files, a usage error."""
+    schemas = [plan.schema for plan in found.plans.values()]
+    if not schemas:
+        return settings.layout or Layout.LISTS  # nothing is readable: the summary will say why
+    mapping = settings.mapping
+    usable = [schema for schema in schemas for layout in Layout if why_unusable(schema, mapping, layout) is None]
+    layout = detect_layout(usable[0] if usable else schemas[0], mapping, settings.layout)
+    if layout is Layout.PAIRS and settings.top_n is not None:
+        raise ConfigError("--top-n does not go with pair rows: each row in is a row out; leave it out")
+    check_dropped_columns(schemas, mapping)
+    for schema in schemas:
+        check_output_names(schema, mapping, layout)
+    return layout
+
+
+def continued_manifest(
+    output: OutputDirectory, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> tuple[Manifest, bool]:
+    """The manifest of a job that goes on, and whether the input has changed; raises RefusedError."""
+    before = Manifest.read(output.manifest)
+    layout = settings.layout or Layout(before.options["layout"])
+    check_same_job(before, fingerprint, settings.result_options(layout))
+    return reconcile(before, files, output.finished())
+
+
+def score_everything(
+    settings: RerankSettings,
+    manifest: Manifest,
+    output: OutputDirectory,
+    attempt: Attempt,
+    scorer_class: Callable[..., Scorer],
+    console: Console,
+) -> dict[str, str]:
+    """Brings every unit to its part; returns why units have none, by file."""
+    todo = missing_units(output, manifest)
+    announce(console, manifest, todo)
+    if not todo:
+        return {}
+    layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
+    damaged: dict[Unit, str] = {}
+    failures: set[str] = set()
+    attempt.enter("start")
+    with ray_session(settings.address, console), signals_as_exceptions():
+        attempt.enter("score")
+        rows_left = sum(unit.rows for unit in todo)
+        with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
+            for report in score_units(todo, settings, layout, fingerprint, scorer_class):
+                if report.error is not None:
+                    damaged[report.unit] = report.error
+                if report.failure is not None:
+                    failures.add(report.failure)
+                attempt.add(report)
+                progress.advance(report.counts.rows, report.counts.usage.pairs)
+        lost = missing_units(output, manifest, but=list(damaged))
+        if lost:
+            attempt.enter("quarantine")
+            why = ", ".join(sorted(failures)) or "their replicas died"
+            console.print(f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
+            start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
+            score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)
+    return {unit.path: error for unit, error in damaged.items()}
+
+
+def score_alone(units: Sequence[Unit], quarantine: Quarantine, output: OutputDirectory, fingerprint: str) -> None:
+    """Parts for units that Ray Data gave up on."""
+    try:
+        for unit in units:
+            write_part(output.path, fingerprint, unit, quarantine.score(read_rows(unit)))
+    except OSError as error:
+        raise StoppedError(f"{type(error).__name__}: {error}") from error
+    finally:
+        quarantine.close()
+
+
+def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None:
+    """What there is and what is to do."""
+    total = len(manifest.units())
+    console.print(
+        f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"
+    )
+    for path, error in unreadable_files(manifest).items():
+        console.print(f"[red]cannot be read:[/red] {path}: {error}", highlight=False)
+    if manifest.versions != library_versions():
+        console.print(f"[yellow]begun with other library versions:[/yellow] {manifest.versions}", highlight=False)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what can influence a result."""
+    versions = {"python": platform.python_version()}
+    for name in ("crossray", "ray", "torch", "tokenizers", "pyarrow"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "source"  # `ray job submit` runs from the sources, installed nowhere
+    return versions
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """SIGINT and SIGTERM raise InterruptedBySignal here; set after ray.init, which takes SIGTERM for itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise InterruptedBySignal(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["InterruptedBySignal", "run"]

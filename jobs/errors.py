@@ -1,0 +1,23 @@
+"""How a job can end early, and the exit code of each way out."""
+
+from __future__ import annotations
+
+from pipelines.errors import CrossrayError
+
+DONE = 0
+DONE_WITH_ERRORS = 1
+"""More rows with errors than --max-errors allows, or files that could not be read."""
+USAGE = 2
+REFUSED = 3
+STOPPED = 4
+"""Stopped by a failure; the same command resumes."""
+SIGNAL_BASE = 128
+"""Plus the signal's number (130, 143): stopped by a signal, the same command resumes."""
+
+
+class RefusedError(CrossrayError):
+    """Going on would mix two jobs' results or destroy somebody's files."""
+
+
+class StoppedError(CrossrayError):
+    """The job cannot go on now; what is written stays, and the same command resumes."""

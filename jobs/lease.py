@@ -1,0 +1,108 @@
+"""One driver at a time per output directory: `_lease.json` with a heartbeat.
+
+A driver that was killed leaves its lease behind. On the same machine its death is seen at once (process id and start
+time); from another machine the lease counts as abandoned when its heartbeat stands still for STALE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jobs.errors import RefusedError
+from jobs.storage import write_json
+
+NAME = "_lease.json"
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+
+class Lease:
+    """A lease that is held; `on_heartbeat` is called every few seconds and once at the end."""
+
+    on_heartbeat: Callable[[], None] | None = None
+
+    def beat(self, path: str, content: dict[str, Any]) -> None:
+        write_json(path, content | {"heartbeat": time.time()})
+        if self.on_heartbeat is not None:
+            self.on_heartbeat()
+
+
+@contextmanager
+def hold_lease(directory: str) -> Iterator[Lease]:
+    """Holds the output directory; raises RefusedError when another driver has it."""
+    path = os.path.join(directory, NAME)
+    content = {
+        "id": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+    }
+    acquire(path, content)
+    lease = Lease()
+    stop = threading.Event()
+
+    def keep_beating() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            lease.beat(path, content)
+
+    thread = threading.Thread(target=keep_beating, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        stop.set()
+        thread.join()
+        lease.beat(path, content)
+        Path(path).unlink(missing_ok=True)
+
+
+def acquire(path: str, content: dict[str, Any]) -> None:
+    """Writes the lease unless a living driver holds one; between two that find it abandoned, the later writer wins."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(content | {"heartbeat": time.time()}, file)
+        return
+    except FileExistsError:
+        pass
+    holder = read_holder(path)
+    if holder is not None and is_alive(holder):
+        raise RefusedError(
+            f"another driver is writing to {os.path.dirname(path)} (process {holder['pid']} on {holder['host']}); "
+            f"wait for it or stop it; if that machine is gone, try again in {STALE_SECONDS:.0f} s"
+        )
+    write_json(path, content | {"heartbeat": time.time()})
+    time.sleep(0.2)  # another taker would have overwritten it by now
+    taken = read_holder(path)
+    if taken is None or taken["id"] != content["id"]:
+        raise RefusedError(f"another driver took over {os.path.dirname(path)} at this moment; wait for it")
+
+
+def read_holder(path: str) -> dict[str, Any] | None:
+    """The lease on disk; None when it is gone or was never written whole."""
+    try:
+        holder = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the driver of this lease still runs, as far as can be seen from here."""
+    if holder["host"] == socket.gethostname():
+        try:
+            process = psutil.Process(holder["pid"])
+            return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == holder["process_started"]
+        except psutil.NoSuchProcess:
+            return False
+    return time.time() - float(holder["heartbeat"]) < STALE_SECONDS

@@ -1,0 +1,132 @@
+"""Ray for a job: the session, the size of the actor pool, and the units flowing through the three stages.
+
+Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs to do them well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import ray
+import ray.data
+from ray.exceptions import RayError
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from rich.console import Console
+
+from jobs.columns import Layout
+from jobs.errors import StoppedError
+from jobs.replicas import Scorer
+from jobs.settings import RerankSettings
+from jobs.stages import ScoringStage, UnitReport, read_unit, reports_of, write_unit
+from jobs.units import Unit
+from pipelines.errors import ConfigError
+
+RETRIES_OF_A_UNIT = 2
+"""Further replicas that a unit may try when its replica dies; after that the quarantine looks at it alone."""
+WRITERS = 2
+MIN_READERS = 2
+
+
+@contextmanager
+def ray_session(address: str | None, console: Console) -> Iterator[None]:
+    """The cluster at `address`, or a private Ray on this machine; one that already runs in this process is used."""
+    if ray.is_initialized():
+        yield
+        return
+    if address is None:
+        console.print("starting a private Ray on this machine ...")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side warns of what Ray Data does on purpose
+        ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
+    """Fewest and most replicas: as asked for, else what the cluster has room for now; never more than there are units.
+
+    Raises ConfigError when a replica asks for more than any node has and nothing can be added.
+    """
+    total = ray.cluster_resources()
+    room = int(total.get("CPU", 0) // settings.num_cpus)
+    if settings.num_gpus:
+        room = min(room, int(total.get("GPU", 0) / settings.num_gpus))
+    if settings.replicas is None and room < 1:
+        raise ConfigError(
+            f"a replica asks for {settings.num_cpus} CPUs and {settings.num_gpus:g} GPUs, the cluster has "
+            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower --num-cpus or --num-gpus, or give --replicas "
+            "to wait for nodes that an autoscaler adds"
+        )
+    fewest, most = settings.replicas or (room, room)
+    return min(fewest, units), min(most, units)
+
+
+def score_units(
+    units: Sequence[Unit],
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+) -> Iterator[UnitReport]:
+    """A report per unit as soon as its part is written (or its reading failed), in any order.
+
+    Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
+    """
+    fewest, most = pool_bounds(settings, len(units))
+    with DataContext.current(job_context()), warnings.catch_warnings():
+        # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
+        warnings.simplefilter("ignore")
+        dataset = (
+            ray.data.from_items([{"unit": json.dumps(asdict(unit))} for unit in units], override_num_blocks=len(units))
+            # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score
+            # (or be fused into a replica). Their number is what bounds memory: without it all is read at once.
+            .map_batches(
+                read_unit,
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=0,
+                compute=TaskPoolStrategy(size=max(MIN_READERS, most // 2)),
+            )
+            .map_batches(
+                ScoringStage,
+                fn_constructor_args=(settings, layout, fingerprint, scorer_class),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=settings.num_cpus,
+                num_gpus=settings.num_gpus or None,
+                compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+                max_task_retries=RETRIES_OF_A_UNIT,
+            )
+            .map_batches(
+                write_unit,
+                fn_kwargs={"output": settings.output, "fingerprint": fingerprint},
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=0,
+                compute=TaskPoolStrategy(size=WRITERS),
+            )
+        )
+        try:
+            yield from reports_of(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
+            raise StoppedError(f"Ray gave up: {error}") from error
+
+
+def job_context() -> DataContext:
+    """Ray Data's settings for a job, in a copy: whole units, nothing fatal about a lost one, our own progress bar."""
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = None  # one unit is one block, of any size
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a lost unit is ours to report
+    return context

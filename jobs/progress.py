@@ -1,0 +1,75 @@
+"""What a person sees while a job runs: a live bar on a terminal, a line every ten seconds in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LOG_SECONDS = 10.0
+
+
+class ProgressView:
+    """Rows done of all rows, pairs per second since scoring began."""
+
+    def __init__(self, console: Console, total_rows: int, rows_done: int, bar: Progress | None) -> None:
+        self.console = console
+        self.bar = bar
+        self.total_rows = total_rows
+        self.rows_before = self.rows_done = rows_done
+        self.pairs = 0
+        self.began: float | None = None
+        self.logged = time.perf_counter()
+        self.task = bar.add_task("scoring", total=total_rows, completed=rows_done, speed="starting") if bar else None
+
+    def advance(self, rows: int, pairs: int) -> None:
+        """A unit is written."""
+        now = time.perf_counter()
+        # The first unit starts the clock at its end: its rate is unknown, the next ones' is not diluted by start-up.
+        self.began = self.began or now
+        self.rows_done += rows
+        self.pairs += pairs if now > self.began else 0
+        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s" if self.pairs else "..."
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=self.rows_done, speed=speed)
+        elif now - self.logged > LOG_SECONDS:
+            self.logged = now
+            self.console.print(f"{self.rows_done:,} of {self.total_rows:,} rows, {speed}, {self._time_left(now)} left")
+
+    def _time_left(self, now: float) -> str:
+        done = self.rows_done - self.rows_before
+        left = (self.total_rows - self.rows_done) * (now - (self.began or now)) / max(1, done)
+        return f"{left:,.0f} s"
+
+
+@contextmanager
+def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator[ProgressView]:
+    """A view that is updated with each finished unit."""
+    if not console.is_terminal:
+        yield ProgressView(console, total_rows, rows_done, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    times = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(120.0))
+    with Progress(*columns, *times, console=console) as bar:
+        yield ProgressView(console, total_rows, rows_done, bar)
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
+    """The closing table."""
+    table = Table(title=f"Reranked into {output}", show_header=False, title_justify="left")
+    for name in ("rows", "rows_with_errors", "pairs", "chunks", "tokens", "cut_documents", "cut_queries", "parts"):
+        table.add_row(name.replace("_", " "), f"{summary[name]:,}")
+    for reason, rows in summary["errors"].items():
+        table.add_row(f"  {reason}", f"{rows:,}")
+    last = summary["attempts"][-1] if summary["attempts"] else {"phases": {}}
+    phases = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in last["phases"].items())
+    table.add_row("seconds", f"{summary['seconds']:,.1f} in {len(summary['attempts'])} attempt(s); last: {phases}")
+    table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
+    console.print(table)
+    for path, error in summary["unreadable"].items():
+        console.print(f"[red]could not be read:[/red] {path}: {error}", highlight=False)

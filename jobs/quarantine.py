@@ -1,0 +1,108 @@
+"""Units that came to no end: each is run alone and halved when its replica dies, until the row at fault is found.
+
+A row is blamed only after its replica failed THREE times with nothing but this row in it, each time a replica that had
+answered just before. So deaths from outside (a node, a kill, the kernel's out-of-memory killer) only cost time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from jobs.columns import Layout
+from jobs.errors import StoppedError
+from jobs.replicas import Answered, Counts, count
+from jobs.rows import ParsedRow, append_rankings, append_scores
+from jobs.settings import RerankSettings
+from jobs.stages import ScoringStage, from_stream, to_stream
+
+DEATHS_TO_BLAME = 3
+FRUITLESS_STARTS = 10
+"""Replicas in a row that died before they were of any use; then the cluster and not the data is at fault."""
+PAUSE_SECONDS = 1.0
+
+StartReplica = Callable[[], Any]
+"""Starts a ScoringStage actor that Ray neither restarts nor retries."""
+
+
+def replica_starter(
+    settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Any]
+) -> StartReplica:
+    """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
+    mortal = ray.remote(ScoringStage).options(
+        num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
+    )
+    return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
+
+
+class Quarantine:
+    """One replica at a time, with nothing else in it than the rows under suspicion."""
+
+    def __init__(self, start_replica: StartReplica, settings: RerankSettings, layout: Layout) -> None:
+        self.start_replica = start_replica
+        self.settings = settings
+        self.layout = layout
+        self.replica: Any = None
+        self.last_failure = ""
+
+    def score(self, table: pa.Table) -> Answered:
+        """The answered rows of a unit, with an error for each row that kills its replica."""
+        answered = self._attempt(table)
+        if answered is not None:
+            return answered
+        if table.num_rows > 1:
+            middle = table.num_rows // 2
+            first, second = self.score(table.slice(0, middle)), self.score(table.slice(middle))
+            return Answered(pa.concat_tables([first.table, second.table]), first.counts + second.counts)
+        for _ in range(DEATHS_TO_BLAME - 1):
+            time.sleep(PAUSE_SECONDS)
+            answered = self._attempt(table)
+            if answered is not None:
+                return answered
+        return self._blamed(table)
+
+    def close(self) -> None:
+        """Ends the replica."""
+        if self.replica is not None:
+            ray.kill(self.replica)
+            self.replica = None
+
+    def _attempt(self, table: pa.Table) -> Answered | None:
+        """The answer, or None when the replica died of these rows, or proved unfit, as far as can be told."""
+        replica = self._healthy_replica(table.slice(0, 0))
+        try:
+            content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))
+        except RayError as error:
+            self.last_failure = type(error).__name__
+            self.close()
+            return None
+        return Answered(from_stream(pa.py_buffer(content)), Counts.from_dict(counts))
+
+    def _healthy_replica(self, harmless: pa.Table) -> Any:
+        """A replica that has just answered; raises StoppedError when none lives long enough for that."""
+        for _ in range(FRUITLESS_STARTS):
+            if self.replica is None:
+                self.replica = self.start_replica()
+            try:
+                ray.get(self.replica.score_stream.remote(to_stream(harmless).to_pybytes()))
+                return self.replica
+            except RayError as error:
+                self.last_failure = str(error)
+                self.close()
+                time.sleep(PAUSE_SECONDS)
+        raise StoppedError(
+            f"{FRUITLESS_STARTS} replicas in a row died before they scored anything: {self.last_failure}"
+        )
+
+    def _blamed(self, table: pa.Table) -> Answered:
+        message = (
+            f"killed_replica: scoring this row alone ended its replica {DEATHS_TO_BLAME} times ({self.last_failure})"
+        )
+        rows = [ParsedRow(candidates=None, ids=None, error=message)]
+        append = append_rankings if self.layout is Layout.LISTS else append_scores
+        return Answered(append(table, rows, [None], self.settings.mapping), count(rows, [None]))

@@ -1,0 +1,119 @@
+"""The Scorer actor of a job: one loaded Reranker that turns the rows of a unit into answered rows and their counts."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.columns import Layout
+from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
+from jobs.settings import RerankSettings
+from pipelines.records import CandidateList, Ranking, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one unit holds and took: deterministic, so it says the same after any number of attempts. Adds up."""
+
+    rows: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """Rows by the reason of their error."""
+    usage: Usage = field(default_factory=Usage)
+
+    def __add__(self, other: Counts) -> Counts:
+        errors = dict(Counter(self.errors) + Counter(other.errors))
+        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types: rows, errors, and the fields of Usage beside them."""
+        return {"rows": self.rows, "errors": self.errors, **asdict(self.usage)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Counts:
+        """The inverse of `as_dict`; fields that it does not know are left out."""
+        usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
+        return cls(raw["rows"], raw["errors"], usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The rows of a unit with their answer columns."""
+
+    table: pa.Table
+    counts: Counts
+
+
+class Scorer:
+    """Loads the model once and scores unit after unit; the class that Ray runs as the replicas of a job."""
+
+    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
+        """Raises RuntimeError when the model on this node is not the one that the driver saw."""
+        # The tokenizer's own threads follow the replica's CPUs, as torch's do; read when its first batch comes.
+        os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)
+        from pipelines.reranker import Reranker  # torch: seconds, and not for the driver
+
+        self.settings = settings
+        self.layout = layout
+        self.reranker = Reranker.from_config(settings.reranker)
+        loaded = self.reranker.fingerprint
+        if loaded.hash != fingerprint:
+            raise RuntimeError(
+                f"the model on this node is not the one the job was planned with: fingerprint {loaded.hash} "
+                f"({loaded.as_dict()}) instead of {fingerprint}; put the same model files on all nodes"
+            )
+
+    def score(self, table: pa.Table) -> Answered:
+        """Each row with its ranking (or score) or its error; raises only what means that the replica is unfit."""
+        if self.layout is Layout.LISTS:
+            rows = parse_lists(table, self.settings.mapping)
+            rankings = self.rank(rows)
+            answered = append_rankings(table, rows, rankings, self.settings.mapping)
+        else:
+            rows = parse_pairs(table, self.settings.mapping)
+            rankings = self.rank(rows)
+            answered = append_scores(table, rows, rankings, self.settings.mapping)
+        return Answered(answered, count(rows, rankings))
+
+    def rank(self, rows: Sequence[ParsedRow]) -> list[Ranking | None]:
+        """A ranking for each row that has candidates."""
+        lists = [row.candidates for row in rows if row.candidates is not None]
+        try:
+            rankings = self.rerank_lists(lists)
+        except Exception as error:
+            if is_device_failure(error):
+                raise
+            rankings = [self.rank_alone(one) for one in lists]  # one of them fails; find out which
+        answers = iter(rankings)
+        return [None if row.candidates is None else next(answers) for row in rows]
+
+    def rank_alone(self, candidates: CandidateList) -> Ranking:
+        """The ranking of one list, or why there is none."""
+        try:
+            return self.rerank_lists([candidates])[0]
+        except Exception as error:
+            if is_device_failure(error):
+                raise
+            return Ranking([], Usage(), f"scoring_failed: {type(error).__name__}: {error}")
+
+    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+        return self.reranker.rerank_lists(lists, top_n=self.settings.top_n)
+
+
+def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:
+    """The counts of a unit."""
+    answered = [ranking for ranking in rankings if ranking is not None]
+    messages = [row.error for row in rows] + [ranking.error for ranking in answered]
+    errors = Counter(reason_of(message) for message in messages if message is not None)
+    return Counts(len(rows), dict(sorted(errors.items())), sum((one.usage for one in answered), Usage()))
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether the replica and not the row is at fault: a broken or full GPU fails every row that comes after."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError | MemoryError)

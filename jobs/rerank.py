@@ -1,0 +1,154 @@
+"""The command line of the offline job: flags -> RerankSettings, outcome -> exit code.
+
+python -m jobs.rerank INPUT OUTPUT [flags]      # the same as `crossray rerank`; through `ray job submit` as well
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs import errors
+from jobs.columns import FLAGS, ColumnMapping, Layout
+from jobs.errors import RefusedError, StoppedError
+from jobs.settings import RerankSettings, parse_replicas
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError, ModelError
+
+MODEL = RerankerConfig()
+COLUMNS = ColumnMapping()
+MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
+
+
+def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
+    """A flag of the command line."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, envvar=envvar)  # type: ignore[no-any-return]
+
+
+def column(field: str, help: str) -> typer.models.OptionInfo:
+    """A flag that names a column; the flag's own name is that in error messages."""
+    return option(FLAGS[field], help=help, panel=COLUMN_PANEL)
+
+
+def command(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, directory, or quoted glob.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Directory for the result; resumes what it holds.")],
+    model: Annotated[str, option(help="`embedded`, a directory or a hub name.", panel=MODEL_PANEL)] = MODEL.model,
+    revision: Annotated[str | None, option(help="Revision of a hub model.", panel=MODEL_PANEL)] = MODEL.revision,
+    token: Annotated[str | None, option(help="Access token.", panel=MODEL_PANEL, envvar="HF_TOKEN")] = MODEL.token,
+    dtype: Annotated[str, option(help="float32, float16, bfloat16, auto.", panel=MODEL_PANEL)] = MODEL.dtype,
+    max_length: Annotated[int, option(help="Tokens of a pair.", panel=MODEL_PANEL)] = MODEL.max_length,
+    max_query_length: Annotated[int, option(help="Tokens of a query.", panel=MODEL_PANEL)] = MODEL.max_query_length,
+    overlap_tokens: Annotated[int, option(help="Shared by two chunks.", panel=MODEL_PANEL)] = MODEL.overlap_tokens,
+    max_chunks_per_doc: Annotated[int | None, option(help="Default: all.", panel=MODEL_PANEL)] = None,
+    max_batch_tokens: Annotated[int | None, option(help="Token budget of a pass.", panel=MODEL_PANEL)] = None,
+    raw_scores: Annotated[bool, option(help="Logits instead of 0..1.", panel=MODEL_PANEL)] = MODEL.raw_scores,
+    top_n: Annotated[int | None, option(help="Documents kept per ranking; default: all.")] = None,
+    overwrite: Annotated[bool, option(help="Start anew where OUTPUT holds an earlier result.")] = False,
+    max_errors: Annotated[int | None, option(help="More rows with errors make the exit code 1.")] = None,
+    layout: Annotated[Layout | None, option(help="Default: by the columns.", panel=COLUMN_PANEL)] = None,
+    query_id: Annotated[str, column("query_id", "Rides along.")] = COLUMNS.query_id,
+    query: Annotated[str, column("query", "The query's text.")] = COLUMNS.query,
+    documents: Annotated[str, column("documents", "List of texts or structs.")] = COLUMNS.documents,
+    text_field: Annotated[str, column("text_field", "Text of a document struct.")] = COLUMNS.text_field,
+    id_field: Annotated[str, column("id_field", "Id of a document struct.")] = COLUMNS.id_field,
+    document_id: Annotated[str, column("document_id", "Pair rows: rides along.")] = COLUMNS.document_id,
+    document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
+    output_prefix: Annotated[str, column("output_prefix", "Before the new columns' names.")] = COLUMNS.output_prefix,
+    drop: Annotated[list[str] | None, column("drop", "Leave a column out; repeatable.")] = None,
+    replicas: Annotated[str | None, option(help="N or MIN:MAX; default: what fits.", panel=CLUSTER_PANEL)] = None,
+    num_cpus: Annotated[int, option(help="CPUs and threads of a replica.", panel=CLUSTER_PANEL)] = 1,
+    num_gpus: Annotated[float, option(help="GPUs of a replica.", panel=CLUSTER_PANEL)] = 0,
+    address: Annotated[
+        str | None, option(help="Ray cluster; default: a private one.", panel=CLUSTER_PANEL, envvar="RAY_ADDRESS")
+    ] = None,
+) -> None:
+    """Rerank the candidate lists of INPUT into OUTPUT: one row out for every row in.
+
+    The same command again resumes what was stopped, or says that all is done.
+    Exit codes: 0 done, 1 too many rows with errors or unreadable files, 2 usage, 3 refused, 4 stopped (resumable),
+    130/143 stopped by a signal (resumable).
+    """
+    try:
+        settings = RerankSettings(
+            input=input,
+            output=output,
+            reranker=RerankerConfig(
+                model=model,
+                revision=revision,
+                token=token,
+                dtype=dtype,
+                max_batch_tokens=max_batch_tokens,
+                max_length=max_length,
+                max_query_length=max_query_length,
+                overlap_tokens=overlap_tokens,
+                max_chunks_per_doc=max_chunks_per_doc,
+                raw_scores=raw_scores,
+            ),
+            mapping=ColumnMapping(
+                query_id=query_id,
+                query=query,
+                documents=documents,
+                text_field=text_field,
+                id_field=id_field,
+                document_id=document_id,
+                document=document,
+                output_prefix=output_prefix,
+                drop=tuple(drop or ()),
+            ),
+            layout=layout,
+            top_n=top_n,
+            replicas=parse_replicas(replicas) if replicas else None,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            address=address,
+            overwrite=overwrite,
+            max_errors=max_errors,
+        )
+    except ConfigError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        raise typer.Exit(errors.USAGE) from None
+    raise typer.Exit(exit_code(settings))
+
+
+def exit_code(settings: RerankSettings) -> int:
+    """Runs the job, says how it ended, and returns the code for it."""
+    from jobs.driver import InterruptedBySignal, run  # ray: a second, spared to --help
+
+    console = Console(stderr=True)
+    try:
+        summary = run(settings)
+    except (ConfigError, ModelError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return errors.USAGE
+    except RefusedError as error:
+        console.print(f"[red]refused:[/red] {error}", highlight=False)
+        return errors.REFUSED
+    except InterruptedBySignal as interruption:
+        console.print(f"stopped by {interruption}; what is finished stays. To resume:\n  {resume_command()}")
+        return errors.SIGNAL_BASE + interruption.number
+    except StoppedError as error:
+        console.print(f"[red]stopped:[/red] {error}. To resume:\n  {resume_command()}", highlight=False)
+        return errors.STOPPED
+    too_many = settings.max_errors is not None and summary["rows_with_errors"] > settings.max_errors
+    return errors.DONE_WITH_ERRORS if too_many or summary["unreadable"] else errors.DONE
+
+
+def resume_command() -> str:
+    """This very command, without --overwrite, which would begin anew, and without a token."""
+    program = "crossray rerank" if sys.argv[0].endswith("crossray") else "python -m jobs.rerank"
+    skipped = {"--overwrite", "rerank"} if program.startswith("crossray") else {"--overwrite"}
+    words, hide = [], False
+    for word in sys.argv[1:]:
+        if not hide and word not in skipped and word != "--token" and not word.startswith("--token="):
+            words.append(word)
+        hide = word == "--token"
+    return f"{program} {shlex.join(words)}"
+
+
+if __name__ == "__main__":
+    typer.run(command)

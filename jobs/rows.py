@@ -1,0 +1,254 @@
+"""Arrow rows to candidate lists, and rankings back to Arrow columns. One bad row never costs another.
+
+The life of a row: its texts are decoded (`_texts`), judged (`_list_row`, `_pair_row`), scored elsewhere as a
+CandidateList, and come back as two more columns (`append_rankings`, `append_scores`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.columns import (
+    RANKING_TYPE,
+    ColumnMapping,
+    Layout,
+    Reason,
+    kept_columns,
+    output_names,
+    plain_type,
+    why_unusable,
+)
+from pipelines.errors import InvalidInputError
+from pipelines.records import CandidateList, RankedDocument, Ranking
+
+Text = str | UnicodeDecodeError | None
+"""A value of a text column: bytes that are not UTF-8 stay in place as the error that decoding them raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
+    """A row as the reranker wants it, or why it cannot have it: `candidates` or `error` is None, never both."""
+
+    candidates: CandidateList | None
+    ids: list[str | None] | None
+    """The documents' ids in the caller's order; None where they have none."""
+    error: str | None
+    """`reason: detail`; the reason is one of `jobs.columns.Reason`."""
+
+
+def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
+    """One ParsedRow per row of a table of list rows; every row has the error if the table's schema is unusable."""
+    unusable = why_unusable(table.schema, mapping, Layout.LISTS)
+    if unusable:
+        return [_failed(unusable)] * table.num_rows
+    queries = _column_texts(table.column(mapping.query))
+    lists = chain.from_iterable(_lists(chunk, mapping) for chunk in table.column(mapping.documents).chunks)
+    return [_list_row(query, documents, mapping) for query, documents in zip(queries, lists, strict=True)]
+
+
+def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
+    """One ParsedRow, with a list of one document, per row of a table of pair rows; otherwise as `parse_lists`."""
+    unusable = why_unusable(table.schema, mapping, Layout.PAIRS)
+    if unusable:
+        return [_failed(unusable)] * table.num_rows
+    queries = _column_texts(table.column(mapping.query))
+    documents = _column_texts(table.column(mapping.document))
+    return [_pair_row(query, document, mapping) for query, document in zip(queries, documents, strict=True)]
+
+
+def append_rankings(
+    table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
+) -> pa.Table:
+    """The list rows with `ranking` and `error`: for each row one of the two is null.
+
+    `rows` and `rankings` are as long as the table; a row with an error of its own needs no ranking.
+    """
+    errors = _errors(rows, rankings)
+    return _with_answers(table, mapping, Layout.LISTS, _ranking_array(rows, _scored(rankings, errors)), errors)
+
+
+def append_scores(
+    table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
+) -> pa.Table:
+    """The pair rows with `relevance_score` and `error`: for each row one of the two is null."""
+    errors = _errors(rows, rankings)
+    scores = [None if ranked is None else ranked[0].relevance_score for ranked in _scored(rankings, errors)]
+    return _with_answers(table, mapping, Layout.PAIRS, pa.array(scores, pa.float32()), errors)
+
+
+def reason_of(error: str) -> str:
+    """The stable word before the colon of a row's error, for counting; `not_ranked` where there is none."""
+    reason = re.match(r"([a-z][a-z0-9_]*): ", error)
+    return reason.group(1) if reason else Reason.NOT_RANKED
+
+
+class _Documents(NamedTuple):
+    """The documents of one row, not judged yet."""
+
+    texts: list[Text]
+    ids: list[Text] | None
+
+
+def _list_row(query: Text, documents: _Documents | None, mapping: ColumnMapping) -> ParsedRow:
+    try:
+        checked_query = _checked_query(query, mapping)
+        if documents is None:
+            raise InvalidInputError(f"{Reason.NULL_DOCUMENTS}: {mapping.documents} is null")
+        texts = _checked_texts(documents.texts, mapping)
+        return ParsedRow(CandidateList(checked_query, texts), _checked_ids(documents.ids, mapping), None)
+    except InvalidInputError as error:
+        return _failed(str(error))
+
+
+def _pair_row(query: Text, document: Text, mapping: ColumnMapping) -> ParsedRow:
+    try:
+        checked_query = _checked_query(query, mapping)
+        if not isinstance(document, str):
+            _refuse(document, Reason.NULL_DOCUMENT, mapping.document)
+        return ParsedRow(CandidateList(checked_query, [document]), None, None)
+    except InvalidInputError as error:
+        return _failed(str(error))
+
+
+def _failed(error: str) -> ParsedRow:
+    return ParsedRow(candidates=None, ids=None, error=error)
+
+
+def _checked_query(query: Text, mapping: ColumnMapping) -> str:
+    if not isinstance(query, str):
+        _refuse(query, Reason.NULL_QUERY, mapping.query)
+    if not query.strip():
+        raise InvalidInputError(f"{Reason.BLANK_QUERY}: {mapping.query} has nothing but white space")
+    return query
+
+
+def _checked_texts(texts: list[Text], mapping: ColumnMapping) -> list[str]:
+    return [
+        text if isinstance(text, str) else _refuse(text, Reason.NULL_DOCUMENT, f"{mapping.documents}[{index}]")
+        for index, text in enumerate(texts)
+    ]
+
+
+def _checked_ids(ids: list[Text] | None, mapping: ColumnMapping) -> list[str | None] | None:
+    """Ids may be null; but what is not UTF-8 cannot be repeated in a ranking."""
+    if ids is None:
+        return None
+    return [
+        _refuse(value, Reason.INVALID_UTF8, f"{mapping.documents}[{index}].{mapping.id_field}")
+        if isinstance(value, UnicodeDecodeError)
+        else value
+        for index, value in enumerate(ids)
+    ]
+
+
+def _refuse(value: UnicodeDecodeError | None, if_null: Reason, place: str) -> NoReturn:
+    if value is None:
+        raise InvalidInputError(f"{if_null}: {place} is null")
+    raise InvalidInputError(f"{Reason.INVALID_UTF8}: {place} is not valid UTF-8 at byte {value.start}")
+
+
+def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[_Documents | None]:
+    """The documents of each row of one chunk; decoded all at once, then cut at the lists' ends."""
+    lists = _decoded(lists)
+    if pa.types.is_null(lists.type):
+        return [None] * len(lists)
+    texts, ids = _flat_documents(_decoded(lists.flatten()), mapping)
+    rows: list[_Documents | None] = []
+    start = 0
+    for length in pc.list_value_length(lists).to_pylist():
+        end = start + (length or 0)
+        cut = _Documents(texts[start:end], None if ids is None else ids[start:end])
+        rows.append(None if length is None else cut)
+        start = end
+    return rows
+
+
+def _flat_documents(documents: pa.Array, mapping: ColumnMapping) -> tuple[list[Text], list[Text] | None]:
+    if not pa.types.is_struct(documents.type):
+        return _texts(documents), None
+    text_position, id_position = map(documents.type.get_field_index, (mapping.text_field, mapping.id_field))
+    texts = _texts(pc.struct_field(documents, [text_position]))
+    return texts, _texts(pc.struct_field(documents, [id_position])) if id_position >= 0 else None
+
+
+def _decoded(array: pa.Array) -> pa.Array:
+    """The array as its `plain_type`. Texts are left encoded, `_texts` decodes each entry of a dictionary once."""
+    if isinstance(array, pa.ExtensionArray):
+        return _decoded(array.storage)
+    if isinstance(array, pa.DictionaryArray) and pa.types.is_nested(plain_type(array.type)):
+        return _decoded(array.dictionary_decode())
+    return array
+
+
+def _column_texts(column: pa.ChunkedArray) -> list[Text]:
+    return [text for chunk in column.chunks for text in _texts(chunk)]
+
+
+def _texts(array: pa.Array) -> list[Text]:
+    """Python strings of an array of texts or integers, all at once if all is UTF-8 and one by one if not."""
+    if isinstance(array, pa.ExtensionArray):
+        return _texts(array.storage)
+    if isinstance(array, pa.DictionaryArray):
+        entries = _texts(array.dictionary)
+        return [None if entry is None else entries[entry] for entry in array.indices.to_pylist()]
+    if pa.types.is_integer(array.type):
+        array = array.cast(pa.string())
+    try:
+        values = array.to_pylist()
+    except UnicodeDecodeError:
+        values = array.cast(pa.large_binary()).to_pylist()
+    return [_from_utf8(value) if isinstance(value, bytes) else value for value in values]
+
+
+def _from_utf8(value: bytes) -> Text:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _errors(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> list[str | None]:
+    return [_error(row, ranking) for row, ranking in zip(rows, rankings, strict=True)]
+
+
+def _error(row: ParsedRow, ranking: Ranking | None) -> str | None:
+    if row.error is not None:
+        return row.error
+    return f"{Reason.NOT_RANKED}: no scores came back" if ranking is None else ranking.error
+
+
+def _scored(rankings: Sequence[Ranking | None], errors: Sequence[str | None]) -> list[list[RankedDocument] | None]:
+    return [
+        ranking.documents if ranking is not None and error is None else None
+        for ranking, error in zip(rankings, errors, strict=True)
+    ]
+
+
+def _ranking_array(rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None]) -> pa.ListArray:
+    starts: list[int | None] = []
+    ids: list[str | None] = []
+    ranked: list[RankedDocument] = []
+    for row, documents in zip(rows, scored, strict=True):
+        starts.append(None if documents is None else len(ranked))
+        ranked += documents or []
+        ids += [row.ids[document.index] if row.ids is not None else None for document in documents or []]
+    columns = [ids, [document.index for document in ranked], [document.relevance_score for document in ranked]]
+    fields = list(RANKING_TYPE.value_type)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
+    offsets = pa.array([*starts, len(ranked)], pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, fields=fields), type=RANKING_TYPE)
+
+
+def _with_answers(
+    table: pa.Table, mapping: ColumnMapping, layout: Layout, answers: pa.Array, errors: list[str | None]
+) -> pa.Table:
+    answer_name, error_name = output_names(mapping, layout)
+    kept = table.select(kept_columns(table.schema, mapping))
+    return kept.append_column(answer_name, answers).append_column(error_name, pa.array(errors, pa.string()))

@@ -1,0 +1,64 @@
+"""What a job is told: one frozen dataclass, which the command line fills."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jobs.columns import ColumnMapping, Layout
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RerankSettings:
+    """One rerank job. Raises ConfigError for values that cannot work."""
+
+    input: str
+    """A Parquet file, a directory or a glob."""
+    output: str
+    """A directory: new, empty, or the unfinished or finished output of the same job."""
+    reranker: RerankerConfig = field(default_factory=RerankerConfig)
+    mapping: ColumnMapping = field(default_factory=ColumnMapping)
+    layout: Layout | None = None
+    """None goes by the columns."""
+    top_n: int | None = None
+    """Documents kept in each ranking; None keeps all."""
+    replicas: tuple[int, int] | None = None
+    """Fewest and most replicas; None is as many as the cluster has room for now."""
+    num_cpus: int = 1
+    """CPUs of a replica, and the threads it computes with."""
+    num_gpus: float = 0
+    """GPUs of a replica; a part of one lets replicas share it."""
+    address: str | None = None
+    """A running Ray cluster; None is RAY_ADDRESS, else a private Ray on this machine."""
+    overwrite: bool = False
+    """Start anew where OUTPUT holds an earlier job's result."""
+    max_errors: int | None = None
+    """Rows with errors above which the exit code is 1; None never."""
+
+    def __post_init__(self) -> None:
+        if self.top_n is not None and self.top_n < 1:
+            raise ConfigError(f"--top-n is {self.top_n}; it is at least 1")
+        if self.num_cpus < 1:
+            raise ConfigError(f"--num-cpus is {self.num_cpus}; a replica needs at least 1")
+        if self.num_gpus < 0:
+            raise ConfigError(f"--num-gpus is {self.num_gpus}; it cannot be negative")
+        if self.max_errors is not None and self.max_errors < 0:
+            raise ConfigError(f"--max-errors is {self.max_errors}; it is 0 or more")
+        if self.replicas and not 1 <= self.replicas[0] <= self.replicas[1]:
+            raise ConfigError(f"--replicas is {self.replicas[0]}:{self.replicas[1]}; give MIN:MAX with 1 <= MIN <= MAX")
+
+    def result_options(self, layout: Layout) -> dict[str, Any]:
+        """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption."""
+        mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
+        return mapping | {"layout": str(layout), "top_n": self.top_n, "raw_scores": self.reranker.raw_scores}
+
+
+def parse_replicas(text: str) -> tuple[int, int]:
+    """`4` -> (4, 4), `1:8` -> (1, 8); raises ConfigError."""
+    fewest, _, most = text.partition(":")
+    try:
+        return int(fewest), int(most or fewest)
+    except ValueError:
+        raise ConfigError(f"--replicas is {text!r}; give a number, or MIN:MAX such as 1:8") from None

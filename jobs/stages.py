@@ -1,0 +1,167 @@
+"""The stages of a job on Ray Data: read_unit (task) -> Scorer (actor pool) -> write_unit (task).
+
+Between stages a unit is ONE row whose `content` is its table as an Arrow stream. So Ray can neither split a unit nor
+touch the types of its columns, and text that is not valid UTF-8 passes through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.columns import Layout
+from jobs.errors import StoppedError
+from jobs.replicas import Answered, Counts, Scorer
+from jobs.settings import RerankSettings
+from jobs.storage import write_table
+from jobs.units import Unit, read_rows
+
+METADATA_KEY = b"crossray"
+"""Key of a part's counts in its Parquet metadata."""
+
+IN_FLIGHT = pa.schema([("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string())])
+"""A unit between stages. `note` is JSON: `seconds` by stage, `counts` once it is scored; where the content is null,
+`error` says why its rows cannot be read, or `failure` why a stage failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """What the driver hears of a unit that came through the stages."""
+
+    unit: Unit
+    counts: Counts
+    error: str | None
+    """Why its rows cannot be read: the file is at fault."""
+    failure: str | None
+    """Why a stage failed although the rows were fine, such as a full disk."""
+    seconds: dict[str, float]
+    """By stage: read, score, write."""
+
+
+def read_unit(batch: pa.Table) -> pa.Table:
+    """Rows of units whose content is not there yet -> the same with content."""
+    return pa.concat_tables([_read_one(Unit(**json.loads(unit))) for unit in batch["unit"].to_pylist()])
+
+
+def _read_one(unit: Unit) -> pa.Table:
+    started = time.perf_counter()
+    try:
+        content, note = to_stream(read_rows(unit)), {"seconds": {"read": time.perf_counter() - started}}
+    except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
+        content, note = None, {"error": f"{type(error).__name__}: {error}"}
+    return in_flight(unit, content, note)
+
+
+class ScoringStage:
+    """The actor of the pool: a Scorer behind Ray Data's batches."""
+
+    def __init__(
+        self, settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Scorer]
+    ) -> None:
+        self.scorer = scorer_class(settings, layout, fingerprint)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._score_one(**row) for row in rows_of(batch)])
+
+    def _score_one(self, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
+        if content is None:
+            return in_flight(unit, None, note)
+        started = time.perf_counter()
+        try:
+            answered = self.scorer.score(from_stream(content))
+        except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
+            traceback.print_exc()
+            os._exit(1)
+        seconds = note["seconds"] | {"score": time.perf_counter() - started}
+        return in_flight(unit, to_stream(answered.table), {"counts": answered.counts.as_dict(), "seconds": seconds})
+
+    # The quarantine talks to a replica directly, without Ray Data between.
+
+    def ready(self) -> bool:
+        """Answers once the model is loaded."""
+        return True
+
+    def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
+        """Answered rows as an Arrow stream, and their counts."""
+        answered = self.scorer.score(from_stream(pa.py_buffer(content)))
+        return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
+
+
+def write_unit(batch: pa.Table, output: str, fingerprint: str) -> pa.Table:
+    """Writes the part of each unit; what goes on to the driver is a report, without content."""
+    return pa.concat_tables([_write_one(output, fingerprint, **row) for row in rows_of(batch)])
+
+
+def _write_one(output: str, fingerprint: str, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
+    if content is None:
+        return in_flight(unit, None, note)
+    started = time.perf_counter()
+    try:
+        write_part(output, fingerprint, unit, Answered(from_stream(content), Counts.from_dict(note["counts"])))
+    except OSError as error:
+        return in_flight(unit, None, {"failure": f"{type(error).__name__}: {error}"})
+    note["seconds"]["write"] = time.perf_counter() - started
+    return in_flight(unit, None, note)
+
+
+def write_part(output: str, fingerprint: str, unit: Unit, answered: Answered) -> None:
+    """The output file of a unit, with its counts in the metadata; a second time it is the same file again.
+
+    Raises StoppedError when the answer does not have exactly the unit's rows: nothing may be lost silently.
+    """
+    table, counts = answered.table, answered.counts
+    if not table.num_rows == counts.rows == unit.rows:
+        raise StoppedError(
+            f"{unit} came back with {table.num_rows} rows, counted {counts.rows}: please report this bug"
+        )
+    summary = json.dumps({**counts.as_dict(), "fingerprint": fingerprint, "unit": asdict(unit)}, sort_keys=True)
+    metadata = {**(table.schema.metadata or {}), METADATA_KEY: summary.encode()}
+    write_table(os.path.join(output, unit.name), table.replace_schema_metadata(metadata))
+
+
+def in_flight(unit: Unit, content: pa.Buffer | None, note: Mapping[str, Any]) -> pa.Table:
+    """One row of IN_FLIGHT; the content is not copied."""
+    offsets = pa.array([0, content.size if content is not None else 0], pa.int64()).buffers()[1]
+    absent = pa.nulls(1, pa.large_binary())
+    cell = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]) if content is not None else absent
+    return pa.table([pa.array([json.dumps(asdict(unit))]), cell, pa.array([json.dumps(note)])], schema=IN_FLIGHT)
+
+
+def rows_of(batch: pa.Table) -> Iterator[dict[str, Any]]:
+    """unit, content and note of each row; the content is not copied."""
+    for i in range(batch.num_rows):
+        content = batch["content"][i]
+        yield {
+            "unit": Unit(**json.loads(batch["unit"][i].as_py())),
+            "content": content.as_buffer() if content.is_valid else None,
+            "note": json.loads(batch["note"][i].as_py()),
+        }
+
+
+def reports_of(batches: Iterable[pa.Table]) -> Iterator[UnitReport]:
+    """What the last stage tells the driver."""
+    for batch in batches:
+        for row in rows_of(batch):
+            note = row["note"]
+            counts = Counts.from_dict(note["counts"]) if "counts" in note else Counts()
+            yield UnitReport(row["unit"], counts, note.get("error"), note.get("failure"), note.get("seconds", {}))
+
+
+def to_stream(table: pa.Table) -> pa.Buffer:
+    """A table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def from_stream(content: pa.Buffer) -> pa.Table:
+    """The inverse of `to_stream`, without copying."""
+    return pa.ipc.open_stream(content).read_all()

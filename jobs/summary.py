@@ -1,0 +1,137 @@
+"""`_summary.json`: what became of a job. Written last, so its presence means complete.
+
+Rows, errors and tokens are added up from the parts' footers, so they are right after any number of attempts. Seconds
+stand per attempt in `_attempts/`, since a killed attempt has no end to write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from jobs.errors import StoppedError
+from jobs.manifest import FOOTER_THREADS, Manifest
+from jobs.output import OutputDirectory
+from jobs.replicas import Counts
+from jobs.stages import METADATA_KEY, UnitReport
+from jobs.storage import write_json
+from jobs.units import Unit
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One run of the driver: when, how long in which phase, how much it finished."""
+
+    path: str
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    clock: float = field(default_factory=time.perf_counter)
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds of the driver by phase; `score` runs from the first replica's start to the last part."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, added up over all units, in whatever process they ran."""
+    units: int = 0
+    rows: int = 0
+    pairs: int = 0
+    phase: str = "plan"
+    phase_began: float = field(default_factory=time.perf_counter)
+
+    def enter(self, phase: str) -> None:
+        """Ends one phase and begins the next."""
+        self.phases = self.phases_so_far()
+        self.phase, self.phase_began = phase, time.perf_counter()
+        self.save()
+
+    def phases_so_far(self) -> dict[str, float]:
+        seconds = self.phases.get(self.phase, 0.0) + time.perf_counter() - self.phase_began
+        return self.phases | {self.phase: seconds}
+
+    def add(self, report: UnitReport) -> None:
+        """Counts a finished unit."""
+        self.units += 1
+        self.rows += report.counts.rows
+        self.pairs += report.counts.usage.pairs
+        for stage, seconds in report.seconds.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "started": self.started,
+            "seconds": round(time.perf_counter() - self.clock, 3),
+            "phases": {name: round(seconds, 3) for name, seconds in self.phases_so_far().items()},
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
+            "units": self.units,
+            "rows": self.rows,
+            "pairs": self.pairs,
+        }
+
+    def save(self) -> None:
+        """Called with every heartbeat, so that a killed attempt is on record too."""
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        write_json(self.path, self.as_dict())
+
+
+def begin_attempt(output: OutputDirectory) -> Attempt:
+    """The next attempt; its record is written with the first heartbeat or phase."""
+    number = len(os.listdir(output.attempts)) + 1 if os.path.isdir(output.attempts) else 1
+    return Attempt(os.path.join(output.attempts, f"{number:06d}.json"))
+
+
+def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:
+    """The records of all attempts, oldest first."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(output.attempts).glob("*.json"))]
+
+
+def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts:
+    """The counts in a part's footer; raises StoppedError when the part is not what this job would have written."""
+    path = os.path.join(output.path, unit.name)
+    metadata = pq.read_metadata(path)
+    raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+    if metadata.num_rows != unit.rows or raw.get("fingerprint") != fingerprint:
+        raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")
+    return Counts.from_dict(raw)
+
+
+def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str, str]) -> dict[str, Any]:
+    """The summary of a finished job; `damaged` says why units have no part, by file."""
+    finished = output.finished()
+    units = [unit for unit in manifest.units() if unit.name in finished]
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        counts = list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
+    total = sum(counts, Counts())
+    attempts = past_attempts(output)
+    scoring = sum(attempt["phases"].get("score", 0.0) for attempt in attempts)
+    scored = sum(attempt["pairs"] for attempt in attempts)
+    return {
+        **total.as_dict(),
+        "rows_with_errors": sum(total.errors.values()),
+        "unreadable": unreadable_files(manifest) | dict(damaged),
+        "rows_not_read": manifest.rows - total.rows,
+        "files": len(manifest.files),
+        "parts": len(units),
+        "seconds": round(sum(attempt["seconds"] for attempt in attempts), 3),
+        "pairs_per_second": round(scored / scoring, 2) if scoring else 0.0,
+        "attempts": attempts,
+        "fingerprint": manifest.fingerprint,
+        "versions": manifest.versions,
+    }
+
+
+def unreadable_files(manifest: Manifest) -> dict[str, str]:
+    """Why a file could not even be planned, by path."""
+    return {file.file.path: file.error for file in manifest.files if file.error is not None}
+
+
+def missing_units(output: OutputDirectory, manifest: Manifest, but: Sequence[Unit] = ()) -> list[Unit]:
+    """Units without a part, in the order of the plan, leaving out those in `but`."""
+    finished = output.finished()
+    left_out = set(but)
+    return [unit for unit in manifest.units() if unit.name not in finished and unit not in left_out]

@@ -1,0 +1,119 @@
+"""Work units: how an input file is cut into (file, row range). They depend on the input alone.
+
+A unit is one block, one call of the scorer and one output file, whose name derives from the unit. So a retry rewrites
+the same file, resuming is a listing, and replicas, budgets and threads may change between two runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MIN_UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
+MAX_UNIT_BYTES = 64 << 20
+TARGET_UNITS = 4096  # of a large corpus: many per replica, and no million output files
+UNITS_PER_ROW_GROUP = 64  # each unit decodes its row group anew: more of them would read longer than they score
+SAMPLE_ROWS = 256
+SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows `start` to `start + rows` of one file."""
+
+    path: str
+    start: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """The part file of this unit: the same for the same rows of the same file, whoever writes it."""
+        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in os.path.splitext(os.path.basename(self.path))[0])
+        digest = hashlib.sha256(self.path.encode()).hexdigest()[:10]
+        return f"part-{stem[:60]}-{digest}-{self.start:012d}-{self.rows}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """One file as the footer and a sample describe it."""
+
+    rows: int
+    row_groups: tuple[int, ...]
+    """Rows of each."""
+    bytes_per_row: float
+    """Decoded: compression and dictionaries hide the true size, so a sample of rows is read."""
+    schema: pa.Schema
+
+
+def read_plan(path: str) -> FilePlan:
+    """Raises what pyarrow raises (ArrowException, OSError) when the file cannot be read."""
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        groups = tuple(footer.num_rows for footer in footers)
+        stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
+        sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
+        sample = next(file.iter_batches(batch_size=sample_rows), None) if metadata.num_rows else None
+        size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
+        return FilePlan(metadata.num_rows, groups, size, file.schema_arrow)
+
+
+def unit_bytes(total_bytes: float) -> int:
+    """Decoded bytes that a unit of a corpus of `total_bytes` should hold."""
+    return int(min(max(total_bytes / TARGET_UNITS, MIN_UNIT_BYTES), MAX_UNIT_BYTES))
+
+
+def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
+    """Row ranges (start, rows) of about `target_bytes` that cover the file, in order.
+
+    A large row group is cut evenly; small ones are joined; a range never holds parts of two row groups.
+    """
+    wanted = max(1, int(target_bytes / plan.bytes_per_row)) if plan.bytes_per_row else plan.rows
+    ranges: list[tuple[int, int]] = []
+    start = joined = 0
+    for rows in plan.row_groups:
+        if joined and joined + rows > wanted:
+            ranges.append((start, joined))
+            start, joined = start + joined, 0
+        if rows > wanted:
+            ranges += cut_evenly(start, rows, max(wanted, -(-rows // UNITS_PER_ROW_GROUP)))
+            start += rows
+        else:
+            joined += rows
+    if joined:
+        ranges.append((start, joined))
+    return ranges
+
+
+def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """`rows` rows from `start` in as few ranges of at most `most` as there can be, whose sizes differ by one at most."""
+    parts = -(-rows // most)
+    for i in range(parts):
+        begin, end = start + rows * i // parts, start + rows * (i + 1) // parts
+        yield begin, end - begin
+
+
+def read_rows(unit: Unit) -> pa.Table:
+    """The unit's rows with all their columns; reads only the row groups it touches.
+
+    Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
+    """
+    with pq.ParquetFile(unit.path) as file:
+        first_row = 0
+        wanted, skipped = [], 0
+        for i in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(i).num_rows
+            if first_row + rows <= unit.start:
+                skipped = first_row + rows
+            elif first_row < unit.start + unit.rows:
+                wanted.append(i)
+            first_row += rows
+        table = file.read_row_groups(wanted).slice(unit.start - skipped, unit.rows)
+    if table.num_rows != unit.rows:
+        raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
+    return table

@@ -1,0 +1,78 @@
+"""CrossEncoder: token ids of pairs -> logits, in batches under a token budget; the forward path is chosen at load.
+
+A family that our packed encoder does not cover gets its second path here (transformers' own module in length buckets).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from .attention import select_attention
+from .encoder import PackedEncoder
+from .errors import ModelRefusedError
+from .families import ModelSpec, recognise
+from .model_files import ModelFiles, tensor_names
+from .packing import TokenPair, pack, split_by_token_budget
+from .weights import from_checkpoint
+
+CPU_BATCH_TOKENS = 2048  # activations of a run stay in the cache; 1,024 to 4,096 measure alike
+GPU_BATCH_TOKENS = 65_536
+
+
+class CrossEncoder:
+    """A loaded model on one device."""
+
+    def __init__(self, encoder: PackedEncoder, spec: ModelSpec, max_batch_tokens: int | None = None) -> None:
+        self.encoder = encoder
+        self.spec = spec
+        parameter = next(encoder.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
+        self.max_batch_tokens = max_batch_tokens or default
+
+    @classmethod
+    def load(
+        cls, files: ModelFiles, device: torch.device, dtype: torch.dtype, max_batch_tokens: int | None = None
+    ) -> CrossEncoder:
+        """Reads the weights strictly; raises ModelRefusedError for a model that would score wrongly."""
+        spec = recognise(files.config(), list(tensor_names(files)))
+        tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+            encoder = PackedEncoder(spec.shape)
+        try:
+            state = from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers)
+            encoder.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            message = f"the tensors of {files.name} do not have the sizes of its config.json: {error}"
+            raise ModelRefusedError(message) from None
+        encoder = encoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        encoder.attention = select_attention(device, dtype)
+        return cls(encoder, spec, max_batch_tokens)
+
+    @torch.inference_mode()
+    def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        """The logit of each pair, float32 [len(pairs)], in the order given and whatever shares a batch with it.
+
+        Equal pairs run once: a matrix product rounds by a row's place, and equal documents must tie exactly.
+        """
+        places: dict[bytes, int] = {}
+        place_of = [places.setdefault(pair_digest(pair), len(places)) for pair in pairs]
+        distinct = [pairs[i] for i in np.unique(place_of, return_index=True)[1]]
+        logits = np.empty(len(distinct), dtype=np.float32)
+        for run in split_by_token_budget([len(pair.input_ids) for pair in distinct], self.max_batch_tokens):
+            batch = pack([distinct[i] for i in run], self.spec.padding_id).to(self.device)
+            logits[run] = self.encoder(batch).cpu().numpy()
+        return logits[np.array(place_of, dtype=np.intp)]
+
+
+def pair_digest(pair: TokenPair) -> bytes:
+    """128 bits that are equal for equal pairs of one family, and for no others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in pair:
+        digest.update(np.array(part if part is not None else (), dtype=np.int32).tobytes())
+    return digest.digest()

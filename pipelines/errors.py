@@ -1,0 +1,33 @@
+"""What can go wrong, as a tree. Each message names the thing, its value, the rule and the way out.
+
+    CrossrayError
+    ├── InvalidInputError     the caller's texts or arguments (a row's `error`; 4xx over HTTP)
+    ├── ConfigError           a knob has a value that cannot work (usage error)
+    └── ModelError            no model came of what was named
+        ├── ModelNotFoundError    nothing there: path, hub name, network
+        └── ModelRefusedError     something there that would score wrongly or run foreign code
+"""
+
+
+class CrossrayError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class InvalidInputError(CrossrayError, ValueError):
+    """The caller's texts or arguments are wrong."""
+
+
+class ConfigError(CrossrayError, ValueError):
+    """A knob has a value that cannot work."""
+
+
+class ModelError(CrossrayError):
+    """No model came of what was named."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """Nothing is there: no such directory, hub name or network."""
+
+
+class ModelRefusedError(ModelError, ValueError):
+    """Something is there, but it would score wrongly or would have to run foreign code."""

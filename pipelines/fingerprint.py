@@ -1,0 +1,83 @@
+"""The fingerprint: one hash of everything that can change a score, so that old and new scores are never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .config import MIN_MAX_LENGTH, RerankerConfig
+from .devices import resolve_device, resolve_dtype
+from .errors import ModelRefusedError
+from .families import ModelSpec, recognise
+from .lengths import Lengths
+from .model_files import ModelFiles, find_model, tensor_names
+
+ENGINE_REVISION = 1
+"""Raised whenever our own code moves scores by more than 1e-4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The parts behind the hash, readable, for manifests and error messages."""
+
+    files: str
+    """SHA-256 of config, tokenizer and weights."""
+    layout: str
+    activation: str
+    dtype: str
+    """As resolved, never `auto`."""
+    max_length: int
+    """Lengths as clamped to the model."""
+    max_query_length: int
+    overlap_tokens: int
+    max_chunks_per_doc: int | None
+    quantization: str | None = None
+    engine_revision: int = ENGINE_REVISION
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parts as JSON types."""
+        return asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """32 hexadecimal digits over all parts."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def model_limit(spec: ModelSpec, files: ModelFiles) -> int:
+    """Tokens of the longest pair: what the positions hold, or less where the tokenizer says so."""
+    limit = min(spec.max_length, files.tokenizer_limit() or spec.max_length)
+    if limit < MIN_MAX_LENGTH:
+        raise ModelRefusedError(f"{files.name} reads {limit} tokens at most; a pair needs at least {MIN_MAX_LENGTH}")
+    return limit
+
+
+def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:
+    """The fingerprint of a model under given lengths and dtype; reads the files once, loads no weights."""
+    return Fingerprint(
+        files=files.digest(),
+        layout=spec.layout,
+        activation=spec.activation,
+        dtype=str(dtype).removeprefix("torch."),
+        max_length=lengths.max_length,
+        max_query_length=lengths.max_query_length,
+        overlap_tokens=lengths.overlap_tokens,
+        max_chunks_per_doc=lengths.max_chunks_per_doc,
+    )
+
+
+def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
+    """The fingerprint that a replica with `config` will have, without loading the weights.
+
+    `config.dtype` must not be `auto` when the replica's device differs from this machine's.
+    """
+    files = find_model(config.model, config.revision, config.token)
+    spec = recognise(files.config(), list(tensor_names(files)))
+    lengths = Lengths.of(config).clamped(model_limit(spec, files))
+    return fingerprint_of(files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)))
+

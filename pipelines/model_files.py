@@ -1,0 +1,141 @@
+"""`embedded`, a directory or a hub name -> a local directory with config.json, tokenizer.json and safetensors.
+
+Only data is read: no pickled weights (`pytorch_model.bin`), no code that a model brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from .errors import ModelNotFoundError, ModelRefusedError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model on the local disk."""
+
+    name: str
+    """What the caller asked for."""
+    directory: Path
+    commit: str | None = None
+    """The commit that a hub name stood for."""
+
+    def config(self) -> dict[str, Any]:
+        """The parsed config.json."""
+        return read_json(self.directory / "config.json")
+
+    def tokenizer(self) -> Tokenizer:
+        """tokenizer.json, verbatim (transformers would rebuild it, in 5 s for XLM-RoBERTa)."""
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise ModelRefusedError(f"{self.directory} has no tokenizer.json; save the model's fast tokenizer there")
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise ModelRefusedError(f"{path} is not a tokenizer: {error}") from None
+
+    def tokenizer_limit(self) -> int | None:
+        """`model_max_length` of tokenizer_config.json, where it is one (transformers writes 1e30 for none)."""
+        path = self.directory / "tokenizer_config.json"
+        limit = read_json(path).get("model_max_length") if path.is_file() else None
+        return int(limit) if isinstance(limit, int | float) and limit < 1_000_000 else None
+
+    def weight_files(self) -> list[Path]:
+        """The safetensors files, in a fixed order; raises ModelRefusedError when there are none."""
+        if (self.directory / WEIGHTS_INDEX).is_file():
+            shards = read_json(self.directory / WEIGHTS_INDEX).get("weight_map")
+            if not isinstance(shards, dict):
+                raise ModelRefusedError(f"{self.directory / WEIGHTS_INDEX} has no weight_map; download it again")
+            return [self.directory / shard for shard in sorted(set(shards.values()))]
+        path = self.directory / "model.safetensors"
+        if not path.is_file():
+            raise ModelRefusedError(
+                f"{self.directory} has no model.safetensors; pickled weights (pytorch_model.bin) are not read, "
+                "convert them with transformers' save_pretrained"
+            )
+        return [path]
+
+    def digest(self) -> str:
+        """SHA-256 over the names and bytes of everything that decides a score: config, tokenizer, weights."""
+        digest = hashlib.sha256()
+        for path in [self.directory / "config.json", self.directory / "tokenizer.json", *self.weight_files()]:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def find_model(name: str, revision: str | None = None, token: str | None = None) -> ModelFiles:
+    """The files of `embedded`, of a directory, or of a hub name (downloaded once, then from the cache).
+
+    Raises ModelNotFoundError with what to try. HF_HUB_OFFLINE, HF_TOKEN and HF_HOME mean what huggingface_hub says.
+    """
+    if name == "embedded":
+        return ModelFiles(name, EMBEDDED)
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return ModelFiles(name, directory.resolve())
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelNotFoundError(f"there is no directory {name!r} and it is no hub name (owner/model) either")
+    return download(name, revision, token)
+
+
+def download(name: str, revision: str | None, token: str | None) -> ModelFiles:
+    """A snapshot of a hub model, or the cached one where there is no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        wanted = [*NEEDED, WEIGHTS_INDEX]
+        directory = Path(snapshot_download(name, revision=revision, token=token, allow_patterns=wanted))
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{name!r} is neither a directory nor a hub name: {error}") from None
+    except LocalEntryNotFoundError:
+        raise ModelNotFoundError(
+            f"model {name!r} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
+            "download it once with a network, or give a local directory"
+        ) from None
+    except HfHubHTTPError as error:
+        raise ModelNotFoundError(
+            f"the hub does not give out {name!r} (revision {revision or 'default'}): {error}; "
+            "check the name, the revision, and the token for a gated model"
+        ) from None
+    if not (directory / "config.json").is_file():
+        raise ModelRefusedError(f"hub model {name!r} has no config.json; it is no transformers model")
+    return ModelFiles(name, directory, commit=directory.name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises ModelRefusedError naming the file when it is none."""
+    if not path.is_file():
+        raise ModelRefusedError(f"{path.parent} has no {path.name}; a model directory needs one")
+    try:
+        parsed = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelRefusedError(f"{path} is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ModelRefusedError(f"{path} holds {type(parsed).__name__}, not an object")
+    return parsed
+
+
+def tensor_names(files: ModelFiles) -> Iterator[str]:
+    """Names of all tensors, without reading the tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in files.weight_files():
+        try:
+            with safe_open(path, framework="pt") as shard:
+                yield from shard.keys()
+        except (SafetensorError, OSError) as error:
+            raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}") from None

@@ -1,0 +1,89 @@
+"""Pairs laid end to end: which pairs share a forward pass, and the tensors of that pass. No padding, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+Ids = Sequence[int] | np.ndarray
+"""Token ids, or what stands beside each of them."""
+
+
+class TokenPair(NamedTuple):
+    """One (query, passage) pair as the model reads it, special tokens included."""
+
+    input_ids: Ids
+    token_type_ids: Ids | None
+    """Segment of each token; None for families without segments."""
+
+
+class PackedBatch(NamedTuple):
+    """The pairs of one forward pass, T tokens of n pairs laid end to end (the layout of flash-attn and TEI)."""
+
+    input_ids: torch.Tensor
+    """int64 [T]"""
+    token_type_ids: torch.Tensor | None
+    """int64 [T]; None for families without segments."""
+    position_ids: torch.Tensor
+    """int64 [T]"""
+    cu_seqlens: torch.Tensor
+    """int32 [n + 1], from 0: pair i owns the tokens cu_seqlens[i]:cu_seqlens[i + 1]."""
+    max_seqlen: int
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on another device."""
+        segments = None if self.token_type_ids is None else self.token_type_ids.to(device)
+        ids, positions = self.input_ids.to(device), self.position_ids.to(device)
+        return PackedBatch(ids, segments, positions, self.cu_seqlens.to(device), self.max_seqlen)
+
+
+def split_by_token_budget(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of `lengths` in runs of similar length that hold at most `max_batch_tokens` tokens each.
+
+    Longest first, so that the first pass shows the highest memory use. A pair longer than the budget makes a run of
+    its own. Every index comes exactly once; equal lengths keep their order.
+    """
+    run: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if run and tokens + lengths[index] > max_batch_tokens:
+            yield run
+            run, tokens = [], 0
+        run.append(index)
+        tokens += lengths[index]
+    if run:
+        yield run
+
+
+def pack(pairs: Sequence[TokenPair], padding_id: int | None = None) -> PackedBatch:
+    """Lay `pairs` (at least one, none empty) end to end.
+
+    Positions count from 0 (BERT). With `padding_id`, the RoBERTa rule holds instead: padding_id + 1, + 2, ... and a
+    literal padding token in a text sits at `padding_id` and is not counted
+    (`create_position_ids_from_input_ids` in transformers' modeling_xlm_roberta.py).
+    """
+    lengths = np.fromiter((len(pair.input_ids) for pair in pairs), dtype=np.int64, count=len(pairs))
+    cu_seqlens = np.zeros(len(pairs) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=cu_seqlens[1:])
+    input_ids = np.concatenate([np.asarray(pair.input_ids, dtype=np.int64) for pair in pairs])
+    if padding_id is None:
+        position_ids = np.arange(len(input_ids)) - np.repeat(cu_seqlens[:-1], lengths)
+    else:
+        is_text = input_ids != padding_id
+        counted = np.concatenate([[0], np.cumsum(is_text)])
+        position_ids = (counted[1:] - np.repeat(counted[cu_seqlens[:-1]], lengths)) * is_text + padding_id
+    token_type_ids = None
+    if pairs[0].token_type_ids is not None:
+        segments = [np.asarray(pair.token_type_ids, dtype=np.int64) for pair in pairs]
+        token_type_ids = torch.from_numpy(np.concatenate(segments))
+    return PackedBatch(
+        torch.from_numpy(input_ids),
+        token_type_ids,
+        torch.from_numpy(position_ids.astype(np.int64)),
+        torch.from_numpy(cu_seqlens.astype(np.int32)),
+        int(lengths.max()),
+    )

@@ -1,0 +1,1 @@
+"""Training a cross-encoder of one's own. Nothing at run time imports this package."""

@@ -1,0 +1,321 @@
+"""Trains the embedded cross-encoder: listwise softmax over one positive and mined negatives, then Platt calibration.
+
+    python -m pipelines.training.embedded train --groups groups.parquet --backbone DIR --work DIR --minutes 110
+    python -m pipelines.training.embedded export --work DIR --backbone DIR --groups groups.parquet --output DIR
+
+Training is bounded by time and not by steps: the learning rate falls linearly to zero over `--minutes` of training,
+however fast the machine is. It resumes from the last checkpoint in `--work`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from ..encoder import EncoderShape, PackedEncoder
+from ..packing import TokenPair, pack, split_by_token_budget
+from ..weights import expected_names, from_checkpoint, to_checkpoint
+
+NEGATIVES = 5
+GROUPS_PER_STEP = 8
+HELD_BACK = 400  # groups never trained on: calibration and the printed accuracy
+MAX_QUERY_LENGTH = 80
+MAX_LENGTHS = (96, 128, 128, 160, 160, 224)  # one is drawn per step, so that the model sees short and long cuts
+MICRO_BATCH_TOKENS = 2048
+PEAK_LEARNING_RATE = 1.2e-4
+WARM_UP = 0.04  # share of the training time
+WEIGHT_DECAY = 0.01
+
+
+class PairTokenizer:
+    """[CLS] query [SEP] passage [SEP], the passage cut to what fits; ids of a text are kept, since groups repeat them."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.cls, self.sep = (self.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+        self.known: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens, at most 512."""
+        if text not in self.known:
+            self.known[text] = self.tokenizer.encode(text[:6000], add_special_tokens=False).ids[:512]
+        return self.known[text]
+
+    def pair(self, query: str, passage: str, max_length: int) -> TokenPair:
+        head = [self.cls, *self.ids(query)[:MAX_QUERY_LENGTH], self.sep]
+        tail = [*self.ids(passage)[: max_length - len(head) - 1], self.sep]
+        return TokenPair(head + tail, [0] * len(head) + [1] * len(tail))
+
+
+def load_backbone(backbone: Path) -> PackedEncoder:
+    """all-MiniLM-L6-v2 as a cross-encoder: pooler set to the identity, classifier new (mean 0, deviation 0.02)."""
+    config = json.loads((backbone / "config.json").read_text())
+    shape = shape_of(config)
+    prefixed = {f"bert.{name}": tensor for name, tensor in load_file(backbone / "model.safetensors").items()}
+    wanted = expected_names("bert", shape.num_hidden_layers)
+    tensors = {name: tensor.float() for name, tensor in prefixed.items() if name in wanted}
+    tensors["bert.pooler.dense.weight"] = torch.eye(shape.hidden_size)
+    tensors["bert.pooler.dense.bias"] = torch.zeros(shape.hidden_size)
+    tensors["classifier.weight"] = torch.randn(1, shape.hidden_size) * 0.02
+    tensors["classifier.bias"] = torch.zeros(1)
+    encoder = PackedEncoder(shape)
+    encoder.load_state_dict(from_checkpoint(tensors, "bert", shape.num_hidden_layers))
+    return encoder
+
+
+def shape_of(config: dict[str, Any]) -> EncoderShape:
+    return EncoderShape(**{name: config[name] for name in EncoderShape.__dataclass_fields__})
+
+
+def draw_list(group: dict[str, Any], pool: Sequence[str], rng: random.Random) -> list[str]:
+    """The positive first, then NEGATIVES others: two by BM25, two by the dense order, the rest given or random."""
+    known = {group["positive"]}
+    chosen = [group["positive"]]
+    given = group["given"] if rng.random() < 0.7 else []
+    for ranked, wanted in ((group["bm25"], 3), (group["dense"], 5), (given, 6), (rng.sample(pool, 16), 6)):
+        for text in rng.sample(ranked, len(ranked)):
+            if len(chosen) >= min(wanted, 1 + NEGATIVES):
+                break
+            if text not in known:
+                known.add(text)
+                chosen.append(text)
+    return chosen
+
+
+def backward_on_lists(encoder: PackedEncoder, pairs: list[TokenPair], width: int) -> tuple[float, float]:
+    """Adds the gradients of one step; returns loss and share of lists whose positive won.
+
+    The softmax couples the pairs of a list, micro-batches do not: a pass without gradients gives the logits and so
+    d(loss)/d(logit) of every pair only for whole lists. So lists, not pairs, are packed together.
+    """
+    lists = [pairs[i : i + width] for i in range(0, len(pairs), width)]
+    lengths = [sum(len(pair.input_ids) for pair in one) for one in lists]
+    total = 0.0
+    right = 0
+    for run in split_by_token_budget(lengths, MICRO_BATCH_TOKENS):
+        members = [pair for i in run for pair in lists[i]]
+        order = sorted(range(len(members)), key=lambda i: len(members[i].input_ids))
+        sorted_logits = encoder(pack([members[i] for i in order]))
+        logits = sorted_logits[torch.tensor(order).argsort()].view(len(run), width)
+        loss = F.cross_entropy(logits, torch.zeros(len(run), dtype=torch.long), reduction="sum")
+        (loss / len(lists)).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+        right += int((logits.argmax(-1) == 0).sum())
+    return total / len(lists), right / len(lists)
+
+
+def learning_rate(progress: float) -> float:
+    """Linear warm-up, then linear decay to zero; `progress` is the share of the training time that is over."""
+    return PEAK_LEARNING_RATE * min(progress / WARM_UP, max(0.0, (1 - progress) / (1 - WARM_UP)))
+
+
+@torch.inference_mode()
+def score(encoder: PackedEncoder, pairs: list[TokenPair]) -> np.ndarray:
+    """Logits of the pairs, float32 [len(pairs)]."""
+    logits = np.zeros(len(pairs), dtype=np.float32)
+    for run in split_by_token_budget([len(pair.input_ids) for pair in pairs], MICRO_BATCH_TOKENS):
+        logits[run] = encoder(pack([pairs[i] for i in run])).numpy()
+    return logits
+
+
+def dev_ndcg(encoder: PackedEncoder, tokenizer: PairTokenizer, folder: Path, queries: int = 16, depth: int = 20) -> str:
+    """nDCG@10 by set, first stage -> model, on a small fixed sample: enough to see which way training goes."""
+    report = []
+    for name in ("scifact", "nfcorpus", "cosqa", "medquad", "spider-table", "toolbench"):
+        qrels: dict[str, dict[str, int]] = {}
+        for line in (folder / name / "qrels.tsv").read_text().splitlines():
+            query_id, document_id, grade = line.split("\t")[:3]
+            if grade.lstrip("-").isdigit():
+                qrels.setdefault(query_id, {})[document_id] = int(grade)
+        rows = pq.read_table(folder / name / "candidates.parquet").to_pylist()
+        before, after = [], []
+        for row in random.Random(1).sample(rows, queries):
+            documents = row["documents"][:depth]
+            logits = score(encoder, [tokenizer.pair(row["query"], d["text"], 192) for d in documents])
+            ids = [d["id"] for d in documents]
+            before.append(ndcg(ids, qrels.get(row["query_id"], {})))
+            after.append(ndcg([ids[i] for i in np.argsort(-logits)], qrels.get(row["query_id"], {})))
+        report.append(f"{name} {np.mean(before):.3f} -> {np.mean(after):.3f}")
+    return ", ".join(report)
+
+
+def ndcg(ids: Sequence[str], grades: dict[str, int]) -> float:
+    def gain(values: Sequence[int]) -> float:
+        return sum(value / np.log2(rank + 2) for rank, value in enumerate(values[:10]))
+
+    ideal = gain(sorted(grades.values(), reverse=True))
+    return gain([grades.get(id, 0) for id in ids]) / ideal if ideal else 0.0
+
+
+def load_groups(path: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[str]]]:
+    """Groups to train on, groups held back, and the documents of each source (for random negatives)."""
+    groups = pq.read_table(path).to_pylist()
+    random.Random(seed).shuffle(groups)
+    pools: dict[str, list[str]] = {}
+    for group in groups:
+        pools.setdefault(group["source"], []).append(group["positive"])
+    return groups[HELD_BACK:], groups[:HELD_BACK], pools
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    encoder = load_backbone(args.backbone)
+    encoder.word_embeddings.weight.requires_grad_(False)  # half of the parameters; a short run moves them little
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    decayed = {"weight_decay": WEIGHT_DECAY, "params": [p for p in trained if p.ndim > 1]}
+    free = {"weight_decay": 0.0, "params": [p for p in trained if p.ndim == 1]}
+    optimizer = torch.optim.AdamW([decayed, free], lr=PEAK_LEARNING_RATE)
+    groups, _, pools = load_groups(args.groups, args.seed)
+    tokenizer = PairTokenizer(args.backbone / "tokenizer.json")
+
+    step, seconds = 0, 0.0
+    checkpoint = args.work / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        encoder.load_state_dict(saved["encoder"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, seconds = saved["step"], saved["seconds"]
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    losses: list[float] = []
+    rights: list[float] = []
+    saved_at = evaluated_at = seconds
+    while seconds < args.minutes * 60:
+        started = time.monotonic()
+        rng = random.Random(f"{args.seed}/{step}")
+        at = step * GROUPS_PER_STEP
+        chosen = [groups[i % len(groups)] for i in range(at, at + GROUPS_PER_STEP)]
+        max_length = rng.choice(MAX_LENGTHS)
+        pairs = [
+            tokenizer.pair(group["query"], text, max_length)
+            for group in chosen
+            for text in draw_list(group, pools[group["source"]], rng)
+        ]
+        rate = learning_rate(seconds / (args.minutes * 60))
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate
+        loss, right = backward_on_lists(encoder, pairs, 1 + NEGATIVES)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss)
+        rights.append(right)
+        step += 1
+        # A pause (SIGSTOP, a suspended laptop) is not training time.
+        seconds += min(time.monotonic() - started, 20.0)
+        if step % 20 == 0:
+            print(
+                f"step {step} {seconds / 60:.1f} min, loss {np.mean(losses[-100:]):.3f}, "
+                f"positive first {np.mean(rights[-100:]):.3f}, lr {rate:.2e}",
+                flush=True,
+            )
+        if seconds - saved_at > 180 or seconds >= args.minutes * 60:
+            saved_at = seconds
+            state = {"encoder": encoder.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": step, "seconds": seconds}, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").rename(checkpoint)
+        if args.dev and (seconds - evaluated_at > args.dev_minutes * 60 or seconds >= args.minutes * 60):
+            evaluated_at = seconds
+            print(f"step {step}: {dev_ndcg(encoder, tokenizer, args.dev)}", flush=True)
+
+
+def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Scale and bias of Platt's sigmoid (1999), both classes weighted equally, so that 0.5 is the even bet."""
+    scale_bias = torch.tensor([1.0, 0.0], requires_grad=True)
+    weights = torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
+    optimizer = torch.optim.LBFGS([scale_bias], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(logits * scale_bias[0] + scale_bias[1], labels, weight=weights)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    return float(scale_bias[0]), float(scale_bias[1])
+
+
+def export(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    encoder = load_backbone(args.backbone)
+    saved = torch.load(args.work / "checkpoint.pt", weights_only=True)
+    encoder.load_state_dict(saved["encoder"])
+    _, held_back, pools = load_groups(args.groups, args.seed)
+    tokenizer = PairTokenizer(args.backbone / "tokenizer.json")
+    rng = random.Random(args.seed)
+    lists = [draw_list(group, pools[group["source"]], rng) for group in held_back]
+    pairs = [
+        tokenizer.pair(group["query"], text, 224) for group, texts in zip(held_back, lists, strict=True) for text in texts
+    ]
+    logits = torch.from_numpy(score(encoder, pairs))
+    labels = torch.tensor([float(i % (1 + NEGATIVES) == 0) for i in range(len(pairs))])
+    scale, bias = platt(logits, labels)
+    with torch.no_grad():
+        encoder.head_out.weight.mul_(scale)
+        encoder.head_out.bias.mul_(scale).add_(bias)
+    first = float((logits.view(-1, 1 + NEGATIVES).argmax(-1) == 0).float().mean())
+    print(f"steps {saved['step']}, minutes {saved['seconds'] / 60:.1f}, held-back positive first {first:.3f}")
+    print(f"Platt: scale {scale:.3f}, bias {bias:.3f}")
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    tensors = to_checkpoint(encoder.state_dict(), "bert", encoder.shape.num_hidden_layers)
+    halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+    save_file(halves, args.output / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((args.backbone / "config.json").read_text())
+    kept = {name: config[name] for name in EncoderShape.__dataclass_fields__}
+    kept |= {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "num_labels": 1,
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "pad_token_id": 0,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "dtype": "float16",
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+    }
+    (args.output / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(args.backbone / name, args.output / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, run in (("train", train), ("export", export)):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        command.add_argument("--groups", type=Path, required=True, help="table that mining.py wrote")
+        command.add_argument("--backbone", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+        command.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
+        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--seed", type=int, default=0)
+        if name == "export":
+            command.add_argument("--output", type=Path, required=True)
+        else:
+            command.add_argument("--minutes", type=float, default=110)
+            command.add_argument("--dev", type=Path, help="folder of dev sets; reports nDCG@10 while training")
+            command.add_argument("--dev-minutes", type=float, default=15)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The tests mirror the packages; `tests.checkpoints` builds the models that they run on."""

@@ -1,0 +1,316 @@
+"""Tiny random checkpoints in the layouts that models are published in: real files, real tokenizers, fixed seeds.
+
+Tensor names are written out here and not taken from `pipelines`, so that a test can fail. The weights are drawn wide
+enough for the logits of different pairs to differ by about 1; with the usual 0.02 all pairs score alike.
+Lengths are those of the published models, whose position tables are small at this width.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import Unigram, WordPiece
+from tokenizers.normalizers import NFKC, BertNormalizer, Replace
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
+from tokenizers.processors import TemplateProcessing
+
+Tensors = dict[str, torch.Tensor]
+
+WIDTH = 32
+FEED_FORWARD = 64
+HEADS = 4
+BERT_LENGTH = 512
+XLM_ROBERTA_LENGTH = 512
+JINA_V2_LENGTH = 1024
+
+WORDS = (
+    *("alpine", "apple", "bread", "bridge", "candle", "carbon", "cloud", "copper", "desert", "distance", "engine"),
+    *("falcon", "forest", "garden", "glacier", "harbor", "island", "kernel", "ladder", "lemon", "marble", "meadow"),
+    *("mirror", "ocean", "orchard", "paper", "pepper", "planet", "quartz", "rabbit", "river", "saddle", "salmon"),
+    *("shadow", "silver", "summer", "table", "thunder", "travel", "tunnel", "valley", "velvet", "violin", "walnut"),
+    *("weather", "window", "winter", "zebra"),
+)
+"""One token each in both tokenizers."""
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()[]{}<>/\\-_=+*&%$#@|~^`äöüßéñ"
+"""What both tokenizers can spell; anything else is an unknown token."""
+
+
+def write_bert(directory: Path, seed: int = 3) -> Path:
+    """A cross-encoder as cross-encoder/ms-marco-MiniLM-L6-v2 is published; returns `directory`."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": FEED_FORWARD, "num_attention_heads": HEADS}
+    tokenizer = wordpiece_tokenizer()
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": BERT_LENGTH,
+        "model_type": "bert",
+        "num_hidden_layers": 3,
+        "pad_token_id": 0,
+        "position_embedding_type": "absolute",
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+        "type_vocab_size": 2,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    tensors = standard_tensors("bert", config | sizes, seed)
+    tensors["bert.embeddings.position_ids"] = torch.arange(BERT_LENGTH)[None]  # a buffer that the published file has
+    tokenizer_config = {
+        "cls_token": "[CLS]",
+        "do_lower_case": True,
+        "mask_token": "[MASK]",
+        "model_max_length": BERT_LENGTH,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "tokenizer_class": "BertTokenizer",
+        "unk_token": "[UNK]",
+    }
+    return write_model(directory, config | sizes, tensors, tokenizer, tokenizer_config)
+
+
+def write_xlm_roberta(directory: Path, seed: int = 2) -> Path:
+    """A reranker as BAAI/bge-reranker-base is published; returns `directory`."""
+    tokenizer = unigram_tokenizer()
+    config = xlm_roberta_config(tokenizer) | {
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_dropout_prob": 0.1,
+        "label2id": {"LABEL_0": 0},
+        "max_position_embeddings": XLM_ROBERTA_LENGTH + 2,
+        "model_type": "xlm-roberta",
+    }
+    tensors = standard_tensors("roberta", config, seed)
+    return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
+
+
+def write_jina_v2(directory: Path, seed: int = 4) -> Path:
+    """A reranker in the layout of jinaai/jina-reranker-v2-base-multilingual; returns `directory`.
+
+    bfloat16, fused `Wqkv`, no `model_type` in config.json, and an `auto_map` to code that nobody must run.
+    """
+    tokenizer = unigram_tokenizer()
+    code = "configuration_xlm_roberta.XLMRobertaFlashConfig"
+    config = xlm_roberta_config(tokenizer) | {
+        "attention_dropout": 0.1,
+        "auto_map": {
+            "AutoConfig": code,
+            "AutoModel": "modeling_xlm_roberta.XLMRobertaModel",
+            "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
+        },
+        "classifier_dropout": None,
+        "emb_pooler": None,
+        "hidden_dropout": 0.1,
+        "max_position_embeddings": JINA_V2_LENGTH + 2,
+        "num_labels": 1,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+        "use_flash_attn": True,
+    }
+    tensors = {name: tensor.bfloat16() for name, tensor in flash_tensors(config, seed).items()}
+    return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(JINA_V2_LENGTH))
+
+
+def shard_weights(directory: Path) -> Path:
+    """Splits model.safetensors into two shards and their index, as large models are published; returns `directory`."""
+    tensors = read_weights(directory)
+    (directory / "model.safetensors").unlink()
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), start=1):
+        shard = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names}, directory / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, shard)
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return directory
+
+
+def copy_model(source: Path, target: Path) -> Path:
+    """A copy that a test may damage; returns `target`."""
+    shutil.copytree(source, target)
+    return target
+
+
+def edit_config(directory: Path, **changes: Any) -> Path:
+    """Sets keys of config.json, or removes those that are None; returns `directory`."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return directory
+
+
+def read_weights(directory: Path) -> Tensors:
+    """The tensors of an unsharded model."""
+    return load_file(directory / "model.safetensors")
+
+
+def write_weights(directory: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
+    """Replaces the tensors of an unsharded model; returns `directory`."""
+    save_file(dict(tensors), directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def write_model(
+    directory: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    tokenizer: Tokenizer,
+    tokenizer_config: Mapping[str, Any],
+) -> Path:
+    """The four files of a model; returns `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return write_weights(directory, tensors)
+
+
+def xlm_roberta_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the configs of both XLM-RoBERTa layouts share."""
+    return {
+        "architectures": ["XLMRobertaForSequenceClassification"],
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "hidden_act": "gelu",
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "intermediate_size": FEED_FORWARD,
+        "layer_norm_eps": 1e-5,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 2,
+        "output_past": True,
+        "pad_token_id": 1,
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 1,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+
+
+def xlm_roberta_tokenizer_config(model_max_length: int) -> dict[str, Any]:
+    """tokenizer_config.json of both XLM-RoBERTa layouts."""
+    return {
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "mask_token": "<mask>",
+        "model_max_length": model_max_length,
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "tokenizer_class": "XLMRobertaTokenizer",
+        "unk_token": "<unk>",
+    }
+
+
+def words(count: int, seed: int = 0) -> str:
+    """A text of exactly `count` tokens."""
+    return " ".join(random.Random(seed).choices(WORDS, k=count))
+
+
+def wordpiece_tokenizer() -> Tokenizer:
+    """BERT's: lower case, `[CLS] q [SEP] d [SEP]`, segments 0 and 1."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted({character.lower() for character in CHARACTERS})
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *WORDS]
+    tokenizer = Tokenizer(WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def unigram_tokenizer() -> Tokenizer:
+    """XLM-RoBERTa's: SentencePiece pieces, `<s> q </s></s> d </s>`, ids <s>=0 <pad>=1 </s>=2 <unk>=3, <mask> last."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    letters = [(letter, -8.0 - i / 100) for i, letter in enumerate(("▁", *CHARACTERS))]
+    words = [(f"▁{word}", -3.0 - i / 100) for i, word in enumerate(WORDS)]
+    pieces = [*((token, 0.0) for token in special[:4]), *words, *letters, (special[4], 0.0)]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=3, byte_fallback=False))
+    tokenizer.normalizer = Normalizers([NFKC(), Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def standard_tensors(prefix: str, config: Mapping[str, Any], seed: int) -> Tensors:
+    """What transformers' BertForSequenceClassification or XLMRobertaForSequenceClassification saves."""
+    draw = WeightDraw(seed)
+    width, wide = config["hidden_size"], config["intermediate_size"]
+    tensors = draw.embeddings(f"{prefix}.embeddings", config)
+    tensors |= draw.norm(f"{prefix}.embeddings.LayerNorm", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"{prefix}.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            tensors |= draw.linear(f"{layer}.attention.self.{part}", width, width)
+        tensors |= draw.linear(f"{layer}.attention.output.dense", width, width)
+        tensors |= draw.norm(f"{layer}.attention.output.LayerNorm", width)
+        tensors |= draw.linear(f"{layer}.intermediate.dense", wide, width)
+        tensors |= draw.linear(f"{layer}.output.dense", width, wide)
+        tensors |= draw.norm(f"{layer}.output.LayerNorm", width)
+    heads = {"bert": ("bert.pooler.dense", "classifier"), "roberta": ("classifier.dense", "classifier.out_proj")}
+    dense, out = heads[prefix]
+    return tensors | draw.linear(dense, width, width) | draw.linear(out, 1, width, gain=4)
+
+
+def flash_tensors(config: Mapping[str, Any], seed: int) -> Tensors:
+    """The tensor names of jina-reranker-v2, which are those of flash-attention's models/bert.py."""
+    draw = WeightDraw(seed)
+    width, wide = config["hidden_size"], config["intermediate_size"]
+    tensors = draw.embeddings("roberta.embeddings", config) | draw.norm("roberta.emb_ln", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"roberta.encoder.layers.{i}"
+        tensors |= draw.linear(f"{layer}.mixer.Wqkv", 3 * width, width)
+        tensors |= draw.linear(f"{layer}.mixer.out_proj", width, width)
+        tensors |= draw.norm(f"{layer}.norm1", width)
+        tensors |= draw.linear(f"{layer}.mlp.fc1", wide, width)
+        tensors |= draw.linear(f"{layer}.mlp.fc2", width, wide)
+        tensors |= draw.norm(f"{layer}.norm2", width)
+    tensors |= draw.linear("classifier.dense", width, width)
+    return tensors | draw.linear("classifier.out_proj", 1, width, gain=4)
+
+
+class WeightDraw:
+    """Random tensors of a fixed seed, under checkpoint names."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *size: int, std: float) -> torch.Tensor:
+        return torch.randn(size, generator=self.generator) * std
+
+    def linear(self, name: str, rows: int, columns: int, gain: float = 1.5) -> Tensors:
+        """Weight and bias; a gain above 1 makes attention sharp and logits spread."""
+        weight = self.normal(rows, columns, std=gain / columns**0.5)
+        return {f"{name}.weight": weight, f"{name}.bias": self.normal(rows, std=0.1)}
+
+    def norm(self, name: str, width: int) -> Tensors:
+        return {f"{name}.weight": 1 + self.normal(width, std=0.1), f"{name}.bias": self.normal(width, std=0.1)}
+
+    def embeddings(self, prefix: str, config: Mapping[str, Any]) -> Tensors:
+        """Small, as trained ones are: at this scale a wrong layer_norm_eps shows."""
+        sizes = {
+            "word_embeddings": config["vocab_size"],
+            "position_embeddings": config["max_position_embeddings"],
+            "token_type_embeddings": config["type_vocab_size"],
+        }
+        width = config["hidden_size"]
+        return {f"{prefix}.{name}.weight": self.normal(rows, width, std=0.02) for name, rows in sizes.items()}

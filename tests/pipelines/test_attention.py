@@ -1,0 +1,139 @@
+"""Attention over packed pairs equals softmax(q k^T / sqrt(H)) v of each pair by itself."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.attention import Attention, sdpa_attention, select_attention, torch_varlen_attention
+
+HEADS, HEAD_WIDTH = 2, 8
+LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8)
+
+
+def bounds(lengths: list[int]) -> torch.Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+def draw_qkv(q_lengths: list[int], k_lengths: list[int], head_width: int = HEAD_WIDTH) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    tokens = (sum(q_lengths), sum(k_lengths), sum(k_lengths))
+    return [torch.randn(count, HEADS, head_width, generator=generator) for count in tokens]
+
+
+def run(attention: Attention, qkv: list[torch.Tensor], q_lengths: list[int], k_lengths: list[int]) -> torch.Tensor:
+    device = qkv[0].device
+    cu_seqlens = bounds(q_lengths).to(device), bounds(k_lengths).to(device)
+    return attention(*qkv, *cu_seqlens, max(q_lengths), max(k_lengths))
+
+
+def naive(qkv: list[torch.Tensor], q_lengths: list[int], k_lengths: list[int]) -> torch.Tensor:
+    """One pair, one head, one softmax at a time."""
+    outputs = []
+    parts = zip(qkv[0].split(q_lengths), qkv[1].split(k_lengths), qkv[2].split(k_lengths), strict=True)
+    for q_QNH, k_KNH, v_KNH in parts:
+        heads = [
+            (q_QNH[:, head] @ k_KNH[:, head].T / q_QNH.shape[-1] ** 0.5).softmax(-1) @ v_KNH[:, head]
+            for head in range(q_QNH.shape[1])
+        ]
+        outputs.append(torch.stack(heads, dim=1))
+    return torch.cat(outputs)
+
+
+@given(lengths=LENGTHS)
+@settings(max_examples=50)
+def test_sdpa_equals_a_naive_softmax_per_pair(lengths: list[tuple[int, int]]) -> None:
+    """Queries and keys of different numbers, neighbours of equal and of different lengths."""
+    q_lengths, k_lengths = [q for q, _ in lengths], [k for _, k in lengths]
+    qkv = draw_qkv(q_lengths, k_lengths)
+
+    actual = run(sdpa_attention, qkv, q_lengths, k_lengths)
+
+    torch.testing.assert_close(actual, naive(qkv, q_lengths, k_lengths), atol=1e-5, rtol=1e-5)
+
+
+def test_one_query_per_pair_reads_all_keys_of_its_pair() -> None:
+    """What the last layer asks for."""
+    q_lengths, k_lengths = [1, 1, 1, 1], [7, 7, 3, 1]
+    qkv = draw_qkv(q_lengths, k_lengths)
+
+    actual = run(sdpa_attention, qkv, q_lengths, k_lengths)
+
+    torch.testing.assert_close(actual, naive(qkv, q_lengths, k_lengths), atol=1e-5, rtol=1e-5)
+
+
+def test_a_pair_does_not_see_its_neighbours() -> None:
+    lengths = [4, 4, 2]
+    qkv = draw_qkv(lengths, lengths)
+    before = run(sdpa_attention, qkv, lengths, lengths)
+    poisoned = [part.clone() for part in qkv]
+    for part in poisoned:
+        part[4:8] = float("nan")
+
+    after = run(sdpa_attention, poisoned, lengths, lengths)
+
+    torch.testing.assert_close(after[:4], before[:4], atol=0, rtol=0)
+    torch.testing.assert_close(after[8:], before[8:], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_cpu_always_gets_sdpa(dtype: torch.dtype) -> None:
+    assert select_attention(torch.device("cpu"), dtype) is sdpa_attention
+
+
+@pytest.fixture
+def ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of compute capability 8.0, as far as torch is asked."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+
+
+def test_float32_on_a_gpu_gets_sdpa(ampere: None) -> None:
+    assert select_attention(torch.device("cuda"), torch.float32) is sdpa_attention
+
+
+def test_half_precision_on_a_gpu_gets_torchs_kernel_without_flash_attn(
+    ampere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+
+    assert select_attention(torch.device("cuda"), torch.float16) is torch_varlen_attention
+
+
+def test_half_precision_on_a_gpu_gets_flash_attn_where_it_is_installed(
+    ampere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flash_attn = types.ModuleType("flash_attn")
+    flash_attn.flash_attn_varlen_func = sdpa_attention  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", flash_attn)
+
+    assert select_attention(torch.device("cuda"), torch.bfloat16) is flash_attn.flash_attn_varlen_func
+
+
+def test_a_gpu_older_than_ampere_gets_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both FlashAttention-2 kernels need compute capability 8.0; a T4 has 7.5."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+
+    assert select_attention(torch.device("cuda"), torch.float16) is sdpa_attention
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["torch", "flash_attn"])
+@pytest.mark.parametrize("queries", ["all", "first"])
+def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
+    """float16, head width 64, queries of all tokens and of each pair's first."""
+    k_lengths = [300, 128, 128, 17, 1]
+    q_lengths = k_lengths if queries == "all" else [1] * len(k_lengths)
+    qkv = [part.to(cuda, torch.float16) for part in draw_qkv(q_lengths, k_lengths, head_width=64)]
+    if kernel == "torch":
+        attention: Attention = torch_varlen_attention
+    else:
+        attention = pytest.importorskip("flash_attn").flash_attn_varlen_func
+
+    actual = run(attention, qkv, q_lengths, k_lengths)
+
+    torch.testing.assert_close(actual, run(sdpa_attention, qkv, q_lengths, k_lengths), atol=5e-3, rtol=5e-3)
