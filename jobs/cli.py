@@ -1,4 +1,4 @@
-"""The `crossray` command: one sub-command per job. A further package adds its own through the entry-point group below."""
+"""The `crossray` command: one sub-command per job; a further package adds its own through an entry-point group."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
@@ -90,16 +89,16 @@ def run(
 def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     """Raises ConfigError for paths that a job cannot use."""
     submitted = JOB_ENVIRONMENT in os.environ
-    paths = {
-        name: absolute(getattr(settings, name), name.upper(), allow_relative=not submitted)
-        for name in ("input", "output")
-    }
-    return replace(settings, **paths)
+    return replace(
+        settings,
+        input=absolute(settings.input, "INPUT", allow_relative=not submitted),
+        output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
+    )
 
 
 def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
     """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
-    from pipelines.reranker import planned_fingerprint  # torch: seconds, spared to --help and usage errors
+    from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
 
     given = settings.reranker
     device = "cuda" if settings.num_gpus else "cpu"
@@ -136,7 +135,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
 
 
 def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
-    """The layout of the input. A column that some file lacks is that file's rows' error; in all files, a usage error."""
+    """The layout of the input. What one file lacks is an error of its rows; what all lack is a usage error."""
     schemas = [plan.schema for plan in found.plans.values()]
     if not schemas:
         return settings.layout or Layout.LISTS  # nothing is readable: the summary will say why
@@ -249,6 +248,3 @@ def signals_as_exceptions() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-__all__ = ["InterruptedBySignal", "run"]

@@ -102,7 +102,7 @@ def is_alive(holder: dict[str, Any]) -> bool:
     if holder["host"] == socket.gethostname():
         try:
             process = psutil.Process(holder["pid"])
-            return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == holder["process_started"]
+            return process.status() != psutil.STATUS_ZOMBIE and bool(process.create_time() == holder["process_started"])
         except psutil.NoSuchProcess:
             return False
     return time.time() - float(holder["heartbeat"]) < STALE_SECONDS

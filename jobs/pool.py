@@ -1,6 +1,6 @@
-"""Ray for a job: the session, the size of the actor pool, and the units flowing through the three stages.
+"""Ray for a job: the session, the size of the actor pool, and the units on their way through three stages.
 
-Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs to do them well.
+Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs for that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import asdict
 
 import ray
 import ray.data
-from ray.exceptions import RayError
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.exceptions import RayError
 from rich.console import Console
 
 from jobs.columns import Layout
@@ -56,7 +56,7 @@ def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
 
     Raises ConfigError when a replica asks for more than any node has and nothing can be added.
     """
-    total = ray.cluster_resources()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     room = int(total.get("CPU", 0) // settings.num_cpus)
     if settings.num_gpus:
         room = min(room, int(total.get("GPU", 0) / settings.num_gpus))
@@ -107,7 +107,7 @@ def score_units(
                 max_task_retries=RETRIES_OF_A_UNIT,
             )
             .map_batches(
-                write_unit,
+                write_unit,  # type: ignore[arg-type]  # its two further arguments are in fn_kwargs
                 fn_kwargs={"output": settings.output, "fingerprint": fingerprint},
                 batch_size=None,
                 batch_format="pyarrow",

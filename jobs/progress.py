@@ -54,7 +54,7 @@ def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator
         yield ProgressView(console, total_rows, rows_done, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
-    times = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(120.0))
+    times = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, *times, console=console) as bar:
         yield ProgressView(console, total_rows, rows_done, bar)
 

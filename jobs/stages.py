@@ -53,10 +53,10 @@ def read_unit(batch: pa.Table) -> pa.Table:
 def _read_one(unit: Unit) -> pa.Table:
     started = time.perf_counter()
     try:
-        content, note = to_stream(read_rows(unit)), {"seconds": {"read": time.perf_counter() - started}}
+        content = to_stream(read_rows(unit))
     except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
-        content, note = None, {"error": f"{type(error).__name__}: {error}"}
-    return in_flight(unit, content, note)
+        return in_flight(unit, None, {"error": f"{type(error).__name__}: {error}"})
+    return in_flight(unit, content, {"seconds": {"read": time.perf_counter() - started}})
 
 
 class ScoringStage:

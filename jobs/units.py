@@ -91,7 +91,7 @@ def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
 
 
 def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
-    """`rows` rows from `start` in as few ranges of at most `most` as there can be, whose sizes differ by one at most."""
+    """`rows` rows from `start` in as few ranges of at most `most` as can be; their sizes differ by one at most."""
     parts = -(-rows // most)
     for i in range(parts):
         begin, end = start + rows * i // parts, start + rows * (i + 1) // parts

@@ -1,7 +1,7 @@
 """The reranker: text in, ranked documents out. Knows torch, tokenizers and pyarrow; never Ray, never HTTP.
 
-    from pipelines import Reranker
-    Reranker.load("embedded").rerank("query", ["document", "another"], top_n=1)
+from pipelines import Reranker
+Reranker.load("embedded").rerank("query", ["document", "another"], top_n=1)
 """
 
 from typing import TYPE_CHECKING

@@ -26,7 +26,7 @@ def select_attention(device: torch.device, dtype: torch.dtype) -> Attention:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return sdpa_attention  # and nothing before Ampere: a T4 or V100
     try:
-        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+        from flash_attn import flash_attn_varlen_func
     except ImportError:
         return torch_varlen_attention
     return flash_attn_varlen_func  # type: ignore[no-any-return]  # its first seven arguments are ours

@@ -1,11 +1,11 @@
 """What can go wrong, as a tree. Each message names the thing, its value, the rule and the way out.
 
-    CrossrayError
-    ├── InvalidInputError     the caller's texts or arguments (a row's `error`; 4xx over HTTP)
-    ├── ConfigError           a knob has a value that cannot work (usage error)
-    └── ModelError            no model came of what was named
-        ├── ModelNotFoundError    nothing there: path, hub name, network
-        └── ModelRefusedError     something there that would score wrongly or run foreign code
+CrossrayError
+├── InvalidInputError     the caller's texts or arguments (a row's `error`; 4xx over HTTP)
+├── ConfigError           a knob has a value that cannot work (usage error)
+└── ModelError            no model came of what was named
+    ├── ModelNotFoundError    nothing there: path, hub name, network
+    └── ModelRefusedError     something there that would score wrongly or run foreign code
 """
 
 

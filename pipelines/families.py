@@ -69,7 +69,9 @@ def xlm_roberta(config: Config) -> ModelSpec:
     """XLM-RoBERTa as transformers writes it: bge-reranker-base, -large, -v2-m3."""
     padding_id = config.get("pad_token_id", 1)
     if not isinstance(padding_id, int):
-        raise ModelRefusedError(f"pad_token_id is {padding_id!r}; positions are counted from it, so it must be a number")
+        raise ModelRefusedError(
+            f"pad_token_id is {padding_id!r}; positions are counted from it, so it must be a number"
+        )
     return ModelSpec(
         layout="xlm-roberta",
         shape=encoder_shape(config),
@@ -96,7 +98,7 @@ FAMILIES: dict[str, Callable[[Config], ModelSpec]] = {
 
 
 def recognise(config: Config, tensor_names: Collection[str]) -> ModelSpec:
-    """The model that a `config.json` and its tensors' names describe; raises ModelRefusedError with the reason."""
+    """The model that a `config.json` and its tensors' names describe; raises ModelRefusedError."""
     check_loadable(config)
     try:
         return FAMILIES[family_name(config, tensor_names)](config)

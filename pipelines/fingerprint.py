@@ -80,4 +80,3 @@ def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
     spec = recognise(files.config(), list(tensor_names(files)))
     lengths = Lengths.of(config).clamped(model_limit(spec, files))
     return fingerprint_of(files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)))
-

@@ -111,6 +111,8 @@ def download(name: str, revision: str | None, token: str | None) -> ModelFiles:
             f"the hub does not give out {name!r} (revision {revision or 'default'}): {error}; "
             "check the name, the revision, and the token for a gated model"
         ) from None
+    except OSError as error:
+        raise ModelNotFoundError(f"downloading {name!r} failed: {type(error).__name__}: {error}") from error
     if not (directory / "config.json").is_file():
         raise ModelRefusedError(f"hub model {name!r} has no config.json; it is no transformers model")
     return ModelFiles(name, directory, commit=directory.name)

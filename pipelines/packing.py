@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
 Ids = Sequence[int] | np.ndarray
 """Token ids, or what stands beside each of them."""
 

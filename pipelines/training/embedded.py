@@ -28,6 +28,7 @@ from tokenizers import Tokenizer
 from ..encoder import EncoderShape, PackedEncoder
 from ..packing import TokenPair, pack, split_by_token_budget
 from ..weights import expected_names, from_checkpoint, to_checkpoint
+from .card import evaluate, first_stage_order
 
 NEGATIVES = 5
 GROUPS_PER_STEP = 8
@@ -38,16 +39,18 @@ MICRO_BATCH_TOKENS = 2048
 PEAK_LEARNING_RATE = 1.2e-4
 WARM_UP = 0.04  # share of the training time
 WEIGHT_DECAY = 0.01
+DEV_SETS = ("scifact", "nfcorpus", "cosqa", "medquad", "spider-table", "toolbench")
+DEV_SAMPLE = (16, 20)
 
 
 class PairTokenizer:
-    """[CLS] query [SEP] passage [SEP], the passage cut to what fits; ids of a text are kept, since groups repeat them."""
+    """[CLS] query [SEP] passage [SEP], the passage cut to what fits; keeps the ids of texts, which groups repeat."""
 
     def __init__(self, tokenizer_file: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.cls, self.sep = (self.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+        self.cls, self.sep = self.tokenizer.encode("").ids
         self.known: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -57,6 +60,7 @@ class PairTokenizer:
         return self.known[text]
 
     def pair(self, query: str, passage: str, max_length: int) -> TokenPair:
+        """The pair in at most `max_length` tokens."""
         head = [self.cls, *self.ids(query)[:MAX_QUERY_LENGTH], self.sep]
         tail = [*self.ids(passage)[: max_length - len(head) - 1], self.sep]
         return TokenPair(head + tail, [0] * len(head) + [1] * len(tail))
@@ -79,6 +83,7 @@ def load_backbone(backbone: Path) -> PackedEncoder:
 
 
 def shape_of(config: dict[str, Any]) -> EncoderShape:
+    """The sizes in a config.json."""
     return EncoderShape(**{name: config[name] for name in EncoderShape.__dataclass_fields__})
 
 
@@ -98,10 +103,9 @@ def draw_list(group: dict[str, Any], pool: Sequence[str], rng: random.Random) ->
 
 
 def backward_on_lists(encoder: PackedEncoder, pairs: list[TokenPair], width: int) -> tuple[float, float]:
-    """Adds the gradients of one step; returns loss and share of lists whose positive won.
+    """Adds the gradients of one step; returns the loss and the share of lists whose positive won.
 
-    The softmax couples the pairs of a list, micro-batches do not: a pass without gradients gives the logits and so
-    d(loss)/d(logit) of every pair only for whole lists. So lists, not pairs, are packed together.
+    The softmax needs all pairs of a list in one pass, so whole lists, not pairs, are packed into micro-batches.
     """
     lists = [pairs[i : i + width] for i in range(0, len(pairs), width)]
     lengths = [sum(len(pair.input_ids) for pair in one) for one in lists]
@@ -113,7 +117,7 @@ def backward_on_lists(encoder: PackedEncoder, pairs: list[TokenPair], width: int
         sorted_logits = encoder(pack([members[i] for i in order]))
         logits = sorted_logits[torch.tensor(order).argsort()].view(len(run), width)
         loss = F.cross_entropy(logits, torch.zeros(len(run), dtype=torch.long), reduction="sum")
-        (loss / len(lists)).backward()  # type: ignore[no-untyped-call]
+        (loss / len(lists)).backward()
         total += float(loss.detach())
         right += int((logits.argmax(-1) == 0).sum())
     return total / len(lists), right / len(lists)
@@ -133,33 +137,18 @@ def score(encoder: PackedEncoder, pairs: list[TokenPair]) -> np.ndarray:
     return logits
 
 
-def dev_ndcg(encoder: PackedEncoder, tokenizer: PairTokenizer, folder: Path, queries: int = 16, depth: int = 20) -> str:
+def dev_report(encoder: PackedEncoder, tokenizer: PairTokenizer, folder: Path) -> str:
     """nDCG@10 by set, first stage -> model, on a small fixed sample: enough to see which way training goes."""
+
+    def order(query: str, documents: list[str]) -> Sequence[float]:
+        logits = score(encoder, [tokenizer.pair(query, document, 192) for document in documents])
+        return [float(logit) for logit in logits]
+
     report = []
-    for name in ("scifact", "nfcorpus", "cosqa", "medquad", "spider-table", "toolbench"):
-        qrels: dict[str, dict[str, int]] = {}
-        for line in (folder / name / "qrels.tsv").read_text().splitlines():
-            query_id, document_id, grade = line.split("\t")[:3]
-            if grade.lstrip("-").isdigit():
-                qrels.setdefault(query_id, {})[document_id] = int(grade)
-        rows = pq.read_table(folder / name / "candidates.parquet").to_pylist()
-        before, after = [], []
-        for row in random.Random(1).sample(rows, queries):
-            documents = row["documents"][:depth]
-            logits = score(encoder, [tokenizer.pair(row["query"], d["text"], 192) for d in documents])
-            ids = [d["id"] for d in documents]
-            before.append(ndcg(ids, qrels.get(row["query_id"], {})))
-            after.append(ndcg([ids[i] for i in np.argsort(-logits)], qrels.get(row["query_id"], {})))
-        report.append(f"{name} {np.mean(before):.3f} -> {np.mean(after):.3f}")
+    for name in DEV_SETS:
+        results = evaluate(folder / name, {"before": first_stage_order, "after": order}, sample=DEV_SAMPLE)
+        report.append(f"{name} {results['before']['nDCG@10']:.3f} -> {results['after']['nDCG@10']:.3f}")
     return ", ".join(report)
-
-
-def ndcg(ids: Sequence[str], grades: dict[str, int]) -> float:
-    def gain(values: Sequence[int]) -> float:
-        return sum(value / np.log2(rank + 2) for rank, value in enumerate(values[:10]))
-
-    ideal = gain(sorted(grades.values(), reverse=True))
-    return gain([grades.get(id, 0) for id in ids]) / ideal if ideal else 0.0
 
 
 def load_groups(path: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[str]]]:
@@ -173,6 +162,7 @@ def load_groups(path: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def train(args: argparse.Namespace) -> None:
+    """Trains until `--minutes` are over, from the last checkpoint on."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     encoder = load_backbone(args.backbone)
@@ -232,7 +222,7 @@ def train(args: argparse.Namespace) -> None:
             checkpoint.with_suffix(".tmp").rename(checkpoint)
         if args.dev and (seconds - evaluated_at > args.dev_minutes * 60 or seconds >= args.minutes * 60):
             evaluated_at = seconds
-            print(f"step {step}: {dev_ndcg(encoder, tokenizer, args.dev)}", flush=True)
+            print(f"step {step}: {dev_report(encoder, tokenizer, args.dev)}", flush=True)
 
 
 def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
@@ -244,14 +234,15 @@ def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         value = F.binary_cross_entropy_with_logits(logits * scale_bias[0] + scale_bias[1], labels, weight=weights)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     return float(scale_bias[0]), float(scale_bias[1])
 
 
 def export(args: argparse.Namespace) -> None:
+    """Calibrates the last checkpoint and writes it as a fp16 model directory."""
     torch.set_num_threads(args.threads)
     encoder = load_backbone(args.backbone)
     saved = torch.load(args.work / "checkpoint.pt", weights_only=True)
@@ -261,7 +252,9 @@ def export(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     lists = [draw_list(group, pools[group["source"]], rng) for group in held_back]
     pairs = [
-        tokenizer.pair(group["query"], text, 224) for group, texts in zip(held_back, lists, strict=True) for text in texts
+        tokenizer.pair(group["query"], text, 224)
+        for group, texts in zip(held_back, lists, strict=True)
+        for text in texts
     ]
     logits = torch.from_numpy(score(encoder, pairs))
     labels = torch.tensor([float(i % (1 + NEGATIVES) == 0) for i in range(len(pairs))])
@@ -297,6 +290,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """The two commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     for name, run in (("train", train), ("export", export)):

@@ -1,6 +1,6 @@
 """Hard negatives for query-positive rows: what BM25 and a dense bi-encoder rank high and the labels call wrong.
 
-    python -m pipelines.training.mining --train ../shared/bench/train/stage1_english --backbone DIR --output groups.parquet
+    python -m pipelines.training.mining --train SOURCES --backbone DIR --output groups.parquet
 
 Reads Parquet sources (`query, positive, negatives, group`), mines inside each source and writes one table of groups
 (`source, query, positive, bm25: list, dense: list, given: list`). The training script draws its lists from it.
@@ -13,8 +13,9 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import bm25s  # type: ignore[import-untyped]
+import bm25s
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,12 +88,15 @@ class DenseEncoder:
         return vectors
 
 
-def sample_source(path: Path, queries: int, rng: random.Random) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+Rows = list[dict[str, Any]]
+
+
+def sample_source(path: Path, queries: int, rng: random.Random) -> tuple[Rows, Rows]:
     """The rows to train on and the documents (`text`, `group`) their negatives are mined from."""
     rows = pq.read_table(path, columns=["query", "positive", "negatives", "group"]).to_pylist()
     rng.shuffle(rows)
     chosen = rows[:queries]
-    pool: dict[str, dict[str, object]] = {}
+    pool: dict[str, dict[str, Any]] = {}
     for row in rows:
         if len(pool) >= max(POOL_SIZE, queries):
             break
@@ -100,7 +104,7 @@ def sample_source(path: Path, queries: int, rng: random.Random) -> tuple[list[di
     return chosen, list(pool.values())
 
 
-def mine_source(path: Path, queries: int, encoder: DenseEncoder, rng: random.Random) -> list[dict[str, object]]:
+def mine_source(path: Path, queries: int, encoder: DenseEncoder, rng: random.Random) -> Rows:
     """One group per sampled row: its positive and the negatives of the three kinds, best ranked first."""
     rows, pool = sample_source(path, queries, rng)
     texts = [str(document["text"]) for document in pool]
@@ -122,13 +126,13 @@ def mine_source(path: Path, queries: int, encoder: DenseEncoder, rng: random.Ran
     for i, row in enumerate(rows):
         known = positives[str(row["query"])]
 
-        def is_negative(j: int, row: dict[str, object] = row, known: set[str] = known, i: int = i) -> bool:
+        def is_negative(j: int, row: dict[str, Any] = row, known: set[str] = known, i: int = i) -> bool:
             same_group = row["group"] is not None and row["group"] == pool[j]["group"]
             unlabelled = cosines[i, j] > positive_cosines[i] + DENSE_MARGIN
             return texts[j] not in known and not same_group and not unlabelled
 
         dense_ranks = np.argsort(-cosines[i])[:depth]
-        given = [text for text in (row["negatives"] or []) if text not in known]  # type: ignore[attr-defined]
+        given = [text for text in (row["negatives"] or []) if text not in known]
         groups.append(
             {
                 "source": path.stem,
@@ -143,6 +147,7 @@ def mine_source(path: Path, queries: int, encoder: DenseEncoder, rng: random.Ran
 
 
 def main() -> None:
+    """Mines every source of QUERIES_PER_SOURCE."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="folder of the training sources")
     parser.add_argument("--backbone", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
@@ -151,10 +156,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(2)
     encoder = DenseEncoder(args.backbone)
-    groups: list[dict[str, object]] = []
+    groups: Rows = []
     for source, queries in QUERIES_PER_SOURCE.items():
         started = time.monotonic()
-        groups += mine_source(args.train / f"{source}.parquet", queries, encoder, random.Random(f"{args.seed}/{source}"))
+        rng = random.Random(f"{args.seed}/{source}")
+        groups += mine_source(args.train / f"{source}.parquet", queries, encoder, rng)
         print(f"{source}: {len(groups)} groups so far, {time.monotonic() - started:.0f} s", flush=True)
     pq.write_table(pa.Table.from_pylist(groups), args.output)
 
