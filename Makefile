@@ -28,10 +28,10 @@ demo: $(VENV)/.installed ## rank a small search log with the embedded model: no 
 	$(BIN)/python -m jobs.demo report demo/ranked
 
 test: lint ## lint and the quick tests
-	$(BIN)/python -m pytest -m "not slow and not gpu and not bench" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 test-full: $(VENV)/.installed ## every test that takes minutes at most and no GPU
-	$(BIN)/python -m pytest -m "not gpu and not bench" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## style, types and the import contracts
 	$(BIN)/ruff check
@@ -43,8 +43,10 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.bench ## measurements; wants an idle machine
-	$(BIN)/python -m pytest -m bench -s $(PYTEST_ARGS)
+bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine and ten minutes
+	$(BIN)/python -m jobs.benchmark engine --output docs/benchmarks/engine.json
+	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
+	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json
 
 train-embedded: ## how the embedded model is trained (hours, so by hand)
 	@echo "$(BIN)/python -m pipelines.training.mining --help    # 1. hard negatives"

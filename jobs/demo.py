@@ -94,7 +94,7 @@ def report(ranked: Annotated[Path, typer.Argument(help="Output directory of the 
         "Try next",
         ("crossray rerank INPUT OUTPUT", "your own Parquet: one row per query, columns `query` and `documents`"),
         ("python -m jobs.rerank --help", "models, replicas, columns, resuming"),
-        ("serve run serve.app:build_app", "the same reranker over HTTP"),
+        ("make bench", "the speed of the engine and of the job on this machine"),
     )
 
 

@@ -24,16 +24,16 @@ from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
 from jobs.pool import ray_session, score_units
-from jobs.progress import print_summary, show_progress
-from jobs.quarantine import Quarantine, replica_starter
+from jobs.progress import print_summary, say, show_progress
+from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from jobs.stages import write_part
-from jobs.storage import InputFile, absolute, list_input, remove_temporaries, write_json
+from jobs.storage import InputFile, absolute, list_input, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
-from jobs.units import Unit, read_rows
+from jobs.units import Unit
 from pipelines.config import RerankerConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ModelError
 
 JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
@@ -55,7 +55,12 @@ def run(
     Raises ConfigError (nothing was touched), RefusedError (nothing was changed), StoppedError or InterruptedBySignal
     (the same call resumes).
     """
-    console = console or Console()
+    with signals_as_exceptions(), disk_failures_as_stops():
+        return run_here(settings, scorer_class, console or Console())
+
+
+def run_here(settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console) -> dict[str, Any]:
+    """`run`, with signals and failures of disks left as they come."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
@@ -64,14 +69,14 @@ def run(
     fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
     output.create()
     with hold_lease(output.path) as lease:
-        remove_temporaries(output.path)
-        if fresh is not None:
+        output.remove_temporaries()
+        if fresh is not None and (settings.overwrite or not output.is_begun):  # not begun and ended since by another
             output.clear()
             manifest, changed = fresh, True
         else:
             manifest, changed = continued_manifest(output, settings, fingerprint, files)
         if output.is_complete and not changed and not missing_units(output, manifest):
-            console.print(f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
+            say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
             return dict(json.loads(Path(output.summary).read_text(encoding="utf-8")))
         attempt = begin_attempt(output)
         Path(output.summary).unlink(missing_ok=True)
@@ -177,7 +182,7 @@ def score_everything(
     damaged: dict[Unit, str] = {}
     failures: set[str] = set()
     attempt.enter("start")
-    with ray_session(settings.address, console), signals_as_exceptions():
+    with ray_session(settings.address, console):
         attempt.enter("score")
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
@@ -192,21 +197,27 @@ def score_everything(
         if lost:
             attempt.enter("quarantine")
             why = ", ".join(sorted(failures)) or "their replicas died"
-            console.print(f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
+            say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
-            score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)
+            damaged |= score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)
     return {unit.path: error for unit, error in damaged.items()}
 
 
-def score_alone(units: Sequence[Unit], quarantine: Quarantine, output: OutputDirectory, fingerprint: str) -> None:
-    """Parts for units that Ray Data gave up on."""
+def score_alone(
+    units: Sequence[Unit], quarantine: Quarantine, output: OutputDirectory, fingerprint: str
+) -> dict[Unit, str]:
+    """Parts for units that Ray Data gave up on; returns why units cannot be read."""
+    damaged: dict[Unit, str] = {}
     try:
         for unit in units:
-            write_part(output.path, fingerprint, unit, quarantine.score(read_rows(unit)))
-    except OSError as error:
-        raise StoppedError(f"{type(error).__name__}: {error}") from error
+            table = read_apart(unit)
+            if isinstance(table, str):
+                damaged[unit] = table
+            else:
+                write_part(output.path, fingerprint, unit, quarantine.score(table))
     finally:
         quarantine.close()
+    return damaged
 
 
 def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None:
@@ -216,9 +227,9 @@ def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None
         f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"
     )
     for path, error in unreadable_files(manifest).items():
-        console.print(f"[red]cannot be read:[/red] {path}: {error}", highlight=False)
+        say(console, f"{path}: {error}", "cannot be read: ")
     if manifest.versions != library_versions():
-        console.print(f"[yellow]begun with other library versions:[/yellow] {manifest.versions}", highlight=False)
+        say(console, str(manifest.versions), "begun with other library versions: ", "yellow")
 
 
 def library_versions() -> dict[str, str]:
@@ -233,8 +244,19 @@ def library_versions() -> dict[str, str]:
 
 
 @contextmanager
+def disk_failures_as_stops() -> Iterator[None]:
+    """A disk that is full or gone stops the job; what is written stays."""
+    try:
+        yield
+    except ModelError:
+        raise  # some are OSErrors too, but nothing has begun
+    except OSError as error:
+        raise StoppedError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
 def signals_as_exceptions() -> Iterator[None]:
-    """SIGINT and SIGTERM raise InterruptedBySignal here; set after ray.init, which takes SIGTERM for itself."""
+    """SIGINT and SIGTERM raise InterruptedBySignal here."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from jobs.storage import write_json
 NAME = "_lease.json"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+CLOCK_SECONDS = 2.0
+"""A process's start is told by the clock at boot, which moves a little when the clock is set."""
 
 
 class Lease:
@@ -33,9 +35,11 @@ class Lease:
     on_heartbeat: Callable[[], None] | None = None
 
     def beat(self, path: str, content: dict[str, Any]) -> None:
-        write_json(path, content | {"heartbeat": time.time()})
-        if self.on_heartbeat is not None:
-            self.on_heartbeat()
+        """A beat that cannot be written is left out: where the disk is full, the job itself says so."""
+        with suppress(OSError):
+            write_json(path, content | {"heartbeat": time.time()})
+            if self.on_heartbeat is not None:
+                self.on_heartbeat()
 
 
 @contextmanager
@@ -64,7 +68,8 @@ def hold_lease(directory: str) -> Iterator[Lease]:
         stop.set()
         thread.join()
         lease.beat(path, content)
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def acquire(path: str, content: dict[str, Any]) -> None:
@@ -102,7 +107,8 @@ def is_alive(holder: dict[str, Any]) -> bool:
     if holder["host"] == socket.gethostname():
         try:
             process = psutil.Process(holder["pid"])
-            return process.status() != psutil.STATUS_ZOMBIE and bool(process.create_time() == holder["process_started"])
+            same = abs(process.create_time() - holder["process_started"]) < CLOCK_SECONDS
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
     return time.time() - float(holder["heartbeat"]) < STALE_SECONDS

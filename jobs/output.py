@@ -69,8 +69,13 @@ class OutputDirectory:
         for name in self.finished():
             os.unlink(os.path.join(self.path, name))
         shutil.rmtree(self.attempts, ignore_errors=True)
-        remove_temporaries(self.path)
+        self.remove_temporaries()
         Path(self.manifest).unlink(missing_ok=True)
+
+    def remove_temporaries(self) -> None:
+        """Removes what killed writers left behind."""
+        for directory in filter(os.path.isdir, (self.path, self.attempts)):
+            remove_temporaries(directory)
 
 
 def check_apart(pattern: str, output: str, files: Sequence[InputFile]) -> None:

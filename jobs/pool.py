@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 RETRIES_OF_A_UNIT = 2
-"""Further replicas that a unit may try when its replica dies; after that the quarantine looks at it alone."""
+"""Further processes that a unit may try when the one it is in dies; after that the quarantine looks at it alone."""
 WRITERS = 2
 MIN_READERS = 2
 
@@ -39,6 +41,7 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    handler = signal.getsignal(signal.SIGTERM)
     if address is None:
         console.print("starting a private Ray on this machine ...")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side warns of what Ray Data does on purpose
@@ -46,6 +49,8 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     else:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # ray.init takes it for itself
         yield
     finally:
         ray.shutdown()
@@ -94,6 +99,7 @@ def score_units(
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
+                max_retries=RETRIES_OF_A_UNIT,
                 compute=TaskPoolStrategy(size=max(MIN_READERS, most // 2)),
             )
             .map_batches(
@@ -112,6 +118,7 @@ def score_units(
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
+                max_retries=RETRIES_OF_A_UNIT,
                 compute=TaskPoolStrategy(size=WRITERS),
             )
         )

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 LOG_SECONDS = 10.0
 
@@ -31,20 +32,17 @@ class ProgressView:
         """A unit is written."""
         now = time.perf_counter()
         # The first unit starts the clock at its end: its rate is unknown, the next ones' is not diluted by start-up.
-        self.began = self.began or now
+        if self.began is None:
+            self.began, self.rows_before = now, self.rows_before + rows
         self.rows_done += rows
         self.pairs += pairs if now > self.began else 0
-        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s" if self.pairs else "..."
+        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s" if self.pairs else "scoring"
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.rows_done, speed=speed)
-        elif now - self.logged > LOG_SECONDS:
+        elif now - self.logged > LOG_SECONDS and self.rows_done > self.rows_before:
             self.logged = now
-            self.console.print(f"{self.rows_done:,} of {self.total_rows:,} rows, {speed}, {self._time_left(now)} left")
-
-    def _time_left(self, now: float) -> str:
-        done = self.rows_done - self.rows_before
-        left = (self.total_rows - self.rows_done) * (now - (self.began or now)) / max(1, done)
-        return f"{left:,.0f} s"
+            left = (self.total_rows - self.rows_done) * (now - self.began) / (self.rows_done - self.rows_before)
+            self.console.print(f"{self.rows_done:,} of {self.total_rows:,} rows, {speed}, {left:,.0f} s left")
 
 
 @contextmanager
@@ -59,9 +57,14 @@ def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator
         yield ProgressView(console, total_rows, rows_done, bar)
 
 
+def say(console: Console, message: str, label: str = "", style: str = "red") -> None:
+    """A message after its coloured label; a path in it is neither read as markup nor broken over lines."""
+    console.print(Text.assemble((label, style), message), soft_wrap=True)
+
+
 def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
     """The closing table."""
-    table = Table(title=f"Reranked into {output}", show_header=False, title_justify="left")
+    table = Table(title=Text(f"Reranked into {output}"), show_header=False, title_justify="left")
     for name in ("rows", "rows_with_errors", "pairs", "chunks", "tokens", "cut_documents", "cut_queries", "parts"):
         table.add_row(name.replace("_", " "), f"{summary[name]:,}")
     for reason, rows in summary["errors"].items():
@@ -72,4 +75,4 @@ def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> 
     table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
     console.print(table)
     for path, error in summary["unreadable"].items():
-        console.print(f"[red]could not be read:[/red] {path}: {error}", highlight=False)
+        say(console, f"{path}: {error}", "could not be read: ")

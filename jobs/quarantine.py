@@ -20,6 +20,7 @@ from jobs.replicas import Answered, Counts, count
 from jobs.rows import ParsedRow, append_rankings, append_scores
 from jobs.settings import RerankSettings
 from jobs.stages import ScoringStage, from_stream, to_stream
+from jobs.units import Unit, read_rows
 
 DEATHS_TO_BLAME = 3
 FRUITLESS_STARTS = 10
@@ -38,6 +39,16 @@ def replica_starter(
         num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
     )
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
+
+
+def read_apart(unit: Unit) -> pa.Table | str:
+    """The unit's rows, or why they cannot be read; in a process apart, since reading them may be what kills."""
+    reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_rows)
+    try:
+        return ray.get(reading.remote(unit))
+    except RayError as error:
+        cause = getattr(error, "cause", error)
+        return f"{type(cause).__name__}: {cause}"
 
 
 class Quarantine:

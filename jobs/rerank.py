@@ -15,6 +15,7 @@ from rich.console import Console
 from jobs import errors
 from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.errors import RefusedError, StoppedError
+from jobs.progress import say
 from jobs.settings import RerankSettings, parse_replicas
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
@@ -110,7 +111,7 @@ def command(
             max_errors=max_errors,
         )
     except ConfigError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        say(Console(stderr=True), str(error), "error: ")
         raise typer.Exit(errors.USAGE) from None
     raise typer.Exit(exit_code(settings))
 
@@ -123,16 +124,16 @@ def exit_code(settings: RerankSettings) -> int:
     try:
         summary = run(settings)
     except (ConfigError, ModelError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        say(console, str(error), "error: ")
         return errors.USAGE
     except RefusedError as error:
-        console.print(f"[red]refused:[/red] {error}", highlight=False)
+        say(console, str(error), "refused: ")
         return errors.REFUSED
     except InterruptedBySignal as interruption:
-        console.print(f"stopped by {interruption}; what is finished stays. To resume:\n  {resume_command()}")
+        say(console, f"{interruption}; what is finished stays. To resume:\n  {resume_command()}", "stopped by ")
         return errors.SIGNAL_BASE + interruption.number
     except StoppedError as error:
-        console.print(f"[red]stopped:[/red] {error}. To resume:\n  {resume_command()}", highlight=False)
+        say(console, f"{error}. To resume:\n  {resume_command()}", "stopped: ")
         return errors.STOPPED
     too_many = settings.max_errors is not None and summary["rows_with_errors"] > settings.max_errors
     return errors.DONE_WITH_ERRORS if too_many or summary["unreadable"] else errors.DONE

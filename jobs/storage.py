@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,11 @@ def list_input(pattern: str) -> list[InputFile]:
     if path.is_file():
         found = [path]
     elif path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix in PARQUET_SUFFIXES and is_visible(file, path)]
+        found = files_below(path)
     else:
         matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
-        found = [file for match in matches for file in (match.rglob("*.parquet") if match.is_dir() else [match])]
-        found = [file for file in found if not file.name.startswith(("_", "."))]
+        matches = [match for match in matches if not match.name.startswith(("_", "."))]
+        found = [file for match in matches for file in (files_below(match) if match.is_dir() else [match])]
     files = sorted({str(file) for file in found if file.is_file()})
     if not files:
         raise ConfigError(f"INPUT {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
@@ -73,31 +74,32 @@ def describe(path: str) -> InputFile:
     return InputFile(path, stat.st_size, stat.st_mtime_ns)
 
 
+def files_below(root: Path) -> list[Path]:
+    """The visible Parquet files of a directory, at any depth."""
+    return [file for file in root.rglob("*") if file.suffix in PARQUET_SUFFIXES and is_visible(file, root)]
+
+
 def is_visible(file: Path, root: Path) -> bool:
     """Whether no part of the path below `root` starts with `_` or `.`."""
     return not any(part.startswith(("_", ".")) for part in file.relative_to(root).parts)
 
 
-def write_atomically(path: str, content: bytes) -> None:
-    """The file holds `content` or what it held before, whenever the process dies."""
-    temporary = temporary_name(path)
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def write_json(path: str, value: Any) -> None:
     """`value` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    write_atomically(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """A Parquet file, atomically; any half-written one is removed when writing fails."""
+    """A Parquet file, atomically."""
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def write_atomically(path: str, write: Callable[[str], object]) -> None:
+    """The file holds what `write` wrote or what it held before, whenever the process dies; an error leaves no trace."""
     temporary = temporary_name(path)
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import StoppedError
@@ -93,7 +94,10 @@ def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:
 def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts:
     """The counts in a part's footer; raises StoppedError when the part is not what this job would have written."""
     path = os.path.join(output.path, unit.name)
-    metadata = pq.read_metadata(path)
+    try:
+        metadata = pq.read_metadata(path)
+    except pa.ArrowException as error:
+        raise StoppedError(f"{path} is damaged ({error}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
     if metadata.num_rows != unit.rows or raw.get("fingerprint") != fingerprint:
         raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")

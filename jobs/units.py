@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MIN_UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
-MAX_UNIT_BYTES = 64 << 20
-TARGET_UNITS = 4096  # of a large corpus: many per replica, and no million output files
+UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
+MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
+MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
 UNITS_PER_ROW_GROUP = 64  # each unit decodes its row group anew: more of them would read longer than they score
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
@@ -65,7 +65,8 @@ def read_plan(path: str) -> FilePlan:
 
 def unit_bytes(total_bytes: float) -> int:
     """Decoded bytes that a unit of a corpus of `total_bytes` should hold."""
-    return int(min(max(total_bytes / TARGET_UNITS, MIN_UNIT_BYTES), MAX_UNIT_BYTES))
+    wanted = min(max(UNIT_BYTES, total_bytes / MAX_UNITS), total_bytes / MIN_UNITS)
+    return int(min(max(wanted, MIN_UNIT_BYTES), MAX_UNIT_BYTES))
 
 
 def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:

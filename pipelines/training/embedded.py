@@ -10,6 +10,7 @@ however fast the machine is. It resumes from the last checkpoint in `--work`.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -287,6 +288,11 @@ def export(args: argparse.Namespace) -> None:
     (args.output / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(args.backbone / name, args.output / name)
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    sums = [f"{hashlib.sha256((args.output / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    (args.output / "SHA256SUMS").write_text("".join(sums))
+    for name in files:
+        (args.output / name).chmod(0o644)  # safetensors writes 0600, which a wheel would carry on
 
 
 def main() -> None:

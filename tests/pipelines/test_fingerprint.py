@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipelines.config import RerankerConfig
-from pipelines.reranker import Reranker, planned_fingerprint
+from pipelines.fingerprint import planned_fingerprint
+from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, edit_config, read_weights, write_weights
 
 

@@ -1,0 +1,224 @@
+"""Measures what the README claims, as ratios within one run, since machines are noisy. Wants an idle machine.
+
+python -m jobs.benchmark engine     # scoring against sentence-transformers' CrossEncoder: same weights and threads
+python -m jobs.benchmark job        # the whole job on Ray Data against the bare engine
+python -m jobs.benchmark load       # from a cold start to a loaded model
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.settings import RerankSettings
+from pipelines.config import RerankerConfig
+from pipelines.model_files import find_model
+from pipelines.records import CandidateList
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+console = Console()
+
+MEDIAN_WORDS, DEVIATION, MAX_WORDS = 75, 0.7, 420  # log-normal: about 90 tokens in the middle, cut near 512
+SHORT_WORDS = (12, 36)
+EQUAL = 1e-4
+PEER_BATCH_SIZES = (32, 4, 8, 16)
+"""32 is the default of CrossEncoder.predict."""
+
+CORES = os.cpu_count() or 1
+
+Model = Annotated[str, typer.Option(help="`embedded` or a directory.")]
+Threads = Annotated[int, typer.Option(help="CPU threads of each side.")]
+Rounds = Annotated[int, typer.Option(help="Sides take turns; medians are reported.")]
+Output = Annotated[Path | None, typer.Option(help="Where to put the figures as JSON.")]
+
+
+@app.command()
+def engine(
+    model: Model = "embedded",
+    threads: Threads = CORES,
+    rounds: Rounds = 5,
+    lists: Annotated[int, typer.Option(help="Candidate lists of 100 documents.")] = 4,
+    output: Output = None,
+) -> None:
+    """Pairs per second against sentence-transformers' CrossEncoder on the same pairs; scores must be equal."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from pipelines.reranker import Reranker
+
+    torch.set_num_threads(threads)
+    work = make_lists(lists, 100, long_document)
+    pairs = [(one.query, document) for one in work for document in one.documents]
+    reranker = Reranker.load(model, num_threads=threads)
+    peer = CrossEncoder(str(find_model(model).directory), device="cpu", model_kwargs={"dtype": torch.float32})
+    ours = np.array(reranker.compute_score(pairs))
+    difference = float(np.abs(ours - peer.predict(pairs)).max())
+    if difference > EQUAL:
+        raise typer.BadParameter(f"scores differ by {difference:.1e}; a comparison of speed would mean nothing")
+
+    sides: dict[str, Callable[[], Any]] = {"crossray": lambda: reranker.rerank_lists(work)}
+    for size in PEER_BATCH_SIZES:
+        name = f"CrossEncoder, batch {size}" + (" (default)" if size == PEER_BATCH_SIZES[0] else "")
+        sides[name] = partial(peer.predict, pairs, batch_size=size)
+    seconds = interleave(sides, rounds)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    peers = {name: median for name, median in medians.items() if name != "crossray"}
+    report(
+        f"{len(pairs)} pairs in lists of 100, {threads} threads, {rounds} rounds; scores differ by {difference:.1e}",
+        {
+            name: {"pairs_per_second": len(pairs) / median, "crossray_is_faster_by": median / medians["crossray"]}
+            for name, median in medians.items()
+        },
+        {
+            "against_default": medians["CrossEncoder, batch 32 (default)"] / medians["crossray"],
+            "against_best": min(peers.values()) / medians["crossray"],
+            "largest_score_difference": difference,
+            "seconds": seconds,
+        },
+        output,
+    )
+
+
+@app.command()
+def job(
+    model: Model = "embedded",
+    threads: Threads = CORES,
+    pairs: Annotated[int, typer.Option(help="Short pairs, in lists of 100.")] = 20_000,
+    output: Output = None,
+) -> None:
+    """The whole job (replicas of one thread) against the bare engine (one process) with as many threads in all."""
+    from jobs.driver import run
+    from pipelines.reranker import Reranker
+
+    work = make_lists(pairs // 100, 100, short_document)
+    reranker = Reranker.load(model, num_threads=threads)
+    reranker.rerank_lists(work[:2])
+    started = time.perf_counter()
+    half = len(work) // 2  # one half before the job and one after it, so that a drift of the machine cancels out
+    reranker.rerank_lists(work[:half])
+    bare = time.perf_counter() - started
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = str(Path(folder, "lists.parquet"))
+        columns = {"query": [one.query for one in work], "documents": [list(one.documents) for one in work]}
+        pq.write_table(pa.table(columns), source)
+        settings = RerankSettings(source, str(Path(folder, "out")), reranker=RerankerConfig(model=model))
+        started = time.perf_counter()
+        summary = run(settings)
+        wall = time.perf_counter() - started
+
+    started = time.perf_counter()
+    reranker.rerank_lists(work[half:])
+    bare += time.perf_counter() - started
+    scoring = summary["attempts"][-1]["phases"]["score"]
+    report(
+        f"{summary['pairs']} short pairs, {threads} threads in all",
+        {
+            "bare engine": {"pairs_per_second": pairs / bare, "share_of_bare_engine": 1.0},
+            "job, scoring phase": {"pairs_per_second": pairs / scoring, "share_of_bare_engine": bare / scoring},
+            "job, from start to end": {"pairs_per_second": pairs / wall, "share_of_bare_engine": bare / wall},
+        },
+        {"seconds": {"bare": bare, "job": wall, "phases": summary["attempts"][-1]["phases"]}},
+        output,
+    )
+
+
+@app.command()
+def load(model: Model = "embedded", rounds: Rounds = 5, output: Output = None) -> None:
+    """Seconds from the start of a fresh Python to a loaded model, imports included."""
+    code = (
+        "import time; began = time.perf_counter(); from pipelines import Reranker; import torch; "
+        f"imported = time.perf_counter(); Reranker.load({model!r}); "
+        "print(imported - began, time.perf_counter() - imported)"
+    )
+    lines = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(rounds)
+    ]
+    imports, loads = zip(*(map(float, line.stdout.split()) for line in lines), strict=True)
+    report(
+        f"median of {rounds} fresh processes",
+        {
+            "import": {"seconds": statistics.median(imports)},
+            "load": {"seconds": statistics.median(loads)},
+            "together": {"seconds": statistics.median(map(sum, zip(imports, loads, strict=True)))},
+        },
+        {},
+        output,
+    )
+
+
+def make_lists(lists: int, documents: int, make: Callable[[random.Random, list[str]], str]) -> list[CandidateList]:
+    """Seeded texts of real words of the embedded model's vocabulary; only their lengths matter."""
+    vocabulary = find_model("embedded").tokenizer().get_vocab()
+    words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+    rng = random.Random(0)
+    return [
+        CandidateList(" ".join(rng.choices(words, k=9)), [make(rng, words) for _ in range(documents)])
+        for _ in range(lists)
+    ]
+
+
+def long_document(rng: random.Random, words: list[str]) -> str:
+    """Lengths as passages of a search index have them."""
+    length = int(MEDIAN_WORDS * rng.lognormvariate(0, DEVIATION))
+    return " ".join(rng.choices(words, k=max(4, min(length, MAX_WORDS))))
+
+
+def short_document(rng: random.Random, words: list[str]) -> str:
+    """A title or a sentence."""
+    return " ".join(rng.choices(words, k=rng.randint(*SHORT_WORDS)))
+
+
+def interleave(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in each round, A B C A B C ..., after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(rounds + 1):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            if i:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def report(title: str, rows: dict[str, dict[str, float]], details: dict[str, Any], output: Path | None) -> None:
+    """Prints the table; writes it with its details as JSON."""
+    columns = list(next(iter(rows.values())))
+    table = Table(title=title, title_justify="left")
+    for column in ("", *columns):
+        table.add_column(column.replace("_", " "), justify="right" if column else "left")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{values[column]:,.2f}" for column in columns))
+    console.print(table)
+    if output is not None:
+        machine = {"processor": processor(), "cpus": CORES, "python": platform.python_version()}
+        output.write_text(json.dumps({"title": title, "machine": machine, "rows": rows, **details}, indent=2) + "\n")
+
+
+def processor() -> str:
+    """The model name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    app()

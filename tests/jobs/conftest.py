@@ -1,0 +1,72 @@
+"""One Ray for all tests, and jobs with as little to say as possible."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from rich.console import Console
+
+import jobs.driver
+from jobs.driver import run
+from jobs.settings import RerankSettings
+from pipelines.config import RerankerConfig
+from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
+
+RunJob = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray of two CPUs in this process; jobs use it instead of starting one."""
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run their stages in this process: for claims about data and directories, to which Ray adds nothing."""
+    monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
+    monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    """What the job of this test printed."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def settings_of(bert_directory: Path) -> Callable[..., RerankSettings]:
+    """Settings with the tiny model and one replica; `reranker` takes fields of RerankerConfig."""
+
+    def build(input: Path | str, output: Path | str, **settings: Any) -> RerankSettings:
+        reranker = {"model": str(bert_directory)} | settings.pop("reranker", {})
+        settings = {"replicas": (1, 1)} | settings
+        return RerankSettings(str(input), str(output), reranker=RerankerConfig(**reranker), **settings)
+
+    return build
+
+
+@pytest.fixture
+def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> RunJob:
+    """Runs a job from `input` to `output` and returns its summary."""
+
+    def run_it(input: Path | str, output: Path | str, scorer_class: Any = StubScorer, **settings: Any) -> dict[str, Any]:
+        console = Console(file=said, width=10_000)
+        return run(settings_of(input, output, **settings), scorer_class=scorer_class, console=console)
+
+    return run_it

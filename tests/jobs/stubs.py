@@ -1,0 +1,132 @@
+"""Scorers that stand in for a model, importable by Ray's workers, and a job's stages without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.columns import Layout
+from jobs.replicas import Scorer
+from jobs.settings import RerankSettings
+from jobs.stages import ScoringStage, UnitReport, in_flight, read_unit, reports_of, write_unit
+from jobs.units import Unit
+from pipelines.records import CandidateList, RankedDocument, Ranking, Usage
+
+POISON = "<kills its replica>"
+FAILURE = "<raises>"
+BREAK_DISK = "<puts a file where OUTPUT was>"
+
+
+class StubScorer(Scorer):
+    """A score per pair that is arbitrary, the same everywhere, and cheap; one token per character."""
+
+    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
+        self.settings = settings
+        self.layout = layout
+
+    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+        return [self.rerank_list(one) for one in lists]
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        return stub_ranking(candidates, self.settings.top_n)
+
+
+class SlowScorer(StubScorer):
+    """0.05 s a list."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        time.sleep(0.05)
+        return super().rerank_list(candidates)
+
+
+class RecordingScorer(StubScorer):
+    """Leaves a file `<process id>-<number>` beside OUTPUT for each call with lists, and takes 0.1 s for it."""
+
+    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+        if lists:
+            calls = calls_directory(self.settings.output)
+            calls.mkdir(exist_ok=True)
+            (calls / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+            time.sleep(0.1)
+        return super().rerank_lists(lists)
+
+
+class PoisonScorer(StubScorer):
+    """Dies with its process at a query with POISON in it, as in a segmentation fault."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        if POISON in candidates.query:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().rerank_list(candidates)
+
+
+class FailingScorer(StubScorer):
+    """Raises for a query with FAILURE in it."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        if FAILURE in candidates.query:
+            raise ValueError("no score for this one")
+        return super().rerank_list(candidates)
+
+
+class BrokenDiskScorer(StubScorer):
+    """OUTPUT is renamed to `<OUTPUT>.gone` and becomes a file at a query with BREAK_DISK in it."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        output = Path(self.settings.output)
+        if BREAK_DISK in candidates.query and output.is_dir():
+            output.rename(f"{output}.gone")
+            output.touch()
+        return super().rerank_list(candidates)
+
+
+class UnstartableScorer(StubScorer):
+    """Raises on start, as a replica with the wrong model files does."""
+
+    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
+        raise RuntimeError("the model on this node is not the one")
+
+
+def stub_score(query: str, document: str) -> float:
+    """0..1 from a hash of both texts."""
+    return int.from_bytes(hashlib.sha256(f"{query}\0{document}".encode()).digest()[:3]) / (1 << 24)
+
+
+def stub_ranking(candidates: CandidateList, top_n: int | None = None) -> Ranking:
+    """The ranking by `stub_score`."""
+    scores = [stub_score(candidates.query, document) for document in candidates.documents]
+    best_first = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:top_n]
+    documents = [RankedDocument(i, scores[i], candidates.documents[i]) for i in best_first]
+    tokens = len(candidates.query) + sum(map(len, candidates.documents))
+    return Ranking(documents, Usage(tokens=tokens, pairs=len(scores), chunks=len(scores)))
+
+
+def calls_directory(output: str) -> Path:
+    """Where RecordingScorer notes its calls."""
+    return Path(f"{output}.calls")
+
+
+def score_units_here(
+    units: Sequence[Unit],
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+) -> Iterator[UnitReport]:
+    """`jobs.pool.score_units` without Ray: the same stages, one unit after the other, in this process."""
+    scorer = ScoringStage(settings, layout, fingerprint, scorer_class)
+    for unit in units:
+        batch = in_flight(unit, None, {})
+        yield from reports_of([write_unit(scorer(read_unit(batch)), settings.output, fingerprint)])
+
+
+@contextmanager
+def no_ray_session(*_: Any) -> Iterator[None]:
+    """`jobs.pool.ray_session` without Ray."""
+    yield
