@@ -80,13 +80,13 @@ class OutputDirectory:
 
 def check_apart(pattern: str, output: str, files: Sequence[InputFile]) -> None:
     """Raises RefusedError when the job would read its own output: OUTPUT inside INPUT, or the reverse."""
-    out, source = PurePath(output), PurePath(pattern)
-    inside = any(PurePath(file.path).is_relative_to(out) for file in files)
+    out, source = PurePath(os.path.realpath(output)), PurePath(os.path.realpath(pattern))
+    inside = any(PurePath(os.path.realpath(file.path)).is_relative_to(out) for file in files)
     if not inside and os.path.isdir(pattern):
         inside = out.is_relative_to(source)
     elif not inside and "**" in source.parts:
         inside = out.is_relative_to(PurePath(*source.parts[: source.parts.index("**")]))
     elif not inside:
-        inside = any(path.match(pattern) for path in (out, *out.parents, out / "part-0.parquet"))
+        inside = any(path.match(str(source)) for path in (out, *out.parents, out / "part-0.parquet"))
     if inside:
         raise RefusedError(f"OUTPUT {output} and INPUT {pattern} contain one another; keep them apart")

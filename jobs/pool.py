@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -61,18 +61,23 @@ def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
 
     Raises ConfigError when a replica asks for more than any node has and nothing can be added.
     """
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = int(total.get("CPU", 0) // settings.num_cpus)
-    if settings.num_gpus:
-        room = min(room, int(total.get("GPU", 0) / settings.num_gpus))
-    if settings.replicas is None and room < 1:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    room = sum(room_on(node, settings) for node in nodes)
+    if room < 1 and (settings.replicas is None or settings.address is None):
+        largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
         raise ConfigError(
-            f"a replica asks for {settings.num_cpus} CPUs and {settings.num_gpus:g} GPUs, the cluster has "
-            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower --num-cpus or --num-gpus, or give --replicas "
-            "to wait for nodes that an autoscaler adds"
+            f"a replica asks for {settings.num_cpus} CPUs and {settings.num_gpus:g} GPUs, the largest node has "
+            f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}; lower --num-cpus or --num-gpus, or give "
+            "--address and --replicas to wait for nodes that an autoscaler adds"
         )
     fewest, most = settings.replicas or (room, room)
     return min(fewest, units), min(most, units)
+
+
+def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
+    """How many replicas a node with these resources holds."""
+    by_cpu = int(node.get("CPU", 0) // settings.num_cpus)
+    return min(by_cpu, int(node.get("GPU", 0) / settings.num_gpus)) if settings.num_gpus else by_cpu
 
 
 def score_units(

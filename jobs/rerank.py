@@ -141,14 +141,13 @@ def exit_code(settings: RerankSettings) -> int:
 
 def resume_command() -> str:
     """This very command, without --overwrite, which would begin anew, and without a token."""
-    program = "crossray rerank" if sys.argv[0].endswith("crossray") else "python -m jobs.rerank"
-    skipped = {"--overwrite", "rerank"} if program.startswith("crossray") else {"--overwrite"}
+    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", "jobs.rerank"]
     words, hide = [], False
     for word in sys.argv[1:]:
-        if not hide and word not in skipped and word != "--token" and not word.startswith("--token="):
+        if not hide and word not in ("--overwrite", "--token") and not word.startswith("--token="):
             words.append(word)
         hide = word == "--token"
-    return f"{program} {shlex.join(words)}"
+    return shlex.join([*program, *words])
 
 
 if __name__ == "__main__":

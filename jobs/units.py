@@ -51,15 +51,18 @@ class FilePlan:
 
 
 def read_plan(path: str) -> FilePlan:
-    """Raises what pyarrow raises (ArrowException, OSError) when the file cannot be read."""
+    """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read."""
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         groups = tuple(footer.num_rows for footer in footers)
         stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
         sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
-        sample = next(file.iter_batches(batch_size=sample_rows), None) if metadata.num_rows else None
-        size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
+        try:
+            sample = next(file.iter_batches(batch_size=sample_rows), None) if metadata.num_rows else None
+            size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
+        except (pa.ArrowException, OSError):
+            size = stored_per_row  # damaged here: that costs the units that read it, not the file
         return FilePlan(metadata.num_rows, groups, size, file.schema_arrow)
 
 

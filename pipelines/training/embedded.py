@@ -239,7 +239,8 @@ def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
         return value
 
     optimizer.step(loss)
-    return float(scale_bias[0]), float(scale_bias[1])
+    scale, bias = scale_bias.detach().tolist()
+    return scale, bias
 
 
 def export(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import jobs.driver
 from jobs.driver import run
+from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
@@ -22,8 +23,8 @@ RunJob = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A Ray of two CPUs in this process; jobs use it instead of starting one."""
+def cluster() -> Iterator[str]:
+    """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
     ray.init(
         "local",
         num_cpus=2,
@@ -32,7 +33,7 @@ def cluster() -> Iterator[None]:
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -65,7 +66,9 @@ def settings_of(bert_directory: Path) -> Callable[..., RerankSettings]:
 def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> RunJob:
     """Runs a job from `input` to `output` and returns its summary."""
 
-    def run_it(input: Path | str, output: Path | str, scorer_class: Any = StubScorer, **settings: Any) -> dict[str, Any]:
+    def run_it(
+        input: Path | str, output: Path | str, scorer_class: type[Scorer] = StubScorer, **settings: Any
+    ) -> dict[str, Any]:
         console = Console(file=said, width=10_000)
         return run(settings_of(input, output, **settings), scorer_class=scorer_class, console=console)
 

@@ -46,13 +46,13 @@ class SlowScorer(StubScorer):
 
 
 class RecordingScorer(StubScorer):
-    """Leaves a file `<process id>-<number>` beside OUTPUT for each call with lists, and takes 0.1 s for it."""
+    """Leaves a file `<process id>-<time>` beside OUTPUT for each call with lists, and takes 0.1 s for it."""
 
     def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
         if lists:
-            calls = calls_directory(self.settings.output)
-            calls.mkdir(exist_ok=True)
-            (calls / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+            directory = calls_directory(self.settings.output)
+            directory.mkdir(exist_ok=True)
+            (directory / f"{os.getpid()}-{time.time_ns()}").touch()
             time.sleep(0.1)
         return super().rerank_lists(lists)
 
@@ -107,9 +107,15 @@ def stub_ranking(candidates: CandidateList, top_n: int | None = None) -> Ranking
     return Ranking(documents, Usage(tokens=tokens, pairs=len(scores), chunks=len(scores)))
 
 
-def calls_directory(output: str) -> Path:
+def calls_directory(output: Path | str) -> Path:
     """Where RecordingScorer notes its calls."""
     return Path(f"{output}.calls")
+
+
+def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
+    """(process id, time in ns) of each call so far, in order of time."""
+    names = [path.name.split("-") for path in calls_directory(output).glob("*")]
+    return sorted(((int(pid), int(when)) for pid, when in names), key=lambda call: call[1])
 
 
 def score_units_here(

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.stages import METADATA_KEY
+from jobs.units import MIN_UNIT_BYTES
 from tests.checkpoints import words
 
-PASSAGE = "x" * 4_000
-"""With some of these as padding column a table has many units: a unit is 128 KiB of a small corpus."""
+PADDING = "x" * (MIN_UNIT_BYTES // 40)
+"""In each row it makes some 26 rows a unit, as long as the corpus is small."""
 
 
 def queries(count: int, tag: str = "q") -> list[str]:
@@ -34,8 +35,8 @@ def lists_table(count: int, documents: int = 3, tag: str = "q") -> pa.Table:
 
 
 def wide_table(count: int, tag: str = "q") -> pa.Table:
-    """Like `lists_table`, with a column that makes some 30 rows a unit."""
-    return lists_table(count, tag=tag).append_column("padding", pa.array([PASSAGE] * count))
+    """Like `lists_table`, with a column that makes some 26 rows a unit."""
+    return lists_table(count, tag=tag).append_column("padding", pa.array([PADDING] * count))
 
 
 def write_input(directory: Path, **tables: pa.Table) -> Path:

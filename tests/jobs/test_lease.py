@@ -139,9 +139,13 @@ def test_an_error_is_not_hidden_by_a_lease_that_cannot_be_written(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(KeyError), hold_lease(str(tmp_path)):
-        monkeypatch.setattr(lease, "write_json", full_disk)
-        raise KeyError
+    def fail_while_the_disk_is_full() -> None:
+        with hold_lease(str(tmp_path)):
+            monkeypatch.setattr(lease, "write_json", full_disk)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_while_the_disk_is_full()
 
 
 def wait_until(condition: Any, seconds: float = 30.0) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jobs.units import (
     MAX_UNIT_BYTES,
     MIN_UNIT_BYTES,
+    UNIT_BYTES,
     UNITS_PER_ROW_GROUP,
     FilePlan,
     Unit,
@@ -92,7 +93,13 @@ def test_a_file_without_rows_has_no_units() -> None:
 
 @pytest.mark.parametrize(
     ("total", "expected"),
-    [(0, MIN_UNIT_BYTES), (1 << 20, MIN_UNIT_BYTES), (1 << 32, 1 << 20), (1 << 50, MAX_UNIT_BYTES)],
+    [
+        (0, MIN_UNIT_BYTES),
+        (1 << 20, MIN_UNIT_BYTES),
+        (1 << 24, UNIT_BYTES),
+        (1 << 32, 1 << 20),
+        (1 << 50, MAX_UNIT_BYTES),
+    ],
 )
 def test_units_grow_with_the_corpus_between_two_bounds(total: int, expected: int) -> None:
     assert unit_bytes(total) == expected

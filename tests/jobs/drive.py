@@ -1,0 +1,36 @@
+"""`python -m tests.jobs.drive SCORER INPUT OUTPUT [flags]`: the command line with a scorer of `stubs`, to be killed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+import jobs.driver
+from jobs.rerank import command
+from tests.jobs import stubs
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(scorer: str, *arguments: Path | str) -> subprocess.Popen[str]:
+    """A driver in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.drive", scorer, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "10000"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+
+
+if __name__ == "__main__":
+    scorer_class = getattr(stubs, sys.argv.pop(1))
+    jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
+    typer.run(command)
