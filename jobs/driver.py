@@ -39,6 +39,10 @@ JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
 
 
+WRITES_THAT_MAY_FAIL = 3
+"""A file system may stumble; with a full one all further scores would be computed for nothing."""
+
+
 class InterruptedBySignal(BaseException):
     """SIGINT or SIGTERM came; not an Exception, so that nothing on the way swallows it."""
 
@@ -115,8 +119,11 @@ def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[
 
 
 def resolved_model(config: RerankerConfig) -> tuple[str, str | None]:
-    """A directory made absolute, a hub name with its commit."""
+    """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
     from pipelines.model_files import find_model
+
+    if JOB_ENVIRONMENT in os.environ and os.path.isdir(config.model):
+        absolute(config.model, "--model", allow_relative=False)
 
     files = find_model(config.model, config.revision, config.token)
     if files.commit is not None or config.model == "embedded":
@@ -180,7 +187,7 @@ def score_everything(
         return {}
     layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
     damaged: dict[Unit, str] = {}
-    failures: set[str] = set()
+    failures: list[str] = []
     attempt.enter("start")
     with ray_session(settings.address, console):
         attempt.enter("score")
@@ -189,14 +196,17 @@ def score_everything(
             for report in score_units(todo, settings, layout, fingerprint, scorer_class):
                 if report.error is not None:
                     damaged[report.unit] = report.error
-                if report.failure is not None:
-                    failures.add(report.failure)
-                attempt.add(report)
-                progress.advance(report.counts.rows, report.counts.usage.pairs)
+                elif report.failure is not None:
+                    failures.append(report.failure)
+                    if len(failures) > WRITES_THAT_MAY_FAIL:
+                        raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
+                else:
+                    attempt.add(report)
+                    progress.advance(report.counts.rows, report.counts.usage.pairs)
         lost = missing_units(output, manifest, but=list(damaged))
         if lost:
             attempt.enter("quarantine")
-            why = ", ".join(sorted(failures)) or "their replicas died"
+            why = ", ".join(sorted(set(failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
             damaged |= score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)

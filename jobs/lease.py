@@ -25,6 +25,7 @@ from jobs.storage import write_json
 NAME = "_lease.json"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+SETTLE_SECONDS = 0.2
 CLOCK_SECONDS = 2.0
 """A process's start is told by the clock at boot, which moves a little when the clock is set."""
 
@@ -81,13 +82,16 @@ def acquire(path: str, content: dict[str, Any]) -> None:
     except FileExistsError:
         pass
     holder = read_holder(path)
+    if holder is None:
+        time.sleep(SETTLE_SECONDS)  # it may be created at this moment
+        holder = read_holder(path)
     if holder is not None and is_alive(holder):
         raise RefusedError(
             f"another driver is writing to {os.path.dirname(path)} (process {holder['pid']} on {holder['host']}); "
             f"wait for it or stop it; if that machine is gone, try again in {STALE_SECONDS:.0f} s"
         )
     write_json(path, content | {"heartbeat": time.time()})
-    time.sleep(0.2)  # another taker would have overwritten it by now
+    time.sleep(SETTLE_SECONDS)  # another taker would have overwritten it by now
     taken = read_holder(path)
     if taken is None or taken["id"] != content["id"]:
         raise RefusedError(f"another driver took over {os.path.dirname(path)} at this moment; wait for it")

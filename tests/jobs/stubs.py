@@ -57,6 +57,19 @@ class RecordingScorer(StubScorer):
         return super().rerank_lists(lists)
 
 
+class MeetingScorer(RecordingScorer):
+    """Each call waits, 3 s at most, until two replicas have been called."""
+
+    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+        rankings = super().rerank_lists(lists)
+        deadline = time.monotonic() + 3
+        while lists and len({pid for pid, _ in recorded_calls(self.settings.output)}) < 2:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        return rankings
+
+
 class PoisonScorer(StubScorer):
     """Dies with its process at a query with POISON in it, as in a segmentation fault."""
 

@@ -29,6 +29,7 @@ from tests.jobs.stubs import (
     POISON,
     BrokenDiskScorer,
     FailingScorer,
+    MeetingScorer,
     PoisonScorer,
     RecordingScorer,
     UnstartableScorer,
@@ -202,7 +203,7 @@ def test_a_disk_that_fails_under_the_writers_stops_the_job_resumably(
 ) -> None:
     output = tmp_path / "out"
     texts = queries(40)
-    texts[21] += BREAK_DISK
+    texts[33] += BREAK_DISK  # two units: few enough for the job to try them again
     source = write_input(tmp_path / "in", a=four_rows_a_unit(texts))
     with pytest.raises(StoppedError, match="NotADirectoryError"):
         run_job(source, output, scorer_class=BrokenDiskScorer)
@@ -215,6 +216,15 @@ def test_a_disk_that_fails_under_the_writers_stops_the_job_resumably(
     assert {name: written(output)[name] for name in before} == before
     assert_summary_adds_up(output, summary, 40)
     assert_nothing_left_over(output)
+
+
+def test_a_job_does_not_score_on_while_nothing_can_be_written(tmp_path: Path, cluster: str, run_job: RunJob) -> None:
+    output = tmp_path / "out"
+    texts = queries(400)
+    texts[0] += BREAK_DISK
+    source = write_input(tmp_path / "in", a=four_rows_a_unit(texts))
+    with pytest.raises(StoppedError, match="4 parts could not be written: NotADirectoryError"):
+        run_job(source, output, scorer_class=BrokenDiskScorer)
 
 
 def test_a_replica_that_cannot_start_stops_the_job_with_its_reason(
@@ -249,6 +259,21 @@ def test_a_signal_stops_the_job_resumably(
     assert_nothing_left_over(output)
 
 
+def test_a_signal_before_the_first_score_stops_the_job_just_so(
+    tmp_path: Path, cluster: str, bert_directory: Path
+) -> None:
+    output = tmp_path / "out"
+    source = write_input(tmp_path / "in", a=wide_table(400))
+    flags = ["--model", bert_directory, "--replicas", "1", "--address", cluster]
+    with drive.start("SlowScorer", source, output, *flags) as driver:
+        wait_until((output / "_manifest.json").exists, driver)
+        driver.terminate()
+        told, _ = driver.communicate(timeout=SECONDS)
+    assert driver.returncode == 143, told
+    assert "stopped by SIGTERM" in told
+    assert not (output / "_lease.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("to_group", [False, True], ids=["driver", "everything"])
 def test_a_signal_stops_a_job_with_its_private_ray(tmp_path: Path, bert_directory: Path, to_group: bool) -> None:
@@ -278,8 +303,8 @@ def test_parts_are_written_while_scoring_goes_on(tmp_path: Path, cluster: str, r
 
 
 def test_a_pool_grows_to_its_bound(tmp_path: Path, cluster: str, run_job: RunJob) -> None:
-    source = write_input(tmp_path / "in", a=wide_table(1_600))
-    run_job(source, tmp_path / "out", scorer_class=RecordingScorer, replicas=(1, 2))
+    source = write_input(tmp_path / "in", a=wide_table(400))
+    run_job(source, tmp_path / "out", scorer_class=MeetingScorer, replicas=(1, 2))
     assert len({pid for pid, _ in recorded_calls(tmp_path / "out")}) == 2
 
 

@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,27 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
         ):
             pass
         assert held(tmp_path)["id"] == before["id"]
+
+
+def test_of_many_drivers_that_come_at_once_one_is_let_in(tmp_path: Path) -> None:
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+        directory.mkdir()
+        start, done = threading.Barrier(8), threading.Barrier(8)
+
+        def compete(directory: Path = directory, start: Any = start, done: Any = done) -> bool:
+            start.wait()
+            try:
+                with hold_lease(str(directory)):
+                    done.wait()
+                    return True
+            except RefusedError:
+                done.wait()
+                return False
+
+        with ThreadPoolExecutor(8) as drivers:
+            let_in = [one.result() for one in [drivers.submit(compete) for _ in range(8)]]
+        assert let_in.count(True) == 1
 
 
 def test_the_lease_of_a_killed_driver_is_taken_over_at_once(tmp_path: Path) -> None:

@@ -403,6 +403,15 @@ def test_relative_paths_inside_a_submitted_job_are_refused(
     assert names(tmp_path) == ["in", "in/a.parquet", "in/b.parquet"]
 
 
+def test_a_relative_model_inside_a_submitted_job_is_refused(
+    source: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bert_directory: Path
+) -> None:
+    monkeypatch.setenv(JOB_ENVIRONMENT, "{}")
+    monkeypatch.chdir(bert_directory.parent)
+    with pytest.raises(ConfigError, match="--model is 'bert'; inside a submitted job"):
+        run_job(source, tmp_path / "out", reranker={"model": bert_directory.name})
+
+
 def test_leftovers_of_a_killed_driver_are_cleared_away(source: Path, unfinished: Path, run_job: RunJob) -> None:
     for path in (unfinished, unfinished / "_attempts"):
         (path / ".something.json.0123456789abcdef.tmp").write_text("half")

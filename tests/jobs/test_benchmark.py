@@ -1,0 +1,44 @@
+"""The benchmark's parts; its figures are for idle machines, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs import benchmark
+from pipelines.model_files import ModelFiles
+
+
+@pytest.fixture(autouse=True)
+def words_of_a_tiny_model(bert_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "find_model", lambda name: ModelFiles(name, bert_directory))
+
+
+def test_work_is_the_same_each_time_and_of_the_lengths_it_says() -> None:
+    work = benchmark.make_lists(3, 50, benchmark.long_document)
+    lengths = sorted(len(document.split()) for one in work for document in one.documents)
+    assert work == benchmark.make_lists(3, 50, benchmark.long_document)
+    assert [len(one.documents) for one in work] == [50, 50, 50]
+    assert lengths[0] >= 4
+    assert lengths[-1] <= benchmark.MAX_WORDS
+    assert benchmark.MEDIAN_WORDS * 0.7 < lengths[75] < benchmark.MEDIAN_WORDS * 1.3
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count() -> None:
+    calls: list[str] = []
+    seconds = benchmark.interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b", "a", "b", "a", "b"]
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_load_measures_fresh_processes_and_writes_its_figures(bert_directory: Path, tmp_path: Path) -> None:
+    output = tmp_path / "load.json"
+    arguments = ["load", "--model", str(bert_directory), "--rounds", "1", "--output", str(output)]
+    result = CliRunner().invoke(benchmark.app, arguments)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(output.read_text())
+    assert figures["rows"]["together"]["seconds"] > figures["rows"]["load"]["seconds"] > 0
+    assert figures["machine"]["cpus"] == benchmark.CORES
