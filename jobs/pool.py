@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -25,14 +25,14 @@ from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
-from jobs.stages import ScoringStage, UnitReport, read_unit, reports_of, write_unit
+from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
 from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 RETRIES_OF_A_UNIT = 2
 """Further processes that a unit may try when the one it is in dies; after that the quarantine looks at it alone."""
-WRITERS = 2
-MIN_READERS = 2
+REPLICAS_PER_READER = 4
+"""And per writer."""
 
 
 @contextmanager
@@ -97,15 +97,16 @@ def score_units(
         warnings.simplefilter("ignore")
         dataset = (
             ray.data.from_items([{"unit": json.dumps(asdict(unit))} for unit in units], override_num_blocks=len(units))
-            # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score
-            # (or be fused into a replica). Their number is what bounds memory: without it all is read at once.
+            # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
+            # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
+            # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
             .map_batches(
-                read_unit,
+                ReadingStage,
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                max_retries=RETRIES_OF_A_UNIT,
-                compute=TaskPoolStrategy(size=max(MIN_READERS, most // 2)),
+                compute=ActorPoolStrategy(size=-(-most // REPLICAS_PER_READER)),
+                max_task_retries=RETRIES_OF_A_UNIT,
             )
             .map_batches(
                 ScoringStage,
@@ -118,13 +119,13 @@ def score_units(
                 max_task_retries=RETRIES_OF_A_UNIT,
             )
             .map_batches(
-                write_unit,  # type: ignore[arg-type]  # its two further arguments are in fn_kwargs
-                fn_kwargs={"output": settings.output, "fingerprint": fingerprint},
+                WritingStage,
+                fn_constructor_args=(settings.output, fingerprint),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                max_retries=RETRIES_OF_A_UNIT,
-                compute=TaskPoolStrategy(size=WRITERS),
+                compute=ActorPoolStrategy(size=-(-most // REPLICAS_PER_READER)),
+                max_task_retries=RETRIES_OF_A_UNIT,
             )
         )
         try:

@@ -1,4 +1,4 @@
-"""The stages of a job on Ray Data: read_unit (task) -> Scorer (actor pool) -> write_unit (task).
+"""The stages of a job on Ray Data: ReadingStage -> ScoringStage -> WritingStage, each an actor pool.
 
 Between stages a unit is ONE row whose `content` is its table as an Arrow stream. So Ray can neither split a unit nor
 touch the types of its columns, and text that is not valid UTF-8 passes through.
@@ -43,6 +43,24 @@ class UnitReport:
     """Why a stage failed although the rows were fine, such as a full disk."""
     seconds: dict[str, float]
     """By stage: read, score, write."""
+
+
+class ReadingStage:
+    """The actors that read."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return read_unit(batch)
+
+
+class WritingStage:
+    """The actors that write."""
+
+    def __init__(self, output: str, fingerprint: str) -> None:
+        self.output = output
+        self.fingerprint = fingerprint
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return write_unit(batch, self.output, self.fingerprint)
 
 
 def read_unit(batch: pa.Table) -> pa.Table:

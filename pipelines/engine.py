@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -32,8 +33,12 @@ class CrossEncoder:
         self.spec = spec
         parameter = next(encoder.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
-        self.max_batch_tokens = max_batch_tokens or default
+        on_cpu = self.device.type == "cpu"
+        self.max_batch_tokens = max_batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        # One batch per core beats one batch on all cores: no barriers, and small operations are not split. The
+        # thread count that torch gives a thread holds for that thread alone.
+        self.parallel_batches = torch.get_num_threads() if on_cpu else 1
+        self.workers = ThreadPoolExecutor(self.parallel_batches, "batch", torch.set_num_threads, (1,))
 
     @classmethod
     def load(
@@ -54,7 +59,6 @@ class CrossEncoder:
         encoder.attention = select_attention(device, dtype)
         return cls(encoder, spec, max_batch_tokens)
 
-    @torch.inference_mode()
     def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each pair, float32 [len(pairs)], in the order given and whatever shares a batch with it.
 
@@ -63,11 +67,27 @@ class CrossEncoder:
         places: dict[bytes, int] = {}
         place_of = [places.setdefault(pair_digest(pair), len(places)) for pair in pairs]
         distinct = [pairs[i] for i in np.unique(place_of, return_index=True)[1]]
+        lengths = [len(pair.input_ids) for pair in distinct]
+        runs = list(
+            split_by_token_budget(lengths, even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches))
+        )
+        batches = ([distinct[i] for i in run] for run in runs)
         logits = np.empty(len(distinct), dtype=np.float32)
-        for run in split_by_token_budget([len(pair.input_ids) for pair in distinct], self.max_batch_tokens):
-            batch = pack([distinct[i] for i in run], self.spec.padding_id).to(self.device)
-            logits[run] = self.encoder(batch).cpu().numpy()
+        map_batches = map if self.parallel_batches == 1 else self.workers.map
+        for run, values in zip(runs, map_batches(self._forward, batches), strict=True):
+            logits[run] = values
         return logits[np.array(place_of, dtype=np.intp)]
+
+    @torch.inference_mode()
+    def _forward(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        batch = pack(pairs, self.spec.padding_id).to(self.device)
+        return self.encoder(batch).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def even_budget(tokens: int, max_batch_tokens: int, parallel_batches: int) -> int:
+    """The token budget that gives each of `parallel_batches` threads equally many, equally large batches."""
+    rounds = max(1, -(-tokens // (max_batch_tokens * parallel_batches)))
+    return min(max_batch_tokens, -(-tokens // (rounds * parallel_batches)) + 1)
 
 
 def pair_digest(pair: TokenPair) -> bytes:
