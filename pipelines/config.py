@@ -25,7 +25,7 @@ class RerankerConfig:
     dtype: str = "auto"
     """`float32`, `float16`, `bfloat16`; `auto` is float16 on a GPU and float32 elsewhere."""
     num_threads: int | None = None
-    """Threads of torch on a CPU, set for the whole process; None leaves torch's own setting."""
+    """Threads on a CPU: batches scored side by side; set for torch in the whole process. None takes torch's setting."""
     max_batch_tokens: int | None = None
     """Token budget of one forward pass; None is 2,048 on CPUs (what fits their caches) and 65,536 on GPUs."""
     max_length: int = 1024
