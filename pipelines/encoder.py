@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .attention import Attention, sdpa_attention
+from .linear import Linear
 from .packing import PackedBatch
 
 HIDDEN_ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -37,44 +37,57 @@ class EncoderShape:
     """One of HIDDEN_ACTIVATIONS."""
 
 
-class Layer(nn.Module):
-    """One transformer block with fused QKV, whose rows are [q; k; v], heads contiguous."""
+class Block(nn.Module):
+    """What follows the attention in every layer: output projection, feed-forward, and the norms after the residuals."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         width, eps = shape.hidden_size, shape.layer_norm_eps
         self.num_heads = shape.num_attention_heads
         self.gelu_approximation = HIDDEN_ACTIVATIONS[shape.hidden_act]
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.attention_out = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps)
-        self.feed_forward_in = nn.Linear(width, shape.intermediate_size)
-        self.feed_forward_out = nn.Linear(shape.intermediate_size, width)
+        self.feed_forward_in = Linear(width, shape.intermediate_size)
+        self.feed_forward_out = Linear(shape.intermediate_size, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps)
 
+    def after_attention(self, x: torch.Tensor, o_NH: torch.Tensor) -> torch.Tensor:
+        """x: [any, D], the layer's input; o_NH: what the attention gave for the same tokens."""
+        x = self.attention_norm(self.attention_out.plus(o_NH.flatten(-2), x))
+        wide_F = self.feed_forward_in.gelu(x, self.gelu_approximation)
+        return self.feed_forward_norm(self.feed_forward_out.plus(wide_F, x))  # type: ignore[no-any-return]
+
+
+class Layer(Block):
+    """One transformer layer over every token, with fused QKV, whose rows are [q; k; v], heads contiguous."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size)
+
     def forward(self, x_TD: torch.Tensor, batch: PackedBatch, attention: Attention) -> torch.Tensor:
-        """Every token of the batch: [T, D] -> [T, D]."""
+        """[T, D] -> [T, D]."""
         q_TNH, k_TNH, v_TNH = self.qkv(x_TD).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
         bounds, longest = batch.cu_seqlens, batch.max_seqlen
-        o_TNH = attention(q_TNH, k_TNH, v_TNH, bounds, bounds, longest, longest)
-        return self._after_attention(x_TD, o_TNH)
+        return self.after_attention(x_TD, attention(q_TNH, k_TNH, v_TNH, bounds, bounds, longest, longest))
 
-    def forward_first_tokens(self, x_TD: torch.Tensor, batch: PackedBatch, attention: Attention) -> torch.Tensor:
-        """The first token of each pair only: [T, D] -> [P, D]."""
+
+class FirstTokenLayer(Block):
+    """The last layer: only the first token of each pair asks, so its query projection stands apart."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.q = Linear(shape.hidden_size, shape.hidden_size)
+        self.kv = Linear(shape.hidden_size, 2 * shape.hidden_size)
+
+    def forward(self, x_TD: torch.Tensor, batch: PackedBatch, attention: Attention) -> torch.Tensor:
+        """[T, D] -> [P, D]."""
         x_PD = x_TD[batch.cu_seqlens[:-1]]
-        width = x_TD.shape[-1]
-        q_weight_DD, kv_weight = self.qkv.weight.split((width, 2 * width))
-        q_bias_D, kv_bias = self.qkv.bias.split((width, 2 * width))
-        q_PNH = F.linear(x_PD, q_weight_DD, q_bias_D).unflatten(-1, (self.num_heads, -1))
-        k_TNH, v_TNH = F.linear(x_TD, kv_weight, kv_bias).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
+        q_PNH = self.q(x_PD).unflatten(-1, (self.num_heads, -1))
+        k_TNH, v_TNH = self.kv(x_TD).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
         one_each = torch.arange(len(x_PD) + 1, dtype=torch.int32, device=x_TD.device)
         o_PNH = attention(q_PNH, k_TNH, v_TNH, one_each, batch.cu_seqlens, 1, batch.max_seqlen)
-        return self._after_attention(x_PD, o_PNH)
-
-    def _after_attention(self, x: torch.Tensor, o_NH: torch.Tensor) -> torch.Tensor:
-        x = self.attention_norm(x + self.attention_out(o_NH.flatten(-2)))
-        wide_F = F.gelu(self.feed_forward_in(x), approximate=self.gelu_approximation)
-        return self.feed_forward_norm(x + self.feed_forward_out(wide_F))  # type: ignore[no-any-return]
+        return self.after_attention(x_PD, o_PNH)
 
 
 class PackedEncoder(nn.Module):
@@ -91,18 +104,17 @@ class PackedEncoder(nn.Module):
         self.position_embeddings = nn.Embedding(shape.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, width)
         self.embedding_norm = nn.LayerNorm(width, shape.layer_norm_eps)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
-        self.head_dense = nn.Linear(width, width)
-        self.head_out = nn.Linear(width, 1)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers - 1))
+        self.layers.append(FirstTokenLayer(shape))
+        self.head_dense = Linear(width, width)
+        self.head_out = Linear(width, 1)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Logits of the pairs of `batch`, in their order: float32 [P]."""
-        x_TD = self._embed(batch)
-        *layers, last = self.layers
-        for layer in layers:
-            x_TD = layer(x_TD, batch, self.attention)
-        x_PD = last.forward_first_tokens(x_TD, batch, self.attention)  # type: ignore[operator]
-        return self.head_out(torch.tanh(self.head_dense(x_PD))).squeeze(-1).float()  # type: ignore[no-any-return]
+        x = self._embed(batch)
+        for layer in self.layers:
+            x = layer(x, batch, self.attention)
+        return self.head_out(torch.tanh(self.head_dense(x))).squeeze(-1).float()  # type: ignore[no-any-return]
 
     def _embed(self, batch: PackedBatch) -> torch.Tensor:
         segments = batch.token_type_ids

@@ -17,6 +17,7 @@ from .attention import select_attention
 from .encoder import PackedEncoder
 from .errors import ModelRefusedError
 from .families import ModelSpec, recognise
+from .linear import pack_linear_layers
 from .model_files import ModelFiles, tensor_names
 from .packing import TokenPair, pack, split_by_token_budget
 from .weights import from_checkpoint
@@ -57,6 +58,8 @@ class CrossEncoder:
             raise ModelRefusedError(message) from None
         encoder = encoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
         encoder.attention = select_attention(device, dtype)
+        if device.type == "cpu" and dtype == torch.float32:
+            pack_linear_layers(encoder)
         return cls(encoder, spec, max_batch_tokens)
 
     def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:

@@ -24,7 +24,7 @@ IGNORED_SUFFIXES = ("embeddings.position_ids",)  # a buffer that old versions of
 
 
 def module_names(layout: str, num_layers: int) -> dict[str, str]:
-    """Our module name -> the checkpoint's, without `.weight` and `.bias`; `qkv` is treated apart."""
+    """Our module name -> the checkpoint's, without `.weight` and `.bias`; q, k and v are treated apart."""
     prefix = "bert" if layout == "bert" else "roberta"
     names = {name: f"{prefix}.embeddings.{name}" for name in EMBEDDINGS} | HEADS[layout]
     flash = layout == "flash-xlm-roberta"
@@ -50,6 +50,11 @@ def qkv_names(layout: str, layer: int) -> tuple[str, ...]:
     return tuple(f"{prefix}.encoder.layer.{layer}.attention.self.{part}" for part in ("query", "key", "value"))
 
 
+def qkv_parts(layer: int, num_layers: int) -> dict[str, int]:
+    """Our modules that hold the rows of q, k and v, and how many thirds of them: in the last layer q stands apart."""
+    return {"qkv": 3} if layer < num_layers - 1 else {"q": 1, "kv": 2}
+
+
 def from_checkpoint(tensors: Mapping[str, torch.Tensor], layout: str, num_layers: int) -> Tensors:
     """The state dict of a `PackedEncoder`.
 
@@ -70,7 +75,10 @@ def from_checkpoint(tensors: Mapping[str, torch.Tensor], layout: str, num_layers
             state[f"{ours}.bias"] = tensors[f"{theirs}.bias"]
     for i in range(num_layers):
         for kind in ("weight", "bias"):
-            state[f"layers.{i}.qkv.{kind}"] = torch.cat([tensors[f"{name}.{kind}"] for name in qkv_names(layout, i)])
+            fused = torch.cat([tensors[f"{name}.{kind}"] for name in qkv_names(layout, i)])
+            parts = qkv_parts(i, num_layers)
+            rows = fused.split([thirds * len(fused) // 3 for thirds in parts.values()])
+            state |= {f"layers.{i}.{part}.{kind}": tensor for part, tensor in zip(parts, rows, strict=True)}
     return state
 
 
@@ -84,7 +92,8 @@ def to_checkpoint(state: Mapping[str, torch.Tensor], layout: str, num_layers: in
     for i in range(num_layers):
         names = qkv_names(layout, i)
         for kind in ("weight", "bias"):
-            rows = state[f"layers.{i}.qkv.{kind}"].chunk(len(names))
+            fused = torch.cat([state[f"layers.{i}.{part}.{kind}"] for part in qkv_parts(i, num_layers)])
+            rows = fused.chunk(len(names))
             tensors |= {f"{name}.{kind}": part.contiguous() for name, part in zip(names, rows, strict=True)}
     return tensors
 

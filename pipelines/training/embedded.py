@@ -1,10 +1,10 @@
-"""Trains the embedded cross-encoder: listwise softmax over one positive and mined negatives, then Platt calibration.
+"""Trains the embedded cross-encoder: listwise softmax towards labels and a dense teacher, then Platt calibration.
 
     python -m pipelines.training.embedded train --groups groups.parquet --backbone DIR --work DIR --minutes 110
     python -m pipelines.training.embedded export --work DIR --backbone DIR --groups groups.parquet --output DIR
 
-Training is bounded by time and not by steps: the learning rate falls linearly to zero over `--minutes` of training,
-however fast the machine is. It resumes from the last checkpoint in `--work`.
+Training is bounded by CPU time and not by steps: the learning rate falls linearly to zero over `--minutes` on all
+threads, however fast the machine is and whatever else runs there. It resumes from the last checkpoint in `--work`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from ..encoder import EncoderShape, PackedEncoder
 from ..packing import TokenPair, pack, split_by_token_budget
 from ..weights import expected_names, from_checkpoint, to_checkpoint
 from .card import evaluate, first_stage_order
+from .mining import fastest_dtype
 
-NEGATIVES = 5
+NEGATIVES = 7
 GROUPS_PER_STEP = 8
-HELD_BACK = 400  # groups never trained on: calibration and the printed accuracy
+TEACHER_SCALE = 20  # of cosines before the softmax: the scale that all-MiniLM itself was trained with
+TEACHER_SHARE = (0.7, 0.2)  # of the loss, at the start and at the end: first how texts match, then what the labels say
 MAX_QUERY_LENGTH = 80
 MAX_LENGTHS = (96, 128, 128, 160, 160, 224)  # one is drawn per step, so that the model sees short and long cuts
 MICRO_BATCH_TOKENS = 2048
@@ -41,7 +43,7 @@ PEAK_LEARNING_RATE = 1.2e-4
 WARM_UP = 0.04  # share of the training time
 WEIGHT_DECAY = 0.01
 DEV_SETS = ("scifact", "nfcorpus", "cosqa", "medquad", "spider-table", "toolbench")
-DEV_SAMPLE = (16, 20)
+DEV_SAMPLE = (20, 20)
 
 
 class PairTokenizer:
@@ -88,40 +90,55 @@ def shape_of(config: dict[str, Any]) -> EncoderShape:
     return EncoderShape(**{name: config[name] for name in EncoderShape.__dataclass_fields__})
 
 
-def draw_list(group: dict[str, Any], pool: Sequence[str], rng: random.Random) -> list[str]:
-    """The positive first, then NEGATIVES others: two by BM25, two by the dense order, the rest given or random."""
-    known = {group["positive"]}
-    chosen = [group["positive"]]
-    given = group["given"] if rng.random() < 0.7 else []
-    for ranked, wanted in ((group["bm25"], 3), (group["dense"], 5), (given, 6), (rng.sample(pool, 16), 6)):
-        for text in rng.sample(ranked, len(ranked)):
-            if len(chosen) >= min(wanted, 1 + NEGATIVES):
-                break
-            if text not in known:
-                known.add(text)
-                chosen.append(text)
-    return chosen
-
-
-def backward_on_lists(encoder: PackedEncoder, pairs: list[TokenPair], width: int) -> tuple[float, float]:
-    """Adds the gradients of one step; returns the loss and the share of lists whose positive won.
-
-    The softmax needs all pairs of a list in one pass, so whole lists, not pairs, are packed into micro-batches.
+def draw_list(group: dict[str, Any], rng: random.Random) -> list[tuple[str, float]]:
+    """(text, cosine to the query) of the positive and NEGATIVES others: two by BM25, two by the dense order, two of
+    those that came with the source, the rest random; fewer where the source is too small.
     """
-    lists = [pairs[i : i + width] for i in range(0, len(pairs), width)]
+    chosen = {group["positive"]: group["positive_cosine"]}
+    for kind, wanted in (("bm25", 3), ("dense", 5), ("given", 7), ("random", 8), ("bm25", 8), ("dense", 8)):
+        ranked = list(zip(group[kind], group[f"{kind}_cosines"], strict=True))
+        for text, cosine in rng.sample(ranked, len(ranked)):
+            if len(chosen) >= wanted:
+                break
+            chosen.setdefault(text, cosine)
+    return list(chosen.items())
+
+
+def backward_on_lists(
+    encoder: PackedEncoder,
+    lists: Sequence[Sequence[TokenPair]],
+    cosines: Sequence[Sequence[float]],
+    teacher_share: float,
+) -> tuple[float, float]:
+    """Adds the gradients of one step; returns the loss and the share of lists whose positive, the first, won.
+
+    The target of a list is `teacher_share` of the softmax over the dense cosines, and the label for the rest.
+    A softmax needs all pairs of a list in one pass, so whole lists, not pairs, are packed into micro-batches.
+    """
     lengths = [sum(len(pair.input_ids) for pair in one) for one in lists]
     total = 0.0
     right = 0
     for run in split_by_token_budget(lengths, MICRO_BATCH_TOKENS):
         members = [pair for i in run for pair in lists[i]]
         order = sorted(range(len(members)), key=lambda i: len(members[i].input_ids))
-        sorted_logits = encoder(pack([members[i] for i in order]))
-        logits = sorted_logits[torch.tensor(order).argsort()].view(len(run), width)
-        loss = F.cross_entropy(logits, torch.zeros(len(run), dtype=torch.long), reduction="sum")
+        with torch.autocast("cpu", fastest_dtype(), enabled=fastest_dtype() != torch.float32):
+            sorted_logits = encoder(pack([members[i] for i in order]))
+        logits = sorted_logits[torch.tensor(order).argsort()].split([len(lists[i]) for i in run])
+        losses = [
+            F.cross_entropy(one, list_target(cosines[i], teacher_share)) for i, one in zip(run, logits, strict=True)
+        ]
+        loss = torch.stack(losses).sum()
         (loss / len(lists)).backward()
         total += float(loss.detach())
-        right += int((logits.argmax(-1) == 0).sum())
+        right += sum(int(one.argmax() == 0) for one in logits)
     return total / len(lists), right / len(lists)
+
+
+def list_target(cosines: Sequence[float], teacher_share: float) -> torch.Tensor:
+    """What the softmax over a list's logits should be; the positive is the first."""
+    target = teacher_share * torch.softmax(TEACHER_SCALE * torch.tensor(cosines), dim=0)
+    target[0] += 1 - teacher_share
+    return target
 
 
 def learning_rate(progress: float) -> float:
@@ -152,14 +169,12 @@ def dev_report(encoder: PackedEncoder, tokenizer: PairTokenizer, folder: Path) -
     return ", ".join(report)
 
 
-def load_groups(path: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[str]]]:
-    """Groups to train on, groups held back, and the documents of each source (for random negatives)."""
+def load_groups(path: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Groups to train on, shuffled, and groups held back."""
     groups = pq.read_table(path).to_pylist()
     random.Random(seed).shuffle(groups)
-    pools: dict[str, list[str]] = {}
-    for group in groups:
-        pools.setdefault(group["source"], []).append(group["positive"])
-    return groups[HELD_BACK:], groups[:HELD_BACK], pools
+    usable = [group for group in groups if len(draw_list(group, random.Random(0))) > 1]
+    return [one for one in usable if not one["held_back"]], [one for one in usable if one["held_back"]]
 
 
 def train(args: argparse.Namespace) -> None:
@@ -172,7 +187,7 @@ def train(args: argparse.Namespace) -> None:
     decayed = {"weight_decay": WEIGHT_DECAY, "params": [p for p in trained if p.ndim > 1]}
     free = {"weight_decay": 0.0, "params": [p for p in trained if p.ndim == 1]}
     optimizer = torch.optim.AdamW([decayed, free], lr=PEAK_LEARNING_RATE)
-    groups, _, pools = load_groups(args.groups, args.seed)
+    groups, _ = load_groups(args.groups, args.seed)
     tokenizer = PairTokenizer(args.backbone / "tokenizer.json")
 
     step, seconds = 0, 0.0
@@ -188,28 +203,30 @@ def train(args: argparse.Namespace) -> None:
     rights: list[float] = []
     saved_at = evaluated_at = seconds
     while seconds < args.minutes * 60:
-        started = time.monotonic()
+        started = time.process_time()
         rng = random.Random(f"{args.seed}/{step}")
         at = step * GROUPS_PER_STEP
         chosen = [groups[i % len(groups)] for i in range(at, at + GROUPS_PER_STEP)]
         max_length = rng.choice(MAX_LENGTHS)
-        pairs = [
-            tokenizer.pair(group["query"], text, max_length)
-            for group in chosen
-            for text in draw_list(group, pools[group["source"]], rng)
+        drawn = [draw_list(group, rng) for group in chosen]
+        lists = [
+            [tokenizer.pair(group["query"], text, max_length) for text, _ in one]
+            for group, one in zip(chosen, drawn, strict=True)
         ]
-        rate = learning_rate(seconds / (args.minutes * 60))
+        progress = seconds / (args.minutes * 60)
+        rate = learning_rate(progress)
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
-        loss, right = backward_on_lists(encoder, pairs, 1 + NEGATIVES)
+        teacher_share = TEACHER_SHARE[0] + (TEACHER_SHARE[1] - TEACHER_SHARE[0]) * progress
+        cosines = [[cosine for _, cosine in one] for one in drawn]
+        loss, right = backward_on_lists(encoder, lists, cosines, teacher_share)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss)
         rights.append(right)
         step += 1
-        # A pause (SIGSTOP, a suspended laptop) is not training time.
-        seconds += min(time.monotonic() - started, 20.0)
+        seconds += (time.process_time() - started) / args.threads
         if step % 20 == 0:
             print(
                 f"step {step} {seconds / 60:.1f} min, loss {np.mean(losses[-100:]):.3f}, "
@@ -249,22 +266,17 @@ def export(args: argparse.Namespace) -> None:
     encoder = load_backbone(args.backbone)
     saved = torch.load(args.work / "checkpoint.pt", weights_only=True)
     encoder.load_state_dict(saved["encoder"])
-    _, held_back, pools = load_groups(args.groups, args.seed)
+    _, held_back = load_groups(args.groups, args.seed)
     tokenizer = PairTokenizer(args.backbone / "tokenizer.json")
     rng = random.Random(args.seed)
-    lists = [draw_list(group, pools[group["source"]], rng) for group in held_back]
-    pairs = [
-        tokenizer.pair(group["query"], text, 224)
-        for group, texts in zip(held_back, lists, strict=True)
-        for text in texts
-    ]
-    logits = torch.from_numpy(score(encoder, pairs))
-    labels = torch.tensor([float(i % (1 + NEGATIVES) == 0) for i in range(len(pairs))])
+    lists = [[tokenizer.pair(group["query"], text, 224) for text, _ in draw_list(group, rng)] for group in held_back]
+    logits = torch.from_numpy(score(encoder, [pair for one in lists for pair in one]))
+    labels = torch.cat([F.one_hot(torch.tensor(0), len(one)).float() for one in lists])
     scale, bias = platt(logits, labels)
     with torch.no_grad():
         encoder.head_out.weight.mul_(scale)
         encoder.head_out.bias.mul_(scale).add_(bias)
-    first = float((logits.view(-1, 1 + NEGATIVES).argmax(-1) == 0).float().mean())
+    first = np.mean([int(one.argmax()) == 0 for one in logits.split([len(one) for one in lists])])
     print(f"steps {saved['step']}, minutes {saved['seconds'] / 60:.1f}, held-back positive first {first:.3f}")
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}")
 
@@ -311,7 +323,7 @@ def main() -> None:
         if name == "export":
             command.add_argument("--output", type=Path, required=True)
         else:
-            command.add_argument("--minutes", type=float, default=110)
+            command.add_argument("--minutes", type=float, default=110, help="CPU time per thread")
             command.add_argument("--dev", type=Path, help="folder of dev sets; reports nDCG@10 while training")
             command.add_argument("--dev-minutes", type=float, default=15)
     args = parser.parse_args()

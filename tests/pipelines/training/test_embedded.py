@@ -6,12 +6,12 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from pipelines import Reranker
@@ -33,42 +33,60 @@ def backbone(bert_directory: Path, tmp_path: Path) -> Path:
     return folder
 
 
+KINDS = ("bm25", "dense", "given", "random")
+
+
+def make_group(held_back: bool = False, **texts: list[str]) -> dict[str, Any]:
+    """A mined group whose cosines fall from one text to the next."""
+    group: dict[str, Any] = {
+        "source": "s",
+        "held_back": held_back,
+        "query": "q",
+        "positive": "p",
+        "positive_cosine": 0.9,
+    }
+    for kind in KINDS:
+        listed = texts.get(kind, [])
+        group |= {kind: listed, f"{kind}_cosines": [0.8 - i / 10 for i in range(len(listed))]}
+    return group
+
+
 @pytest.fixture
 def groups(tmp_path: Path) -> Path:
-    """Forty lists whose positive repeats the query's word."""
+    """Sixty lists whose positive repeats the query's word; every third is held back."""
     words = ["read", "write", "file", "list", "sort", "open"]
-    rows = [
-        {
-            "source": "s",
-            "query": words[i % 6],
-            "positive": f"{words[i % 6]} {i}",
-            "bm25": [f"{words[(i + k) % 6]} x" for k in range(1, 4)],
-            "dense": [f"{words[(i + k) % 6]} y" for k in range(1, 4)],
-            "given": [],
-        }
-        for i in range(embedded.HELD_BACK + 40)
-    ]
+    rows = []
+    for i in range(60):
+        others = [words[(i + k) % 6] for k in range(1, 6)]
+        texts = {kind: [f"{word} {kind}" for word in others] for kind in KINDS}
+        rows.append(make_group(i % 3 == 0, **texts) | {"query": words[i % 6], "positive": f"{words[i % 6]} {i}"})
     path = tmp_path / "groups.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_step(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of different widths, the teacher's share in the target."""
     torch.manual_seed(0)
     encoder = embedded.load_backbone(backbone).double()
-    lengths = [5, 9, 7, 4, 12, 6, 8, 3, 11]
-    pairs = [TokenPair([1 + (i + j) % 5 for j in range(n)], [0] * n) for i, n in enumerate(lengths)]
+    lists = [
+        [TokenPair([1 + (i + j) % 5 for j in range(n)], [0] * n) for i, n in enumerate(lengths)]
+        for lengths in ([5, 9, 7], [4, 12], [6, 8, 3, 11])
+    ]
+    cosines = [[0.9, 0.8, 0.1], [0.5, 0.6], [0.7, 0.7, 0.2, 0.1]]
     monkeypatch.setattr(embedded, "MICRO_BATCH_TOKENS", 20)
+    monkeypatch.setattr(embedded, "fastest_dtype", lambda: torch.float32)
 
-    loss, right = embedded.backward_on_lists(encoder, pairs, width=3)
+    loss, right = embedded.backward_on_lists(encoder, lists, cosines, teacher_share=0.4)
     actual = {name: parameter.grad for name, parameter in encoder.named_parameters()}
     encoder.zero_grad()
-    logits = encoder(pack(pairs)).view(3, 3)
-    expected_loss = F.cross_entropy(logits, torch.zeros(3, dtype=torch.long))
+    logits = encoder(pack([pair for one in lists for pair in one])).split([3, 2, 4])
+    targets = [0.4 * torch.softmax(20 * torch.tensor(one), 0) + 0.6 * torch.eye(len(one))[0] for one in cosines]
+    expected_loss = torch.stack([-(t * x.log_softmax(0)).sum() for t, x in zip(targets, logits, strict=True)]).mean()
     expected_loss.backward()
 
     assert loss == pytest.approx(expected_loss.item(), abs=1e-6)
-    assert right == pytest.approx((logits.argmax(-1) == 0).double().mean().item())
+    assert right == pytest.approx(sum(int(one.argmax()) == 0 for one in logits) / 3)
     for name, parameter in encoder.named_parameters():
         torch.testing.assert_close(actual[name], parameter.grad, atol=1e-6, rtol=1e-4)
 
@@ -91,13 +109,23 @@ def test_platt_recovers_scale_and_bias() -> None:
     assert bias == pytest.approx(0.0, abs=0.05)
 
 
-def test_a_list_has_its_positive_first_and_no_document_twice() -> None:
-    group = {"positive": "p", "bm25": ["a", "b", "p"], "dense": ["b", "c", "d"], "given": ["e"]}
-    pool = [f"random {i}" for i in range(20)]
+def test_a_list_has_its_positive_first_some_of_each_kind_and_no_document_twice() -> None:
+    group = make_group(
+        bm25=["a", "b", "p"], dense=["b", "c", "d"], given=["e", "f"], random=[f"r{i}" for i in range(9)]
+    )
     for seed in range(50):
-        drawn = embedded.draw_list(group, pool, random.Random(seed))
+        drawn = [text for text, _ in embedded.draw_list(group, random.Random(seed))]
         assert drawn[0] == "p"
         assert len(drawn) == len(set(drawn)) == 1 + embedded.NEGATIVES
+        assert {"e", "f"} < set(drawn)
+        assert len({"a", "b"} & set(drawn)) >= 1
+        assert len({"b", "c", "d"} & set(drawn)) >= 2
+        assert any(text.startswith("r") for text in drawn)
+
+
+def test_each_drawn_document_has_its_own_cosine() -> None:
+    group = make_group(bm25=["a"], dense=["b", "c"])
+    assert dict(embedded.draw_list(group, random.Random(0))) == {"p": 0.9, "a": 0.8, "b": 0.8, "c": 0.8 - 1 / 10}
 
 
 def test_the_pair_tokenizer_never_exceeds_the_length(backbone: Path) -> None:
