@@ -88,7 +88,7 @@ def run_here(settings: RerankSettings, scorer_class: Callable[..., Scorer], cons
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
         damaged = score_everything(settings, manifest, output, attempt, scorer_class, console)
-        attempt.enter("finish")
+        attempt.save()
         summary = summarize(output, manifest, damaged)
         write_json(output.summary, summary)
     print_summary(console, summary, output.path)
@@ -190,10 +190,11 @@ def score_everything(
     failures: list[str] = []
     attempt.enter("start")
     with ray_session(settings.address, console):
-        attempt.enter("score")
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score_units(todo, settings, layout, fingerprint, scorer_class):
+                if attempt.phase == "start" and "score" in report.seconds:
+                    attempt.enter("score", seconds_ago=report.seconds["score"] + report.seconds.get("write", 0.0))
                 if report.error is not None:
                     damaged[report.unit] = report.error
                 elif report.failure is not None:
@@ -210,6 +211,7 @@ def score_everything(
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
             damaged |= score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)
+        attempt.enter("finish")
     return {unit.path: error for unit, error in damaged.items()}
 
 

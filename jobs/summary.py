@@ -36,7 +36,8 @@ class Attempt:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     clock: float = field(default_factory=time.perf_counter)
     phases: dict[str, float] = field(default_factory=dict)
-    """Seconds of the driver by phase; `score` runs from the first replica's start to the last part."""
+    """Seconds of the driver by phase: `plan`; `start`, until Ray runs and the first replica begins to score; `score`,
+    until the last part; `quarantine`; `finish`, in which Ray ends."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, added up over all units, in whatever process they ran."""
     units: int = 0
@@ -45,15 +46,15 @@ class Attempt:
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 
-    def enter(self, phase: str) -> None:
-        """Ends one phase and begins the next."""
-        self.phases = self.phases_so_far()
-        self.phase, self.phase_began = phase, time.perf_counter()
+    def enter(self, phase: str, seconds_ago: float = 0.0) -> None:
+        """Ends one phase and begins the next: now, or so many seconds ago, within the one that ends."""
+        ends = max(self.phase_began, time.perf_counter() - seconds_ago)
+        self.phases = self.phases_until(ends)
+        self.phase, self.phase_began = phase, ends
         self.save()
 
-    def phases_so_far(self) -> dict[str, float]:
-        seconds = self.phases.get(self.phase, 0.0) + time.perf_counter() - self.phase_began
-        return self.phases | {self.phase: seconds}
+    def phases_until(self, moment: float) -> dict[str, float]:
+        return self.phases | {self.phase: self.phases.get(self.phase, 0.0) + moment - self.phase_began}
 
     def add(self, report: UnitReport) -> None:
         """Counts a finished unit."""
@@ -67,7 +68,7 @@ class Attempt:
         return {
             "started": self.started,
             "seconds": round(time.perf_counter() - self.clock, 3),
-            "phases": {name: round(seconds, 3) for name, seconds in self.phases_so_far().items()},
+            "phases": {name: round(seconds, 3) for name, seconds in self.phases_until(time.perf_counter()).items()},
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "units": self.units,
             "rows": self.rows,

@@ -38,7 +38,7 @@ TEACHER_SCALE = 20  # of cosines before the softmax: the scale that all-MiniLM i
 TEACHER_SHARE = (0.7, 0.2)  # of the loss, at the start and at the end: first how texts match, then what the labels say
 MAX_QUERY_LENGTH = 80
 MAX_LENGTHS = (96, 128, 128, 160, 160, 224)  # one is drawn per step, so that the model sees short and long cuts
-MICRO_BATCH_TOKENS = 2048
+MICRO_BATCH_TOKENS = 4096
 PEAK_LEARNING_RATE = 1.2e-4
 WARM_UP = 0.04  # share of the training time
 WEIGHT_DECAY = 0.01
@@ -134,6 +134,34 @@ def backward_on_lists(
     return total / len(lists), right / len(lists)
 
 
+def padded_attention(
+    q_TNH: torch.Tensor,
+    k_TNH: torch.Tensor,
+    v_TNH: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+) -> torch.Tensor:
+    """Attention by plain matrix products over padded pairs: on CPUs torch's fused kernel has a slow backward pass."""
+
+    def pad(x_TNH: torch.Tensor, cu_seqlens: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = cu_seqlens.diff().long()
+        shifts = torch.arange(len(lengths)) * longest - cu_seqlens[:-1].long()
+        places = torch.arange(len(x_TNH)) + shifts.repeat_interleave(lengths)
+        flat = x_TNH.new_zeros(len(lengths) * longest, *x_TNH.shape[1:]).index_copy(0, places, x_TNH)
+        return flat.unflatten(0, (len(lengths), longest)).transpose(1, 2), places
+
+    q_BNLH, places = pad(q_TNH, cu_seqlens_q, max_seqlen_q)
+    k_BNLH, _ = pad(k_TNH, cu_seqlens_k, max_seqlen_k)
+    v_BNLH, _ = pad(v_TNH, cu_seqlens_k, max_seqlen_k)
+    is_padding = torch.arange(max_seqlen_k) >= cu_seqlens_k.diff().unsqueeze(1)
+    logits = q_BNLH @ k_BNLH.transpose(2, 3) * q_TNH.shape[-1] ** -0.5
+    weights = logits.masked_fill(is_padding[:, None, None], float("-inf")).softmax(-1)
+    o_BNLH: torch.Tensor = weights.to(v_BNLH.dtype) @ v_BNLH
+    return o_BNLH.transpose(1, 2).flatten(0, 1)[places]
+
+
 def list_target(cosines: Sequence[float], teacher_share: float) -> torch.Tensor:
     """What the softmax over a list's logits should be; the positive is the first."""
     target = teacher_share * torch.softmax(TEACHER_SCALE * torch.tensor(cosines), dim=0)
@@ -182,6 +210,7 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     encoder = load_backbone(args.backbone)
+    encoder.attention = padded_attention
     encoder.word_embeddings.weight.requires_grad_(False)  # half of the parameters; a short run moves them little
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     decayed = {"weight_decay": WEIGHT_DECAY, "params": [p for p in trained if p.ndim > 1]}

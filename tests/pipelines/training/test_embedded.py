@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines import Reranker
+from pipelines.attention import sdpa_attention
 from pipelines.encoder import PackedEncoder
 from pipelines.packing import TokenPair, pack
 from pipelines.training import embedded
@@ -89,6 +90,16 @@ def test_micro_batches_give_the_gradient_of_the_whole_step(backbone: Path, monke
     assert right == pytest.approx(sum(int(one.argmax()) == 0 for one in logits) / 3)
     for name, parameter in encoder.named_parameters():
         torch.testing.assert_close(actual[name], parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_attention_by_padding_is_the_packed_one() -> None:
+    """In the last layer too, where one query of each pair asks all its keys."""
+    lengths = [5, 9, 1, 7]
+    ends = torch.tensor([0, *lengths]).cumsum(0).int()
+    q_TNH, k_TNH, v_TNH = torch.randn(3, sum(lengths), 2, 4).unbind()
+    for queries, bounds, longest in ((q_TNH, ends, 9), (q_TNH[:4], torch.arange(5, dtype=torch.int32), 1)):
+        arguments = (queries, k_TNH, v_TNH, bounds, ends, longest, 9)
+        torch.testing.assert_close(embedded.padded_attention(*arguments), sdpa_attention(*arguments))
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
