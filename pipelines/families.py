@@ -12,8 +12,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from .config import MIN_MAX_LENGTH
 from .encoder import HIDDEN_ACTIVATIONS, EncoderShape
 from .errors import ModelRefusedError
+from .model_files import ModelFiles
 from .tokens import PairTemplate
 
 Config = dict[str, Any]
@@ -104,6 +106,14 @@ def recognise(config: Config, tensor_names: Collection[str]) -> ModelSpec:
         return FAMILIES[family_name(config, tensor_names)](config)
     except KeyError as error:
         raise ModelRefusedError(f"config.json lacks {error}; it does not describe a model we know") from None
+
+
+def model_limit(spec: ModelSpec, files: ModelFiles) -> int:
+    """Tokens of the longest pair: what the positions hold, or less where the tokenizer says so."""
+    limit = min(spec.max_length, files.tokenizer_limit() or spec.max_length)
+    if limit < MIN_MAX_LENGTH:
+        raise ModelRefusedError(f"{files.name} reads {limit} tokens at most; a pair needs at least {MIN_MAX_LENGTH}")
+    return limit
 
 
 def family_name(config: Config, tensor_names: Collection[str]) -> str:

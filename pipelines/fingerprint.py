@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from .config import MIN_MAX_LENGTH, RerankerConfig
+from .config import RerankerConfig
 from .devices import resolve_device, resolve_dtype
-from .errors import ModelRefusedError
-from .families import ModelSpec, recognise
+from .families import ModelSpec, model_limit, recognise
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model, tensor_names
 
@@ -47,14 +46,6 @@ class Fingerprint:
         """32 hexadecimal digits over all parts."""
         canonical = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-def model_limit(spec: ModelSpec, files: ModelFiles) -> int:
-    """Tokens of the longest pair: what the positions hold, or less where the tokenizer says so."""
-    limit = min(spec.max_length, files.tokenizer_limit() or spec.max_length)
-    if limit < MIN_MAX_LENGTH:
-        raise ModelRefusedError(f"{files.name} reads {limit} tokens at most; a pair needs at least {MIN_MAX_LENGTH}")
-    return limit
 
 
 def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:

@@ -19,8 +19,10 @@ from pipelines.config import RerankerConfig
 from pipelines.engine import CrossEncoder
 from pipelines.errors import ConfigError, InvalidInputError
 from pipelines.packing import TokenPair
+from pipelines.preparation import windows_by_characters
+from pipelines.ranking import sigmoid
 from pipelines.records import CandidateList, Ranking, Usage
-from pipelines.reranker import Reranker, sigmoid, windows_by_characters
+from pipelines.reranker import Reranker
 from tests.checkpoints import WORDS, copy_model, read_weights, words, write_weights
 
 TOLERANCE = 1e-4

@@ -1,0 +1,140 @@
+"""Candidate lists -> token pairs, by a model's tokenizer and lengths. Needs no weights.
+
+A reranker has it inside; a server has it in the processes that speak HTTP, while the weights are in others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .chunking import chunk_windows
+from .config import RerankerConfig
+from .errors import ConfigError, InvalidInputError
+from .lengths import Lengths
+from .packing import TokenPair
+from .records import CandidateList, Usage
+from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedList:
+    """A candidate list as pairs for the model: the chunks of all documents, side by side."""
+
+    pairs: list[TokenPair]
+    chunks_per_document: list[int]
+    usage: Usage
+
+
+class Preparation:
+    """The tokenizer of a model with the lengths that a configuration gives it."""
+
+    def __init__(self, tokenizer: PairTokenizer, config: RerankerConfig, model_limit: int) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self.model_limit = model_limit
+        self._said: set[str] = set()
+        self.lengths = self._clamp(Lengths.of(config))
+
+    def prepare(self, lists: Sequence[CandidateList], lengths: Lengths) -> list[PreparedList]:
+        """The pairs of each list, whose texts must be valid (see `invalid_reason`)."""
+        queries = self.tokenizer.token_ids([one.query for one in lists])
+        documents = iter(self.tokenizer.token_ids([document for one in lists for document in one.documents]))
+        return [
+            self._prepare_list(query_ids, [next(documents) for _ in one.documents], lengths)
+            for query_ids, one in zip(queries, lists, strict=True)
+        ]
+
+    def prepare_pair(self, query_ids: np.ndarray, document_ids: np.ndarray, lengths: Lengths) -> TokenPair:
+        """One pair without chunks: the document loses what exceeds max_length, the query only beyond half of it."""
+        kept = query_ids[: lengths.max_length // 2 - SPECIAL_TOKENS_PER_TEXT]
+        window = lengths.max_length - len(kept) - self.tokenizer.template.size
+        return self.tokenizer.template.join(kept, document_ids[:window])
+
+    def _prepare_list(self, query_ids: np.ndarray, documents_ids: list[np.ndarray], lengths: Lengths) -> PreparedList:
+        template = self.tokenizer.template
+        kept = query_ids[: lengths.max_query_length - SPECIAL_TOKENS_PER_TEXT]
+        window = lengths.max_length - len(kept) - template.size
+        pairs, chunks_per_document, cut_documents = [], [], 0
+        for document_ids in documents_ids:
+            windows = chunk_windows(len(document_ids), window, lengths.overlap_tokens)
+            scored = windows[: lengths.max_chunks_per_doc]
+            cut_documents += len(scored) < len(windows)
+            chunks_per_document.append(len(scored))
+            pairs += [template.join(kept, document_ids[start:end]) for start, end in scored]
+        usage = Usage(
+            tokens=count_tokens(query_ids, documents_ids),
+            pairs=len(documents_ids),
+            chunks=len(pairs),
+            cut_queries=int(len(kept) < len(query_ids)),
+            cut_documents=cut_documents,
+        )
+        return PreparedList(pairs, chunks_per_document, usage)
+
+    def lengths_of_call(
+        self,
+        max_query_length: int | None = None,
+        max_length: int | None = None,
+        overlap_tokens: int | None = None,
+        max_chunks_per_doc: int | None = None,
+    ) -> Lengths:
+        """The configured lengths with those that a call gives; raises ConfigError for values that cannot work."""
+        given = {
+            "max_query_length": max_query_length,
+            "max_length": max_length,
+            "overlap_tokens": overlap_tokens,
+            "max_chunks_per_doc": max_chunks_per_doc,
+        }
+        changed = {name: value for name, value in given.items() if value is not None}
+        if not changed:
+            return self.lengths
+        replace(self.config, **changed)  # type: ignore[arg-type]  # RerankerConfig checks the values
+        return self._clamp(replace(Lengths.of(self.config), **changed))
+
+    def _clamp(self, lengths: Lengths) -> Lengths:
+        clamped = lengths.clamped(self.model_limit)
+        lost = lengths.choices_lost(clamped)
+        if lost - self._said:
+            self._said |= lost
+            logger.warning("%s: lengths are clamped to the model: %s -> %s", self.config.model, lengths, clamped)
+        return clamped
+
+
+def check_top_n(top_n: int | None) -> None:
+    """Raises ConfigError for one that cannot work."""
+    if top_n is not None and top_n < 1:
+        raise ConfigError(f"top_n is {top_n}; it is at least 1, or None for all documents")
+
+
+def invalid_reason(candidates: CandidateList) -> str | None:
+    """Why a list cannot be tokenized, or None."""
+    try:
+        check_text(candidates.query, "query")
+        if isinstance(candidates.documents, str):
+            raise InvalidInputError("not_a_list: documents is one string; give a list of strings")
+        for i, document in enumerate(candidates.documents):
+            check_text(document, f"documents[{i}]")
+    except InvalidInputError as error:
+        return str(error)
+    return None
+
+
+def windows_by_characters(lists: Sequence[CandidateList], limit: int) -> Iterator[Sequence[CandidateList]]:
+    """Neighbouring lists whose pairs hold at most `limit` characters together; a larger list stands alone.
+
+    Each pair repeats the query, and an empty one still has special tokens.
+    """
+    start, characters = 0, 0
+    for i, one in enumerate(lists):
+        size = sum(len(document) for document in one.documents) + len(one.documents) * (len(one.query) + 16)
+        if i > start and characters + size > limit:
+            yield lists[start:i]
+            start, characters = i, 0
+        characters += size
+    if start < len(lists):
+        yield lists[start:]
