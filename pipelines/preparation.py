@@ -14,7 +14,9 @@ import numpy as np
 from .chunking import chunk_windows
 from .config import RerankerConfig
 from .errors import ConfigError, InvalidInputError
+from .families import ModelSpec
 from .lengths import Lengths
+from .model_files import ModelFiles
 from .packing import TokenPair
 from .records import CandidateList, Usage
 from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
@@ -103,6 +105,12 @@ class Preparation:
             self._said |= lost
             logger.warning("%s: lengths are clamped to the model: %s -> %s", self.config.model, lengths, clamped)
         return clamped
+
+
+def pair_tokenizer(files: ModelFiles, spec: ModelSpec) -> PairTokenizer:
+    """The tokenizer of a model with its pair template; raises ModelRefusedError where they do not belong together."""
+    tokenizer = files.tokenizer()
+    return PairTokenizer(tokenizer, spec.pair_template(tokenizer))
 
 
 def check_top_n(top_n: int | None) -> None:

@@ -17,7 +17,7 @@ from .families import model_limit
 from .fingerprint import Fingerprint, fingerprint_of
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model
-from .preparation import Preparation, check_top_n, invalid_reason, windows_by_characters
+from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
 from .ranking import rank, sigmoid
 from .records import CandidateList, RankedDocument, Ranking, Usage
 from .tokens import PairTokenizer, check_text
@@ -62,8 +62,7 @@ class Reranker:
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
         if engine.spec.layout == "flash-xlm-roberta":
             logger.warning("jina-reranker-v2's published weights are CC-BY-NC-4.0: commercial use needs Jina's licence")
-        tokenizer = files.tokenizer()
-        return cls(engine, PairTokenizer(tokenizer, engine.spec.pair_template(tokenizer)), config, files)
+        return cls(engine, pair_tokenizer(files, engine.spec), config, files)
 
     @property
     def lengths(self) -> Lengths:
