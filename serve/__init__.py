@@ -1,0 +1,1 @@
+"""Online reranking: the Ray Serve application and what it speaks over HTTP."""

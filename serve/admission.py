@@ -1,0 +1,106 @@
+"""How much may wait before a request is refused, and when it may come again. Counts tokens; knows no HTTP, no Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil
+
+from serve.errors import OverloadedError, TooManyDocumentsError
+from serve.lanes import Lane
+
+HALF_LIFE_SECONDS = 30.0
+"""A second of work this long ago counts half in the measured rate."""
+UNMEASURED_SECONDS = 5.0
+"""When to come again while no request has been answered yet."""
+
+
+class Admission:
+    """Admits requests to one endpoint; each lane has a budget of its own, so that bulk work refuses nobody online.
+
+    A request is admitted as long as the tokens admitted before it are below the budget, however many it brings: one
+    large request on an idle server is never refused.
+    """
+
+    def __init__(
+        self, budgets: Mapping[Lane, int], max_documents: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.max_documents = max_documents
+        self._backlogs = {lane: Backlog(budget, clock) for lane, budget in budgets.items()}
+
+    def check(self, documents: int, lane: Lane = Lane.ONLINE) -> None:
+        """Raises what `admit` would; before a request is tokenized, so that refusing costs next to nothing."""
+        if documents > self.max_documents:
+            raise TooManyDocumentsError(documents, self.max_documents)
+        if (backlog := self._backlogs[lane]).is_full():
+            raise OverloadedError(backlog.retry_after())
+
+    @contextmanager
+    def admit(self, tokens: int, documents: int, lane: Lane = Lane.ONLINE) -> Iterator[None]:
+        """Counts the request until it is answered, fails or is cancelled.
+
+        Raises OverloadedError where the lane is full, TooManyDocumentsError for more than `max_documents`.
+        """
+        self.check(documents, lane)
+        backlog = self._backlogs[lane]
+        backlog.add(tokens)
+        answered = False
+        try:
+            yield
+            answered = True
+        finally:
+            backlog.remove(tokens, answered)
+
+    def waiting_tokens(self, lane: Lane) -> int:
+        """Tokens of the requests that were admitted and are not answered yet."""
+        return self._backlogs[lane].tokens
+
+
+class Backlog:
+    """The requests of one lane that wait, and the rate at which they have been answered while any did."""
+
+    def __init__(self, budget: int, clock: Callable[[], float]) -> None:
+        self.budget = budget
+        self.clock = clock
+        self.tokens = 0
+        self.charged = 0
+        self.answered_tokens = 0.0
+        self.busy_seconds = 0.0
+        self.updated_at = clock()
+
+    def is_full(self) -> bool:
+        return self.charged >= self.budget
+
+    def charge(self, tokens: int) -> int:
+        """What a request takes of the budget: half at most, since the lanes let small requests overtake a large one."""
+        return min(tokens, ceil(self.budget / 2))
+
+    def add(self, tokens: int) -> None:
+        self.update()
+        self.tokens += tokens
+        self.charged += self.charge(tokens)
+
+    def remove(self, tokens: int, answered: bool) -> None:
+        self.update()
+        self.tokens -= tokens
+        self.charged -= self.charge(tokens)
+        self.answered_tokens += tokens * answered
+
+    def update(self) -> None:
+        """Lets what was measured fade by the time that was spent working since."""
+        now = self.clock()
+        if self.tokens:
+            elapsed = now - self.updated_at
+            fading = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
+            self.answered_tokens *= fading
+            self.busy_seconds = self.busy_seconds * fading + elapsed
+        self.updated_at = now
+
+    def retry_after(self) -> int:
+        """Seconds in which the backlog will be gone at the measured rate; 1 to 60."""
+        self.update()
+        seconds = UNMEASURED_SECONDS
+        if self.answered_tokens:
+            seconds = self.tokens * self.busy_seconds / self.answered_tokens
+        return ceil(min(max(seconds, 1), 60))

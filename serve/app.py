@@ -1,0 +1,71 @@
+"""build_app: the app as Ray Serve deploys it (`serve run serve.app:build_app model=embedded`)."""
+
+# No `from __future__ import annotations`: Serve reads the type of build_app's argument to check it.
+
+import os
+from pathlib import Path
+from typing import cast
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+from serve.auth import ApiKeys
+from serve.autoscaling import ByQueuedTokens
+from serve.endpoint import Endpoint
+from serve.routes import create_api
+from serve.scorer import Scorer
+from serve.settings import ServeArgs
+
+KEYS_VARIABLE = "CROSSRAY_API_KEYS"
+MANY_REQUESTS = 100_000
+"""Serve's own queues never refuse anything: admission is ours, in tokens."""
+GRACE_SECONDS = 60.0
+"""A replica that is replaced may finish what it has accepted."""
+
+
+def build_app(args: ServeArgs) -> Application:
+    """Endpoint and Scorer, wired. Raises ConfigError for API keys that cannot be read."""
+    scorer = serve.deployment(
+        name="Scorer",
+        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
+        max_ongoing_requests=MANY_REQUESTS,
+        max_queued_requests=-1,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=args.min_replicas,
+            max_replicas=args.max_replicas,
+            initial_replicas=args.min_replicas,
+            upscale_delay_s=3,
+            downscale_delay_s=60,
+            metrics_interval_s=1,
+            policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
+                policy_function=ByQueuedTokens,
+                policy_kwargs={"tokens_per_replica": args.queued_tokens_per_replica},
+            ),
+        ),
+        graceful_shutdown_timeout_s=GRACE_SECONDS,
+        health_check_period_s=5,
+    )(Scorer)
+    endpoint = serve.deployment(
+        name="Endpoint",
+        num_replicas=args.endpoints,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=MANY_REQUESTS,
+        max_queued_requests=-1,
+        graceful_shutdown_timeout_s=GRACE_SECONDS,
+        health_check_period_s=5,
+    )(serve.ingress(create_api(current_endpoint))(Endpoint))
+    return endpoint.bind(args, api_keys(args), scorer.bind(args.reranker()))
+
+
+def current_endpoint() -> Endpoint:
+    """The Endpoint of the process that the routes run in."""
+    return cast(Endpoint, serve.get_replica_context().servable_object)  # Serve types it as a function
+
+
+def api_keys(args: ServeArgs) -> ApiKeys | None:
+    """The keys that are let in; None lets everybody in."""
+    if args.api_keys_file is not None:
+        return ApiKeys.from_file(Path(args.api_keys_file))
+    value = os.environ.get(KEYS_VARIABLE)
+    return ApiKeys.from_environment(value, KEYS_VARIABLE) if value else None

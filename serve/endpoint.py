@@ -1,0 +1,189 @@
+"""Endpoint: a process that speaks HTTP. Candidate lists in, rankings out; the weights are in the scorers.
+
+What happens to a request on its way is here, in order: it is checked, tokenized, admitted, scored by a replica within
+its deadline (by another one where the first died), and ranked. The JSON is in `schemas`, the routes are in `routes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+from ray.util import metrics
+
+from pipelines.packing import TokenPair
+from pipelines.preparation import Preparation, PreparedList, pair_tokenizer
+from pipelines.ranking import rank
+from pipelines.records import Ranking, Usage
+from serve.admission import Admission
+from serve.auth import ApiKeys
+from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError, not_ranked
+from serve.lanes import Lane
+from serve.scorer import SECONDS, Description, PairBlock, Scorer
+from serve.settings import ServeArgs
+
+if TYPE_CHECKING:
+    from serve.schemas import RerankTask
+
+PIECE_TOKENS = 32_768
+"""A larger request is sent in pieces: to several replicas, and less is lost with one that dies."""
+READY_SECONDS = 5.0
+"""Within which a replica must answer for the app to be ready."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of one request by phase, for its headers."""
+
+    tokenize: float = 0.0
+    score: float = 0.0
+    """Waiting in the lanes included."""
+
+
+class Endpoint:
+    """The deployment behind the routes."""
+
+    def __init__(self, args: ServeArgs, keys: ApiKeys | None, scorer: DeploymentHandle[Scorer]) -> None:
+        """Loads the tokenizer; raises ModelError."""
+        self.args = args
+        self.keys = keys
+        self.scorer = scorer
+        self.preparation = load_preparation(args)
+        budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
+        self.admission = Admission(budgets, args.max_documents)
+        self.description: Description | None = None
+        self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
+        self.documents = metrics.Counter("crossray_documents", "Documents ranked.")
+        self.tokens = metrics.Counter("crossray_tokens", "Tokens ranked, by the rule of `usage`.")
+        self.chunked_documents = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
+        self.cut = metrics.Counter("crossray_cut_texts", "Queries and documents that lost tokens.", ("what",))
+        self.tokenize_seconds = metrics.Histogram("crossray_tokenize_seconds", "Seconds of tokenizing.", SECONDS)
+
+    async def rank(
+        self, tasks: Sequence[RerankTask], lane: Lane = Lane.ONLINE, timings: Timings | None = None
+    ) -> list[Ranking]:
+        """The ranking of each task, all of one request. Raises AppError, and ConfigError for lengths."""
+        timings = timings or Timings()
+        documents = sum(len(task.documents) for task in tasks)
+        for task in tasks:
+            self._check_model(task.model)
+        self.admission.check(documents, lane)
+        began = time.perf_counter()
+        prepared = await asyncio.to_thread(self._prepare, tasks)
+        timings.tokenize = time.perf_counter() - began
+        pairs = [pair for one in prepared for pair in one.pairs]
+        tokens = sum(len(pair.input_ids) for pair in pairs)
+        with self.admission.admit(tokens, documents, lane):
+            began = time.perf_counter()
+            try:
+                async with asyncio.timeout(self.args.deadline_seconds):
+                    logits = await self._logits(pairs, lane)
+            except TimeoutError:
+                raise DeadlineError(self.args.deadline_seconds) from None
+            timings.score = time.perf_counter() - began
+        self._count(sum((one.usage for one in prepared), Usage()), timings)
+        parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
+        rankings = [
+            rank(task.candidates, part, one.chunks_per_document, one.usage, task.top_n, task.raw_scores)
+            for task, one, part in zip(tasks, prepared, parts, strict=True)
+        ]
+        for ranking in rankings:
+            if ranking.error is not None:
+                raise not_ranked(ranking.error)
+        return rankings
+
+    async def describe(self) -> Description:
+        """What the replicas run; raises UnavailableError when none answers."""
+        if self.description is None:
+            self.description = await self._asked()
+        return self.description
+
+    async def check_ready(self) -> None:
+        """Raises UnavailableError unless a replica answers now."""
+        await self._asked()
+
+    async def _asked(self) -> Description:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                described: Description = await self.scorer.describe.remote()
+                return described
+        except (TimeoutError, RayActorError):
+            raise UnavailableError("no replica has loaded its model yet; try again in a few seconds") from None
+
+    def _check_model(self, model: str | None) -> None:
+        if self.args.strict_model and model not in (None, self.args.name):
+            raise UnknownModelError(model or "", [self.args.name])
+
+    def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
+        first = tasks[0]  # all tasks of a request have its lengths
+        lengths = self.preparation.lengths_of_call(
+            first.max_query_length, first.max_length, first.overlap_tokens, first.max_chunks_per_doc
+        )
+        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths)
+        for task, one in zip(tasks, prepared, strict=True):
+            if not task.truncate and (one.usage.cut_queries or one.usage.cut_documents):
+                raise TooLongError(one.usage)
+        return prepared
+
+    async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
+        pieces = [asyncio.ensure_future(self._ask(PairBlock.of(piece), lane)) for piece in split(pairs, PIECE_TOKENS)]
+        try:
+            return np.concatenate([np.empty(0, np.float32), *await asyncio.gather(*pieces)])
+        finally:
+            for piece in pieces:  # of those that are not done: another one failed, or the caller is gone
+                piece.cancel()
+
+    async def _ask(self, block: PairBlock, lane: Lane) -> np.ndarray:
+        """The logits of a block from one replica, or from another where that one dies: scoring has no side effects."""
+        for _ in range(2):
+            response = self.scorer.logits.remote(block, lane)
+            try:
+                logits: np.ndarray = await response
+                return logits
+            except (RayActorError, UnavailableError):
+                continue
+            except asyncio.CancelledError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise
+        raise NoReplicaError
+
+    def _count(self, usage: Usage, timings: Timings) -> None:
+        self.documents.inc(usage.pairs)
+        self.tokens.inc(usage.tokens)
+        self.tokenize_seconds.observe(timings.tokenize)
+        if usage.chunks > usage.pairs:
+            self.chunked_documents.inc(usage.chunks - usage.pairs)
+        for what, count in (("query", usage.cut_queries), ("document", usage.cut_documents)):
+            if count:
+                self.cut.inc(count, {"what": what})
+
+
+def load_preparation(args: ServeArgs) -> Preparation:
+    """The tokenizer and lengths of the model, without its weights."""
+    from pipelines.families import model_limit, recognise
+    from pipelines.model_files import find_model, tensor_names
+
+    config = args.reranker()
+    files = find_model(config.model, config.revision, config.token)
+    spec = recognise(files.config(), list(tensor_names(files)))
+    return Preparation(pair_tokenizer(files, spec), config, model_limit(spec, files))
+
+
+def split(pairs: Sequence[TokenPair], most_tokens: int) -> list[Sequence[TokenPair]]:
+    """Neighbouring pairs in pieces of at most `most_tokens`; a longer pair is a piece of its own."""
+    pieces, start, tokens = [], 0, 0
+    for i, pair in enumerate(pairs):
+        length = len(pair.input_ids)
+        if i > start and tokens + length > most_tokens:
+            pieces.append(pairs[start:i])
+            start, tokens = i, 0
+        tokens += length
+    if start < len(pairs):
+        pieces.append(pairs[start:])
+    return pieces

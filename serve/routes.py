@@ -1,0 +1,162 @@
+"""The routes: schema in, Endpoint, schema out. No logic."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from serve import metrics_page
+from serve.endpoint import Endpoint
+from serve.errors import ERROR_RESPONSES
+from serve.gate import STREAM_PATH, Gate
+from serve.schemas import (
+    CohereAnswer,
+    CohereRequest,
+    DialectRequest,
+    InvocationAnswer,
+    ModelsAnswer,
+    PlainInvocationRequest,
+    PlainRequest,
+    RerankAnswer,
+    RerankRequest,
+    ScoreAnswer,
+    ScoreRequest,
+    Served,
+    TeiScore,
+    models_answer,
+)
+from serve.streaming import answer_stream
+
+PAGE = Path(__file__).parent / "page"
+PAGE_FILES = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
+MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
+"""Browsers refuse scripts with another type, and what the machine's own tables say varies."""
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",  # the files' names say nothing of their version; they have an ETag
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+DESCRIPTION = """Cross-encoder reranking: a query and its candidate documents come back in a better order.
+
+The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddings-inference (`/rerank`)."""
+
+
+def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
+    """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
+    api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
+    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(PAGE_FILES))
+    for kind in (RequestValidationError, HTTPException):
+        api.add_exception_handler(kind, raise_again)
+    add_inference(api, endpoint_of)
+    add_operations(api, endpoint_of)
+    for path, file in PAGE_FILES.items():
+        api.add_route(path, page_file(file), include_in_schema=False)
+    return api
+
+
+def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+    """The routes that rank."""
+
+    async def answer(request: Request, body: DialectRequest) -> Response:
+        endpoint, tasks = endpoint_of(), body.tasks()
+        rankings = await endpoint.rank(tasks, timings=request.state.timings)
+        served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
+        return JSONResponse(body.answer(tasks, rankings, served))
+
+    def documented(model: Any) -> dict[str, Any]:
+        return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"]}
+
+    @api.post("/v1/rerank", **documented(RerankAnswer))
+    async def rerank(request: Request, body: RerankRequest) -> Response:
+        """Jina's API; Cohere's v1 clients use it too."""
+        return await answer(request, body)
+
+    @api.post("/v2/rerank", **documented(CohereAnswer))
+    async def rerank_cohere(request: Request, body: CohereRequest) -> Response:
+        """Cohere's API."""
+        return await answer(request, body)
+
+    @api.post("/rerank", **documented(RerankAnswer | list[TeiScore]))
+    async def rerank_plain(request: Request, body: Annotated[PlainRequest, Body()]) -> Response:
+        """TEI's API for a body with `texts`, else Jina's."""
+        return await answer(request, body)
+
+    @api.post("/v1/score", **documented(ScoreAnswer))
+    async def score(request: Request, body: ScoreRequest) -> Response:
+        """vLLM's API: a score for each pair, in the order sent."""
+        return await answer(request, body)
+
+    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer))
+    async def invocations(request: Request, body: Annotated[PlainInvocationRequest, Body()]) -> Response:
+        """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
+        return await answer(request, body)
+
+    @api.post(STREAM_PATH, tags=["inference"], responses=ERROR_RESPONSES, openapi_extra=NDJSON_BODY)
+    async def rerank_stream(request: Request) -> Response:
+        """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
+        lines = answer_stream(endpoint_of(), request.stream(), request.state.request_id)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+NDJSON_BODY = {"requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}, "required": True}}
+
+
+def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+    """The routes for those who run the server."""
+
+    @api.get("/v1/models", tags=["operations"])
+    async def models() -> ModelsAnswer:
+        """The model that is served, its effective lengths, and what decides its scores."""
+        endpoint = endpoint_of()
+        described = await endpoint.describe()
+        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at)
+
+    @api.get("/health", tags=["operations"])
+    async def health() -> dict[str, str]:
+        """200 as long as this process lives."""
+        return {"status": "alive"}
+
+    @api.get("/ready", tags=["operations"], responses={503: ERROR_RESPONSES[503]})
+    @api.get("/ping", tags=["operations"], responses={503: ERROR_RESPONSES[503]})
+    async def ready() -> dict[str, str]:
+        """200 when a replica answers."""
+        await endpoint_of().check_ready()
+        return {"status": "ready"}
+
+    @api.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Our metrics in Prometheus' form, of all processes of the app."""
+        return PlainTextResponse(await metrics_page.collect(), media_type=metrics_page.MEDIA_TYPE)
+
+
+def page_file(file: Path) -> Callable[[Request], Any]:
+    """The route of one of the page's files."""
+    media_type = MEDIA_TYPES.get(file.suffix, "image/svg+xml")
+
+    async def send_file(_: Request) -> Response:
+        return FileResponse(file, media_type=media_type, headers=PAGE_HEADERS)
+
+    return send_file
+
+
+async def raise_again(_: Request, error: Exception) -> Response:
+    """All errors are answered in one place: the Gate."""
+    raise error
+
+
+def version() -> str:
+    """Ours, where we are installed."""
+    try:
+        return importlib.metadata.version("crossray")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"

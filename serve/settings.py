@@ -1,0 +1,94 @@
+"""What `serve run serve.app:build_app key=value`, deployment files and `crossray serve` may set: each knob once."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.config import RerankerConfig
+
+MEBIBYTE = 1 << 20
+DEFAULTS = RerankerConfig()
+
+
+class ServeArgs(BaseModel):
+    """The whole app. Values come as JSON types or as the strings of a command line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    model: str = "embedded"
+    """`embedded`, a directory, or a hub name."""
+    served_model_name: str | None = None
+    """What answers and /v1/models call the model; None takes `model`."""
+    revision: str | None = None
+    device: str = "auto"
+    """`cpu` or `cuda`; `auto` is a GPU where replicas have one (`num_gpus`)."""
+    dtype: str = "auto"
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one pass; None is what suits the device."""
+    max_length: int = DEFAULTS.max_length
+    max_query_length: int = DEFAULTS.max_query_length
+    overlap_tokens: int = DEFAULTS.overlap_tokens
+    max_chunks_per_doc: int | None = None
+
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(default=1, ge=1)
+    """Loaded models, each in a process of its own; between the two bounds their number follows the tokens that wait."""
+    num_cpus: float = Field(default=1, ge=0)
+    """CPUs of a replica; the threads it computes with are `num_threads`."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """Threads of a replica; None is `num_cpus`, at least 1."""
+    num_gpus: float = Field(default=0, ge=0)
+    queued_tokens_per_replica: int = Field(default=50_000, ge=1)
+    """Waiting tokens that one more replica is started for."""
+    endpoints: int = Field(default=1, ge=1)
+    """Processes that speak HTTP and tokenize."""
+
+    strict_model: bool = False
+    """Refuse requests that name another model; by default any name is taken, since clients send a fixed one."""
+    return_documents: bool = True
+    """Whether results carry their document where a request does not say."""
+    max_documents: int = Field(default=10_000, ge=1)
+    """Of one request."""
+    max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1024)
+    max_queued_tokens: int = Field(default=2_000_000, ge=1)
+    """Tokens that may wait at one endpoint before requests are refused with 429."""
+    deadline_seconds: float = Field(default=300, gt=0)
+    """After which an unanswered request is a 503."""
+    api_keys_file: str | None = None
+    """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, less than min_replicas ({self.min_replicas})")
+        self.reranker()  # raises ConfigError, which is a ValueError, for lengths and dtypes that cannot work
+        return self
+
+    @property
+    def threads(self) -> int:
+        """Threads of a replica."""
+        return self.num_threads or max(1, int(self.num_cpus))
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.served_model_name or self.model
+
+    def reranker(self) -> RerankerConfig:
+        """How a replica loads its model."""
+        settings: dict[str, Any] = self.model_dump(
+            include={
+                "model",
+                "revision",
+                "dtype",
+                "max_batch_tokens",
+                "max_length",
+                "max_query_length",
+                "overlap_tokens",
+                "max_chunks_per_doc",
+            }
+        )
+        device = self.device if self.device != "auto" else "cuda" if self.num_gpus else "cpu"
+        return RerankerConfig(**settings, device=device, num_threads=self.threads)
