@@ -97,10 +97,10 @@ class Backlog:
             self.busy_seconds = self.busy_seconds * fading + elapsed
         self.updated_at = now
 
-    def retry_after(self) -> int:
-        """Seconds in which the backlog will be gone at the measured rate; 1 to 60."""
+    def retry_after(self) -> float:
+        """Seconds until the backlog is gone at the measured rate; 1 to 60."""
         self.update()
         seconds = UNMEASURED_SECONDS
         if self.answered_tokens:
             seconds = self.tokens * self.busy_seconds / self.answered_tokens
-        return ceil(min(max(seconds, 1), 60))
+        return min(max(seconds, 1.0), 60.0)

@@ -61,8 +61,8 @@ class Endpoint:
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
         self.documents = metrics.Counter("crossray_documents", "Documents ranked.")
         self.tokens = metrics.Counter("crossray_tokens", "Tokens ranked, by the rule of `usage`.")
-        self.chunked_documents = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
-        self.cut = metrics.Counter("crossray_cut_texts", "Queries and documents that lost tokens.", ("what",))
+        self.extra_chunks = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
+        self.cut_texts = metrics.Counter("crossray_cut_texts", "Queries and documents that lost tokens.", ("what",))
         self.tokenize_seconds = metrics.Histogram("crossray_tokenize_seconds", "Seconds of tokenizing.", SECONDS)
 
     async def rank(
@@ -154,14 +154,16 @@ class Endpoint:
         raise NoReplicaError
 
     def _count(self, usage: Usage, timings: Timings) -> None:
-        self.documents.inc(usage.pairs)
-        self.tokens.inc(usage.tokens)
         self.tokenize_seconds.observe(timings.tokenize)
-        if usage.chunks > usage.pairs:
-            self.chunked_documents.inc(usage.chunks - usage.pairs)
-        for what, count in (("query", usage.cut_queries), ("document", usage.cut_documents)):
-            if count:
-                self.cut.inc(count, {"what": what})
+        for counter, value, tags in (
+            (self.documents, usage.pairs, {}),
+            (self.tokens, usage.tokens, {}),
+            (self.extra_chunks, usage.chunks - usage.pairs, {}),
+            (self.cut_texts, usage.cut_queries, {"what": "query"}),
+            (self.cut_texts, usage.cut_documents, {"what": "document"}),
+        ):
+            if value > 0:  # Ray's counters refuse to count nothing
+                counter.inc(value, tags)
 
 
 def load_preparation(args: ServeArgs) -> Preparation:

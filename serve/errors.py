@@ -210,7 +210,7 @@ class TooManyDocumentsError(AppError):
 
 
 class InvalidFieldsError(AppError):
-    """Fields of the request are wrong; `more` than the first in all."""
+    """Fields of the request are wrong; `more` is how many beside the first, which may be more than are listed."""
 
     status, code = 422, "VALIDATION_ERROR"
 
@@ -230,7 +230,7 @@ class OverloadedError(AppError):
     status, code = 429, "OVERLOADED"
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many tokens are waiting to be scored; try again in {whole_seconds(retry_after)} s")
+        super().__init__(f"the server is busy and its queue full; try again in {whole_seconds(retry_after)} s")
         self.retry_after = retry_after
 
 

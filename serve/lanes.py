@@ -52,8 +52,8 @@ class Lanes:
     ) -> None:
         """`score` may block: it runs in a thread of its own.
 
-        `on_pass` is told pairs, tokens and seconds of each pass; `on_wait` the seconds that each submission waited
-        until the device took its first pair.
+        `on_pass` is told pairs, tokens and seconds of each pass; `on_wait` the lane of each call that was answered
+        and the seconds until the device took its first pair.
         """
         self.max_batch_tokens = max_batch_tokens
         self._score = score
@@ -75,7 +75,7 @@ class Lanes:
         if not pairs:
             return np.empty(0, dtype=np.float32)
         queue = self._queues[lane]
-        submission = Submission(pairs, queue)
+        submission = Submission(pairs)
         queue.add(submission)
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
@@ -112,7 +112,7 @@ class Lanes:
         return batch
 
     async def _settle(self, batch: list[Slot]) -> bool:
-        """Gives each pair of the batch its logit or error, in smaller passes where memory ends; whether it sufficed."""
+        """Gives each pair its logit or error, in smaller passes where memory ends. True if memory held every pair."""
         batch = [(submission, index) for submission, index in batch if not submission.outcome.done()]
         if not batch:
             return True
@@ -147,7 +147,7 @@ class Lanes:
             if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise error.with_traceback(None)  # noqa: B904
+                raise error.with_traceback(None) from None
             return None
         return logits, time.perf_counter() - start
 
@@ -179,6 +179,9 @@ class Queue:
         now = time.monotonic()
         while self.submissions:
             submission = self.submissions[0]
+            if submission.outcome.done():  # failed or cancelled, and its caller had no turn of the loop since
+                self.drop(submission)
+                continue
             length = submission.lengths[submission.waiting[-1]]
             if length > (room if taken else first):
                 break
@@ -202,9 +205,8 @@ class Queue:
 class Submission:
     """The pairs of one caller, and how far they are."""
 
-    def __init__(self, pairs: Sequence[TokenPair], queue: Queue) -> None:
+    def __init__(self, pairs: Sequence[TokenPair]) -> None:
         self.pairs = pairs
-        self.queue = queue
         self.lengths = [len(pair.input_ids) for pair in pairs]
         self.waiting = sorted(range(len(pairs)), key=self.lengths.__getitem__)
         """Indices of the pairs in no batch yet; taken from the end, longest first, so that alike ones share a pass."""
@@ -228,7 +230,6 @@ class Submission:
             self.outcome.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        self.queue.drop(self)
         if not self.outcome.done():
             self.outcome.set_result(error)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from serve import metrics_page
@@ -32,7 +32,7 @@ from serve.schemas import (
     TeiScore,
     models_answer,
 )
-from serve.streaming import answer_stream
+from serve.streaming import DuplexResponse, answer_stream
 
 PAGE = Path(__file__).parent / "page"
 PAGE_FILES = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
@@ -104,8 +104,7 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     @api.post(STREAM_PATH, tags=["inference"], responses=ERROR_RESPONSES, openapi_extra=NDJSON_BODY)
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
-        lines = answer_stream(endpoint_of(), request.stream(), request.state.request_id)
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id))
 
 
 NDJSON_BODY = {"requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}, "required": True}}

@@ -454,6 +454,7 @@ class InvocationRequest(DialectRequest):
     """SageMaker's `/invocations` as Jina's client for it writes it."""
 
     data: RerankRequest
+    """The body of /v1/rerank."""
 
     @override
     def tasks(self) -> list[RerankTask]:

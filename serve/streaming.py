@@ -7,10 +7,13 @@ in work until the client has taken its answer; so a client that does not read is
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from serve.errors import DeadlineError, Dialect, PayloadTooLargeError, answer_to
 from serve.lanes import Lane
@@ -26,20 +29,40 @@ SILENT_SECONDS = 30.0
 """Without a line in or out, after which the stream ends."""
 
 
+class DuplexResponse(Response):
+    """A response that is sent while the request's body is still read.
+
+    Starlette's StreamingResponse takes the body's messages away: it waits among them for the client to leave.
+    """
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self.lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for line in self.lines:
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
     """The lines of the answer."""
     stream = Stream(endpoint, request_id)
-    reading = asyncio.ensure_future(stream.read(body))
+    reading = asyncio.create_task(stream.read(body))
     try:
-        while (line := await stream.next_answer(reading)) is not None:
+        while (line := await stream.next_answer()) is not None:
             yield line
     except TimeoutError:
         error = answer_to(DeadlineError(SILENT_SECONDS), Dialect.JINA, request_id)
         yield stream_line(0, None, error.line)
     finally:
-        reading.cancel()
-        for work in stream.in_work:
-            work.cancel()
+        for task in (reading, *stream.in_work):
+            task.cancel()
 
 
 class Stream:
@@ -49,43 +72,46 @@ class Stream:
         self.endpoint = endpoint
         self.request_id = request_id
         self.in_work: set[asyncio.Task[None]] = set()
-        self.answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+        """None comes after the last."""
         self.unread_bytes = 0
         self.changed = asyncio.Condition()
+        self.heard_at = time.monotonic()
 
     async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Starts work on each line, as long as there is room for its answer."""
+        """Starts work on each line, as soon as there is room for its answer; ends the answers."""
         number = 0
-        async for line in lines_of(body, self.endpoint.args.max_body_bytes):
-            number += 1
-            if not (line.strip() if isinstance(line, bytes) else True):
-                continue
-            async with self.changed:
-                await self.changed.wait_for(self._has_room)
-            work = asyncio.create_task(self._answer(number, line))
-            self.in_work.add(work)
-            work.add_done_callback(self.in_work.discard)
-
-    async def next_answer(self, reading: asyncio.Future[None]) -> bytes | None:
-        """The next line out; None after the last. Raises TimeoutError after SILENT_SECONDS without progress."""
-        waiting = asyncio.ensure_future(self.answers.get())
         try:
-            while not waiting.done():
-                others = {reading} if not reading.done() else set(self.in_work)
-                if reading.done() and not others and self.answers.empty() and not waiting.done():
-                    reading.result()  # raises what reading raised: the client is gone
-                    return None
-                done, _ = await asyncio.wait(
-                    {waiting, *others}, timeout=SILENT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done and not self.in_work:
-                    raise TimeoutError
-            line = waiting.result()
-        finally:
-            waiting.cancel()
-        async with self.changed:
-            self.unread_bytes -= len(line)
-            self.changed.notify_all()
+            async for line in lines_of(body, self.endpoint.args.max_body_bytes):
+                number += 1
+                self.heard_at = time.monotonic()
+                if isinstance(line, bytes) and not line.strip():
+                    continue
+                async with self.changed:
+                    await self.changed.wait_for(self._has_room)
+                work = asyncio.create_task(self._answer(number, line))
+                self.in_work.add(work)
+                work.add_done_callback(self.in_work.discard)
+            if self.in_work:
+                await asyncio.wait(self.in_work)
+        except ClientDisconnect:
+            pass  # nobody reads the answers of what is in work
+        self.answers.put_nowait(None)
+
+    async def next_answer(self) -> bytes | None:
+        """The next line out, None after the last; raises TimeoutError when nothing comes in and nothing is in work."""
+        while True:
+            try:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    line = await self.answers.get()
+                break
+            except TimeoutError:
+                if not self.in_work and time.monotonic() - self.heard_at >= SILENT_SECONDS:
+                    raise
+        if line is not None:
+            async with self.changed:
+                self.unread_bytes -= len(line)
+                self.changed.notify_all()
         return line
 
     def _has_room(self) -> bool:
@@ -104,7 +130,7 @@ class Stream:
             args = self.endpoint.args
             served = Served(args.name, self.request_id, args.return_documents)
             content: Any = request.answer(tasks, rankings, served)
-        except (Exception, ValidationError) as error:
+        except Exception as error:
             content = answer_to(error, Dialect.JINA, self.request_id).line
         answer = stream_line(number, line_id, content)
         self.unread_bytes += len(answer)

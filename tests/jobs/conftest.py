@@ -1,15 +1,13 @@
-"""One Ray for all tests, and jobs with as little to say as possible."""
+"""Jobs with as little to say as possible."""
 
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 import jobs.driver
@@ -20,21 +18,6 @@ from pipelines.config import RerankerConfig
 from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
 
 RunJob = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
 
 
 @pytest.fixture

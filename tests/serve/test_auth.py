@@ -74,23 +74,26 @@ def test_an_environment_variable_holds_the_same_lines(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["hunter2", "label:hunter2", line_of("a")[1:], f"{line_of('a')}0", f":{line_of('a')}", f"a:b:{line_of('a')}"]
+    "line",
+    ["hunter2", "label:hunter2", line_of("a")[1:], f"{line_of('a')}0", f":{line_of('a')}", f"a:b:{line_of('a')}"],
 )
 def test_what_is_no_hash_is_refused_by_place_and_not_repeated(line: str) -> None:
-    with pytest.raises(ConfigError, match=r"^keys.txt, line 3 is not the hash of a key: .* `crossray keys new`") as error:
+    with pytest.raises(
+        ConfigError, match=r"^keys.txt, line 3 is not the hash of a key: .* `crossray keys new`"
+    ) as error:
         ApiKeys.parse(f"# keys\n\n{line}\n", "keys.txt")
     assert line not in str(error.value)
 
 
 def test_the_hash_of_an_empty_key_is_refused() -> None:
-    with pytest.raises(ConfigError, match="keys.txt, line 1 is the hash of an empty key"):
+    with pytest.raises(ConfigError, match=r"^keys\.txt, line 1 is the hash of an empty key"):
         ApiKeys.parse(line_of("", "script"), "keys.txt")
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n"])
 def test_a_list_without_keys_is_refused(text: str) -> None:
     """Neither letting everybody in nor keeping everybody out can be meant."""
-    with pytest.raises(ConfigError, match="keys.txt holds no API key"):
+    with pytest.raises(ConfigError, match=r"^keys\.txt holds no API key"):
         ApiKeys.parse(text, "keys.txt")
 
 

@@ -128,6 +128,11 @@ def test_the_seconds_stand_in_the_message_for_clients_that_see_no_headers() -> N
     assert str(OverloadedError(2.5)).endswith("try again in 3 s")
 
 
+def test_litellm_does_not_take_a_busy_server_for_too_long_a_text() -> None:
+    """It looks for these words in Cohere's answers before it looks at the status."""
+    assert "too many tokens" not in str(OverloadedError(1))
+
+
 def test_a_missing_key_is_told_from_a_wrong_one() -> None:
     missing, wrong = jina(UnauthorizedError()), jina(UnauthorizedError(key_sent=True))
     assert missing == ErrorAnswer(
@@ -284,7 +289,7 @@ def test_an_error_in_a_stream_is_a_line_with_its_status() -> None:
         "error": {
             "status": 429,
             "detail": {
-                "message": "too many tokens are waiting to be scored; try again in 1 s",
+                "message": "the server is busy and its queue full; try again in 1 s",
                 "code": "OVERLOADED",
                 "request_id": "0123",
             },

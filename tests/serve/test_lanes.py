@@ -207,7 +207,7 @@ def test_bulk_work_delays_an_online_request_by_one_batch_at_most(own: int, bulk:
     """Counted in tokens from the beginning of the pass during which the request comes."""
 
     async def scenario(device: Device, lanes: Lanes) -> None:
-        await submit(lanes, pairs_of(*[bulk] * 100), BULK)
+        job = await submit(lanes, pairs_of(*[bulk] * 100), BULK)
         for _ in range(earlier_passes):
             await device.next_pass()
             device.finish()
@@ -216,6 +216,7 @@ def test_bulk_work_delays_an_online_request_by_one_batch_at_most(own: int, bulk:
         passes = await device.finish_all(online)
         assert len(passes) == 2
         assert sum(map(sum, passes)) <= own + lanes.max_batch_tokens
+        job.cancel()
 
     run(scenario, budget=20)
 
@@ -328,6 +329,17 @@ def test_an_error_reaches_the_submissions_of_its_batch_and_no_others() -> None:
     run(scenario)
 
 
+def test_pairs_of_a_submission_that_failed_take_no_room_in_the_next_batch() -> None:
+    async def scenario(device: Device, lanes: Lanes) -> None:
+        failing, waiting = await submit_together(lanes, pairs_of(6, 5), pairs_of(8, 3))
+        bulk = await submit(lanes, pairs_of(5), BULK)
+        await device.next_pass()
+        device.finish(ValueError())
+        assert await device.finish_all(failing, waiting, bulk) == [[8], [3, 5]]
+
+    run(scenario)
+
+
 def test_logits_that_are_too_few_are_an_error_of_their_batch() -> None:
     async def scenario() -> None:
         lanes = Lanes(lambda pairs: np.zeros(len(pairs) - 1, dtype=np.float32), 10)
@@ -377,9 +389,9 @@ def test_nothing_of_a_pass_that_ran_out_of_memory_is_alive_in_the_next_one() -> 
 
     async def scenario() -> None:
         lanes = Lanes(score, 100)
-        calls = await submit_together(lanes, pairs_of(1), pairs_of(1, 1), pairs_of(2, 2, 2))
+        calls = await submit_together(lanes, pairs_of(2), pairs_of(1, 1), pairs_of(1, 1, 1))
         await asyncio.wait(calls)
-        assert [type(call.exception()) for call in calls] == [type(None), type(None), MemoryError]
+        assert [type(call.exception()) for call in calls] == [MemoryError, type(None), type(None)]
 
     asyncio.run(scenario())
     assert len(alive) > 5

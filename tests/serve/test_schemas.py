@@ -569,7 +569,7 @@ def test_the_examples_of_the_docs_are_valid_requests() -> None:
 
 
 def test_every_field_of_a_request_is_described() -> None:
-    models = (RerankRequest, CohereRequest, TeiRequest, ScoreRequest, StreamRequest)
+    models = (RerankRequest, CohereRequest, TeiRequest, ScoreRequest, StreamRequest, InvocationRequest)
     _, schema = models_json_schema([(model, "validation") for model in models])
     for model in models:
         for name, properties in schema["$defs"][model.__name__]["properties"].items():

@@ -1,0 +1,169 @@
+"""Two ways to a server on a real port: this process alone, in a second (`start_server`), and Ray Serve (`live_app`)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+from ray import serve
+
+from serve.app import build_app
+from serve.auth import ApiKeys, new_key
+from serve.endpoint import Endpoint
+from serve.routes import create_api
+from serve.scorer import Scorer
+from serve.settings import ServeArgs
+
+StartServer = Callable[..., "Server"]
+
+
+@dataclass
+class Call:
+    """A call of a replica on its way, awaited as Serve's are."""
+
+    work: Coroutine[Any, Any, Any]
+    task: asyncio.Task[Any] | None = None
+
+    def __await__(self) -> Any:
+        self.task = asyncio.ensure_future(self.work)
+        return self.task.__await__()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+@dataclass
+class LocalHandle:
+    """Calls the methods of an object as a DeploymentHandle calls those of a replica; `failures` come first."""
+
+    target: Any
+    failures: list[Exception] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        handle = self
+
+        class Method:
+            def remote(self, *arguments: Any) -> Call:
+                handle.calls.append(name)
+                return Call(handle.call(name, arguments))
+
+        return Method()
+
+    async def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        if self.failures:
+            raise self.failures.pop(0)
+        return await getattr(self.target, name)(*arguments)
+
+
+@dataclass
+class Server:
+    """A server of this process: the real routes, gate, endpoint and scorer, and no Ray between them."""
+
+    base_url: str
+    endpoint: Endpoint
+    handle: LocalHandle
+    key: str | None
+
+    def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
+        """A request with the key, if there is one."""
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers |= options.pop("headers", {})
+        return requests.post(self.base_url + path, json=json, headers=headers, timeout=60, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """Likewise."""
+        return requests.get(self.base_url + path, timeout=60, **options)
+
+
+@pytest.fixture(scope="session")
+def scorers() -> dict[str, Scorer]:
+    """Loaded replicas by model, shared by all servers of this process."""
+    return {}
+
+
+@pytest.fixture
+def start_server(scorers: dict[str, Scorer], bert_directory: Any) -> Iterator[StartServer]:
+    """Starts servers with the tiny model; `keys=True` wants a key, all else are ServeArgs."""
+    with ExitStack() as running:
+
+        def start(keys: bool = False, **settings: Any) -> Server:
+            args = ServeArgs(**{"model": str(bert_directory), "served_model_name": "tiny"} | settings)
+            return running.enter_context(run_server(args, keys, scorers))
+
+        yield start
+
+
+@contextmanager
+def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer]) -> Iterator[Server]:
+    """A uvicorn in a thread of its own."""
+    if args.model not in scorers:
+        scorers[args.model] = Scorer(args.reranker())
+    key = new_key("test") if keys else None
+    handle = LocalHandle(scorers[args.model])
+    endpoint = Endpoint(args, ApiKeys.parse(key.line, "test") if key else None, handle)  # type: ignore[arg-type]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(create_api(lambda: endpoint), log_level="warning", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            port = listener.getsockname()[1]
+            yield Server(f"http://127.0.0.1:{port}", endpoint, handle, key.key if key else None)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass
+class LiveApp:
+    """The app on Ray Serve, behind its HAProxy."""
+
+    base_url: str
+    key: str
+    args: ServeArgs
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the key."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
+        """A request with the key."""
+        return requests.post(self.base_url + path, json=json, headers=self.headers, timeout=60, **options)
+
+
+@pytest.fixture(scope="session")
+def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
+    """The embedded model, two scorers and two endpoints, API keys, and room for 60,000 tokens in each endpoint."""
+    key = new_key("tests")
+    keys_file = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys_file.write_text(key.line)
+    args = ServeArgs(
+        num_cpus=0,
+        num_threads=1,
+        min_replicas=2,
+        max_replicas=2,
+        endpoints=2,
+        max_queued_tokens=60_000,
+        api_keys_file=str(keys_file),
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build_app(args), name="crossray", route_prefix="/")
+    return LiveApp(f"http://127.0.0.1:{port}", key.key, args)

@@ -1,0 +1,201 @@
+"""A request on its way: checked, tokenized, admitted, scored, retried, ranked. A real port, the real engine, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError
+
+from pipelines.reranker import Reranker
+from serve.endpoint import split
+from serve.errors import UnavailableError
+from serve.lanes import Lane
+from serve.schemas import RerankTask
+from serve.scorer import PairBlock, Scorer
+from tests.checkpoints import words
+from tests.serve.conftest import StartServer
+
+DOCUMENTS = [words(3 + 5 * i, seed=i) for i in range(12)]
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"query": "apple bread", "documents": DOCUMENTS} | fields
+
+
+def test_scores_over_http_are_those_of_the_reranker(start_server: StartServer, bert_directory: Any) -> None:
+    """Long documents in chunks, lengths of the caller's own."""
+    documents = [*DOCUMENTS, words(700)]
+    options = {"max_length": 64, "max_query_length": 16, "overlap_tokens": 10}
+    expected = Reranker.load(str(bert_directory)).rerank("apple bread", documents, **options)
+
+    answer = start_server().post("/v1/rerank", body(documents=documents, **options)).json()
+
+    assert [one["index"] for one in answer["results"]] == [one.index for one in expected]
+    for actual, wanted in zip(answer["results"], expected, strict=True):
+        assert actual["relevance_score"] == pytest.approx(wanted.relevance_score, abs=1e-4)
+        assert actual["document"] == {"text": wanted.document}
+
+
+def test_usage_counts_by_the_served_tokenizer(start_server: StartServer) -> None:
+    answer = start_server().post("/v1/rerank", body(documents=["apple", "bread candle"])).json()
+    assert answer["usage"] == {"total_tokens": 2 + 2 + 1 + 2 + 2 + 2, "prompt_tokens": 11}
+
+
+def test_raw_scores_are_logits(start_server: StartServer) -> None:
+    server = start_server()
+    scores = [one["relevance_score"] for one in server.post("/v1/rerank", body()).json()["results"]]
+    logits = [one["relevance_score"] for one in server.post("/v1/rerank", body(raw_scores=True)).json()["results"]]
+    assert scores == pytest.approx([1 / (1 + np.exp(-logit)) for logit in logits], abs=1e-6)
+
+
+def test_no_documents_have_an_empty_ranking(start_server: StartServer) -> None:
+    response = start_server().post("/v1/rerank", body(documents=[]))
+    assert (response.status_code, response.json()["results"]) == (200, [])
+
+
+def test_what_would_be_cut_is_refused_where_the_caller_wants_that(start_server: StartServer) -> None:
+    server = start_server()
+    long_query = body(query=words(100), max_query_length=16, truncate=False)
+
+    response = server.post("/v1/rerank", long_query)
+
+    assert (response.status_code, response.json()["detail"]["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
+    assert server.post("/v1/rerank", long_query | {"truncate": True}).status_code == 200
+    assert server.post("/v1/rerank", body(documents=[words(2000)], truncate=False)).status_code == 200
+
+
+def test_lengths_that_cannot_work_are_a_422(start_server: StartServer) -> None:
+    response = start_server().post("/v1/rerank", body(max_length=3))
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "max_length"
+
+
+def test_any_model_is_taken_unless_the_server_is_strict(start_server: StartServer) -> None:
+    named = body(model="jina-reranker-v1-base-en")
+    assert start_server().post("/v1/rerank", named).json()["model"] == "tiny"
+    strict = start_server(strict_model=True)
+    refused = strict.post("/v1/rerank", named)
+    assert refused.status_code == 404
+    assert "tiny" in refused.json()["detail"]["message"]
+    assert strict.post("/v1/rerank", body(model="tiny")).status_code == 200
+    assert strict.post("/v1/rerank", body()).status_code == 200
+
+
+def test_more_documents_than_allowed_are_a_413(start_server: StartServer) -> None:
+    response = start_server(max_documents=11).post("/v1/rerank", body())
+    assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_DOCUMENTS")
+
+
+def test_a_replica_that_dies_is_asked_again_elsewhere(start_server: StartServer) -> None:
+    server = start_server()
+    for failure in (ActorDiedError(), UnavailableError("this replica is shutting down")):
+        server.handle.failures[:] = [failure]
+        assert server.post("/v1/rerank", body()).status_code == 200
+    assert server.handle.calls.count("logits") == 4
+
+
+def test_two_replicas_that_die_are_a_503(start_server: StartServer) -> None:
+    server = start_server()
+    server.handle.failures[:] = [ActorDiedError(), ActorDiedError()]
+
+    response = server.post("/v1/rerank", body())
+
+    assert (response.status_code, response.json()["detail"]["code"]) == (503, "NO_REPLICA")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_an_error_nobody_foresaw_is_a_500_that_tells_nothing(start_server: StartServer) -> None:
+    server = start_server()
+    server.handle.failures[:] = [RuntimeError("secret"), RuntimeError("secret")]
+
+    response = server.post("/v1/rerank", body())
+
+    assert (response.status_code, response.json()["detail"]["code"]) == (500, "INTERNAL_ERROR")
+    assert "secret" not in response.text
+
+
+class Stalled:
+    """A replica that answers when it is told to."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.go_on = threading.Event()
+        self.cancelled = threading.Event()
+
+    async def logits(self, block: PairBlock, lane: Lane) -> np.ndarray:
+        try:
+            while not self.go_on.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return await self.scorer.logits(block, lane)
+
+
+def test_a_deadline_that_passes_is_a_503_and_the_replica_is_told(start_server: StartServer) -> None:
+    server = start_server(deadline_seconds=0.2)
+    server.handle.target = stalled = Stalled(server.handle.target)
+
+    response = server.post("/v1/rerank", body())
+
+    assert (response.status_code, response.json()["detail"]["code"]) == (503, "DEADLINE_EXCEEDED")
+    assert stalled.cancelled.wait(5)
+
+
+def test_past_the_budget_is_a_429_and_a_first_request_of_any_size_is_taken(start_server: StartServer) -> None:
+    """Half of the budget is all that one request takes of it: two fill it, the third is refused."""
+    server = start_server(max_queued_tokens=20)
+    server.handle.target = stalled = Stalled(server.handle.target)
+    answers = []
+    large = [threading.Thread(target=lambda: answers.append(server.post("/v1/rerank", body()))) for _ in range(2)]
+    for thread in large:
+        thread.start()
+    while server.handle.calls.count("logits") < 2:
+        pass
+
+    refused = server.post("/v1/rerank", body())
+    stalled.go_on.set()
+    for thread in large:
+        thread.join()
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (429, "OVERLOADED")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert server.post("/v1/rerank", body()).status_code == 200
+
+
+def test_a_large_request_travels_in_pieces(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 100)
+    server = start_server()
+    whole = server.post("/v1/rerank", body()).json()["results"]
+    assert server.handle.calls.count("logits") > 3
+    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 1_000_000)
+    assert [one["index"] for one in server.post("/v1/rerank", body()).json()["results"]] == [
+        one["index"] for one in whole
+    ]
+
+
+def test_pieces_keep_every_pair_in_order_and_the_limit(bert_directory: Any, start_server: StartServer) -> None:
+    preparation = start_server().endpoint.preparation
+    [prepared] = preparation.prepare([RerankTask("apple", DOCUMENTS, DOCUMENTS).candidates], preparation.lengths)
+    for limit in (1, 50, 100, 10_000):
+        pieces = split(prepared.pairs, limit)
+        assert [pair for piece in pieces for pair in piece] == prepared.pairs
+        assert all(len(piece) == 1 or sum(len(pair.input_ids) for pair in piece) <= limit for piece in pieces)
+    assert split([], 10) == []
+
+
+def test_blocks_travel_as_few_arrays_and_come_back_as_the_same_pairs(start_server: StartServer) -> None:
+    preparation = start_server().endpoint.preparation
+    [prepared] = preparation.prepare([RerankTask("apple", DOCUMENTS, DOCUMENTS).candidates], preparation.lengths)
+    for pairs in (prepared.pairs, [pair._replace(token_type_ids=None) for pair in prepared.pairs]):
+        for before, after in zip(pairs, PairBlock.of(pairs).pairs(), strict=True):
+            np.testing.assert_array_equal(before.input_ids, after.input_ids)
+            if before.token_type_ids is None:
+                assert after.token_type_ids is None
+            else:
+                np.testing.assert_array_equal(before.token_type_ids, after.token_type_ids)

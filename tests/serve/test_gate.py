@@ -1,0 +1,124 @@
+"""What every request passes: keys, the body's limit, request ids, JSON for every error, the log without texts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import time
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from serve.gate import OPEN_PATHS
+from tests.serve.conftest import Server, StartServer
+
+BODY: dict[str, Any] = {"query": "apple", "documents": ["bread", "candle"]}
+INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/invocations", "/v1/rerank/stream", "/v1/models")
+
+
+@pytest.mark.parametrize("path", [*INFERENCE, "/v1//rerank", "//v1/rerank", "/v1/nothing"])
+def test_without_a_key_there_is_nothing_but_a_401(start_server: StartServer, path: str) -> None:
+    """Also for routes that do not exist: a stranger learns nothing."""
+    server = start_server(keys=True)
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {server.key}"}):
+        response = requests.post(server.base_url + path, json=BODY, headers=headers, timeout=10)
+        assert response.status_code == 401
+        assert isinstance(response.json()["detail"], str)
+        assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert server.handle.calls == []
+
+
+@pytest.mark.parametrize("path", [*OPEN_PATHS, "/", "/page/style.css"])
+def test_health_metrics_docs_and_the_page_need_no_key(start_server: StartServer, path: str) -> None:
+    if path == "/metrics":
+        pytest.skip("asks Ray, which is not here; tests of the live app have it")
+    assert start_server(keys=True).get(path).status_code == 200
+
+
+def test_the_body_is_read_up_to_the_limit(start_server: StartServer) -> None:
+    server = start_server(max_body_bytes=2000)
+    fits = BODY | {"documents": ["x" * 1000]}
+    assert server.post("/v1/rerank", fits).status_code == 200
+    for body in (json.dumps(fits | {"extra": "x" * 2000}).encode(), (chunk for chunk in [b"{" + b" " * 1500] * 10)):
+        response = server.post("/v1/rerank", data=body)
+        assert (response.status_code, response.json()["detail"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe", b'{"query": "\xe9"}', b"[" * 100_000, b"1" * 5000], ids=lambda body: repr(body[:9])
+)
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank", "/invocations"])
+def test_what_is_not_json_is_a_400(start_server: StartServer, body: bytes, path: str) -> None:
+    response = start_server().post(path, data=body)
+    assert response.status_code in (400, 422)
+    assert response.json()["detail"]
+    if body[:1] in (b"{", b"\xff", b"["):
+        assert response.status_code == 400
+
+
+def test_the_content_type_does_not_matter(start_server: StartServer) -> None:
+    """curl -d says it sends a form."""
+    server = start_server()
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"):
+        response = server.post("/v1/rerank", data=json.dumps(BODY), headers={"Content-Type": kind})
+        assert response.status_code == 200
+
+
+def test_every_answer_has_a_request_id_and_keeps_the_callers(start_server: StartServer) -> None:
+    server = start_server()
+    given = server.post("/v1/rerank", BODY, headers={"X-Request-ID": "mine-1"})
+    odd = server.post("/v1/nothing", BODY, headers={"X-Request-ID": "a b"})
+    assert given.headers["X-Request-ID"] == "mine-1"
+    assert odd.headers["X-Request-ID"] == odd.json()["detail"]["request_id"] != "a b"
+
+
+def test_the_headers_tell_where_the_time_went(start_server: StartServer) -> None:
+    timing = start_server().post("/v1/rerank", BODY).headers["Server-Timing"]
+    phases = dict(one.split(";dur=") for one in timing.split(", "))
+    assert list(phases) == ["tokenize", "score", "total"]
+    assert float(phases["tokenize"]) + float(phases["score"]) <= float(phases["total"]) + 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"), [("GET", "/v1/rerank", 405), ("POST", "/v1/x", 404), ("GET", "/x", 404)]
+)
+def test_unknown_routes_and_methods_are_json(start_server: StartServer, method: str, path: str, code: int) -> None:
+    response = requests.request(method, start_server().base_url + path, timeout=10)
+    assert (response.status_code, response.json()["detail"]["code"]) == (
+        code,
+        {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}[code],
+    )
+
+
+def test_doubled_slashes_lead_to_the_route(start_server: StartServer) -> None:
+    server = start_server()
+    with closing(http.client.HTTPConnection(urlsplit(server.base_url).netloc)) as connection:
+        connection.request("POST", "//v1//rerank", json.dumps(BODY))
+        assert connection.getresponse().status == 200
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    records = [one for one in caplog.records if one.name == "crossray.access" and one.levelno == logging.INFO]
+    return [json.loads(record.message) for record in records]
+
+
+def test_the_log_has_a_line_a_request_and_no_texts(start_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="crossray"):
+        server: Server = start_server(keys=True)
+        server.post("/v1/rerank", {"query": "hush", "documents": ["whisper"]})
+        server.post("/v1/rerank", {"query": "hush", "documents": [None, "whisper"]})
+        server.handle.failures[:] = [ValueError("hidden")]
+        server.post("/v1/rerank", {"query": "hush", "documents": ["whisper"]})
+        deadline = time.monotonic() + 5
+        while len(access_lines(caplog)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)  # a line is written when its answer is on its way
+    lines = access_lines(caplog)
+    assert [(line["route"], line["code"]) for line in lines] == [("/v1/rerank", code) for code in (200, 422, 500)]
+    assert all(line["request_id"] and line["milliseconds"] > 0 for line in lines)
+    for secret in ("hush", "whisper", server.key or ""):
+        assert secret not in caplog.text
+    assert "ValueError: hidden" in caplog.text  # the cause of the 500, for those who run the server

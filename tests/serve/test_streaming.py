@@ -1,0 +1,202 @@
+"""/v1/rerank/stream: answers while reading, one bad line costs one answer, a client that does not read is not read."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from serve import streaming
+from serve.errors import PayloadTooLargeError
+from serve.lanes import Lane
+from serve.streaming import answer_stream, lines_of
+from tests.serve.conftest import Server, StartServer
+
+
+class Duplex:
+    """A connection whose request is still being written while its answer is read."""
+
+    def __init__(self, server: Server) -> None:
+        self.connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
+        self.connection.putrequest("POST", "/v1/rerank/stream")
+        self.connection.putheader("Transfer-Encoding", "chunked")
+        self.connection.endheaders()
+        self.response: http.client.HTTPResponse | None = None
+
+    def send(self, *lines: Any) -> None:
+        data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+        self.connection.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.connection.send(b"0\r\n\r\n")
+
+    def read(self) -> dict[str, Any] | None:
+        if self.response is None:
+            self.response = self.connection.getresponse()
+        line = self.response.readline()
+        return json.loads(line) if line else None
+
+
+@contextmanager
+def duplex(server: Server) -> Iterator[Duplex]:
+    stream = Duplex(server)
+    try:
+        yield stream
+    finally:
+        stream.connection.close()
+
+
+def request(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": number, "query": "apple", "documents": ["bread", "apple", f"candle {number}"]} | fields
+
+
+def test_an_answer_comes_before_the_next_line_is_sent(start_server: StartServer) -> None:
+    with duplex(start_server()) as stream:
+        for number in range(3):
+            stream.send(request(number))
+            answer = stream.read()
+            assert answer is not None
+            assert (answer["id"], answer["line"], len(answer["results"])) == (number, number + 1, 3)
+        stream.end()
+        assert stream.read() is None
+
+
+def test_every_line_is_answered_as_the_route_for_one_would(start_server: StartServer) -> None:
+    """Many lines at once, in any order out; the last without a line end."""
+    server = start_server()
+    with duplex(server) as stream:
+        stream.send(*(request(number) for number in range(100)))
+        stream.send(b"\n  \n", json.dumps(request(100)).encode())
+        stream.end()
+        answers = {answer["id"]: answer for answer in iter(stream.read, None)}
+    assert sorted(answers) == list(range(101))
+    for number in (0, 57, 100):
+        alone = server.post("/v1/rerank", request(number)).json()
+        assert answers[number]["usage"] == alone["usage"]
+        for ours, theirs in zip(answers[number]["results"], alone["results"], strict=True):
+            assert ours["index"] == theirs["index"]
+            assert ours["relevance_score"] == pytest.approx(theirs["relevance_score"], abs=1e-4)
+
+
+def test_a_bad_line_is_answered_as_an_error_and_costs_no_other(start_server: StartServer) -> None:
+    with duplex(start_server(max_body_bytes=2000)) as stream:
+        stream.send(b"{not json\n", request(1), request(2, documents=[None]), b"\xff\n", b"[]\n")
+        stream.send(request(3, query="x" * 3000), request(4))
+        stream.end()
+        answers = {answer["line"]: answer for answer in iter(stream.read, None)}
+    statuses = {line: answer["error"]["status"] for line, answer in answers.items() if "error" in answer}
+    assert statuses == {1: 400, 3: 422, 4: 400, 5: 422, 6: 413}
+    assert answers[3]["id"] == 2
+    assert {line for line in answers if "results" in answers[line]} == {2, 7}
+
+
+def test_lines_go_in_the_bulk_lane(start_server: StartServer) -> None:
+    server = start_server()
+    lanes: list[Lane] = []
+    target = server.handle.target
+
+    class Spy:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            lanes.append(lane)
+            return await target.logits(block, lane)
+
+    server.handle.target = Spy()
+    with duplex(server) as stream:
+        stream.send(request(1))
+        stream.end()
+        stream.read()
+    assert lanes == [Lane.BULK]
+
+
+def test_a_client_that_leaves_leaves_no_work_behind(start_server: StartServer) -> None:
+    server = start_server()
+    started, cancelled = threading.Event(), threading.Event()
+
+    class Stalled:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+            raise AssertionError
+
+    server.handle.target = Stalled()
+    with duplex(server) as stream:
+        stream.send(request(1))
+        assert started.wait(5)
+    assert cancelled.wait(5)
+
+
+async def endless(sent: list[int]) -> AsyncIterator[bytes]:
+    while True:
+        sent.append(len(sent))
+        yield json.dumps(request(len(sent))).encode() + b"\n"
+
+
+def test_a_client_that_does_not_read_is_not_read_from(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers that wait are bounded by their bytes, the lines in work by their number."""
+    monkeypatch.setattr(streaming, "UNREAD_BYTES", 2000)
+    endpoint = start_server().endpoint
+
+    async def read_slowly() -> tuple[list[int], int]:
+        sent: list[int] = []
+        answers = answer_stream(endpoint, endless(sent), "id")
+        first = await anext(answers)
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+        unread = len(sent)
+        await answers.aclose()  # type: ignore[attr-defined]
+        return sent, unread * len(first)
+
+    sent, _ = asyncio.run(read_slowly())
+    assert len(sent) <= streaming.LINES_IN_WORK + 2000 // 200 + 2
+
+
+def test_a_silent_client_is_told_and_the_stream_ends(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "SILENT_SECONDS", 0.2)
+    with duplex(start_server()) as stream:
+        stream.send(request(1))
+        began = time.monotonic()
+        answers = list(iter(stream.read, None))
+        assert time.monotonic() - began < 10
+    assert [answer.get("error", {}).get("status") for answer in answers] == [None, 503]
+
+
+async def in_chunks(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([b"a\nb\nc"], ["a", "b", "c"]),
+        ([b"a", b"b\n", b"c\n"], ["ab", "c"]),
+        ([b"\n\n"], ["", ""]),
+        ([b"123456\nok\n"], [None, "ok"]),
+        ([b"1234", b"56", b"78\nok"], [None, "ok"]),
+        ([b"123456"], [None]),
+        ([], []),
+    ],
+)
+def test_lines_are_cut_from_chunks_and_long_ones_refused(chunks: list[bytes], expected: list[str | None]) -> None:
+    async def collect() -> list[bytes | PayloadTooLargeError]:
+        return [line async for line in lines_of(in_chunks(chunks), limit=5)]
+
+    lines = asyncio.run(collect())
+    assert [line.decode() if isinstance(line, bytes) else None for line in lines] == expected
