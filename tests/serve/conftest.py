@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import socket
 import threading
 import time
@@ -10,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -167,3 +170,37 @@ def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_app(args), name="crossray", route_prefix="/")
     return LiveApp(f"http://127.0.0.1:{port}", key.key, args)
+
+
+class Duplex:
+    """A connection whose request is still being written while its answer is read."""
+
+    def __init__(self, server: Server | LiveApp) -> None:
+        self.connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
+        self.connection.putrequest("POST", "/v1/rerank/stream")
+        self.connection.putheader("Transfer-Encoding", "chunked")
+        self.connection.putheader("Authorization", f"Bearer {server.key}")
+        self.connection.endheaders()
+        self.response: http.client.HTTPResponse | None = None
+
+    def send(self, *lines: Any) -> None:
+        data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+        self.connection.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.connection.send(b"0\r\n\r\n")
+
+    def read(self) -> dict[str, Any] | None:
+        if self.response is None:
+            self.response = self.connection.getresponse()
+        line = self.response.readline()
+        return json.loads(line) if line else None
+
+
+@contextmanager
+def duplex(server: Server | LiveApp) -> Iterator[Duplex]:
+    stream = Duplex(server)
+    try:
+        yield stream
+    finally:
+        stream.connection.close()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -19,40 +16,7 @@ from serve import streaming
 from serve.errors import PayloadTooLargeError
 from serve.lanes import Lane
 from serve.streaming import answer_stream, lines_of
-from tests.serve.conftest import Server, StartServer
-
-
-class Duplex:
-    """A connection whose request is still being written while its answer is read."""
-
-    def __init__(self, server: Server) -> None:
-        self.connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
-        self.connection.putrequest("POST", "/v1/rerank/stream")
-        self.connection.putheader("Transfer-Encoding", "chunked")
-        self.connection.endheaders()
-        self.response: http.client.HTTPResponse | None = None
-
-    def send(self, *lines: Any) -> None:
-        data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
-        self.connection.send(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def end(self) -> None:
-        self.connection.send(b"0\r\n\r\n")
-
-    def read(self) -> dict[str, Any] | None:
-        if self.response is None:
-            self.response = self.connection.getresponse()
-        line = self.response.readline()
-        return json.loads(line) if line else None
-
-
-@contextmanager
-def duplex(server: Server) -> Iterator[Duplex]:
-    stream = Duplex(server)
-    try:
-        yield stream
-    finally:
-        stream.connection.close()
+from tests.serve.conftest import StartServer, duplex
 
 
 def request(number: int, **fields: Any) -> dict[str, Any]:

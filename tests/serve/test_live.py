@@ -1,0 +1,187 @@
+"""The app on Ray Serve behind its HAProxy: the announcement's examples, overload, and every kind of death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from pipelines.reranker import Reranker
+from tests.checkpoints import words
+from tests.serve.conftest import LiveApp, duplex
+
+EXAMPLES = json.loads((Path(__file__).parents[1] / "data" / "announcement_examples.json").read_text(encoding="utf-8"))
+LISTS = [{"query": words(4, seed=i), "documents": [words(30, seed=100 * i + j) for j in range(40)]} for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Reranker:
+    return Reranker.load("embedded", num_threads=1)
+
+
+def pids_of(deployment: str) -> list[int]:
+    """The processes of a deployment's replicas."""
+    found = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if f"ServeReplica:crossray:{deployment}" in " ".join(process.info["cmdline"] or [])
+    ]
+    return sorted(found)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def whole(live_app: LiveApp) -> Iterator[LiveApp]:
+    """The app before and after: two scorers, two endpoints, ready."""
+
+    def is_whole() -> bool:
+        replicas = len(pids_of("Scorer")), len(pids_of("Endpoint"))
+        return replicas == (2, 2) and requests.get(f"{live_app.base_url}/ready", timeout=10).status_code == 200
+
+    wait_until(is_whole)
+    yield live_app
+    wait_until(is_whole)
+
+
+@pytest.mark.parametrize(("example", "best"), [("functions", 2), ("sql_tables", 2)])
+def test_the_announcements_examples(live_app: LiveApp, embedded: Reranker, example: str, best: int) -> None:
+    """Its requests as they stand: its shape, its best document, and our tokenizer's count."""
+    request = EXAMPLES[example]
+
+    answer = live_app.post("/v1/rerank", request).json()
+
+    assert list(answer) == ["model", "usage", "results"]
+    assert [list(one) for one in answer["results"]] == [["index", "document", "relevance_score"]] * len(
+        request["documents"]
+    )
+    assert answer["results"][0]["index"] == best
+    scores = [one["relevance_score"] for one in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    texts = [request["query"], *request["documents"]]
+    tokens = sum(len(ids) + 2 for ids in embedded.tokenizer.token_ids(texts))
+    assert answer["usage"] == {"total_tokens": tokens, "prompt_tokens": tokens}
+
+
+def test_scores_are_those_of_the_library(live_app: LiveApp, embedded: Reranker) -> None:
+    for one in LISTS[:2]:
+        answer = live_app.post("/v1/rerank", one).json()
+        for actual, wanted in zip(answer["results"], embedded.rerank(**one), strict=True):
+            assert actual["index"] == wanted.index
+            assert actual["relevance_score"] == pytest.approx(wanted.relevance_score, abs=1e-4)
+
+
+def test_models_health_and_ready(live_app: LiveApp, embedded: Reranker) -> None:
+    [card] = requests.get(f"{live_app.base_url}/v1/models", headers=live_app.headers, timeout=10).json()["data"]
+    assert (card["id"], card["max_length"], card["max_query_length"]) == ("embedded", 512, 256)
+    assert card["dtype"] == "float32"
+    for path in ("/health", "/ready", "/ping"):
+        assert requests.get(live_app.base_url + path, timeout=10).status_code == 200
+
+
+def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp) -> None:
+    """A line is sent when the one before it is answered."""
+    with duplex(live_app) as stream:
+        for number in range(3):
+            stream.send(LISTS[number] | {"id": number})
+            answer = stream.read()
+            assert answer is not None
+            assert (answer["id"], len(answer["results"])) == (number, 40)
+        stream.end()
+        assert stream.read() is None
+
+
+def under_load(app: LiveApp, disturb: Callable[[], Any], clients: int = 6, seconds: float = 8) -> Counter[Any]:
+    """What clients are answered who ask all the time while something is done to the app."""
+    answers: Counter[Any] = Counter()
+    ends = time.monotonic() + seconds
+
+    def ask(client: int) -> None:
+        while time.monotonic() < ends:
+            try:
+                response = app.post("/v1/rerank", LISTS[client % len(LISTS)])
+                code = response.json().get("detail", {}).get("code") if response.status_code != 200 else None
+                answers[response.status_code, code] += 1
+            except (requests.RequestException, ValueError) as error:
+                answers[type(error).__name__] += 1
+
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask, client) for client in range(clients)]
+        time.sleep(seconds / 4)
+        disturb()
+        for one in asking:
+            one.result()
+    return answers
+
+
+@pytest.mark.slow
+def test_a_scorer_killed_under_load_costs_no_answer(whole: LiveApp) -> None:
+    answers = under_load(whole, lambda: os.kill(pids_of("Scorer")[0], signal.SIGKILL))
+    assert set(answers) <= {(200, None), (503, "NO_REPLICA")}
+    assert answers[200, None] > 10
+
+
+@pytest.mark.slow
+def test_an_endpoint_killed_under_load_costs_small_requests_nothing(whole: LiveApp) -> None:
+    answers = under_load(whole, lambda: os.kill(pids_of("Endpoint")[0], signal.SIGKILL))
+    assert set(answers) == {(200, None)}
+
+
+@pytest.mark.slow
+def test_three_times_the_budget_is_answered_with_200_or_429(whole: LiveApp) -> None:
+    """More clients than there is room for: each is answered at once, the app is ready right after."""
+    large = {"query": "apple", "documents": [words(200, seed=i) for i in range(200)]}
+
+    def ask(_: int) -> tuple[int, str | None]:
+        response = whole.post("/v1/rerank", large)
+        assert response.status_code == 200 or int(response.headers["Retry-After"]) >= 1
+        return response.status_code, response.json().get("detail", {}).get("code")
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = Counter(pool.map(ask, range(24)))
+    assert set(answers) == {(200, None), (429, "OVERLOADED")}
+    assert whole.post("/v1/rerank", LISTS[0]).status_code == 200
+
+
+@pytest.mark.slow
+def test_the_proxy_killed_is_back_within_ten_seconds(whole: LiveApp) -> None:
+    [proxy] = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "haproxy"][:1]
+    proxy.kill()
+    began = time.monotonic()
+    time.sleep(0.1)
+
+    def is_back() -> bool:
+        try:
+            return whole.post("/v1/rerank", LISTS[0]).status_code == 200
+        except requests.RequestException:
+            return False
+
+    wait_until(is_back, 10)
+    assert time.monotonic() - began < 10
+
+
+def test_metrics_of_all_processes_are_on_one_page(live_app: LiveApp) -> None:
+    live_app.post("/v1/rerank", LISTS[0])
+    wanted = ("crossray_requests", "crossray_tokens", "crossray_batch_tokens", "crossray_inference_seconds")
+
+    def names() -> set[str]:
+        page = requests.get(f"{live_app.base_url}/metrics", timeout=10).text
+        return {line.split("{")[0].split()[0] for line in page.splitlines() if not line.startswith("#")}
+
+    wait_until(lambda: all(any(name.startswith(one) for name in names()) for one in wanted), 30)
+    assert all(name.startswith("crossray_") for name in names())
