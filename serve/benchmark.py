@@ -1,0 +1,359 @@
+"""Measures the server as its clients see it, on loopback, bounded in count and time. Wants an idle machine.
+
+python -m serve.benchmark online                  # our app against the bare engine and against the common way to serve
+python -m serve.benchmark load URL                # any server that speaks /v1/rerank: p50, p99, pairs per second
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+
+from pipelines.records import CandidateList
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+CORES = os.cpu_count() or 1
+WORDS = [
+    "river",
+    "stone",
+    "market",
+    "light",
+    "engine",
+    "paper",
+    "window",
+    "garden",
+    "signal",
+    "metal",
+    "cloud",
+    "animal",
+    "letter",
+    "number",
+    "music",
+    "winter",
+]
+DOCUMENTS_PER_LIST = 20
+DOCUMENT_WORDS = 70
+CLIENTS = 8
+OVERLOAD = 3
+"""Times the rate that the server can answer."""
+MAX_REQUESTS = 20_000
+"""Of one measurement, whatever else is asked for."""
+
+
+@dataclass
+class Load:
+    """What clients saw."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """Seconds of the requests that were answered with 200."""
+    codes: Counter[str] = field(default_factory=Counter)
+    """Answers by status; an error's class where there was none."""
+
+    def figures(self, pairs_per_request: int) -> dict[str, Any]:
+        """p50 and p99 in milliseconds, requests and pairs per second, answers by status."""
+        ordered = sorted(self.latencies) or [float("nan")]
+        return {
+            "p50_ms": round(statistics.median(ordered) * 1000, 2),
+            "p99_ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000, 2),
+            "pairs_per_second": round(len(self.latencies) * pairs_per_request / self.seconds, 1),
+            "answers": dict(self.codes),
+        }
+
+
+def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[CandidateList]:
+    """Candidate lists of real words; all different, so that nothing is scored once for two."""
+
+    def text(words: int, seed: int) -> str:
+        return " ".join(WORDS[(seed * 7 + i * (1 + seed % 5)) % len(WORDS)] + str(seed % 97) for i in range(words))
+
+    return [
+        CandidateList(text(8, i), [text(DOCUMENT_WORDS // 2, 1000 * i + j) for j in range(documents)])
+        for i in range(count)
+    ]
+
+
+async def ask(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
+    """One request, noted in `load`."""
+    began = time.perf_counter()
+    body = {"query": one.query, "documents": one.documents, "return_documents": False}
+    try:
+        async with session.post(f"{url}/v1/rerank", json=body) as response:
+            await response.read()
+            load.codes[str(response.status)] += 1
+            if response.status == 200:
+                load.latencies.append(time.perf_counter() - began)
+    except (TimeoutError, aiohttp.ClientError) as error:
+        load.codes[type(error).__name__] += 1
+
+
+async def closed_loop(url: str, lists: Sequence[CandidateList], clients: int, seconds: float) -> Load:
+    """Clients that ask again as soon as they are answered."""
+    load = Load()
+    began = time.perf_counter()
+
+    async def client(first: int) -> None:
+        for i in range(first, MAX_REQUESTS, clients):
+            if time.perf_counter() - began > seconds:
+                return
+            await ask(session, url, lists[i % len(lists)], load)
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
+        await asyncio.gather(*(client(i) for i in range(clients)))
+    load.seconds = time.perf_counter() - began
+    return load
+
+
+async def open_loop(url: str, lists: Sequence[CandidateList], rate: float, seconds: float) -> Load:
+    """Requests at a fixed rate per second, whether or not earlier ones are answered."""
+    load = Load()
+    began = time.perf_counter()
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(120)
+    ) as session:
+        asking = []
+        for i in range(min(MAX_REQUESTS, int(rate * seconds))):
+            await asyncio.sleep(max(0.0, began + i / rate - time.perf_counter()))
+            asking.append(asyncio.create_task(ask(session, url, lists[i % len(lists)], load)))
+        await asyncio.gather(*asking)
+    load.seconds = time.perf_counter() - began
+    return load
+
+
+@app.command("load")
+def load_command(
+    url: Annotated[str, typer.Argument(help="http://127.0.0.1:8000")],
+    clients: Annotated[int, typer.Option(min=1, max=64)] = CLIENTS,
+    seconds: Annotated[float, typer.Option(min=1, max=120)] = 10,
+    rate: Annotated[float | None, typer.Option(help="Requests per second; default: as fast as answered.")] = None,
+    documents: Annotated[int, typer.Option(min=1, max=1000, help="Of each request.")] = DOCUMENTS_PER_LIST,
+) -> None:
+    """Load on a server that speaks /v1/rerank; only addresses of this machine."""
+    if not url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
+        raise typer.BadParameter("only servers on this machine (127.0.0.1, localhost, [::1]) are loaded")
+    lists = make_lists(200, documents)
+    load = asyncio.run(open_loop(url, lists, rate, seconds) if rate else closed_loop(url, lists, clients, seconds))
+    typer.echo(json.dumps(load.figures(documents), indent=2))
+
+
+@app.command()
+def online(
+    threads: Annotated[int, typer.Option(help="Of the replica, of the bare engine, and of the common server.")] = CORES,
+    seconds: Annotated[float, typer.Option(min=2, max=60, help="Of each measurement.")] = 15,
+    output: Annotated[Path | None, typer.Option(help="Where to put the figures as JSON.")] = None,
+) -> None:
+    """What serving adds to the engine: at light load, at saturation, under overload, beside a bulk job."""
+    from pipelines.reranker import Reranker
+
+    lists = make_lists(200)
+    reranker = Reranker.load("embedded", num_threads=threads)
+    figures: dict[str, Any] = {}
+    with run_app(threads) as ours, run_common(threads) as theirs:
+        figures["light load"] = light_load(reranker, {"crossray": ours, "common": theirs}, lists[:60])
+        figures["saturation"] = saturation(reranker, {"crossray": ours, "common": theirs}, lists, seconds)
+        capacity = figures["saturation"]["crossray"]["pairs_per_second"] / DOCUMENTS_PER_LIST
+        overload = asyncio.run(open_loop(ours, lists, OVERLOAD * capacity, seconds))
+        figures["overload"] = overload.figures(DOCUMENTS_PER_LIST)
+        figures["shared pool"] = shared_pool(ours, lists, capacity / 4, seconds)
+    typer.echo(json.dumps(figures, indent=2))
+    if output is not None:
+        output.write_text(json.dumps({"threads": threads, "cpus": CORES, **figures}, indent=2) + "\n")
+
+
+def light_load(reranker: Any, servers: dict[str, str], lists: Sequence[CandidateList]) -> dict[str, Any]:
+    """Medians of one request after the other, the sides in turns; what each server adds to the engine's own time."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("engine", *servers)}
+
+    async def measure() -> None:
+        async with aiohttp.ClientSession() as session:
+            for i, one in enumerate(lists):
+                began = time.perf_counter()
+                await asyncio.to_thread(reranker.rerank, one.query, one.documents)
+                times = {"engine": time.perf_counter() - began}
+                for name, url in servers.items():
+                    load = Load()
+                    await ask(session, url, one, load)
+                    times[name] = load.latencies[0]
+                if i >= 5:  # the first ones warm up
+                    for name, value in times.items():
+                        seconds[name].append(value)
+
+    asyncio.run(measure())
+    medians = {f"{name}_ms": round(statistics.median(times) * 1000, 2) for name, times in seconds.items()}
+    added = {f"{name}_adds_ms": round(medians[f"{name}_ms"] - medians["engine_ms"], 2) for name in servers}
+    return medians | added
+
+
+def saturation(
+    reranker: Any, servers: dict[str, str], lists: Sequence[CandidateList], seconds: float
+) -> dict[str, Any]:
+    """Pairs per second with CLIENTS clients, against the engine with all lists at hand, measured before and after."""
+
+    def bare() -> float:
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds / 2:
+            reranker.rerank_lists(lists[:20])
+            done += 20 * DOCUMENTS_PER_LIST
+        return done / (time.perf_counter() - began)
+
+    before = bare()
+    figures: dict[str, Any] = {
+        name: asyncio.run(closed_loop(url, lists, CLIENTS, seconds)).figures(DOCUMENTS_PER_LIST)
+        for name, url in servers.items()
+    }
+    engine = (before + bare()) / 2
+    for name in servers:
+        figures[name]["share_of_engine"] = round(figures[name]["pairs_per_second"] / engine, 3)
+    return {"engine_pairs_per_second": round(engine, 1), **figures}
+
+
+def shared_pool(url: str, lists: Sequence[CandidateList], rate: float, seconds: float) -> dict[str, Any]:
+    """A quarter of the capacity asked for online, alone and beside a job that takes all it can get."""
+    alone = asyncio.run(open_loop(url, lists, rate, seconds)).figures(DOCUMENTS_PER_LIST)
+    with bulk_job() as finished_pairs:
+        before, began = finished_pairs(), time.perf_counter()
+        beside = asyncio.run(open_loop(url, lists, rate, seconds)).figures(DOCUMENTS_PER_LIST)
+        bulk = (finished_pairs() - before) / (time.perf_counter() - began)
+    return {"alone": alone, "beside a job": beside, "job_pairs_per_second": round(bulk, 1)}
+
+
+@contextmanager
+def bulk_job() -> Iterator[Any]:
+    """`crossray rerank --app` on more work than there is time for; yields a count of the pairs it has finished."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = make_lists(4000)
+        columns = {"query": [one.query for one in work], "documents": [list(one.documents) for one in work]}
+        pq.write_table(pa.table(columns), Path(folder, "in.parquet"))
+        out = Path(folder, "out")
+        command = [sys.executable, "-m", "jobs.rerank", str(Path(folder, "in.parquet")), str(out), "--app", "crossray"]
+        environment = os.environ | {"RAY_ADDRESS": ray_address()}
+        job = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def finished_pairs() -> int:
+            rows: int = sum(pq.read_metadata(part).num_rows for part in out.glob("part-*.parquet"))
+            return rows * DOCUMENTS_PER_LIST
+
+        try:
+            while finished_pairs() == 0 and job.poll() is None:
+                time.sleep(0.2)
+            if job.poll() is not None:
+                raise RuntimeError(f"the job ended with {job.returncode} before it had a part")
+            yield finished_pairs
+        finally:
+            job.terminate()
+            job.wait()
+
+
+def ray_address() -> str:
+    """The address of the Ray that this process started."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def run_app(threads: int) -> Iterator[str]:
+    """Our app on a private Ray: one replica with all threads, one endpoint; its URL."""
+    from serve.environment import set_serve_environment
+
+    set_serve_environment()
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    import ray
+    from ray import serve
+
+    from serve.app import build_app
+    from serve.settings import ServeArgs
+
+    ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    args = ServeArgs(num_cpus=1, num_threads=threads, max_queued_tokens=50_000)
+    serve.run(build_app(args), name="crossray", route_prefix="/")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def run_common(threads: int) -> Iterator[str]:
+    """The common server in a process of its own; its URL."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "serve.benchmark", "common", str(port), str(threads)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        asyncio.run(until_answered(url))
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def until_answered(url: str) -> None:
+    """Waits, a minute at most, until the server ranks."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        while True:
+            load = Load()
+            await ask(session, url, CandidateList("a", ["b"]), load)
+            if load.codes["200"]:
+                return
+            await asyncio.sleep(0.2)
+
+
+@app.command(hidden=True)
+def common(port: int, threads: int) -> None:
+    """The common way: CrossEncoder.predict behind FastAPI and uvicorn, one lock, one request at a time."""
+    import torch
+    import uvicorn
+    from fastapi import FastAPI
+    from sentence_transformers import CrossEncoder
+
+    from pipelines.model_files import find_model
+
+    torch.set_num_threads(threads)
+    model = CrossEncoder(str(find_model("embedded").directory), device="cpu", model_kwargs={"dtype": torch.float32})
+    lock = threading.Lock()
+    api = FastAPI()
+
+    @api.post("/v1/rerank")
+    def rerank(body: dict[str, Any]) -> dict[str, Any]:
+        with lock:
+            scores = model.predict([(body["query"], document) for document in body["documents"]])
+        best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return {"results": [{"index": i, "relevance_score": float(scores[i])} for i in best_first]}
+
+    uvicorn.run(api, host="127.0.0.1", port=port, log_level="warning")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    app()
