@@ -2,11 +2,12 @@
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3))
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 PIP_VERSION := 26.3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format bench train-embedded clean
+.PHONY: help demo serve test test-slow test-full lint format bench train-embedded clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +19,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
 	@touch $@
 
+# Client libraries of other servers, in an environment of their own: their needs contradict ours.
+$(CLIENTS)/.installed: tests/serve/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet "pip==$(PIP_VERSION)"
+	$(CLIENTS)/bin/python -m pip install --quiet -r tests/serve/clients/requirements.txt
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group bench
 	@touch $@
@@ -27,11 +35,16 @@ demo: $(VENV)/.installed ## rank a small search log with the embedded model: no 
 	$(BIN)/python -m jobs.rerank demo/log.parquet demo/ranked --overwrite
 	$(BIN)/python -m jobs.demo report demo/ranked
 
+serve: $(VENV)/.installed ## the HTTP server with the embedded model, and a page to try it
+	$(BIN)/crossray serve
+
 test: lint ## lint and the quick tests
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
-test-full: $(VENV)/.installed ## every test that takes minutes at most and no GPU
-	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+test-slow: $(VENV)/.installed $(CLIENTS)/.installed ## the tests that take minutes: deaths, real clients, a browser
+	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+
+test-full: test test-slow ## every test that needs no GPU
 
 lint: $(VENV)/.installed ## style, types and the import contracts
 	$(BIN)/ruff check
@@ -47,11 +60,12 @@ bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine an
 	$(BIN)/python -m jobs.benchmark engine --output docs/benchmarks/engine.json
 	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
 	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json
+	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
 
 train-embedded: ## how the embedded model is trained (hours, so by hand)
 	@echo "$(BIN)/python -m pipelines.training.mining --help    # 1. hard negatives"
 	@echo "$(BIN)/python -m pipelines.training.embedded --help  # 2. the model"
 
 clean: ## remove what the other targets made, the virtual environment too
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
