@@ -24,7 +24,8 @@ from serve.errors import PayloadTooLargeError, UnauthorizedError, answer_to, as_
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
 
-logger = logging.getLogger("crossray.access")
+logger = logging.getLogger("ray.serve.crossray")
+"""A child of Serve's own logger, so that lines reach the log files that Serve keeps for each replica."""
 
 OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json")
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""

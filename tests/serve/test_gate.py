@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from serve.gate import OPEN_PATHS
+from serve.gate import OPEN_PATHS, logger
 from tests.serve.conftest import Server, StartServer
 
 BODY: dict[str, Any] = {"query": "apple", "documents": ["bread", "candle"]}
@@ -102,12 +102,15 @@ def test_doubled_slashes_lead_to_the_route(start_server: StartServer) -> None:
 
 
 def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    records = [one for one in caplog.records if one.name == "crossray.access" and one.levelno == logging.INFO]
+    records = [one for one in caplog.records if one.name == logger.name and one.levelno == logging.INFO]
     return [json.loads(record.message) for record in records]
 
 
-def test_the_log_has_a_line_a_request_and_no_texts(start_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="crossray"):
+def test_the_log_has_a_line_a_request_and_no_texts(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "parent", logging.root)  # Serve's logger keeps lines to itself once Serve runs
+    with caplog.at_level(logging.INFO, logger=logger.name):
         server: Server = start_server(keys=True)
         server.post("/v1/rerank", {"query": "hush", "documents": ["whisper"]})
         server.post("/v1/rerank", {"query": "hush", "documents": [None, "whisper"]})
