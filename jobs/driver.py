@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from jobs.output import OutputDirectory, check_apart
 from jobs.pool import ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
-from jobs.replicas import Scorer
+from jobs.replicas import AppScorer, Scorer, served_model
 from jobs.settings import RerankSettings
 from jobs.stages import write_part
 from jobs.storage import InputFile, absolute, list_input, write_json
@@ -52,15 +52,19 @@ class InterruptedBySignal(BaseException):
 
 
 def run(
-    settings: RerankSettings, scorer_class: Callable[..., Scorer] = Scorer, console: Console | None = None
+    settings: RerankSettings, scorer_class: Callable[..., Scorer] | None = None, console: Console | None = None
 ) -> dict[str, Any]:
     """Runs or resumes the job and returns its summary.
 
     Raises ConfigError (nothing was touched), RefusedError (nothing was changed), StoppedError or InterruptedBySignal
     (the same call resumes).
     """
+    console = console or Console()
     with signals_as_exceptions(), disk_failures_as_stops():
-        return run_here(settings, scorer_class, console or Console())
+        if settings.app is None:
+            return run_here(settings, scorer_class or Scorer, console)
+        with session_with_app(settings, console):  # the app knows the model: without it there is no plan
+            return run_here(settings, scorer_class or AppScorer, console)
 
 
 def run_here(settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console) -> dict[str, Any]:
@@ -105,30 +109,57 @@ def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     )
 
 
+@contextmanager
+def session_with_app(settings: RerankSettings, console: Console) -> Iterator[None]:
+    """The cluster that the app runs on; raises ConfigError where there is none."""
+    with ExitStack() as session:
+        try:
+            session.enter_context(ray_session(settings.address or "auto", console))
+        except ConnectionError as error:
+            raise ConfigError(
+                f"--app is {settings.app!r}, but there is no Ray to find it on: {error}; give --address or RAY_ADDRESS"
+            ) from None
+        yield
+
+
 def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
     """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
+    if settings.app is not None:
+        return with_model_of_app(settings, settings.app)
+
     from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
 
     given = settings.reranker
     device = "cuda" if settings.num_gpus else "cpu"
     dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
-    model, commit = resolved_model(given)
-    config = replace(given, model=model, revision=commit, device=device, dtype=dtype, num_threads=settings.num_cpus)
+    config = replace(resolved_model(given), device=device, dtype=dtype, num_threads=settings.num_cpus)
     fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
 
 
-def resolved_model(config: RerankerConfig) -> tuple[str, str | None]:
+def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSettings, dict[str, Any]]:
+    """Likewise, with what the app says of its model; raises ConfigError for flags that contradict it."""
+    from pipelines.lengths import Lengths
+
+    served = served_model(app)
+    given, default, dtype = settings.reranker, RerankerConfig(), served.fingerprint.dtype
+    for name, value in (("model", served.config.model), ("revision", served.config.revision), ("dtype", dtype)):
+        if getattr(given, name) not in (getattr(default, name), value):
+            raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
+    config = replace(given, model=served.config.model, revision=served.config.revision, dtype=dtype, device="cpu")
+    fingerprint = served.fingerprint_with(Lengths.of(config))
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def resolved_model(config: RerankerConfig) -> RerankerConfig:
     """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
+    from pipelines.fingerprint import resolved
     from pipelines.model_files import find_model
 
     if JOB_ENVIRONMENT in os.environ and os.path.isdir(config.model):
         absolute(config.model, "--model", allow_relative=False)
 
-    files = find_model(config.model, config.revision, config.token)
-    if files.commit is not None or config.model == "embedded":
-        return config.model, files.commit
-    return str(files.directory), None
+    return resolved(config, find_model(config.model, config.revision, config.token))
 
 
 def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]) -> Manifest:
@@ -195,6 +226,8 @@ def score_everything(
             for report in score_units(todo, settings, layout, fingerprint, scorer_class):
                 if attempt.phase == "start" and "score" in report.seconds:
                     attempt.enter("score", seconds_ago=report.seconds["score"] + report.seconds.get("write", 0.0))
+                if report.stop is not None:
+                    raise StoppedError(report.stop)
                 if report.error is not None:
                     damaged[report.unit] = report.error
                 elif report.failure is not None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import ceil
 
 import ray
 import ray.data
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.replicas import Scorer
+from jobs.replicas import Scorer, running_replicas
 from jobs.settings import RerankSettings
 from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
 from jobs.units import Unit
@@ -33,6 +34,8 @@ RETRIES_OF_A_UNIT = 2
 """Further processes that a unit may try when the one it is in dies; after that the quarantine looks at it alone."""
 REPLICAS_PER_READER = 4
 """And per writer."""
+UNITS_PER_APP_ACTOR = 4
+"""Scored at once by an actor that only prepares units for an app: one is tokenized while others wait for logits."""
 
 
 @contextmanager
@@ -54,6 +57,21 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def scoring_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
+    """The actors that score, or those that keep an app busy: one more than it has replicas now.
+
+    With several calls under way from each, as many tokens wait as make an autoscaling app grow.
+    """
+    if settings.app is None:
+        fewest, most = pool_bounds(settings, units)
+        return ActorPoolStrategy(min_size=fewest, max_size=most)
+    return ActorPoolStrategy(
+        size=min(running_replicas(settings.app) + 1, units),
+        max_concurrent_calls_per_actor=UNITS_PER_APP_ACTOR,
+        enable_true_multi_threading=True,
+    )
 
 
 def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
@@ -91,7 +109,8 @@ def score_units(
 
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
-    fewest, most = pool_bounds(settings, len(units))
+    pool = scoring_pool(settings, len(units))
+    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
@@ -105,7 +124,7 @@ def score_units(
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                compute=ActorPoolStrategy(size=-(-most // REPLICAS_PER_READER)),
+                compute=helpers,
                 max_task_retries=RETRIES_OF_A_UNIT,
             )
             .map_batches(
@@ -113,9 +132,9 @@ def score_units(
                 fn_constructor_args=(settings, layout, fingerprint, scorer_class),
                 batch_size=None,
                 batch_format="pyarrow",
-                num_cpus=settings.num_cpus,
+                num_cpus=settings.stage_cpus,
                 num_gpus=settings.num_gpus or None,
-                compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+                compute=pool,
                 max_task_retries=RETRIES_OF_A_UNIT,
             )
             .map_batches(
@@ -124,7 +143,7 @@ def score_units(
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                compute=ActorPoolStrategy(size=-(-most // REPLICAS_PER_READER)),
+                compute=helpers,
                 max_task_retries=RETRIES_OF_A_UNIT,
             )
         )

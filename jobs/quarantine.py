@@ -36,7 +36,7 @@ def replica_starter(
 ) -> StartReplica:
     """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
     mortal = ray.remote(ScoringStage).options(
-        num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
+        num_cpus=settings.stage_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
     )
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
 
@@ -47,8 +47,16 @@ def read_apart(unit: Unit) -> pa.Table | str:
     try:
         return ray.get(reading.remote(unit))
     except RayError as error:
-        cause = getattr(error, "cause", error)
+        cause = cause_of(error)
         return f"{type(cause).__name__}: {cause}"
+
+
+def cause_of(error: RayError) -> BaseException:
+    """What was raised in the other process, or the error itself where that process died; raises StoppedErrors."""
+    cause: BaseException = getattr(error, "cause", error)
+    if isinstance(cause, StoppedError):
+        raise cause from None
+    return cause
 
 
 class Quarantine:
@@ -89,7 +97,8 @@ class Quarantine:
         try:
             content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))
         except RayError as error:
-            self.last_failure = type(error).__name__
+            cause = cause_of(error)
+            self.last_failure = type(cause).__name__
             self.close()
             return None
         return Answered(from_stream(pa.py_buffer(content)), Counts.from_dict(counts))
@@ -103,7 +112,7 @@ class Quarantine:
                 ray.get(self.replica.score_stream.remote(to_stream(harmless).to_pybytes()))
                 return self.replica
             except RayError as error:
-                self.last_failure = str(error)
+                self.last_failure = str(cause_of(error))
                 self.close()
                 time.sleep(PAUSE_SECONDS)
         raise StoppedError(

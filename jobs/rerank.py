@@ -67,6 +67,7 @@ def command(
     address: Annotated[
         str | None, option(help="Ray cluster; default: a private one.", panel=CLUSTER_PANEL, envvar="RAY_ADDRESS")
     ] = None,
+    app: Annotated[str | None, option(help="Score with the replicas of a running app.", panel=CLUSTER_PANEL)] = None,
 ) -> None:
     """Rerank the candidate lists of INPUT into OUTPUT: one row out for every row in.
 
@@ -107,6 +108,7 @@ def command(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             address=address,
+            app=app,
             overwrite=overwrite,
             max_errors=max_errors,
         )

@@ -32,6 +32,8 @@ class RerankSettings:
     """GPUs of a replica; a part of one lets replicas share it."""
     address: str | None = None
     """A running Ray cluster; None is RAY_ADDRESS, else a private Ray on this machine."""
+    app: str | None = None
+    """A running app whose replicas score; None starts the job's own."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
@@ -48,6 +50,25 @@ class RerankSettings:
             raise ConfigError(f"--max-errors is {self.max_errors}; it is 0 or more")
         if self.replicas and not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ConfigError(f"--replicas is {self.replicas[0]}:{self.replicas[1]}; give MIN:MAX with 1 <= MIN <= MAX")
+
+        if self.app is not None:
+            self._check_app()
+
+    def _check_app(self) -> None:
+        given = {
+            "--replicas": self.replicas is not None,
+            "--num-cpus": self.num_cpus != 1,
+            "--num-gpus": self.num_gpus != 0,
+            "--max-batch-tokens": self.reranker.max_batch_tokens is not None,
+        }
+        flags = [flag for flag, is_given in given.items() if is_given]
+        if flags:
+            raise ConfigError(f"{', '.join(flags)} with --app {self.app}: the app decides that; leave it out")
+
+    @property
+    def stage_cpus(self) -> int:
+        """CPUs that are set aside for an actor that scores: none where the app's replicas do the work."""
+        return 0 if self.app is not None else self.num_cpus
 
     def result_options(self, layout: Layout) -> dict[str, Any]:
         """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.replicas import Answered, Counts, Scorer
+from jobs.replicas import Answered, Counts, DeadlyError, Scorer
 from jobs.settings import RerankSettings
 from jobs.storage import write_table
 from jobs.units import Unit, read_rows
@@ -28,7 +28,7 @@ METADATA_KEY = b"crossray"
 
 IN_FLIGHT = pa.schema([("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string())])
 """A unit between stages. `note` is JSON: `seconds` by stage, `counts` once it is scored; where the content is null,
-`error` says why its rows cannot be read, or `failure` why a stage failed."""
+`error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class UnitReport:
     """Why its rows cannot be read: the file is at fault."""
     failure: str | None
     """Why a stage failed although the rows were fine, such as a full disk."""
+    stop: str | None
+    """Why it would fail for all other units too."""
     seconds: dict[str, float]
     """By stage: read, score, write."""
 
@@ -94,6 +96,10 @@ class ScoringStage:
         started = time.perf_counter()
         try:
             answered = self.scorer.score(from_stream(content))
+        except StoppedError as error:
+            return in_flight(unit, None, {"stop": str(error)})
+        except DeadlyError:
+            return IN_FLIGHT.empty_table()  # the driver will miss the unit and quarantine it; this process is fine
         except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
             traceback.print_exc()
             os._exit(1)
@@ -114,7 +120,8 @@ class ScoringStage:
 
 def write_unit(batch: pa.Table, output: str, fingerprint: str) -> pa.Table:
     """Writes the part of each unit; what goes on to the driver is a report, without content."""
-    return pa.concat_tables([_write_one(output, fingerprint, **row) for row in rows_of(batch)])
+    reports = [_write_one(output, fingerprint, **row) for row in rows_of(batch)]
+    return pa.concat_tables([IN_FLIGHT.empty_table(), *reports])
 
 
 def _write_one(output: str, fingerprint: str, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
@@ -169,7 +176,8 @@ def reports_of(batches: Iterable[pa.Table]) -> Iterator[UnitReport]:
         for row in rows_of(batch):
             note = row["note"]
             counts = Counts.from_dict(note["counts"]) if "counts" in note else Counts()
-            yield UnitReport(row["unit"], counts, note.get("error"), note.get("failure"), note.get("seconds", {}))
+            error, failure, stop = (note.get(name) for name in ("error", "failure", "stop"))
+            yield UnitReport(row["unit"], counts, error, failure, stop, note.get("seconds", {}))
 
 
 def to_stream(table: pa.Table) -> pa.Buffer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,6 +48,22 @@ class Fingerprint:
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+class ServedModel(NamedTuple):
+    """What a replica says of the model that it has loaded."""
+
+    config: RerankerConfig
+    """As `resolved`."""
+    model_limit: int
+    """Tokens of the longest pair that the model can read."""
+    fingerprint: Fingerprint
+    loaded_at: int
+    """Seconds since 1970."""
+
+    def fingerprint_with(self, lengths: Lengths) -> Fingerprint:
+        """What scores depend on where these `lengths`, not yet clamped, cut the texts."""
+        return replace(self.fingerprint, **asdict(lengths.clamped(self.model_limit)))
+
+
 def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:
     """The fingerprint of a model under given lengths and dtype; reads the files once, loads no weights."""
     return Fingerprint(
@@ -60,6 +76,12 @@ def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: 
         overlap_tokens=lengths.overlap_tokens,
         max_chunks_per_doc=lengths.max_chunks_per_doc,
     )
+
+
+def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:
+    """`config` for another process: its model is `embedded`, an absolute directory, or a hub name with its commit."""
+    is_name = files.commit is not None or config.model == "embedded"
+    return replace(config, model=config.model if is_name else str(files.directory), revision=files.commit)
 
 
 def planned_fingerprint(config: RerankerConfig) -> Fingerprint:

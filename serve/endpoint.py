@@ -17,7 +17,9 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
+from pipelines.fingerprint import ServedModel
 from pipelines.packing import TokenPair
+from pipelines.pair_block import PairBlock
 from pipelines.preparation import Preparation, PreparedList, pair_tokenizer
 from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
@@ -25,7 +27,7 @@ from serve.admission import Admission
 from serve.auth import ApiKeys
 from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError, not_ranked
 from serve.lanes import Lane
-from serve.scorer import SECONDS, Description, PairBlock, Scorer
+from serve.scorer import SECONDS, Scorer
 from serve.settings import ServeArgs
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Endpoint:
         self.preparation = load_preparation(args)
         budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
         self.admission = Admission(budgets, args.max_documents)
-        self.description: Description | None = None
+        self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
         self.documents = metrics.Counter("crossray_documents", "Documents ranked.")
         self.tokens = metrics.Counter("crossray_tokens", "Tokens ranked, by the rule of `usage`.")
@@ -98,7 +100,7 @@ class Endpoint:
                 raise not_ranked(ranking.error)
         return rankings
 
-    async def describe(self) -> Description:
+    async def describe(self) -> ServedModel:
         """What the replicas run; raises UnavailableError when none answers."""
         if self.description is None:
             self.description = await self._asked()
@@ -108,10 +110,10 @@ class Endpoint:
         """Raises UnavailableError unless a replica answers now."""
         await self._asked()
 
-    async def _asked(self) -> Description:
+    async def _asked(self) -> ServedModel:
         try:
             async with asyncio.timeout(READY_SECONDS):
-                described: Description = await self.scorer.describe.remote()
+                described: ServedModel = await self.scorer.describe.remote()
                 return described
         except (TimeoutError, RayActorError):
             raise UnavailableError("no replica has loaded its model yet; try again in a few seconds") from None

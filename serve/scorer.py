@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from ray.util import metrics
 
 from pipelines.config import RerankerConfig
-from pipelines.fingerprint import Fingerprint
-from pipelines.packing import TokenPair
+from pipelines.fingerprint import ServedModel, resolved
+from pipelines.pair_block import PairBlock
 from serve.lanes import Lane, Lanes
 
 SECONDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
 """Bounds of the histograms of time."""
 BATCH_TOKENS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
-
-
-class PairBlock(NamedTuple):
-    """Pairs on their way to a replica, laid end to end: a few arrays travel faster than thousands."""
-
-    input_ids: np.ndarray
-    """int32 [tokens]"""
-    token_type_ids: np.ndarray | None
-    """int32 [tokens]; None for families without segments."""
-    lengths: np.ndarray
-    """int32 [pairs]"""
-
-    @classmethod
-    def of(cls, pairs: Sequence[TokenPair]) -> PairBlock:
-        """Raises ValueError for no pairs."""
-        ids, segments = zip(*pairs, strict=True)
-        lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(pairs))
-        return cls(np.concatenate(ids), None if segments[0] is None else np.concatenate(segments), lengths)
-
-    def pairs(self) -> list[TokenPair]:
-        """The pairs as they were, as views."""
-        ends = np.cumsum(self.lengths)[:-1]
-        ids = np.split(self.input_ids, ends)
-        segments = [None] * len(ids) if self.token_type_ids is None else np.split(self.token_type_ids, ends)
-        return [TokenPair(*both) for both in zip(ids, segments, strict=True)]
-
-
-class Description(NamedTuple):
-    """What a replica says of its model."""
-
-    fingerprint: Fingerprint
-    loaded_at: int
-    """Seconds since 1970."""
 
 
 class Scorer:
@@ -60,7 +25,12 @@ class Scorer:
         from pipelines.reranker import Reranker  # torch: seconds, and not for who only names this class
 
         self.reranker = Reranker.from_config(config)
-        self.described = Description(self.reranker.fingerprint, int(time.time()))
+        self.served = ServedModel(
+            resolved(config, self.reranker.files),
+            self.reranker.model_limit,
+            self.reranker.fingerprint,
+            loaded_at=int(time.time()),
+        )
         engine = self.reranker.engine
         self.pairs = metrics.Counter("crossray_pairs", "Pairs scored, chunks of long documents each.")
         self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", BATCH_TOKENS)
@@ -81,9 +51,13 @@ class Scorer:
         """The logit of each pair, float32 [pairs]."""
         return await self.lanes.logits(block.pairs(), lane)
 
-    async def describe(self) -> Description:
+    async def score_block(self, block: PairBlock) -> tuple[str, np.ndarray]:
+        """The same for jobs: in the bulk lane, with the hash of the fingerprint that the logits go by."""
+        return self.served.fingerprint.hash, await self.logits(block, Lane.BULK)
+
+    async def describe(self) -> ServedModel:
         """Answers as soon as the model is loaded."""
-        return self.described
+        return self.served
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `serve.autoscaling` looks at; Serve asks for it under this name."""

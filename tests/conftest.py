@@ -1,16 +1,23 @@
-"""Models and one Ray for all tests. Models are read only: a test that damages one takes `copy_model` first."""
+"""Models, one Ray and one app on it for all tests. Who damages a model takes `copy_model` first."""
 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
+import requests
 from hypothesis import settings
 
 from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
+
+if TYPE_CHECKING:
+    from serve.settings import ServeArgs
 
 settings.register_profile("crossray", deadline=None)  # a busy machine is no failure
 settings.load_profile("crossray")
@@ -47,3 +54,50 @@ def cluster() -> Iterator[str]:
     )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+
+
+@dataclass
+class LiveApp:
+    """The app on Ray Serve, behind its HAProxy."""
+
+    base_url: str
+    key: str
+    args: ServeArgs
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the key."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
+        """A request with the key."""
+        return requests.post(self.base_url + path, json=json, headers=self.headers, timeout=60, **options)
+
+
+@pytest.fixture(scope="session")
+def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
+    """The embedded model, two scorers and two endpoints, API keys, and room for 60,000 tokens in each endpoint."""
+    from ray import serve  # seconds, and not for tests without a server
+
+    from serve.app import build_app
+    from serve.auth import new_key
+    from serve.settings import ServeArgs
+
+    key = new_key("tests")
+    keys_file = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys_file.write_text(key.line)
+    args = ServeArgs(
+        num_cpus=0,
+        num_threads=1,
+        min_replicas=2,
+        max_replicas=2,
+        endpoints=2,
+        max_queued_tokens=60_000,
+        api_keys_file=str(keys_file),
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build_app(args), name="crossray", route_prefix="/")
+    return LiveApp(f"http://127.0.0.1:{port}", key.key, args)

@@ -1,4 +1,4 @@
-"""Two ways to a server on a real port: this process alone, in a second (`start_server`), and Ray Serve (`live_app`)."""
+"""A server on a real port in this process alone, in a second (`start_server`); `live_app` is that on Ray Serve."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import uvicorn
-from ray import serve
 
-from serve.app import build_app
 from serve.auth import ApiKeys, new_key
 from serve.endpoint import Endpoint
 from serve.routes import create_api
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
+from tests.conftest import LiveApp
 
 StartServer = Callable[..., "Server"]
 
@@ -129,47 +128,6 @@ def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer]) -> Itera
         finally:
             server.should_exit = True
             thread.join()
-
-
-@dataclass
-class LiveApp:
-    """The app on Ray Serve, behind its HAProxy."""
-
-    base_url: str
-    key: str
-    args: ServeArgs
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """With the key."""
-        return {"Authorization": f"Bearer {self.key}"}
-
-    def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
-        """A request with the key."""
-        return requests.post(self.base_url + path, json=json, headers=self.headers, timeout=60, **options)
-
-
-@pytest.fixture(scope="session")
-def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
-    """The embedded model, two scorers and two endpoints, API keys, and room for 60,000 tokens in each endpoint."""
-    key = new_key("tests")
-    keys_file = tmp_path_factory.mktemp("keys") / "keys.txt"
-    keys_file.write_text(key.line)
-    args = ServeArgs(
-        num_cpus=0,
-        num_threads=1,
-        min_replicas=2,
-        max_replicas=2,
-        endpoints=2,
-        max_queued_tokens=60_000,
-        api_keys_file=str(keys_file),
-    )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build_app(args), name="crossray", route_prefix="/")
-    return LiveApp(f"http://127.0.0.1:{port}", key.key, args)
 
 
 class Duplex:

@@ -1,0 +1,405 @@
+"""The online app's command lines: `crossray serve` (also `python -m serve.cli`) and `crossray keys`.
+
+Every field of ServeArgs is a flag with its default and its docstring; written out here are only the flags for where to
+listen, who may come in, and which Ray to start on.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import ipaddress
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import psutil
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from pipelines.errors import ConfigError, ModelError
+from serve.auth import new_key
+from serve.environment import SERVE_ENVIRONMENT, set_serve_environment
+from serve.settings import ServeArgs
+
+if TYPE_CHECKING:
+    from serve.auth import ApiKeys
+
+FAILED = 1
+"""Exit code: the app did not come up."""
+USAGE = 2
+"""Exit code: what was asked for cannot work; nothing was started."""
+INTERRUPTED = 130
+"""Exit code: stopped before it was up, or once more while it answered what was under way."""
+DRAIN_SECONDS = 60.0
+"""Within which what is under way is answered when the server ends."""
+APP = "crossray"
+CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
+"""The actor that is there when Serve runs on a Ray."""
+EXAMPLE = {
+    "query": "how to keep bread fresh",
+    "documents": ["Rye is a kind of grass.", "Freeze a loaf and it will not go stale.", "A baker gets up early."],
+}
+
+PANELS = {
+    "Model and lengths": (
+        "model",
+        "served_model_name",
+        "revision",
+        "dtype",
+        "max_length",
+        "max_query_length",
+        "overlap_tokens",
+        "max_chunks_per_doc",
+        "max_batch_tokens",
+    ),
+    "Replicas": ("num_threads", "num_gpus", "device", "queued_tokens_per_replica", "endpoints"),
+    "Requests": (
+        "strict_model",
+        "return_documents",
+        "max_documents",
+        "max_body_bytes",
+        "max_queued_tokens",
+        "deadline_seconds",
+    ),
+    "Access": ("api_keys_file",),
+}
+"""Where --help shows the fields of ServeArgs; `command` has flags of its own for the others."""
+
+
+def option(*flags: str, help: str, panel: str, **settings: Any) -> typer.models.OptionInfo:
+    """A flag of the command line."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **settings)  # type: ignore[no-any-return]
+
+
+def with_flags_of_args(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as Typer shall see it: with a parameter for each field in PANELS in place of its `**settings`."""
+    own = inspect.signature(function, eval_str=True)
+    parameters = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    for panel, names in PANELS.items():
+        for name in names:
+            field = ServeArgs.model_fields[name]
+            flag = typer.Option(field.default, help=field.description, rich_help_panel=panel)
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, kind, default=flag, annotation=field.annotation))
+    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {one.name: one.annotation for one in parameters}
+    return function
+
+
+@with_flags_of_args
+def command(
+    host: Annotated[str, option(help="Address to listen on; 0.0.0.0 is all of them.", panel="Listen")] = "127.0.0.1",
+    port: Annotated[int, option(help="Port to listen on.", panel="Listen", min=1, max=65535)] = 8000,
+    address: Annotated[
+        str | None,
+        option(help="A running Ray; default: a private one on this machine.", panel="Replicas", envvar="RAY_ADDRESS"),
+    ] = None,
+    replicas: Annotated[
+        str, option(help="Loaded models: N, or MIN:MAX to follow the tokens that wait.", panel="Replicas")
+    ] = "1",
+    num_cpus: Annotated[
+        float | None, option(help="CPUs of a replica; default: all, on a private Ray, else 1.", panel="Replicas")
+    ] = None,
+    allow_anonymous: Annotated[
+        bool, option("--allow-anonymous", help="Listen beyond this machine without API keys.", panel="Access")
+    ] = False,
+    **settings: Any,
+) -> None:
+    """Serve a model over HTTP, with a page to try it on, until Ctrl-C or SIGTERM.
+
+    Then no more requests are taken, and the server ends as soon as those under way are answered.
+    Exit codes: 0 ended, 1 the app did not come up, 2 usage, 130 interrupted before it was up.
+    """
+    console = Console(stderr=True)
+    try:
+        args = parse_args(replicas, settings | {"num_cpus": num_cpus})
+        set_serve_environment()
+        if address is None:
+            # Ray listens on all interfaces, and whoever it lets in can run code.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        from serve.app import api_keys  # Ray: reads the environment now; and a second, spared to --help
+
+        keys = api_keys(args)
+        check_access(host, keys, allow_anonymous)
+        args = with_found_model(args)
+        if address is None:
+            check_port(host, port)
+        with ray_session(address, console):
+            if address is None:
+                args = fitted(args, num_cpus)
+            run(args, host, port, keys, console)
+    except (ConfigError, ModelError) as error:
+        say(console, str(error), USAGE)
+    except (RuntimeError, ConnectionError) as error:  # Serve's word for an app that does not come up, Ray's for no Ray
+        say(console, str(error), FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def say(console: Console, message: str, code: int) -> NoReturn:
+    """Ends the command with a message, in which nothing is read as markup or broken over lines."""
+    console.print(Text.assemble(("error: ", "red"), message), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def parse_args(replicas: str, settings: Mapping[str, Any]) -> ServeArgs:
+    """Flags -> ServeArgs; raises ConfigError."""
+    fewest, _, most = replicas.partition(":")
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        return ServeArgs(min_replicas=fewest, max_replicas=most or fewest, **given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ConfigError(str(first["ctx"]["error"])) from None
+        field = str(first["loc"][0])
+        flag = "replicas" if field.endswith("_replicas") else field.replace("_", "-")
+        raise ConfigError(f"--{flag} is {first['input']!r}: {first['msg']}") from None
+
+
+def check_access(host: str, keys: ApiKeys | None, allow_anonymous: bool) -> None:
+    """Raises ConfigError where strangers could use the server and nobody said that they may."""
+    if keys is None and not allow_anonymous and not is_loopback(host):
+        raise ConfigError(
+            f"--host {host} lets others than this machine in, and there are no API keys; make one with `crossray keys "
+            "new` for --api-keys-file or CROSSRAY_API_KEYS, or give --allow-anonymous"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there; a name other than localhost could be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigError when nothing can listen there."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port or --host"
+        ) from None
+
+
+def with_found_model(args: ServeArgs) -> ServeArgs:
+    """The args with a directory's full path, since replicas may start elsewhere; raises ModelError for no model."""
+    from serve.endpoint import load_preparation
+
+    load_preparation(args)
+    directory = Path(args.model).expanduser()
+    if args.model == "embedded" or not directory.is_dir():
+        return args
+    return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name})
+
+
+@contextmanager
+def ray_session(address: str | None, console: Console) -> Iterator[None]:
+    """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
+    with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
+        if address is None:
+            console.print("starting a private Ray on this machine ...")
+            for name, value in private_environment(Path(directory)).items():
+                os.environ.setdefault(name, value)
+        import ray
+
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address is None:
+            ray.init("local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
+            if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
+                raise ConfigError(
+                    f"Serve runs on {address} already, and its host and port cannot be changed from here; deploy with "
+                    "`serve deploy cluster/serve.yaml`, or end it with `serve shutdown`"
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+def private_environment(directory: Path) -> dict[str, str]:
+    """What the processes of a private Ray get beside SERVE_ENVIRONMENT, so that it keeps to itself.
+
+    Its HAProxy would share files (an admin socket for everybody among them) and ports with any other on this machine.
+    """
+    return {
+        "RAY_worker_niceness": "0",  # Ray's own 15 would let anything else on the machine go first
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
+    }
+
+
+def free_port(usual: int) -> int:
+    """The usual port, or any where that is taken."""
+    for port in (usual, 0):
+        with suppress(OSError), socket.create_server(("", port)) as listener:
+            return int(listener.getsockname()[1])
+    raise RuntimeError("no port is free on this machine")
+
+
+def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
+    """The args with this machine's CPUs for the replicas; raises ConfigError for more than a private Ray has."""
+    import ray
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0)
+    if num_cpus is None:
+        args = args.model_copy(update={"num_cpus": max(1, cpus // args.max_replicas)})
+    if args.max_replicas * args.num_cpus > cpus or args.max_replicas * args.num_gpus > gpus:
+        raise ConfigError(
+            f"{args.max_replicas} replicas of {args.num_cpus:g} CPUs and {args.num_gpus:g} GPUs are more than this "
+            f"machine's {cpus} and {gpus:g}; lower --replicas, --num-cpus or --num-gpus"
+        )
+    return args
+
+
+def run(args: ServeArgs, host: str, port: int, keys: ApiKeys | None, console: Console) -> None:
+    """The app, until a signal comes and what is under way is answered."""
+    from ray import serve
+
+    from serve.app import build_app
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options={"host": host, "port": port})
+    console.print(f"loading {args.name} ...")
+    try:
+        serve.run(build_app(args), name=APP, route_prefix="/")
+    except RuntimeError as error:
+        deployments = serve.status().applications[APP].deployments.values()
+        reasons = [one.message for one in deployments if one.message]
+        raise RuntimeError("\n".join([str(error), *reasons])) from None
+    console.print(screen(args, host, port, keys), markup=False, highlight=False, soft_wrap=True)
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        console.print("ending, once what is under way is answered ...")
+        drain()
+
+
+def screen(args: ServeArgs, host: str, port: int, keys: ApiKeys | None) -> str:
+    """Where all is, and how to try it."""
+    everywhere = host in ("0.0.0.0", "::")
+    shown = "localhost" if everywhere else f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
+    number = str(args.min_replicas)
+    if args.max_replicas > args.min_replicas:
+        number += f" to {args.max_replicas}"
+    each = f"GPUs of each: {args.num_gpus:g}" if args.num_gpus else f"threads of each: {args.threads}"
+    key = "" if keys is None else '-H "Authorization: Bearer $KEY" '
+    return f"""
+Crossray serves {args.name}{" on all interfaces of this machine" if everywhere else ""}.
+
+  Page      {url}/
+  API       {url}/v1/rerank (all of it: {url}/docs)
+  Metrics   {url}/metrics
+  API keys  {"none wanted" if keys is None else f"{len(keys.digests)} accepted"}
+  Replicas  {number}; {each}
+
+Try it:
+  curl {url}/v1/rerank {key}-d {shlex.quote(json.dumps(EXAMPLE))}
+
+Ctrl-C ends it.
+"""
+
+
+def drain() -> None:
+    """Returns when all is answered; new connections are refused from the first moment."""
+    from ray import serve
+
+    proxies = list(processes("haproxy"))
+    if not proxies:  # not our Ray, or one without HAProxy
+        serve.delete(APP)
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        return
+    # Serve's own way takes 30 s and answers 404 meanwhile. After SIGUSR1 HAProxy refuses connections and closes each
+    # after its answer; Serve's controller must not see that, since it would start another one.
+    for controller in processes("ray::ServeController"):
+        controller.suspend()
+    path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(next(path.parent.rglob(path.name))))  # in a folder per node
+        ask_haproxy(admin, "prompt")  # keeps the connection, which there is no other way to after SIGUSR1
+        for proxy in proxies:
+            proxy.send_signal(signal.SIGUSR1)
+        end = time.monotonic() + DRAIN_SECONDS
+        while under_way(ask_haproxy(admin, "show stat")) and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def processes(name: str) -> Iterator[psutil.Process]:
+    """The processes of that name that this one started, also through others."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                yield process
+
+
+def ask_haproxy(admin: socket.socket, command: str) -> str:
+    """HAProxy's answer up to its next prompt."""
+    admin.sendall(f"{command}\n".encode())
+    answer = b""
+    while not answer.endswith(b"\n> "):
+        part = admin.recv(65_536)
+        if not part:
+            raise ConnectionError("HAProxy ended while it was asked")
+        answer += part
+    return answer.decode()
+
+
+def under_way(statistics: str) -> int:
+    """Requests that wait for their answer, by HAProxy's table; connections without one are not counted."""
+    rows = csv.DictReader(statistics.removeprefix("# ").splitlines())
+    return sum(int(row["scur"]) for row in rows if row["svname"] == "BACKEND")
+
+
+keys = typer.Typer(no_args_is_help=True)
+
+
+@keys.callback()
+def keys_help() -> None:
+    """API keys for `crossray serve`."""
+
+
+@keys.command("new")
+def new(label: Annotated[str, typer.Option(help="Whose key it is, for whoever reads the list.")] = "") -> None:
+    """Make an API key: to stdout the key and its line for the list of keys, to stderr how to use both."""
+    try:
+        made = new_key(label)
+    except ConfigError as error:
+        say(Console(stderr=True), str(error), USAGE)
+    typer.echo("The key, for whoever calls the server; it is shown this once and stored nowhere:", err=True)
+    typer.echo(made.key)
+    typer.echo("Its line for the server's list of keys, which is no secret:", err=True)
+    typer.echo(made.line)
+    typer.echo(
+        "\nAdd the line to a file for `crossray serve --api-keys-file FILE`, or to CROSSRAY_API_KEYS (with commas "
+        "between lines).\nClients send the key as `Authorization: Bearer KEY`: it is what they call their API key.",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(command)

@@ -1,0 +1,345 @@
+"""`crossray serve` and `crossray keys`: flags, refusals, what is said, and a server that loses nothing when it ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import ray
+import requests
+import typer
+from typer.testing import CliRunner
+
+import serve.cli
+from pipelines.errors import ConfigError
+from serve.auth import ApiKeys, new_key
+from serve.cli import PANELS, command, fitted, free_port, is_loopback, keys, private_environment, screen, under_way
+from serve.settings import ServeArgs
+from tests.serve.conftest import LiveApp, duplex
+
+ROOT = Path(__file__).parents[2]
+STREAMED = {"query": "a b", "documents": ["c d", "e f"]}
+
+
+class Start(NamedTuple):
+    """A server that would have been started."""
+
+    args: ServeArgs
+    host: str
+    port: int
+    keys: ApiKeys | None
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
+    """The servers that would have been started."""
+    starts: list[Start] = []
+    monkeypatch.setattr(serve.cli, "ray_session", lambda address, console: nullcontext())
+    monkeypatch.setattr(serve.cli, "fitted", lambda args, num_cpus: args)
+    monkeypatch.setattr(serve.cli, "run", lambda *arguments: starts.append(Start(*arguments[:4])))
+    for variable in ("RAY_ADDRESS", "CROSSRAY_API_KEYS"):
+        monkeypatch.delenv(variable, raising=False)
+    return starts
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nothing listens on."""
+    return free_port(0)
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """One that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def app() -> typer.Typer:
+    """A command line with both plug-ins, as jobs/cli.py makes it."""
+    plugged = typer.Typer()
+    plugged.command("serve")(command)
+    plugged.add_typer(keys, name="keys")
+    return plugged
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(app(), [str(one) for one in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def test_without_flags_everything_is_the_default_of_the_settings(started: list[Start], port: int) -> None:
+    assert invoke("serve", "--port", port).exit_code == 0
+    assert started == [Start(ServeArgs(), "127.0.0.1", port, None)]
+
+
+def test_every_flag_reaches_the_settings(started: list[Start], port: int, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(new_key().line)
+    settings: dict[str, Any] = {
+        "served_model_name": "n",
+        "revision": "r",
+        "dtype": "float32",
+        "max_length": 128,
+        "max_query_length": 32,
+        "overlap_tokens": 8,
+        "max_chunks_per_doc": 4,
+        "max_batch_tokens": 512,
+        "num_cpus": 3,
+        "num_threads": 2,
+        "num_gpus": 0.5,
+        "device": "cpu",
+        "queued_tokens_per_replica": 9,
+        "endpoints": 2,
+        "max_documents": 7,
+        "max_body_bytes": 4096,
+        "max_queued_tokens": 99,
+        "deadline_seconds": 1.5,
+        "api_keys_file": str(tmp_path / "keys.txt"),
+    }
+    flags = [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), value)]
+    result = invoke(
+        *("serve", "--port", port, "--model", "embedded", "--replicas", "2:5", "--host", "0.0.0.0", *flags),
+        *("--strict-model", "--no-return-documents"),
+    )
+    assert result.exit_code == 0, result.output
+    [start] = started
+    asked = {"min_replicas": 2, "max_replicas": 5, "strict_model": True, "return_documents": False} | settings
+    assert start.args == ServeArgs(**asked)
+    assert set(asked) | {"model"} == set(ServeArgs.model_fields)
+
+
+def test_every_setting_is_a_flag_of_the_help() -> None:
+    text = invoke("serve", "--help").output
+    fields = {name for panel in PANELS.values() for name in panel}
+    assert fields == set(ServeArgs.model_fields) - {"min_replicas", "max_replicas", "num_cpus"}
+    for name in fields | {"host", "port", "address", "replicas", "num_cpus", "allow_anonymous"}:
+        assert f"--{name.replace('_', '-')} " in text
+    for panel in PANELS:
+        assert f" {panel} " in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--replicas", "many"], "--replicas is 'many': Input should be a valid integer"),
+        (["--replicas", "0"], "--replicas is '0': Input should be greater than or equal to 1"),
+        (["--replicas", "4:2"], "max_replicas is 2, less than min_replicas (4)"),
+        (["--max-documents", "0"], "--max-documents is 0: Input should be greater than or equal to 1"),
+        (["--max-length", "3"], "max_length is 3; a pair needs at least 16 tokens"),
+        (["--dtype", "int4"], "dtype is 'int4'; it is one of auto, float32, float16, bfloat16"),
+        (["--model", "/no/model"], "there is no directory '/no/model' and it is no hub name"),
+        (["--api-keys-file", "/no/keys"], "the API keys in /no/keys cannot be read"),
+        (["--host", "192.0.2.1", "--allow-anonymous"], "cannot listen on 192.0.2.1"),
+        (["--port", "70000"], "70000 is not in the range"),
+        (["--no-such-flag"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_work_is_said_before_anything_starts(
+    started: list[Start], port: int, flags: list[str], message: str
+) -> None:
+    result = invoke("serve", *(() if "--port" in flags else ("--port", port)), *flags)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert started == []
+
+
+def test_a_port_in_use_is_said_before_anything_starts(started: list[Start], listening: int) -> None:
+    result = invoke("serve", "--port", listening)
+    assert result.exit_code == 2
+    assert f"cannot listen on 127.0.0.1, port {listening}: Address already in use" in result.output
+    assert started == []
+
+
+def test_a_port_is_not_asked_for_here_when_ray_is_elsewhere(started: list[Start], listening: int) -> None:
+    assert invoke("serve", "--port", listening, "--address", "ray-head:6379").exit_code == 0
+    assert started[0].port == listening
+
+
+def test_others_are_let_in_only_with_keys_or_on_purpose(
+    started: list[Start], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = invoke("serve", "--port", port, "--host", "0.0.0.0")
+    assert refused.exit_code == 2
+    assert "--host 0.0.0.0 lets others than this machine in, and there are no API keys" in refused.output
+    assert started == []
+    assert invoke("serve", "--port", port, "--host", "0.0.0.0", "--allow-anonymous").exit_code == 0
+    made = new_key("page")
+    monkeypatch.setenv("CROSSRAY_API_KEYS", made.line)
+    assert invoke("serve", "--port", port, "--host", "0.0.0.0").exit_code == 0
+    anonymous, with_keys = started
+    assert anonymous.keys is None
+    assert with_keys.keys is not None
+    assert with_keys.keys.accepts(f"Bearer {made.key}")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_replicas_find_a_model_whose_path_was_relative(
+    started: list[Start], port: int, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bert_directory.parent)
+    assert invoke("serve", "--port", port, "--model", "./bert").exit_code == 0
+    assert started[0].args.model == str(bert_directory.resolve())
+    assert started[0].args.name == "./bert"
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_cpus", "expected"),
+    [({}, None, 8), ({"max_replicas": 3}, None, 2), ({"num_cpus": 3}, 3, 3), ({"num_gpus": 1}, None, 8)],
+    ids=str,
+)
+def test_replicas_share_the_cpus_of_a_private_ray(
+    settings: dict[str, Any], num_cpus: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    assert fitted(ServeArgs(**settings), num_cpus).num_cpus == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_cpus": 9}, "1 replicas of 9 CPUs and 0 GPUs are more than this machine's 8 and 0"),
+        ({"num_cpus": 3, "max_replicas": 3}, "3 replicas of 3 CPUs"),
+        ({"num_cpus": 1, "num_gpus": 1}, "1 replicas of 1 CPUs and 1 GPUs are more"),
+    ],
+    ids=str,
+)
+def test_replicas_that_a_private_ray_could_never_start_are_refused(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(ConfigError, match=message):
+        fitted(ServeArgs(**settings), settings["num_cpus"])
+
+
+def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path, listening: int) -> None:
+    one, other = (private_environment(tmp_path / name) for name in ("one", "other"))
+    files = [name for name in one if not name.endswith(("_PORT", "niceness"))]
+    assert len(files) == 5
+    assert all(one[name] != other[name] for name in files)
+    assert free_port(listening) != listening
+
+
+def test_haproxys_table_tells_what_is_under_way() -> None:
+    """Three clients are connected; one of them waits."""
+    table = "# pxname,svname,scur,smax\nhttp_frontend,FRONTEND,3,9\nb,s,1,2\nb,BACKEND,1,2\nstats,BACKEND,0,1\n\n> "
+    assert under_way(table) == 1
+    assert under_way(table.replace("BACKEND,1", "BACKEND,0")) == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:8000/"), ("::1", "http://[::1]:8000/"), ("0.0.0.0", "http://localhost:8000/")],
+)
+def test_the_screen_says_where_everything_is(host: str, url: str) -> None:
+    text = screen(ServeArgs(num_cpus=2, max_replicas=4), host, 8000, None)
+    for said in (f"Page      {url}\n", f"{url}v1/rerank", f"{url}docs", f"{url}metrics", "none wanted", "1 to 4;"):
+        assert said in text
+    with_keys = screen(ServeArgs(), host, 8000, ApiKeys.parse(new_key().line, "test"))
+    assert '-H "Authorization: Bearer $KEY"' in with_keys
+    assert "1 accepted" in with_keys
+
+
+def test_a_new_key_is_let_in_by_its_line_and_told_once() -> None:
+    result = invoke("keys", "new", "--label", "search page")
+    assert result.exit_code == 0
+    key, line = result.stdout.splitlines()
+    assert line.startswith("search page:")
+    assert ApiKeys.parse(line, "test").accepts(f"Bearer {key}")
+    assert key not in result.stderr
+    assert "--api-keys-file" in result.stderr
+    assert invoke("keys", "new").stdout.splitlines()[0] != key
+
+
+def test_a_label_that_no_line_can_hold_is_refused() -> None:
+    result = invoke("keys", "new", "--label", "a:b")
+    assert result.exit_code == 2
+    assert "label 'a:b'" in result.output
+
+
+def test_the_plug_ins_are_registered() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plugins = project["entry-points"]["crossray.commands"]
+    loaded = {name: EntryPoint(name, value, "crossray.commands").load() for name, value in plugins.items()}
+    assert loaded == {"keys": keys, "serve": command}
+
+
+def test_help_and_usage_errors_need_neither_torch_nor_ray() -> None:
+    code = "import sys, serve.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(bert_directory: Path, port: int) -> None:
+    """With a Ray of its own that wants a token, as for everybody who starts it."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port)],
+        cwd=ROOT,
+        env=environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(f"{url}/ready") or server.poll() is not None, 120)
+        assert requests.post(f"{url}/v1/rerank", json=STREAMED, timeout=30).status_code == 200
+        with duplex(LiveApp(url, "", ServeArgs())) as stream:
+            stream.send({"id": 1, **STREAMED})
+            assert stream.read()["id"] == 1
+            server.send_signal(signal.SIGTERM)
+            wait_until(lambda: not answers(f"{url}/health"), 10)
+            assert server.poll() is None
+            stream.send({"id": 2, **STREAMED})
+            stream.end()
+            assert stream.read()["id"] == 2
+            assert stream.read() is None
+        began = time.monotonic()
+        assert server.wait(60) == 0
+        assert time.monotonic() - began < 30
+    finally:
+        server.kill()
+        said = server.communicate()[1]
+    assert f"Page      {url}/" in said
+    assert "Traceback" not in said
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def wait_until(holds: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
