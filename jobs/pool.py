@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from math import ceil
+from typing import Any
 
 import ray
 import ray.data
@@ -48,9 +49,15 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     if address is None:
         console.print("starting a private Ray on this machine ...")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side warns of what Ray Data does on purpose
-        ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    where: dict[str, Any] = (
+        {"address": "local", "include_dashboard": False} if address is None else {"address": address}
+    )
+    try:
+        ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+    except SystemExit as error:  # its own handler of SIGTERM, which it installs on the way
+        if error.code == signal.SIGTERM and callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # ray.init takes it for itself

@@ -58,11 +58,11 @@ class RecordingScorer(StubScorer):
 
 
 class MeetingScorer(RecordingScorer):
-    """Each call waits, 3 s at most, until two replicas have been called."""
+    """Each call waits, 30 s at most, until two replicas have been called."""
 
     def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
         rankings = super().rerank_lists(lists)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 30
         while lists and len({pid for pid, _ in recorded_calls(self.settings.output)}) < 2:
             if time.monotonic() > deadline:
                 break
