@@ -67,5 +67,5 @@ train-embedded: ## how the embedded model is trained (hours, so by hand)
 	@echo "$(BIN)/python -m pipelines.training.embedded --help  # 2. the model"
 
 clean: ## remove what the other targets made, the virtual environment too
-	rm -rf $(VENV) $(CLIENTS) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

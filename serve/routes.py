@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from serve import metrics_page
@@ -74,7 +75,7 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         return JSONResponse(body.answer(tasks, rankings, served))
 
     def documented(model: Any) -> dict[str, Any]:
-        return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"]}
+        return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
 
     @api.post("/v1/rerank", **documented(RerankAnswer))
     async def rerank(request: Request, body: RerankRequest) -> Response:
@@ -101,19 +102,33 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
         return await answer(request, body)
 
-    @api.post(STREAM_PATH, tags=["inference"], responses=ERROR_RESPONSES, openapi_extra=NDJSON_BODY)
+    @api.post(
+        STREAM_PATH,
+        tags=["inference"],
+        dependencies=KEY,
+        responses={200: {"content": NDJSON, "description": "A line for each line."}, **ERROR_RESPONSES},
+        response_class=Response,  # without a type of its own: errors are JSON
+        openapi_extra={"requestBody": {"content": NDJSON}},
+    )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
         return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id))
 
 
-NDJSON_BODY = {"requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}, "required": True}}
+NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
+KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
+"""For /docs, which offers a place for the key then; it is the Gate that checks it."""
 
 
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """The routes for those who run the server."""
 
-    @api.get("/v1/models", tags=["operations"])
+    @api.get(
+        "/v1/models",
+        tags=["operations"],
+        dependencies=KEY,
+        responses={status: ERROR_RESPONSES[status] for status in (401, 503)},
+    )
     async def models() -> ModelsAnswer:
         """The model that is served, its effective lengths, and what decides its scores."""
         endpoint = endpoint_of()

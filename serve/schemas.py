@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64
 """Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""What ends a line beside \\n for `str.splitlines`, and so for httpx; JSON escapes the ASCII ones by itself."""
 DOCUMENTS_PER_SEARCH_UNIT = 100
 """Cohere's billing: a search unit is a query with up to 100 documents, each chunk of a long one counting as one."""
 
@@ -631,7 +633,8 @@ def models_answer(model: str, fingerprint: Fingerprint, created: int) -> ModelsA
 def stream_line(line: int, line_id: Any, content: Mapping[str, Any]) -> bytes:
     """A line out: `content` is the answer to the `line`-th line in (from 1), or `{"error": {...}}`."""
     numbered = {"id": line_id, "line": line, **content}
-    return json.dumps(numbered, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(numbered, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(LINE_ENDS).encode() + b"\n"
 
 
 def sent_id(value: Any) -> Any:
