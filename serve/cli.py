@@ -41,7 +41,7 @@ FAILED = 1
 USAGE = 2
 """Exit code: what was asked for cannot work; nothing was started."""
 INTERRUPTED = 130
-"""Exit code: stopped before it was up, or once more while it answered what was under way."""
+"""Exit code: stopped while Ray started, or once more while it answered what was under way."""
 DRAIN_SECONDS = 60.0
 """Within which what is under way is answered when the server ends."""
 APP = "crossray"
@@ -120,7 +120,7 @@ def command(
     """Serve a model over HTTP, with a page to try it on, until Ctrl-C or SIGTERM.
 
     Then no more requests are taken, and the server ends as soon as those under way are answered.
-    Exit codes: 0 ended, 1 the app did not come up, 2 usage, 130 interrupted before it was up.
+    Exit codes: 0 ended, 1 the app did not come up, 2 usage, 130 cut off (by a second signal, or while Ray started).
     """
     console = Console(stderr=True)
     try:
@@ -276,27 +276,34 @@ def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
 
 
 def run(args: ServeArgs, host: str, port: int, keys: ApiKeys | None, console: Console) -> None:
-    """The app, until a signal comes and what is under way is answered."""
+    """The app, until a signal comes and what is under way is answered; raises RuntimeError if it does not come up."""
     from ray import serve
-
-    from serve.app import build_app
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": host, "port": port})
     console.print(f"loading {args.name} ...")
+    try:  # from here on: requests are answered a little before Serve says so
+        deploy(args)
+        console.print(screen(args, host, port, keys), markup=False, highlight=False, soft_wrap=True)
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        console.print("ending, once what is under way is answered ...")
+        drain()
+
+
+def deploy(args: ServeArgs) -> None:
+    """Returns when the app is up; raises RuntimeError with what its replicas say."""
+    from ray import serve
+
+    from serve.app import build_app
+
     try:
         serve.run(build_app(args), name=APP, route_prefix="/")
     except RuntimeError as error:
         deployments = serve.status().applications[APP].deployments.values()
         reasons = [one.message for one in deployments if one.message]
         raise RuntimeError("\n".join([str(error), *reasons])) from None
-    console.print(screen(args, host, port, keys), markup=False, highlight=False, soft_wrap=True)
-    try:
-        while True:
-            signal.pause()
-    except KeyboardInterrupt:
-        console.print("ending, once what is under way is answered ...")
-        drain()
 
 
 def screen(args: ServeArgs, host: str, port: int, keys: ApiKeys | None) -> str:
@@ -339,7 +346,7 @@ def drain() -> None:
     for controller in processes("ray::ServeController"):
         controller.suspend()
     path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
-    with socket.socket(socket.AF_UNIX) as admin:
+    with suppress(ConnectionError), socket.socket(socket.AF_UNIX) as admin:
         admin.connect(str(next(path.parent.rglob(path.name))))  # in a folder per node
         ask_haproxy(admin, "prompt")  # keeps the connection, which there is no other way to after SIGUSR1
         for proxy in proxies:
@@ -350,10 +357,10 @@ def drain() -> None:
 
 
 def processes(name: str) -> Iterator[psutil.Process]:
-    """The processes of that name that this one started, also through others."""
+    """The processes below this one whose name begins so: Ray appends what an actor does at the moment."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if process.name() == name:
+            if process.name().startswith(name):
                 yield process
 
 
@@ -364,7 +371,7 @@ def ask_haproxy(admin: socket.socket, command: str) -> str:
     while not answer.endswith(b"\n> "):
         part = admin.recv(65_536)
         if not part:
-            raise ConnectionError("HAProxy ended while it was asked")
+            raise ConnectionError("HAProxy has ended")
         answer += part
     return answer.decode()
 

@@ -20,17 +20,23 @@ class ServeArgs(BaseModel):
     model: str = "embedded"
     """`embedded`, a directory, or a hub name."""
     served_model_name: str | None = None
-    """What answers and /v1/models call the model; None takes `model`."""
+    """What answers and /v1/models call the model; by default `model`."""
     revision: str | None = None
+    """Branch, tag or commit of a hub model."""
     device: str = "auto"
     """`cpu` or `cuda`; `auto` is a GPU where replicas have one (`num_gpus`)."""
     dtype: str = "auto"
+    """`float32`, `float16`, `bfloat16`; `auto` is float16 on a GPU and float32 elsewhere."""
     max_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of one pass; None is what suits the device."""
+    """Tokens of one pass; by default what suits the device."""
     max_length: int = DEFAULTS.max_length
+    """Tokens of a pair where a request does not say; clamped to what the model can read."""
     max_query_length: int = DEFAULTS.max_query_length
+    """Tokens of the query, likewise; clamped to half of max_length."""
     overlap_tokens: int = DEFAULTS.overlap_tokens
+    """Tokens that two neighbouring chunks of a long document share."""
     max_chunks_per_doc: int | None = None
+    """Chunks scored of one document, by default all; what lies beyond is cut and counted."""
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
@@ -38,8 +44,9 @@ class ServeArgs(BaseModel):
     num_cpus: float = Field(default=1, ge=0)
     """CPUs of a replica; the threads it computes with are `num_threads`."""
     num_threads: int | None = Field(default=None, ge=1)
-    """Threads of a replica; None is `num_cpus`, at least 1."""
+    """Threads of a replica; by default its CPUs, at least 1."""
     num_gpus: float = Field(default=0, ge=0)
+    """GPUs of a replica; a part of one lets replicas share it."""
     queued_tokens_per_replica: int = Field(default=50_000, ge=1)
     """Waiting tokens that one more replica is started for."""
     endpoints: int = Field(default=1, ge=1)
@@ -50,12 +57,13 @@ class ServeArgs(BaseModel):
     return_documents: bool = True
     """Whether results carry their document where a request does not say."""
     max_documents: int = Field(default=10_000, ge=1)
-    """Of one request."""
+    """Documents of one request."""
     max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1024)
+    """Bytes of a request's body."""
     max_queued_tokens: int = Field(default=2_000_000, ge=1)
     """Tokens that may wait at one endpoint before requests are refused with 429."""
     deadline_seconds: float = Field(default=300, gt=0)
-    """After which an unanswered request is a 503."""
+    """Seconds after which an unanswered request is a 503."""
     api_keys_file: str | None = None
     """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
 
