@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,19 @@ class PackedBatch(NamedTuple):
         segments = None if self.token_type_ids is None else self.token_type_ids.to(device)
         ids, positions = self.input_ids.to(device), self.position_ids.to(device)
         return PackedBatch(ids, segments, positions, self.cu_seqlens.to(device), self.max_seqlen)
+
+
+def cut_by_size(sizes: Iterable[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges (start, end) of neighbours whose sizes add up to at most `limit`; a larger one is a range of its own."""
+    start = end = total = 0
+    for size in sizes:
+        if end > start and total + size > limit:
+            yield start, end
+            start, total = end, 0
+        total += size
+        end += 1
+    if start < end:
+        yield start, end
 
 
 def split_by_token_budget(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:

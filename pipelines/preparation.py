@@ -17,7 +17,7 @@ from .errors import ConfigError, InvalidInputError
 from .families import ModelSpec
 from .lengths import Lengths
 from .model_files import ModelFiles
-from .packing import TokenPair
+from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
 from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
 
@@ -137,12 +137,5 @@ def windows_by_characters(lists: Sequence[CandidateList], limit: int) -> Iterato
 
     Each pair repeats the query, and an empty one still has special tokens.
     """
-    start, characters = 0, 0
-    for i, one in enumerate(lists):
-        size = sum(len(document) for document in one.documents) + len(one.documents) * (len(one.query) + 16)
-        if i > start and characters + size > limit:
-            yield lists[start:i]
-            start, characters = i, 0
-        characters += size
-    if start < len(lists):
-        yield lists[start:]
+    sizes = (sum(map(len, one.documents)) + len(one.documents) * (len(one.query) + 16) for one in lists)
+    return (lists[start:end] for start, end in cut_by_size(sizes, limit))

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .errors import InvalidInputError, ModelRefusedError
-from .packing import TokenPair
+from .packing import TokenPair, cut_by_size
 
 SPECIAL_TOKENS_PER_TEXT = 2
 """Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
@@ -98,12 +98,4 @@ def count_tokens(query_ids: np.ndarray, documents_ids: Sequence[np.ndarray]) -> 
 
 def slices_by_characters(texts: Sequence[str], limit: int) -> list[tuple[int, int]]:
     """Ranges of `texts` with at most `limit` characters each; a longer text is a range of its own."""
-    slices, start, characters = [], 0, 0
-    for i, text in enumerate(texts):
-        if i > start and characters + len(text) > limit:
-            slices.append((start, i))
-            start, characters = i, 0
-        characters += len(text)
-    if start < len(texts):
-        slices.append((start, len(texts)))
-    return slices
+    return list(cut_by_size(map(len, texts), limit))

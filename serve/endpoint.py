@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
 from pipelines.fingerprint import ServedModel
-from pipelines.packing import TokenPair
+from pipelines.packing import TokenPair, cut_by_size
 from pipelines.pair_block import PairBlock
 from pipelines.preparation import Preparation, PreparedList, pair_tokenizer
 from pipelines.ranking import rank
@@ -181,13 +181,4 @@ def load_preparation(args: ServeArgs) -> Preparation:
 
 def split(pairs: Sequence[TokenPair], most_tokens: int) -> list[Sequence[TokenPair]]:
     """Neighbouring pairs in pieces of at most `most_tokens`; a longer pair is a piece of its own."""
-    pieces, start, tokens = [], 0, 0
-    for i, pair in enumerate(pairs):
-        length = len(pair.input_ids)
-        if i > start and tokens + length > most_tokens:
-            pieces.append(pairs[start:i])
-            start, tokens = i, 0
-        tokens += length
-    if start < len(pairs):
-        pieces.append(pairs[start:])
-    return pieces
+    return [pairs[start:end] for start, end in cut_by_size((len(pair.input_ids) for pair in pairs), most_tokens)]

@@ -35,7 +35,7 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 
 
 class Gate:
-    """The middleware; `endpoint_of` finds the Endpoint of this process, `is_page` knows the page's files."""
+    """The middleware; `endpoint_of` finds the Endpoint of this process, `page_paths` need no key."""
 
     def __init__(self, app: ASGIApp, endpoint_of: Callable[[], Endpoint], page_paths: frozenset[str]) -> None:
         self.app = app

@@ -1,7 +1,7 @@
 """/v1/rerank/stream: a request a line in, an answer a line out as each is ready, in the bulk lane.
 
-Reading and answering go on at once. What bounds the memory: so many lines are in work at a time, and a line counts as
-in work until the client has taken its answer; so a client that does not read is not read from either.
+Reading and answering go on at once. What bounds the memory: the lines that are in work at a time, and the bytes of the
+answers that wait to be read; so a client that does not read is not read from either.
 """
 
 from __future__ import annotations
