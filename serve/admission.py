@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,11 @@ class Admission:
         finally:
             backlog.remove(tokens, answered)
 
+    async def room(self, lane: Lane) -> None:
+        """Returns once the lane is not full; for who can be kept waiting instead of being refused."""
+        while (backlog := self._backlogs[lane]).is_full():
+            await backlog.next_removal()
+
     def waiting_tokens(self, lane: Lane) -> int:
         """Tokens of the requests that were admitted and are not answered yet."""
         return self._backlogs[lane].tokens
@@ -68,6 +74,7 @@ class Backlog:
         self.answered_tokens = 0.0
         self.busy_seconds = 0.0
         self.updated_at = clock()
+        self._removal: asyncio.Future[None] | None = None
 
     def is_full(self) -> bool:
         return self.charged >= self.budget
@@ -86,6 +93,15 @@ class Backlog:
         self.tokens -= tokens
         self.charged -= self.charge(tokens)
         self.answered_tokens += tokens * answered
+        if self._removal is not None:
+            self._removal.set_result(None)
+            self._removal = None
+
+    async def next_removal(self) -> None:
+        """Returns when a request leaves, all who wait in the order in which they came."""
+        if self._removal is None:
+            self._removal = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._removal)  # one who gives up does not end the others' wait
 
     def update(self) -> None:
         """Lets what was measured fade by the time that was spent working since."""

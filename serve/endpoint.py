@@ -61,6 +61,9 @@ class Endpoint:
         self.admission = Admission(budgets, args.max_documents)
         self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
+        self.request_seconds = metrics.Histogram(
+            "crossray_request_seconds", "Seconds from a request's first byte to its answer's last.", SECONDS, ("route",)
+        )
         self.documents = metrics.Counter("crossray_documents", "Documents ranked.")
         self.tokens = metrics.Counter("crossray_tokens", "Tokens ranked, by the rule of `usage`.")
         self.extra_chunks = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
@@ -70,17 +73,24 @@ class Endpoint:
     async def rank(
         self, tasks: Sequence[RerankTask], lane: Lane = Lane.ONLINE, timings: Timings | None = None
     ) -> list[Ranking]:
-        """The ranking of each task, all of one request. Raises AppError, and ConfigError for lengths."""
+        """The ranking of each task, all of one request. Raises AppError, and ConfigError for lengths.
+
+        Where the lane is full, online requests are refused and bulk ones wait.
+        """
         timings = timings or Timings()
         documents = sum(len(task.documents) for task in tasks)
         for task in tasks:
             self._check_model(task.model)
+        if lane is Lane.BULK:
+            await self.admission.room(lane)
         self.admission.check(documents, lane)
         began = time.perf_counter()
         prepared = await asyncio.to_thread(self._prepare, tasks)
         timings.tokenize = time.perf_counter() - began
         pairs = [pair for one in prepared for pair in one.pairs]
         tokens = sum(len(pair.input_ids) for pair in pairs)
+        if lane is Lane.BULK:
+            await self.admission.room(lane)  # others may have filled it meanwhile
         with self.admission.admit(tokens, documents, lane):
             began = time.perf_counter()
             try:

@@ -97,12 +97,14 @@ class Visit:
     def log(self, endpoint: Endpoint, route: str) -> None:
         """A line of JSON without any text of the caller's, and the count."""
         code = str(self.status or 499)  # nginx's code for a client that left
+        seconds = time.perf_counter() - self._began
         endpoint.requests.inc(tags={"route": route, "code": code})
+        endpoint.request_seconds.observe(seconds, {"route": route})
         line = {
             "request_id": self.request_id,
             "route": route,
             "code": int(code),
-            "milliseconds": round((time.perf_counter() - self._began) * 1000, 1),
+            "milliseconds": round(seconds * 1000, 1),
         }
         logger.info(json.dumps(line))
 

@@ -75,7 +75,8 @@ class Stream:
         self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
         """None comes after the last."""
         self.unread_bytes = 0
-        self.changed = asyncio.Condition()
+        self.changed = asyncio.Event()
+        """There may be room again."""
         self.heard_at = time.monotonic()
 
     async def read(self, body: AsyncIterator[bytes]) -> None:
@@ -87,11 +88,12 @@ class Stream:
                 self.heard_at = time.monotonic()
                 if isinstance(line, bytes) and not line.strip():
                     continue
-                async with self.changed:
-                    await self.changed.wait_for(self._has_room)
+                while not self._has_room():
+                    self.changed.clear()
+                    await self.changed.wait()
                 work = asyncio.create_task(self._answer(number, line))
                 self.in_work.add(work)
-                work.add_done_callback(self.in_work.discard)
+                work.add_done_callback(self._end_work)
             if self.in_work:
                 await asyncio.wait(self.in_work)
         except ClientDisconnect:
@@ -109,13 +111,16 @@ class Stream:
                 if not self.in_work and time.monotonic() - self.heard_at >= SILENT_SECONDS:
                     raise
         if line is not None:
-            async with self.changed:
-                self.unread_bytes -= len(line)
-                self.changed.notify_all()
+            self.unread_bytes -= len(line)
+            self.changed.set()
         return line
 
     def _has_room(self) -> bool:
         return len(self.in_work) < LINES_IN_WORK and self.unread_bytes < UNREAD_BYTES
+
+    def _end_work(self, work: asyncio.Task[None]) -> None:
+        self.in_work.discard(work)
+        self.changed.set()
 
     async def _answer(self, number: int, line: bytes | PayloadTooLargeError) -> None:
         line_id: Any = None
@@ -135,8 +140,6 @@ class Stream:
         answer = stream_line(number, line_id, content)
         self.unread_bytes += len(answer)
         self.answers.put_nowait(answer)
-        async with self.changed:
-            self.changed.notify_all()
 
 
 async def lines_of(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes | PayloadTooLargeError]:

@@ -186,3 +186,28 @@ def test_requests_that_failed_are_no_work_done() -> None:
         work(door, clock, tokens=1_000_000, seconds=0.8, error=TimeoutError())
     with door.admit(500, 1), door.admit(500, 1):
         assert retry_after(door) == 2
+
+
+def test_who_can_wait_is_let_in_when_there_is_room_and_one_who_gives_up_holds_up_nobody() -> None:
+    async def wait() -> list[int]:
+        door = admission()
+        inside: list[int] = []
+
+        async def enter(number: int) -> None:
+            await door.room(BULK)
+            with door.admit(500, 1, BULK):
+                inside.append(number)
+                assert door.waiting_tokens(BULK) <= 1_000  # each takes half of the budget
+                await asyncio.sleep(0)
+
+        with door.admit(500, 1, BULK), door.admit(500, 1, BULK):
+            waiting = [asyncio.create_task(enter(number)) for number in range(4)]
+            await asyncio.sleep(0)
+            waiting[1].cancel()
+            await asyncio.sleep(0)
+            assert inside == []
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one).__name__ for one in outcomes] == ["NoneType", "CancelledError", "NoneType", "NoneType"]
+        return inside
+
+    assert asyncio.run(wait()) == [0, 2, 3]

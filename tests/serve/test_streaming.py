@@ -63,6 +63,31 @@ def test_a_bad_line_is_answered_as_an_error_and_costs_no_other(start_server: Sta
     assert {line for line in answers if "results" in answers[line]} == {2, 7}
 
 
+def test_lines_that_end_in_the_same_moment_make_room_for_the_next(start_server: StartServer) -> None:
+    """A pass brings the scores of all lines in work at once, while the reader waits for one to end."""
+    server = start_server()
+    target = server.handle.target
+    waiting: list[asyncio.Event] = []
+
+    class AllAtOnce:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            logits: np.ndarray = await target.logits(block, lane)
+            waiting.append(asyncio.Event())
+            if len(waiting) == streaming.LINES_IN_WORK:
+                for one in waiting:
+                    one.set()
+                waiting.clear()
+            else:
+                await waiting[-1].wait()
+            return logits
+
+    server.handle.target = AllAtOnce()
+    with duplex(server) as stream:
+        stream.send(*(request(number) for number in range(3 * streaming.LINES_IN_WORK)))
+        stream.end()
+        assert len(list(iter(stream.read, None))) == 3 * streaming.LINES_IN_WORK
+
+
 def test_lines_go_in_the_bulk_lane(start_server: StartServer) -> None:
     server = start_server()
     lanes: list[Lane] = []
@@ -100,6 +125,28 @@ def test_a_client_that_leaves_leaves_no_work_behind(start_server: StartServer) -
         stream.send(request(1))
         assert started.wait(5)
     assert cancelled.wait(5)
+
+
+def test_where_the_lane_is_full_lines_wait_and_none_is_refused(start_server: StartServer) -> None:
+    """Room for one line at a time; an online request would be told to come again."""
+    server = start_server(max_queued_tokens=1)
+    with duplex(server) as stream:
+        stream.send(*(request(number) for number in range(50)))
+        stream.end()
+        answers = list(iter(stream.read, None))
+    assert sorted(answer["id"] for answer in answers if "results" in answer) == list(range(50))
+    assert server.endpoint.admission.waiting_tokens(Lane.BULK) == 0
+
+
+def test_a_line_of_the_answer_is_a_line_for_every_reader(start_server: StartServer) -> None:
+    """Also for those who end lines at U+0085, U+2028 and U+2029, as str.splitlines does; what is echoed is the same."""
+    document = "one\x85two\u2028three\u2029four"
+    with duplex(start_server()) as stream:
+        stream.send(request(1, documents=[document], id=document))
+        stream.end()
+        answer = stream.connection.getresponse().read().decode()
+    assert len(answer.splitlines()) == 1
+    assert json.loads(answer)["id"] == json.loads(answer)["results"][0]["document"]["text"] == document
 
 
 async def endless(sent: list[int]) -> AsyncIterator[bytes]:
