@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
+REPLAYABLE_BYTES = 1 << 18
+"""A request up to this size is sent to another endpoint when the one that has it dies."""
+WAIT_FOR_BODY = "http-request wait-for-body time 60s if METH_POST !{ path_end /stream }"
+"""HAProxy can only send again what it held whole before it sent the first byte; most clients send headers and body in
+two packets. Serve has no setting for this directive, and copies the one for the health checks as it stands."""
+
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a quarter of the latency of Serve's own proxy, and less
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",  # an endpoint that dies costs small requests nothing
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",  # with the next two: an endpoint's death costs nothing
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": f"5s\n{WAIT_FOR_BODY}\ndefault-server",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPLAYABLE_BYTES),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is back in 5 s instead of 31
 }
 

@@ -74,8 +74,9 @@ def test_the_deployment_lets_nobody_in_without_a_key(deployment: ServeDeploySche
 
 
 def test_the_deployment_says_which_variables_ray_needs() -> None:
-    said = re.findall(r"^# +export (\w+)=\"?([^\"\n]*)\"?$", DEPLOYMENT, re.MULTILINE)
-    assert dict(said) == SERVE_ENVIRONMENT
+    comment = "\n".join(line.removeprefix("#").removeprefix("   ") for line in DEPLOYMENT.splitlines())
+    said = re.findall(r"^export (\w+)=(?:\"([^\"]*)\"|(\S*))$", comment, re.MULTILINE)
+    assert {name: quoted or plain for name, quoted, plain in said} == SERVE_ENVIRONMENT
 
 
 def test_the_dashboard_shows_every_metric_and_no_other() -> None:

@@ -15,13 +15,24 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from ray import serve
 
+from jobs.replicas import scorer_handle
+from pipelines.packing import TokenPair
+from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
+from serve.app import build_app
+from serve.lanes import Lane
 from tests.checkpoints import words
 from tests.serve.conftest import LiveApp, duplex
 
 EXAMPLES = json.loads((Path(__file__).parents[1] / "data" / "announcement_examples.json").read_text(encoding="utf-8"))
-LISTS = [{"query": words(4, seed=i), "documents": [words(30, seed=100 * i + j) for j in range(40)]} for i in range(8)]
+Body = dict[str, Any]
+LISTS: list[Body] = [
+    {"query": words(4, seed=i), "documents": [words(30, seed=100 * i + j) for j in range(40)]} for i in range(8)
+]
+LARGE = [one | {"documents": [{"text": text, "note": "x" * 5_000} for text in one["documents"]]} for one in LISTS]
+"""The same of 200 KB; only the texts are scored."""
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +40,12 @@ def embedded() -> Reranker:
     return Reranker.load("embedded", num_threads=1)
 
 
-def pids_of(deployment: str) -> list[int]:
+def pids_of(deployment: str, app: str = "crossray") -> list[int]:
     """The processes of a deployment's replicas."""
     found = [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if f"ServeReplica:crossray:{deployment}" in " ".join(process.info["cmdline"] or [])
+        if f"ServeReplica:{app}:{deployment}" in " ".join(process.info["cmdline"] or [])
     ]
     return sorted(found)
 
@@ -106,7 +117,9 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
         assert stream.read() is None
 
 
-def under_load(app: LiveApp, disturb: Callable[[], Any], clients: int = 6, seconds: float = 8) -> Counter[Any]:
+def under_load(
+    app: LiveApp, disturb: Callable[[], Any], lists: list[Body] = LISTS, clients: int = 6, seconds: float = 8
+) -> Counter[Any]:
     """What clients are answered who ask all the time while something is done to the app."""
     answers: Counter[Any] = Counter()
     ends = time.monotonic() + seconds
@@ -114,7 +127,7 @@ def under_load(app: LiveApp, disturb: Callable[[], Any], clients: int = 6, secon
     def ask(client: int) -> None:
         while time.monotonic() < ends:
             try:
-                response = app.post("/v1/rerank", LISTS[client % len(LISTS)])
+                response = app.post("/v1/rerank", lists[client % len(lists)])
                 code = response.json().get("detail", {}).get("code") if response.status_code != 200 else None
                 answers[response.status_code, code] += 1
             except (requests.RequestException, ValueError) as error:
@@ -137,9 +150,44 @@ def test_a_scorer_killed_under_load_costs_no_answer(whole: LiveApp) -> None:
 
 
 @pytest.mark.slow
-def test_an_endpoint_killed_under_load_costs_small_requests_nothing(whole: LiveApp) -> None:
-    answers = under_load(whole, lambda: os.kill(pids_of("Endpoint")[0], signal.SIGKILL))
+@pytest.mark.parametrize("lists", [LISTS, LARGE], ids=["8 KB", "200 KB"])
+def test_an_endpoint_killed_under_load_costs_no_answer(whole: LiveApp, lists: list[Body]) -> None:
+    """HAProxy sends its requests to the other one."""
+    answers = under_load(whole, lambda: os.kill(pids_of("Endpoint")[0], signal.SIGKILL), lists)
     assert set(answers) == {(200, None)}
+
+
+@pytest.mark.slow
+def test_a_redeployment_under_load_costs_no_answer(whole: LiveApp) -> None:
+    """All processes are replaced, by others that batch differently."""
+    before = pids_of("Scorer") + pids_of("Endpoint")
+    args = whole.args.model_copy(update={"max_batch_tokens": 4_096})
+
+    def redeploy() -> None:
+        serve.run(build_app(args), name="crossray", route_prefix="/")
+
+    answers = under_load(whole, redeploy, seconds=20)
+
+    assert set(answers) == {(200, None)}
+    assert answers[200, None] > 10
+    wait_until(lambda: not set(before) & {*pids_of("Scorer"), *pids_of("Endpoint")})
+
+
+@pytest.mark.slow
+def test_the_replicas_follow_the_tokens_that_wait(live_app: LiveApp) -> None:
+    """One replica, and a second one once there is more to do than one is meant to have."""
+    args = live_app.args.model_copy(update={"min_replicas": 1, "max_replicas": 2, "queued_tokens_per_replica": 5_000})
+    pairs = [TokenPair(list(range(first, first + 400)), [0] * 400) for first in range(1000, 1100)]
+    serve.run(build_app(args), name="growing", route_prefix="/growing")
+    try:
+        assert len(pids_of("Scorer", app="growing")) == 1
+        scorer = scorer_handle("growing")
+        waiting = [scorer.logits.remote(PairBlock.of(pairs), Lane.BULK) for _ in range(20)]
+        wait_until(lambda: len(pids_of("Scorer", app="growing")) == 2)
+        for one in waiting:
+            one.cancel()
+    finally:
+        serve.delete("growing")
 
 
 @pytest.mark.slow
