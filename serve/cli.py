@@ -6,7 +6,6 @@ listen, who may come in, and which Ray to start on.
 
 from __future__ import annotations
 
-import csv
 import inspect
 import ipaddress
 import json
@@ -15,14 +14,10 @@ import os
 import shlex
 import signal
 import socket
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import psutil
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -30,7 +25,9 @@ from rich.text import Text
 
 from pipelines.errors import ConfigError, ModelError
 from serve.auth import new_key
-from serve.environment import SERVE_ENVIRONMENT, set_serve_environment
+from serve.drain import drain
+from serve.environment import set_serve_environment
+from serve.private_ray import fitted, ray_session
 from serve.settings import ServeArgs
 
 if TYPE_CHECKING:
@@ -42,11 +39,7 @@ USAGE = 2
 """Exit code: what was asked for cannot work; nothing was started."""
 INTERRUPTED = 130
 """Exit code: stopped while Ray started, or once more while it answered what was under way."""
-DRAIN_SECONDS = 60.0
-"""Within which what is under way is answered when the server ends."""
 APP = "crossray"
-CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
-"""The actor that is there when Serve runs on a Ray."""
 EXAMPLE = {
     "query": "how to keep bread fresh",
     "documents": ["Rye is a kind of grass.", "Freeze a loaf and it will not go stale.", "A baker gets up early."],
@@ -207,74 +200,6 @@ def with_found_model(args: ServeArgs) -> ServeArgs:
     return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name})
 
 
-@contextmanager
-def ray_session(address: str | None, console: Console) -> Iterator[None]:
-    """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
-    with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
-        if address is None:
-            console.print("starting a private Ray on this machine ...")
-            for name, value in private_environment(Path(directory)).items():
-                os.environ.setdefault(name, value)
-        import ray
-
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is None:
-            ray.init("local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
-        try:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
-            if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
-                raise ConfigError(
-                    f"Serve runs on {address} already, and its host and port cannot be changed from here; deploy with "
-                    "`serve deploy cluster/serve.yaml`, or end it with `serve shutdown`"
-                )
-            yield
-        finally:
-            ray.shutdown()
-
-
-def private_environment(directory: Path) -> dict[str, str]:
-    """What the processes of a private Ray get beside SERVE_ENVIRONMENT, so that it keeps to itself.
-
-    Its HAProxy would share files (an admin socket for everybody among them) and ports with any other on this machine.
-    """
-    return {
-        "RAY_worker_niceness": "0",  # Ray's own 15 would let anything else on the machine go first
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
-    }
-
-
-def free_port(usual: int) -> int:
-    """The usual port, or any where that is taken."""
-    for port in (usual, 0):
-        with suppress(OSError), socket.create_server(("", port)) as listener:
-            return int(listener.getsockname()[1])
-    raise RuntimeError("no port is free on this machine")
-
-
-def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
-    """The args with this machine's CPUs for the replicas; raises ConfigError for more than a private Ray has."""
-    import ray
-
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0)
-    if num_cpus is None:
-        args = args.model_copy(update={"num_cpus": max(1, cpus // args.max_replicas)})
-    if args.max_replicas * args.num_cpus > cpus or args.max_replicas * args.num_gpus > gpus:
-        raise ConfigError(
-            f"{args.max_replicas} replicas of {args.num_cpus:g} CPUs and {args.num_gpus:g} GPUs are more than this "
-            f"machine's {cpus} and {gpus:g}; lower --replicas, --num-cpus or --num-gpus"
-        )
-    return args
-
-
 def run(args: ServeArgs, host: str, port: int, keys: ApiKeys | None, console: Console) -> None:
     """The app, until a signal comes and what is under way is answered; raises RuntimeError if it does not come up."""
     from ray import serve
@@ -289,7 +214,7 @@ def run(args: ServeArgs, host: str, port: int, keys: ApiKeys | None, console: Co
             signal.pause()
     except KeyboardInterrupt:
         console.print("ending, once what is under way is answered ...")
-        drain()
+        drain(APP)
 
 
 def deploy(args: ServeArgs) -> None:
@@ -330,56 +255,6 @@ Try it:
 
 Ctrl-C ends it.
 """
-
-
-def drain() -> None:
-    """Returns when all is answered; new connections are refused from the first moment."""
-    from ray import serve
-
-    proxies = list(processes("haproxy"))
-    if not proxies:  # not our Ray, or one without HAProxy
-        serve.delete(APP)
-        serve.shutdown()  # type: ignore[no-untyped-call]
-        return
-    # Serve's own way takes 30 s and answers 404 meanwhile. After SIGUSR1 HAProxy refuses connections and closes each
-    # after its answer; Serve's controller must not see that, since it would start another one.
-    for controller in processes("ray::ServeController"):
-        controller.suspend()
-    path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
-    with suppress(ConnectionError), socket.socket(socket.AF_UNIX) as admin:
-        admin.connect(str(next(path.parent.rglob(path.name))))  # in a folder per node
-        ask_haproxy(admin, "prompt")  # keeps the connection, which there is no other way to after SIGUSR1
-        for proxy in proxies:
-            proxy.send_signal(signal.SIGUSR1)
-        end = time.monotonic() + DRAIN_SECONDS
-        while under_way(ask_haproxy(admin, "show stat")) and time.monotonic() < end:
-            time.sleep(0.1)
-
-
-def processes(name: str) -> Iterator[psutil.Process]:
-    """The processes below this one whose name begins so: Ray appends what an actor does at the moment."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if process.name().startswith(name):
-                yield process
-
-
-def ask_haproxy(admin: socket.socket, command: str) -> str:
-    """HAProxy's answer up to its next prompt."""
-    admin.sendall(f"{command}\n".encode())
-    answer = b""
-    while not answer.endswith(b"\n> "):
-        part = admin.recv(65_536)
-        if not part:
-            raise ConnectionError("HAProxy has ended")
-        answer += part
-    return answer.decode()
-
-
-def under_way(statistics: str) -> int:
-    """Requests that wait for their answer, by HAProxy's table; connections without one are not counted."""
-    rows = csv.DictReader(statistics.removeprefix("# ").splitlines())
-    return sum(int(row["scur"]) for row in rows if row["svname"] == "BACKEND")
 
 
 keys = typer.Typer(no_args_is_help=True)

@@ -25,7 +25,8 @@ from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
 from serve.admission import Admission
 from serve.auth import ApiKeys
-from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError, not_ranked
+from serve.error_answers import not_ranked
+from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError
 from serve.lanes import Lane
 from serve.scorer import SECONDS, Scorer
 from serve.settings import ServeArgs

@@ -1,7 +1,7 @@
 """Gate: what every request passes on its way to a route, as ASGI middleware.
 
 It gives the request its id, wants an API key where one is needed, reads the body up to the limit, turns whatever is
-raised into the JSON of `serve.errors`, and writes the log line and the headers that tell how long it took.
+raised into the JSON of `error_answers`, and writes the log line and the headers that tell how long it took.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.endpoint import Timings
-from serve.errors import PayloadTooLargeError, UnauthorizedError, answer_to, as_app_error, dialect_of
+from serve.error_answers import answer_to, as_app_error, dialect_of
+from serve.errors import PayloadTooLargeError, UnauthorizedError
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint

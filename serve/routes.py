@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from serve import metrics_page
 from serve.endpoint import Endpoint
-from serve.errors import ERROR_RESPONSES
+from serve.error_bodies import ERROR_RESPONSES
 from serve.gate import STREAM_PATH, Gate
 from serve.schemas import (
     CohereAnswer,

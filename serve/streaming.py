@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve.errors import DeadlineError, Dialect, PayloadTooLargeError, answer_to
+from serve.error_answers import Dialect, answer_to
+from serve.errors import DeadlineError, PayloadTooLargeError
 from serve.lanes import Lane
 from serve.schemas import Served, StreamRequest, read_json, sent_id, stream_line
 

@@ -1,14 +1,10 @@
-"""`crossray serve` and `crossray keys`: flags, refusals, what is said, and a server that loses nothing when it ends."""
+"""`crossray serve` and `crossray keys`: flags, refusals, and what is said."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,20 +14,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import ray.serve
-import requests
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
 import serve.cli
-from pipelines.errors import ConfigError
 from serve.auth import ApiKeys, new_key
-from serve.cli import PANELS, command, fitted, free_port, is_loopback, keys, private_environment, run, screen, under_way
+from serve.cli import PANELS, command, is_loopback, keys, run, screen
+from serve.private_ray import free_port
 from serve.settings import ServeArgs
-from tests.serve.conftest import LiveApp, duplex
 
 ROOT = Path(__file__).parents[2]
-STREAMED = {"query": "a b", "documents": ["c d", "e f"]}
 
 
 class Start(NamedTuple):
@@ -212,50 +205,6 @@ def test_replicas_find_a_model_whose_path_was_relative(
 
 
 @pytest.mark.parametrize(
-    ("settings", "num_cpus", "expected"),
-    [({}, None, 8), ({"max_replicas": 3}, None, 2), ({"num_cpus": 3}, 3, 3), ({"num_gpus": 1}, None, 8)],
-    ids=str,
-)
-def test_replicas_share_the_cpus_of_a_private_ray(
-    settings: dict[str, Any], num_cpus: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
-    assert fitted(ServeArgs(**settings), num_cpus).num_cpus == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"num_cpus": 9}, "1 replicas of 9 CPUs and 0 GPUs are more than this machine's 8 and 0"),
-        ({"num_cpus": 3, "max_replicas": 3}, "3 replicas of 3 CPUs"),
-        ({"num_cpus": 1, "num_gpus": 1}, "1 replicas of 1 CPUs and 1 GPUs are more"),
-    ],
-    ids=str,
-)
-def test_replicas_that_a_private_ray_could_never_start_are_refused(
-    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
-    with pytest.raises(ConfigError, match=message):
-        fitted(ServeArgs(**settings), settings["num_cpus"])
-
-
-def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path, listening: int) -> None:
-    one, other = (private_environment(tmp_path / name) for name in ("one", "other"))
-    files = [name for name in one if not name.endswith(("_PORT", "niceness"))]
-    assert len(files) == 5
-    assert all(one[name] != other[name] for name in files)
-    assert free_port(listening) != listening
-
-
-def test_haproxys_table_tells_what_is_under_way() -> None:
-    """Three clients are connected; one of them waits."""
-    table = "# pxname,svname,scur,smax\nhttp_frontend,FRONTEND,3,9\nb,s,1,2\nb,BACKEND,1,2\nstats,BACKEND,0,1\n\n> "
-    assert under_way(table) == 1
-    assert under_way(table.replace("BACKEND,1", "BACKEND,0")) == 0
-
-
-@pytest.mark.parametrize(
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:8000/"), ("::1", "http://[::1]:8000/"), ("0.0.0.0", "http://localhost:8000/")],
 )
@@ -306,63 +255,6 @@ def test_requests_are_answered_too_when_the_end_comes_before_the_screen(monkeypa
 
     monkeypatch.setattr(ray.serve, "start", lambda **_: did.append("start"))
     monkeypatch.setattr(ray.serve, "run", interrupt)
-    monkeypatch.setattr(serve.cli, "drain", lambda: did.append("drain"))
+    monkeypatch.setattr(serve.cli, "drain", lambda app: did.append("drain"))
     run(ServeArgs(), "127.0.0.1", 8000, None, Console(quiet=True))
     assert did == ["start", "drain"]
-
-
-@pytest.mark.slow
-def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(
-    bert_directory: Path, port: int, tmp_path: Path
-) -> None:
-    """With a Ray of its own that wants a token, as for everybody who starts it."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    said = tmp_path / "said.txt"
-    with said.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port)],
-            cwd=ROOT,
-            env=environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
-            stderr=file,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: f"Page      {url}/\n" in said.read_text() or server.poll() is not None, 120)
-        assert answers(f"{url}/ready"), said.read_text()
-        with duplex(LiveApp(url, "", ServeArgs())) as stream:
-            stream.send({"id": 1, **STREAMED})
-            first = stream.read()
-            assert first is not None
-            assert len(first["results"]) == 2
-            server.send_signal(signal.SIGTERM)
-            wait_until(lambda: not answers(f"{url}/health"), 10)
-            time.sleep(5)  # a controller that still looked after HAProxy would have replaced it by now
-            assert server.poll() is None
-            stream.send({"id": 2, **STREAMED})
-            stream.end()
-            second = stream.read()
-            assert second is not None
-            assert (second["id"], second["results"]) == (2, first["results"])
-            assert stream.read() is None
-        began = time.monotonic()
-        assert server.wait(60) == 0
-        assert time.monotonic() - began < 30
-    finally:
-        if server.poll() is None:
-            server.terminate()  # not kill: Ray would stay
-            server.wait(90)
-    assert "Traceback" not in said.read_text()
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).status_code == 200
-    except requests.RequestException:
-        return False
-
-
-def wait_until(holds: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

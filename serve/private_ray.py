@@ -1,0 +1,90 @@
+"""The Ray that `crossray serve` runs on: a private one that shares nothing with any other, or one that is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.errors import ConfigError
+from serve.environment import SERVE_ENVIRONMENT
+from serve.settings import ServeArgs
+
+CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
+"""The actor that is there when Serve runs on a Ray."""
+
+
+@contextmanager
+def ray_session(address: str | None, console: Console) -> Iterator[None]:
+    """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
+    with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
+        if address is None:
+            console.print("starting a private Ray on this machine ...")
+            for name, value in private_environment(Path(directory)).items():
+                os.environ.setdefault(name, value)
+        import ray
+
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address is None:
+            ray.init("local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
+            if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
+                raise ConfigError(
+                    f"Serve runs on {address} already, and its host and port cannot be changed from here; deploy with "
+                    "`serve deploy cluster/serve.yaml`, or end it with `serve shutdown`"
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+def private_environment(directory: Path) -> dict[str, str]:
+    """What the processes of a private Ray get beside SERVE_ENVIRONMENT, so that it keeps to itself.
+
+    Its HAProxy would share files (an admin socket for everybody among them) and ports with any other on this machine.
+    """
+    return {
+        "RAY_worker_niceness": "0",  # Ray's own 15 would let anything else on the machine go first
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
+    }
+
+
+def free_port(usual: int) -> int:
+    """The usual port, or any where that is taken."""
+    for port in (usual, 0):
+        with suppress(OSError), socket.create_server(("", port)) as listener:
+            return int(listener.getsockname()[1])
+    raise RuntimeError("no port is free on this machine")
+
+
+def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
+    """The args with this machine's CPUs for the replicas; raises ConfigError for more than a private Ray has."""
+    import ray
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0)
+    if num_cpus is None:
+        args = args.model_copy(update={"num_cpus": max(1, cpus // args.max_replicas)})
+    if args.max_replicas * args.num_cpus > cpus or args.max_replicas * args.num_gpus > gpus:
+        raise ConfigError(
+            f"{args.max_replicas} replicas of {args.num_cpus:g} CPUs and {args.num_gpus:g} GPUs are more than this "
+            f"machine's {cpus} and {gpus:g}; lower --replicas, --num-cpus or --num-gpus"
+        )
+    return args

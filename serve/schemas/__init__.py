@@ -1,0 +1,52 @@
+"""The JSON of every dialect, in and out; the only place its field names are written. No routes, no status codes.
+
+Each request model turns into `RerankTask`s, the one form that the rest of the app works with, and makes the answer of
+its dialect from their rankings. Requests are read liberally: what a real client was seen to send is accepted, unknown
+fields are ignored, and null means left out.
+
+values           texts, queries and documents: what they may be
+tasks            RerankTask and Served, which know no dialect
+dialect          what the dialects share; each of the next five has the requests and the answers of one
+jina, cohere, tei, vllm, sagemaker
+models           the list of models
+encoding         bytes to JSON, and the lines of a stream to bytes
+"""
+
+from serve.schemas.cohere import CohereAnswer, CohereRequest
+from serve.schemas.dialect import DialectRequest
+from serve.schemas.encoding import read_json, sent_id, stream_line, why_not_json
+from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
+from serve.schemas.models import ModelsAnswer, models_answer
+from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
+from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.tei import PlainRequest, TeiRequest, TeiScore
+from serve.schemas.values import MAX_DEPTH, UNION_TAGS
+from serve.schemas.vllm import ScoreAnswer, ScoreRequest
+
+__all__ = [
+    "MAX_DEPTH",
+    "UNION_TAGS",
+    "CohereAnswer",
+    "CohereRequest",
+    "DialectRequest",
+    "InvocationAnswer",
+    "InvocationRequest",
+    "ModelsAnswer",
+    "PlainInvocationRequest",
+    "PlainRequest",
+    "RerankAnswer",
+    "RerankRequest",
+    "RerankTask",
+    "ScoreAnswer",
+    "ScoreRequest",
+    "Served",
+    "StreamAnswer",
+    "StreamRequest",
+    "TeiRequest",
+    "TeiScore",
+    "models_answer",
+    "read_json",
+    "sent_id",
+    "stream_line",
+    "why_not_json",
+]

@@ -1,0 +1,72 @@
+"""Jina's dialect: `/v1/rerank`, and `/v1/rerank/stream`, which is ours and speaks it line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
+
+from pipelines.records import Ranking
+from serve.schemas.dialect import (
+    REQUEST_EXAMPLE,
+    ListRequest,
+    RankedResult,
+    UsageCounts,
+    described,
+    ranked_results,
+    usage_counts,
+)
+from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.values import Echo
+
+
+class RerankRequest(ListRequest):
+    """Jina's `/v1/rerank`, which Cohere's v1 clients use too."""
+
+    return_documents: bool | None = None
+    """Whether results carry their document. Null is the server's default: true, unless it was changed."""
+
+    @override
+    def tasks(self) -> list[RerankTask]:
+        return [self.task(self.query, self.documents, self.top_n, self.return_documents)]
+
+    @override
+    def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> RerankAnswer:
+        [task], [ranking] = tasks, rankings
+        results = ranked_results(task, ranking, served)
+        return {"model": served.model, "usage": usage_counts(ranking.usage), "results": results}
+
+
+class StreamRequest(RerankRequest):
+    """One line of `/v1/rerank/stream`: a request of /v1/rerank with an `id` of the caller's own."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, **REQUEST_EXAMPLE}]})
+
+    id: Annotated[Echo, Field(examples=[1])] = None
+    """Any JSON value, which comes back with the answer; answers come as they are ready, not in the order sent."""
+
+
+@described
+class RerankAnswer(TypedDict):
+    """Jina's answer."""
+
+    model: str
+    """The model that scored."""
+    usage: UsageCounts
+    results: list[RankedResult]
+    """Best first; equal scores in the order sent."""
+
+
+@described
+class StreamAnswer(RerankAnswer):
+    """A line of the answer to `/v1/rerank/stream`.
+
+    One that failed has `error` instead of a ranking: an object with `status` and what the error's body would hold.
+    """
+
+    id: Any
+    """The caller's own; null where the line had none, or could not be read."""
+    line: Annotated[int, Field(examples=[1])]
+    """Number of the line in the request, from 1."""

@@ -1,0 +1,49 @@
+"""The form that the rest of the app works with: a task, whatever dialect it came in, and what else an answer says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.records import CandidateList
+from serve.schemas.values import Document
+
+
+@dataclass(frozen=True, slots=True)
+class RerankTask:
+    """One candidate list to rank, whatever dialect it came in."""
+
+    query: str
+    documents: Sequence[str]
+    """The texts to score."""
+    sent: Sequence[str | Document]
+    """The documents as they came, for the echo."""
+    model: str | None = None
+    """The name that the caller gave."""
+    top_n: int | None = None
+    return_documents: bool | None = None
+    """None leaves it to the server."""
+    max_query_length: int | None = None
+    max_length: int | None = None
+    overlap_tokens: int | None = None
+    max_chunks_per_doc: int | None = None
+    truncate: bool = True
+    """False: refuse the list rather than cut its query or a document."""
+    raw_scores: bool = False
+    """Logits instead of relevance scores in 0..1."""
+
+    @property
+    def candidates(self) -> CandidateList:
+        """The list as the reranker wants it."""
+        return CandidateList(self.query, self.documents)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an answer says beside the ranking."""
+
+    model: str
+    """The name of the model that scored, not the one that the caller gave."""
+    request_id: str
+    return_documents: bool = True
+    """For callers who do not say; Cohere's and TEI's dialects have a default of their own."""

@@ -1,0 +1,99 @@
+"""What a value in a request may be: texts, queries, documents, and whatever else is sent back."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+from pydantic_core import PydanticCustomError
+
+MAX_DEPTH = 64
+"""Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
+STRING, OBJECT, TEI, JINA, SAGEMAKER = UNION_TAGS = ("(string)", "(object)", "(tei)", "(jina)", "(sagemaker)")
+"""The choices in our unions: they stand in the `loc` of pydantic's errors, which no caller needs to see."""
+
+
+def check_text(text: str) -> str:
+    """`text` itself; raises PydanticCustomError for one that neither a tokenizer nor UTF-8 can carry."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PydanticCustomError(
+                "invalid_unicode",
+                "Text holds a lone surrogate at character {position}; replace it before sending",
+                {"position": error.start},
+            ) from None
+    return text
+
+
+def check_echo(value: Any) -> Any:
+    """`value` itself; raises PydanticCustomError for one that cannot go back as JSON."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return value
+        below: list[Any] = []
+        for one in level:
+            match one:
+                case str():
+                    check_text(one)
+                case float() if not math.isfinite(one):
+                    raise PydanticCustomError("finite_number", "NaN and infinity have no place in JSON; send null")
+                case dict():
+                    below += [*one.keys(), *one.values()]
+                case list():
+                    below += one
+        level = below
+    raise PydanticCustomError("too_deep", "Nested deeper than {limit} levels", {"limit": MAX_DEPTH})
+
+
+def check_query(text: str) -> str:
+    """`text` itself; raises PydanticCustomError for a blank one, which a job refuses too."""
+    if not text.strip():
+        raise PydanticCustomError("blank_query", "Query has nothing but white space")
+    return text
+
+
+def unwrap_text(value: Any) -> Any:
+    """The text of `{"text": ...}`; anything else as it is."""
+    return value["text"] if isinstance(value, dict) and "text" in value else value
+
+
+def type_of_document(value: Any) -> str | None:
+    """The tag of a document's type; None for what is not a document."""
+    if isinstance(value, str):
+        return STRING
+    return OBJECT if isinstance(value, dict | Document) else None
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+Echo = Annotated[Any, AfterValidator(check_echo)]
+"""Any JSON value that can be sent back as it came."""
+
+
+class TextObject(BaseModel):
+    """A text as an object."""
+
+    text: Text
+
+
+class Document(TextObject):
+    """A document as an object: `text` is scored, all other fields come back untouched."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"text": "a text", "id": 17}]})
+    __pydantic_extra__: dict[str, Echo]
+
+
+DocumentInput = Annotated[
+    Annotated[Text, Tag(STRING)] | Annotated[Document, Tag(OBJECT)],
+    Discriminator(
+        type_of_document,
+        custom_error_type="document_type",
+        custom_error_message="Input should be a string or an object with a string `text`",
+    ),
+]
+Query = Annotated[
+    Text, BeforeValidator(unwrap_text, json_schema_input_type=str | TextObject), AfterValidator(check_query)
+]

@@ -1,0 +1,99 @@
+"""vLLM's dialect: `/v1/score`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
+
+from pipelines.records import Ranking, Usage
+from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, UsageCounts, usage_counts
+from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.values import Document, DocumentInput, Query, TextObject
+
+
+def wrap_single(value: Any) -> Any:
+    """A list, where one text may stand for it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+class ScoreRequest(OptionsRequest):
+    """vLLM's `/v1/score`: one query against every document, or as many queries as documents, pair by pair."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queries": QUERY_EXAMPLE, "documents": DOCUMENTS_EXAMPLE}]}
+    )
+
+    queries: Annotated[
+        list[Query],
+        BeforeValidator(wrap_single, json_schema_input_type=str | TextObject | list[str | TextObject]),
+        Field(min_length=1, validation_alias=AliasChoices("queries", "text_1", "data_1"), examples=[QUERY_EXAMPLE]),
+    ]
+    """One text or a list; also called `text_1` or `data_1`."""
+    documents: Annotated[
+        list[DocumentInput],
+        BeforeValidator(wrap_single, json_schema_input_type=str | Document | list[str | Document]),
+        Field(validation_alias=AliasChoices("documents", "text_2", "data_2", "items"), examples=[DOCUMENTS_EXAMPLE]),
+    ]
+    """One text or a list; also called `text_2`, `data_2` or `items`."""
+    use_activation: bool | None = None
+    """False is the same as `raw_scores` true."""
+
+    @field_validator("documents")
+    @classmethod
+    def _check_lengths(cls, documents: list[str | Document], info: ValidationInfo) -> list[str | Document]:
+        queries = len(info.data.get("queries", [""]))  # missing where they are wrong themselves
+        if queries not in (1, len(documents)):
+            raise PydanticCustomError(
+                "lengths_differ",
+                "There are {queries} queries and {documents} documents; send one query, or as many as documents",
+                {"queries": queries, "documents": len(documents)},
+            )
+        return documents
+
+    @property
+    @override
+    def wants_logits(self) -> bool:
+        return self.raw_scores is True or self.use_activation is False
+
+    @override
+    def tasks(self) -> list[RerankTask]:
+        """One task for one query, else one for each pair."""
+        if len(self.queries) == 1:
+            return [self.task(self.queries[0], self.documents)]
+        return [self.task(query, [document]) for query, document in zip(self.queries, self.documents, strict=True)]
+
+    @override
+    def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> ScoreAnswer:
+        as_sent = [one for ranking in rankings for one in sorted(ranking.documents, key=lambda ranked: ranked.index)]
+        return {
+            "id": served.request_id,
+            "object": "list",
+            "created": int(time.time()),
+            "model": served.model,
+            "data": [{"index": i, "object": "score", "score": one.relevance_score} for i, one in enumerate(as_sent)],
+            "usage": usage_counts(sum((ranking.usage for ranking in rankings), Usage())),
+        }
+
+
+class PairScore(TypedDict):
+    """The score of one pair, in the order sent."""
+
+    index: int
+    object: Literal["score"]
+    score: Annotated[float, Field(examples=[0.5422876477241516])]
+
+
+class ScoreAnswer(TypedDict):
+    """vLLM's answer."""
+
+    id: str
+    object: Literal["list"]
+    created: Annotated[int, Field(description="Seconds since 1970.")]
+    model: str
+    data: list[PairScore]
+    usage: UsageCounts

@@ -1,0 +1,252 @@
+"""What real clients send is understood, what is wrong names its field, in every dialect."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
+
+from serve.schemas import (
+    CohereRequest,
+    InvocationRequest,
+    RerankRequest,
+    RerankTask,
+    ScoreRequest,
+    Served,
+    StreamRequest,
+    TeiRequest,
+    stream_line,
+)
+from tests.serve.schemas.dialects import (
+    DIALECTS,
+    SERVED,
+    answer,
+    any_json,
+    any_text,
+    anything,
+    body,
+    errors,
+    jina,
+    ranking_of,
+    task_of,
+)
+
+# What real clients send: facts seen with LangChain, LlamaIndex, Haystack, cohere, litellm, Dify, RAGFlow.
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/rerank", body(model="jina-reranker-v1-base-en", top_n=3)),
+        ("/v1/rerank", body(model="m", top_n=None)),
+        ("/v1/rerank", body(documents=[{"text": "a"}, {"text": "", "page": 3}, ""], return_documents=False)),
+        ("/v1/rerank", body(return_documents="true", return_len="true")),
+        ("/v1/rerank", body(model="m", max_chunks_per_doc=10, overlap_tokens=80)),
+        ("/v1/rerank", body(model="m", return_documents=True, rank_fields=["text"])),
+        ("/v2/rerank", body(model="m", top_n=2, max_tokens_per_doc=4096, priority=0)),
+        ("/v2/rerank", body(model="m", relevant_spans={"mode": "x"}, return_documents=True)),
+        (
+            "/rerank",
+            {
+                "query": "q",
+                "texts": ["a", "b"],
+                "top_n": 2,
+                "raw_scores": False,
+                "truncate": False,
+                "truncation_direction": "Right",
+                "return_text": True,
+            },
+        ),
+        ("/rerank", body(model="m", top_n=3, return_documents=True)),
+        ("/v1/score", {"model": "m", "text_1": "q", "text_2": ["a", "b"], "truncate_prompt_tokens": -1}),
+        ("/v1/score", {"model": "m", "queries": "q", "documents": "a", "encoding_format": "float"}),
+        ("/invocations", {"data": {"documents": [{"text": "a"}], "query": "q", "top_n": 1}}),
+        ("/invocations", body()),
+    ],
+)
+def test_the_bodies_of_real_clients_are_understood(path: str, sent: Any) -> None:
+    [task] = DIALECTS[path].validate_python(sent).tasks()
+    assert (task.query, list(task.documents)[:1]) == ("q", ["a"])
+
+
+def test_a_task_has_everything_that_was_asked_for() -> None:
+    assert jina(
+        model="m",
+        top_n=2,
+        return_documents=False,
+        max_query_length=100,
+        max_length=900,
+        overlap_tokens=0,
+        max_chunks_per_doc=3,
+        truncate=False,
+        raw_scores=True,
+    ) == RerankTask(
+        query="q",
+        documents=["a", "b", "c"],
+        sent=["a", "b", "c"],
+        model="m",
+        top_n=2,
+        return_documents=False,
+        max_query_length=100,
+        max_length=900,
+        overlap_tokens=0,
+        max_chunks_per_doc=3,
+        truncate=False,
+        raw_scores=True,
+    )
+
+
+def test_what_is_left_out_or_null_is_left_to_the_server() -> None:
+    nothing = RerankTask(query="q", documents=["a", "b", "c"], sent=["a", "b", "c"])
+    nulls = dict.fromkeys([*RerankRequest.model_fields.keys() - {"query", "documents"}, "top_k", "truncation"])
+    assert jina() == nothing
+    assert jina(**nulls) == nothing
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "understood"),
+    [
+        ({"top_k": 2}, "top_n", 2),
+        ({"top_n": 1, "top_k": 2}, "top_n", 1),
+        ({"top_n": "2"}, "top_n", 2),
+        ({"top_n": 2.0}, "top_n", 2),
+        ({"top_n": 10**30}, "top_n", 10**30),
+        ({"return_documents": "true"}, "return_documents", True),
+        ({"return_documents": "False"}, "return_documents", False),
+        ({"truncation": False}, "truncate", False),
+        ({"truncate": "false"}, "truncate", False),
+        ({"raw_scores": 1}, "raw_scores", True),
+        ({"max_length": "512"}, "max_length", 512),
+        ({"query": {"text": "q"}}, "query", "q"),
+        ({"query": {"text": "q", "image": math.nan}}, "query", "q"),
+        ({"documents": []}, "documents", []),
+        ({"documents": ["", {"text": ""}]}, "documents", ["", ""]),
+        ({"documents": ["a", {"text": "b", "id": 1}]}, "documents", ["a", "b"]),
+        ({"\ud800": math.inf, "user": [[{}]]}, "query", "q"),
+    ],
+)
+def test_requests_are_read_liberally(sent: dict[str, Any], field: str, understood: Any) -> None:
+    assert getattr(jina(**sent), field) == understood
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "kind"),
+    [
+        ({"documents": None}, ("documents",), "list_type"),
+        ({"documents": "a"}, ("documents",), "list_type"),
+        ({"documents": {"0": "a"}}, ("documents",), "list_type"),
+        ({"documents": ["a", None]}, ("documents", 1), "document_type"),
+        ({"documents": ["a", 3]}, ("documents", 1), "document_type"),
+        ({"documents": ["a", ["b"]]}, ("documents", 1), "document_type"),
+        ({"documents": ["a", {"title": "b"}]}, ("documents", 1, "text"), "missing"),
+        ({"documents": ["a", {"text": None}]}, ("documents", 1, "text"), "string_type"),
+        ({"documents": ["a", "b\ud800"]}, ("documents", 1), "invalid_unicode"),
+        ({"documents": [{"text": "b\udfff"}]}, ("documents", 0, "text"), "invalid_unicode"),
+        ({"documents": [{"text": "b", "meta": {"p": [0.5, math.nan]}}]}, ("documents", 0, "meta"), "finite_number"),
+        ({"documents": [{"text": "b", "meta": -math.inf}]}, ("documents", 0, "meta"), "finite_number"),
+        ({"documents": [{"text": "b", "meta": ["\ud800"]}]}, ("documents", 0, "meta"), "invalid_unicode"),
+        ({"documents": [{"text": "b", "meta": {"\ud800": 1}}]}, ("documents", 0, "meta"), "invalid_unicode"),
+        ({"documents": [{"text": "b", "\ud800": 1}]}, ("documents", 0), "string_unicode"),
+        ({"query": None}, ("query",), "string_type"),
+        ({"query": 3}, ("query",), "string_type"),
+        ({"query": {"txt": "q"}}, ("query",), "string_type"),
+        ({"query": {"text": None}}, ("query",), "string_type"),
+        ({"query": "\ud83d"}, ("query",), "invalid_unicode"),
+        ({"query": ""}, ("query",), "blank_query"),
+        ({"query": {"text": " \n\u3000"}}, ("query",), "blank_query"),
+        ({"model": "\ud800"}, ("model",), "invalid_unicode"),
+        ({"model": 3}, ("model",), "string_type"),
+        ({"top_n": 0}, ("top_n",), "greater_than_equal"),
+        ({"top_n": -1}, ("top_n",), "greater_than_equal"),
+        ({"top_k": 0}, ("top_k",), "greater_than_equal"),
+        ({"top_n": 1.5}, ("top_n",), "int_from_float"),
+        ({"top_n": math.inf}, ("top_n",), "finite_number"),
+        ({"top_n": "all"}, ("top_n",), "int_parsing"),
+        ({"return_documents": "maybe"}, ("return_documents",), "bool_parsing"),
+        ({"max_length": 15}, ("max_length",), "greater_than_equal"),
+        ({"max_query_length": 7}, ("max_query_length",), "greater_than_equal"),
+        ({"overlap_tokens": -1}, ("overlap_tokens",), "greater_than_equal"),
+        ({"max_chunks_per_doc": 0}, ("max_chunks_per_doc",), "greater_than_equal"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_field(sent: dict[str, Any], field: tuple[Any, ...], kind: str) -> None:
+    for path in ["/v1/rerank", "/v2/rerank", "/rerank", "/v1/rerank/stream", "/invocations"]:
+        assert errors(path, body(**sent)) == [(field, kind)]
+    assert errors("/invocations", {"data": body(**sent)}) == [(("data", *field), kind)]
+
+
+def test_every_wrong_field_is_named() -> None:
+    found = errors("/v1/rerank", {"documents": [None, "a", None], "top_n": 0})
+    assert [field for field, _ in found] == [("query",), ("documents", 0), ("documents", 2), ("top_n",)]
+
+
+@pytest.mark.parametrize("sent", [None, [], "text", 3, 0.5, True, b"{}"])
+@pytest.mark.parametrize("path", DIALECTS)
+def test_a_body_that_is_no_object_is_refused(path: str, sent: Any) -> None:
+    assert [field for field, _ in errors(path, sent)] == [()]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "default", "returned"),
+    [
+        ("/v1/rerank", None, True, True),
+        ("/v1/rerank", None, False, False),
+        ("/v1/rerank", True, False, True),
+        ("/v1/rerank", False, True, False),
+        ("/v2/rerank", None, True, False),
+        ("/v2/rerank", True, False, True),
+        ("/v2/rerank", False, True, False),
+    ],
+)
+def test_documents_come_back_when_they_are_wanted(path: str, asked: bool | None, default: bool, returned: bool) -> None:
+    """And are left out, never null: litellm fails on null."""
+    served = Served(model="m", request_id="", return_documents=default)
+    for result in answer(path, body(return_documents=asked), [0.1, 0.2, 0.3], served)["results"]:
+        assert ("document" in result) is returned
+
+
+@given(anything)
+def test_any_json_is_either_understood_or_refused_as_invalid(sent: Any) -> None:
+    for dialect in DIALECTS.values():
+        with suppress(ValidationError):
+            assert dialect.validate_python(sent).tasks()
+
+
+@given(
+    st.lists(any_text | st.fixed_dictionaries({"text": any_text}, optional={"meta": any_json}), max_size=3), any_json
+)
+def test_what_is_understood_can_be_scored_and_answered(documents: list[Any], line_id: Any) -> None:
+    """UTF-8 can carry all that is echoed, and the texts are strings that a tokenizer takes."""
+    sent = {"query": "q", "queries": "q", "documents": documents, "id": line_id}
+    for dialect in DIALECTS.values():
+        try:
+            request = dialect.validate_python(sent)
+        except ValidationError:
+            continue
+        tasks = request.tasks()
+        for task in tasks:
+            for text in [task.query, *task.documents]:
+                text.encode()
+        rankings = [ranking_of([0.5] * len(task.documents)) for task in tasks]
+        answered = request.answer(tasks, rankings, SERVED)
+        stream_line(1, getattr(request, "id", None), {"answer": answered})
+
+
+def test_the_examples_of_the_docs_are_valid_requests() -> None:
+    for model in (RerankRequest, CohereRequest, TeiRequest, ScoreRequest, StreamRequest):
+        [example] = model.model_json_schema()["examples"]
+        assert task_of(model.model_validate(example)).documents
+
+
+def test_every_field_of_a_request_is_described() -> None:
+    models = (RerankRequest, CohereRequest, TeiRequest, ScoreRequest, StreamRequest, InvocationRequest)
+    _, schema = models_json_schema([(model, "validation") for model in models])
+    for model in models:
+        for name, properties in schema["$defs"][model.__name__]["properties"].items():
+            assert properties.get("description"), f"{model.__name__}.{name}"

@@ -1,0 +1,17 @@
+"""SageMaker's dialect, and the route that it shares with Jina's."""
+
+from __future__ import annotations
+
+from serve.schemas import InvocationRequest
+from tests.serve.schemas.dialects import DIALECTS, answer, body, errors
+
+
+def test_sagemakers_answer_has_the_form_of_its_question() -> None:
+    plain = answer("/v1/rerank", body(), [0.1, 0.2, 0.3])
+    assert answer("/invocations", body(), [0.1, 0.2, 0.3]) == plain
+    assert answer("/invocations", {"data": body()}, [0.1, 0.2, 0.3]) == {
+        "data": [{"usage": plain["usage"], "results": plain["results"]}],
+        "parameters": {},
+    }
+    assert isinstance(DIALECTS["/invocations"].validate_python({"data": body()}), InvocationRequest)
+    assert errors("/invocations", {"data": []}) == [(("data",), "model_type")]
