@@ -4,13 +4,14 @@
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from serve.auth import ApiKeys
+from serve.auth import ApiKeys, check_access
 from serve.autoscaling import ByQueuedTokens
 from serve.endpoint import Endpoint
 from serve.routes import create_api
@@ -25,7 +26,13 @@ GRACE_SECONDS = 60.0
 
 
 def build_app(args: ServeArgs) -> Application:
-    """Endpoint and Scorer, wired. Raises ConfigError for API keys that cannot be read."""
+    """Endpoint and Scorer, wired.
+
+    Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine.
+    """
+    keys = api_keys(args)
+    if (host := listening_host()) is not None:
+        check_access(host, keys, args.allow_anonymous)
     scorer = serve.deployment(
         name="Scorer",
         ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
@@ -55,12 +62,23 @@ def build_app(args: ServeArgs) -> Application:
         graceful_shutdown_timeout_s=GRACE_SECONDS,
         health_check_period_s=5,
     )(serve.ingress(create_api(current_endpoint))(Endpoint))
-    return endpoint.bind(args, api_keys(args), scorer.bind(args.reranker()))
+    return endpoint.bind(args, keys, scorer.bind(args.reranker()))
 
 
 def current_endpoint() -> Endpoint:
     """The Endpoint of the process that the routes run in."""
     return cast(Endpoint, serve.get_replica_context().servable_object)  # Serve types it as a function
+
+
+def listening_host() -> str | None:
+    """Where Serve listens on the Ray that this process is part of; None while it does not run there."""
+    if not ray.is_initialized():
+        return None
+    try:
+        controller: Any = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return None
+    return cast(str | None, ray.get(controller.get_http_config.remote()).host)  # Serve has no public way to ask
 
 
 def api_keys(args: ServeArgs) -> ApiKeys | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -101,3 +102,21 @@ def new_key(label: str = "") -> NewKey:
 def digest_of(key: str) -> bytes:
     """SHA-256 of the key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def check_access(host: str, keys: ApiKeys | None, allow_anonymous: bool) -> None:
+    """Raises ConfigError where strangers could use a server that listens on `host` and nobody said that they may."""
+    if keys is None and not allow_anonymous and not is_loopback(host):
+        raise ConfigError(
+            f"host {host} lets others than this machine in, and there are no API keys; make one with `crossray keys "
+            "new` for api_keys_file or CROSSRAY_API_KEYS, or set allow_anonymous (flags: --api-keys-file, "
+            "--allow-anonymous)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there; a name other than localhost could be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -7,7 +7,6 @@ listen, who may come in, and which Ray to start on.
 from __future__ import annotations
 
 import inspect
-import ipaddress
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.errors import ConfigError, ModelError
-from serve.auth import new_key
+from serve.auth import check_access, new_key
 from serve.drain import drain
 from serve.environment import set_serve_environment
 from serve.private_ray import fitted, ray_session
@@ -66,7 +65,7 @@ PANELS = {
         "max_queued_tokens",
         "deadline_seconds",
     ),
-    "Access": ("api_keys_file",),
+    "Access": ("api_keys_file", "allow_anonymous"),
 }
 """Where --help shows the fields of ServeArgs; `command` has flags of its own for the others."""
 
@@ -105,9 +104,6 @@ def command(
     num_cpus: Annotated[
         float | None, option(help="CPUs of a replica; default: all, on a private Ray, else 1.", panel="Replicas")
     ] = None,
-    allow_anonymous: Annotated[
-        bool, option("--allow-anonymous", help="Listen beyond this machine without API keys.", panel="Access")
-    ] = False,
     **settings: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to try it on, until Ctrl-C or SIGTERM.
@@ -125,7 +121,7 @@ def command(
         from serve.app import api_keys  # Ray: reads the environment now; and a second, spared to --help
 
         keys = api_keys(args)
-        check_access(host, keys, allow_anonymous)
+        check_access(host, keys, args.allow_anonymous)
         args = with_found_model(args)
         if address is None:
             check_port(host, port)
@@ -160,23 +156,6 @@ def parse_args(replicas: str, settings: Mapping[str, Any]) -> ServeArgs:
         field = str(first["loc"][0])
         flag = "replicas" if field.endswith("_replicas") else field.replace("_", "-")
         raise ConfigError(f"--{flag} is {first['input']!r}: {first['msg']}") from None
-
-
-def check_access(host: str, keys: ApiKeys | None, allow_anonymous: bool) -> None:
-    """Raises ConfigError where strangers could use the server and nobody said that they may."""
-    if keys is None and not allow_anonymous and not is_loopback(host):
-        raise ConfigError(
-            f"--host {host} lets others than this machine in, and there are no API keys; make one with `crossray keys "
-            "new` for --api-keys-file or CROSSRAY_API_KEYS, or give --allow-anonymous"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there; a name other than localhost could be anything."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_port(host: str, port: int) -> None:

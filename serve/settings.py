@@ -66,6 +66,8 @@ class ServeArgs(BaseModel):
     """Seconds after which an unanswered request is a 503."""
     api_keys_file: str | None = None
     """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
+    allow_anonymous: bool = False
+    """Listen beyond this machine without API keys."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,14 @@ import ray
 import requests
 from hypothesis import settings
 
+from serve.environment import set_serve_environment
+from serve.private_ray import private_environment
 from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
 
 if TYPE_CHECKING:
     from serve.settings import ServeArgs
+
+set_serve_environment()  # before a test's module imports ray.serve, which reads it then
 
 settings.register_profile("crossray", deadline=None)  # a busy machine is no failure
 settings.load_profile("crossray")
@@ -44,16 +50,18 @@ def jina_v2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="crossray-") as directory:  # its path is short, as those of sockets must be
+        os.environ |= private_environment(Path(directory))
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200 << 20,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
 
 
 @dataclass

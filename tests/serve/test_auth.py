@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import ConfigError
-from serve.auth import ApiKeys, new_key
+from serve.auth import ApiKeys, is_loopback, new_key
 
 
 def line_of(key: str, label: str = "") -> str:
@@ -129,3 +129,20 @@ def test_keys_and_hashes_never_show() -> None:
     new = new_key("search")
     assert new.key not in f"{new!r} {new}"
     assert repr(KEYS) == "ApiKeys()"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

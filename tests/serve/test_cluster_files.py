@@ -16,7 +16,7 @@ from ray.serve._private.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
 from serve.app import build_app
-from serve.cli import is_loopback
+from serve.auth import is_loopback
 from serve.environment import SERVE_ENVIRONMENT
 from serve.settings import ServeArgs
 
