@@ -159,7 +159,7 @@ class Endpoint:
             try:
                 logits: np.ndarray = await response
                 return logits
-            except (RayActorError, UnavailableError):
+            except RayActorError:
                 continue
             except asyncio.CancelledError:
                 response.cancel()  # type: ignore[no-untyped-call]

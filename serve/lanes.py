@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serve.errors import UnavailableError
-
 if TYPE_CHECKING:
     from pipelines.packing import TokenPair  # torch comes with it
 
@@ -62,16 +60,13 @@ class Lanes:
         self._queues = {lane: Queue() for lane in Lane}
         self._device = ThreadPoolExecutor(1, "device")
         self._serving: asyncio.Task[None] | None = None
-        self._closed = False
 
     async def logits(self, pairs: Sequence[TokenPair], lane: Lane = Lane.ONLINE) -> np.ndarray:
         """The logit of each pair, float32 [len(pairs)], in the order given.
 
-        Raises what `score` raised for a batch with one of these pairs, and UnavailableError after `close`. When the
-        caller is cancelled, its pairs that are in no batch yet leave the queue.
+        Raises what `score` raised for a batch with one of these pairs. When the caller is cancelled, its pairs that
+        are in no batch yet leave the queue.
         """
-        if self._closed:
-            raise UnavailableError("this replica is shutting down and takes no new pairs; send them again")
         if not pairs:
             return np.empty(0, dtype=np.float32)
         queue = self._queues[lane]
@@ -91,13 +86,6 @@ class Lanes:
     def queued_tokens(self, lane: Lane | None = None) -> int:
         """Tokens that are in no batch yet, of one lane or of both."""
         return sum(self._queues[each].tokens for each in (Lane if lane is None else [lane]))
-
-    async def close(self) -> None:
-        """Answers what was accepted; whatever comes from now on is refused."""
-        self._closed = True
-        if self._serving is not None:
-            await asyncio.wait({self._serving})  # unlike `await self._serving`, not ended by our own cancellation
-        self._device.shutdown(wait=False)
 
     async def _serve(self) -> None:
         while batch := self._compose():
