@@ -36,7 +36,6 @@ from serve.schemas import (
 from serve.streaming import DuplexResponse, answer_stream
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 """Browsers refuse scripts with another type, and what the machine's own tables say varies."""
 PAGE_HEADERS = {
@@ -55,12 +54,13 @@ The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddin
 def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
     api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
-    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(PAGE_FILES))
+    page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
+    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(page_files))
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
     add_inference(api, endpoint_of)
     add_operations(api, endpoint_of)
-    for path, file in PAGE_FILES.items():
+    for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
     return api
 

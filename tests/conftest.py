@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -51,15 +50,17 @@ def jina_v2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[str]:
     """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:  # its path is short, as those of sockets must be
-        os.environ |= private_environment(Path(directory))
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=200 << 20,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with pytest.MonkeyPatch.context() as environment:  # not for what tests start beside it
+            for name, value in private_environment(Path(directory)).items():
+                environment.setenv(name, value)
+            ray.init(
+                "local",
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=200 << 20,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.conftest import LiveApp
 from tests.serve.page_stub import MODEL, PAGE, Answer, Stub, json_answer, score, serve_page
 
 if TYPE_CHECKING:
@@ -185,13 +186,16 @@ def stubbed(driver: Chrome, stub: Stub) -> Iterator[Page]:
 
 
 @contextmanager
-def opened(driver: Chrome, base_url: str) -> Iterator[Page]:
+def opened(driver: Chrome, base_url: str, model: bool = True) -> Iterator[Page]:
+    """The page, once it shows its first example, and the server's model unless that takes a key."""
     for log in ("browser", "performance"):
         driver.get_log(log)  # type: ignore[no-untyped-call]  # reading empties it
     page = Page(driver)
     page.emulate()
     driver.get(base_url)
-    page.wait("document.getElementById('model').value && document.querySelector('#ranking li')")
+    page.wait("document.querySelector('#ranking li')")
+    if model:
+        page.wait("document.getElementById('model').value")
     yield page
     driver.get("about:blank")
     # Statuses of the API are what tests are about; everything else must be silent.
@@ -582,3 +586,19 @@ def test_a_server_that_is_gone_is_told_in_plain_words(page: Page) -> None:
 
 def test_the_page_is_small() -> None:
     assert sum(len(file.read_bytes()) for file in PAGE.iterdir() if file.is_file()) < 40_000
+
+
+def test_on_the_real_app_it_asks_for_the_key_and_shows_what_the_app_answers(driver: Chrome, live_app: LiveApp) -> None:
+    announced = json.loads(ANNOUNCED.read_text())
+    with opened(driver, f"{live_app.base_url}/", model=False) as page:
+        page.choose("functions")
+        page.click("#rerank")
+        page.wait("document.activeElement.id === 'key'")
+        page.type("#key", live_app.key, ENTER)
+        page.wait_for_ranking()
+        for name in ("functions", "sql_tables"):
+            page.choose(name)
+            page.rerank()
+            answer = live_app.post("/v1/rerank", announced[name]).json()
+            assert page.texts() == [result["document"]["text"] for result in answer["results"]]
+        assert page.text("#status").endswith(f"{answer['usage']['total_tokens']} tokens · {answer['model']}")
