@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -16,126 +15,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
 import typer
+from rich.console import Console
 
 from pipelines.records import CandidateList
+from serve.load import DOCUMENTS_PER_LIST, Load, ask, closed_loop, make_lists, open_loop
+from serve.private_ray import free_port, ray_session
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 CORES = os.cpu_count() or 1
-WORDS = [
-    "river",
-    "stone",
-    "market",
-    "light",
-    "engine",
-    "paper",
-    "window",
-    "garden",
-    "signal",
-    "metal",
-    "cloud",
-    "animal",
-    "letter",
-    "number",
-    "music",
-    "winter",
-]
-DOCUMENTS_PER_LIST = 20
-DOCUMENT_WORDS = 70
 CLIENTS = 8
 OVERLOAD = 3
 """Times the rate that the server can answer."""
-MAX_REQUESTS = 20_000
-"""Of one measurement, whatever else is asked for."""
-
-
-@dataclass
-class Load:
-    """What clients saw."""
-
-    seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    """Seconds of the requests that were answered with 200."""
-    codes: Counter[str] = field(default_factory=Counter)
-    """Answers by status; an error's class where there was none."""
-
-    def figures(self, pairs_per_request: int) -> dict[str, Any]:
-        """p50 and p99 in milliseconds, requests and pairs per second, answers by status."""
-        ordered = sorted(self.latencies) or [float("nan")]
-        return {
-            "p50_ms": round(statistics.median(ordered) * 1000, 2),
-            "p99_ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000, 2),
-            "pairs_per_second": round(len(self.latencies) * pairs_per_request / self.seconds, 1),
-            "answers": dict(self.codes),
-        }
-
-
-def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[CandidateList]:
-    """Candidate lists of real words; all different, so that nothing is scored once for two."""
-
-    def text(words: int, seed: int) -> str:
-        return " ".join(WORDS[(seed * 7 + i * (1 + seed % 5)) % len(WORDS)] + str(seed % 97) for i in range(words))
-
-    return [
-        CandidateList(text(8, i), [text(DOCUMENT_WORDS // 2, 1000 * i + j) for j in range(documents)])
-        for i in range(count)
-    ]
-
-
-async def ask(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
-    """One request, noted in `load`."""
-    began = time.perf_counter()
-    body = {"query": one.query, "documents": one.documents, "return_documents": False}
-    try:
-        async with session.post(f"{url}/v1/rerank", json=body) as response:
-            await response.read()
-            load.codes[str(response.status)] += 1
-            if response.status == 200:
-                load.latencies.append(time.perf_counter() - began)
-    except (TimeoutError, aiohttp.ClientError) as error:
-        load.codes[type(error).__name__] += 1
-
-
-async def closed_loop(url: str, lists: Sequence[CandidateList], clients: int, seconds: float) -> Load:
-    """Clients that ask again as soon as they are answered."""
-    load = Load()
-    began = time.perf_counter()
-
-    async def client(first: int) -> None:
-        for i in range(first, MAX_REQUESTS, clients):
-            if time.perf_counter() - began > seconds:
-                return
-            await ask(session, url, lists[i % len(lists)], load)
-
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
-        await asyncio.gather(*(client(i) for i in range(clients)))
-    load.seconds = time.perf_counter() - began
-    return load
-
-
-async def open_loop(url: str, lists: Sequence[CandidateList], rate: float, seconds: float) -> Load:
-    """Requests at a fixed rate per second, whether or not earlier ones are answered."""
-    load = Load()
-    began = time.perf_counter()
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(120)
-    ) as session:
-        asking = []
-        for i in range(min(MAX_REQUESTS, int(rate * seconds))):
-            await asyncio.sleep(max(0.0, began + i / rate - time.perf_counter()))
-            asking.append(asyncio.create_task(ask(session, url, lists[i % len(lists)], load)))
-        await asyncio.gather(*asking)
-    load.seconds = time.perf_counter() - began
-    return load
 
 
 @app.command("load")
@@ -172,7 +71,10 @@ def online(
         capacity = figures["saturation"]["crossray"]["pairs_per_second"] / DOCUMENTS_PER_LIST
         overload = asyncio.run(open_loop(ours, lists, OVERLOAD * capacity, seconds))
         figures["overload"] = overload.figures(DOCUMENTS_PER_LIST)
-        figures["shared pool"] = shared_pool(ours, lists, capacity / 4, seconds)
+        figures["shared pool"] = {
+            "a_full_pass_ms": full_pass_ms(reranker.engine),
+            **shared_pool(ours, lists, capacity / 4, 2 * seconds),
+        }
     typer.echo(json.dumps(figures, indent=2))
     if output is not None:
         output.write_text(json.dumps({"threads": threads, "cpus": CORES, **figures}, indent=2) + "\n")
@@ -228,16 +130,41 @@ def saturation(
 def shared_pool(url: str, lists: Sequence[CandidateList], rate: float, seconds: float) -> dict[str, Any]:
     """A quarter of the capacity asked for online, alone and beside a job that takes all it can get."""
     alone = asyncio.run(open_loop(url, lists, rate, seconds)).figures(DOCUMENTS_PER_LIST)
-    with bulk_job() as finished_pairs:
-        before, began = finished_pairs(), time.perf_counter()
-        beside = asyncio.run(open_loop(url, lists, rate, seconds)).figures(DOCUMENTS_PER_LIST)
-        bulk = (finished_pairs() - before) / (time.perf_counter() - began)
-    return {"alone": alone, "beside a job": beside, "job_pairs_per_second": round(bulk, 1)}
+    with bulk_job():
+        before, began = pairs_scored(url), time.perf_counter()
+        load = asyncio.run(open_loop(url, lists, rate, seconds))
+        both = (pairs_scored(url) - before) / (time.perf_counter() - began)
+    beside = load.figures(DOCUMENTS_PER_LIST)
+    return {"alone": alone, "beside a job": beside, "job_pairs_per_second": round(both - beside["pairs_per_second"], 1)}
+
+
+def pairs_scored(url: str) -> float:
+    """By all replicas since they started, as the server's metrics tell, some seconds late."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        page = response.read().decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith("crossray_pairs_total"))
+
+
+def full_pass_ms(engine: Any) -> float:
+    """Milliseconds of the largest pass there is: what an online request may have to wait for beside a job."""
+    from pipelines.packing import TokenPair
+
+    length = 128
+    pairs = [
+        TokenPair(list(range(first, first + length)), [0] * length)
+        for first in range(1000, 1000 + engine.max_batch_tokens * engine.parallel_batches // length)
+    ]
+    seconds = []
+    for _ in range(9):
+        began = time.perf_counter()
+        engine.logits(pairs)
+        seconds.append(time.perf_counter() - began)
+    return round(statistics.median(seconds) * 1000, 1)
 
 
 @contextmanager
-def bulk_job() -> Iterator[Any]:
-    """`crossray rerank --app` on more work than there is time for; yields a count of the pairs it has finished."""
+def bulk_job() -> Iterator[None]:
+    """`crossray rerank --app` on more work than there is time for, from its first part on."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -249,17 +176,12 @@ def bulk_job() -> Iterator[Any]:
         command = [sys.executable, "-m", "jobs.rerank", str(Path(folder, "in.parquet")), str(out), "--app", "crossray"]
         environment = os.environ | {"RAY_ADDRESS": ray_address()}
         job = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-        def finished_pairs() -> int:
-            rows: int = sum(pq.read_metadata(part).num_rows for part in out.glob("part-*.parquet"))
-            return rows * DOCUMENTS_PER_LIST
-
         try:
-            while finished_pairs() == 0 and job.poll() is None:
+            while not list(out.glob("part-*.parquet")) and job.poll() is None:
                 time.sleep(0.2)
+            yield
             if job.poll() is not None:
-                raise RuntimeError(f"the job ended with {job.returncode} before it had a part")
-            yield finished_pairs
+                raise RuntimeError(f"the job ended with {job.returncode} while it was measured")
         finally:
             job.terminate()
             job.wait()
@@ -278,28 +200,24 @@ def run_app(threads: int) -> Iterator[str]:
     from serve.environment import set_serve_environment
 
     set_serve_environment()
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    import ray
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     from ray import serve
 
     from serve.app import build_app
     from serve.settings import ServeArgs
 
-    ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    args = ServeArgs(num_cpus=1, num_threads=threads, max_queued_tokens=50_000)
-    serve.run(build_app(args), name="crossray", route_prefix="/")
-    try:
+    with ray_session(None, Console(stderr=True)):
+        port = free_port(0)
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        args = ServeArgs(num_cpus=1, num_threads=threads, max_queued_tokens=50_000)
+        serve.run(build_app(args), name="crossray", route_prefix="/")
         yield f"http://127.0.0.1:{port}"
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
 def run_common(threads: int) -> Iterator[str]:
     """The common server in a process of its own; its URL."""
-    port = free_port()
+    port = free_port(0)
     process = subprocess.Popen([sys.executable, "-m", "serve.benchmark", "common", str(port), str(threads)])
     url = f"http://127.0.0.1:{port}"
     try:
@@ -344,15 +262,6 @@ def common(port: int, threads: int) -> None:
         return {"results": [{"index": i, "relevance_score": float(scores[i])} for i in best_first]}
 
     uvicorn.run(api, host="127.0.0.1", port=port, log_level="warning")
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":
