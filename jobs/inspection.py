@@ -146,7 +146,9 @@ def row_line(row: RowError) -> str:
     """Where a row is, which it is, and what it has."""
     query = f"query {printable(row.query)!r}" if row.query else "no query"
     which = query if row.query_id is None else f"query id {printable(row.query_id)}"
-    return f"row {row.row:,} of {row.file} (in {row.part}), {which}: {printable(row.message)}"
+    first, end = row.file_rows
+    place = f"row {row.row} of {row.part} (rows {first} to {end - 1} of {row.file})"
+    return f"{place}, {which}: {printable(row.message)}"
 
 
 def printable(text: str) -> str:

@@ -89,19 +89,24 @@ def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
     path = path_of(snapshot, unit.name)
     options = snapshot.manifest.options
     _, error_name = output_names(mapping_of(options), Layout(options["layout"]))
-    errors: Counter[str] = Counter()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             footer = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-            rows = file.metadata.num_rows
-            for batch in file.iter_batches(BATCH_ROWS):
-                errors.update(map(reason_of, batch.column(error_name).drop_null().to_pylist()))
+            rows, errors = file.metadata.num_rows, errors_in(file, error_name)
     except FileNotFoundError:
         return Finding(path, "was removed while it was looked at", "look again")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return Finding(path, f"cannot be read: {type(error).__name__}: {error}", ANEW)
     problem = why_wrong(footer, unit, snapshot.manifest.fingerprint["hash"], rows, errors)
     return Finding(path, problem, ANEW) if problem else Counts.from_dict(footer)
+
+
+def errors_in(file: pq.ParquetFile, name: str) -> Counter[str]:
+    """Rows by the reason of their error, in the column of this name; decodes the other columns too."""
+    reasons: Counter[str] = Counter()
+    for batch in file.iter_batches(BATCH_ROWS):
+        reasons.update(map(reason_of, batch.column(name).drop_null().to_pylist()))
+    return reasons
 
 
 def why_wrong(

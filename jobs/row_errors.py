@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.columns import Layout, mapping_of, output_names
+from jobs.columns import ColumnMapping, Layout, mapping_of, output_names
 from jobs.errors import StoppedError
 from jobs.facts import Snapshot
 from jobs.manifest import FOOTER_THREADS
@@ -32,12 +32,14 @@ class RowError:
     reason: str
     message: str
     """The whole `error`, with its reason."""
-    file: str
-    """The input file."""
-    row: int
-    """In that file, from 0."""
     part: str
     """Name of the output file."""
+    row: int
+    """In the part, from 0."""
+    file: str
+    """The input file."""
+    file_rows: tuple[int, int]
+    """Those that the part is of: the first, and the one after the last."""
     query_id: str | None
     query: str | None
     """Its beginning."""
@@ -64,31 +66,42 @@ def find_errors(snapshot: Snapshot, expected: Mapping[str, int], per_reason: int
 
 def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]:
     """Up to `per_reason` rows for each reason in one part; none where the part cannot be read, which is told apart."""
+    options = snapshot.manifest.options
+    mapping = mapping_of(options)
+    _, error_name = output_names(mapping, Layout(options["layout"]))
     try:
-        counts = read_counts(snapshot.output, unit, snapshot.manifest.fingerprint["hash"])
-        return list(_read_errors(snapshot, unit, per_reason)) if counts.errors else []
+        if not read_counts(snapshot.output, unit, snapshot.manifest.fingerprint["hash"]).errors:
+            return []
+        with pq.ParquetFile(os.path.join(snapshot.output.path, unit.name)) as file:
+            return list(_errors_in(file, unit, error_name, mapping, per_reason))
     except (StoppedError, pa.ArrowException, OSError):
         return []
 
 
-def _read_errors(snapshot: Snapshot, unit: Unit, per_reason: int) -> Iterator[RowError]:
-    options = snapshot.manifest.options
-    mapping = mapping_of(options)
-    _, error_name = output_names(mapping, Layout(options["layout"]))
+def _errors_in(
+    file: pq.ParquetFile, unit: Unit, error_name: str, mapping: ColumnMapping, per_reason: int
+) -> Iterator[RowError]:
     taken: Counter[str] = Counter()
-    start = unit.start
-    with pq.ParquetFile(os.path.join(snapshot.output.path, unit.name)) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=[error_name, mapping.query_id, mapping.query]):
-            errors = batch.column(error_name)
-            for i in pc.indices_nonzero(errors.is_valid()).to_pylist():
-                message = errors[i].as_py()
-                reason = reason_of(message)
-                taken[reason] += 1
-                if taken[reason] <= per_reason:
-                    query_id, query = (_shown(batch, name, i) for name in (mapping.query_id, mapping.query))
-                    beginning = query and query[:QUERY_CHARACTERS]
-                    yield RowError(reason, message, unit.path, start + i, unit.name, query_id, beginning)
-            start += batch.num_rows
+    rows_before = 0
+    for batch in file.iter_batches(BATCH_ROWS, columns=[error_name, mapping.query_id, mapping.query]):
+        errors = batch.column(error_name)
+        for i in pc.indices_nonzero(errors.is_valid()).to_pylist():
+            message = errors[i].as_py()
+            reason = reason_of(message)
+            taken[reason] += 1
+            if taken[reason] <= per_reason:
+                query = _shown(batch, mapping.query, i)
+                yield RowError(
+                    reason=reason,
+                    message=message,
+                    part=unit.name,
+                    row=rows_before + i,
+                    file=unit.path,
+                    file_rows=(unit.start, unit.start + unit.rows),
+                    query_id=_shown(batch, mapping.query_id, i),
+                    query=query and query[:QUERY_CHARACTERS],
+                )
+        rows_before += batch.num_rows
 
 
 def _shown(batch: pa.RecordBatch, name: str, row: int) -> str | None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -391,7 +390,7 @@ def test_rows_with_errors_are_shown_by_reason(tmp_path: Path, run_job: RunJob, w
     shown = [line for line in result.output.splitlines() if line.startswith("  row ")]
     assert len(shown) == 6
     first = parts(output)[0].name
-    line = f"  row 1 of {source / 'a.parquet'} (in {first}), query id q1: "
+    line = f"  row 1 of {first} (rows 0 to 24 of {source / 'a.parquet'}), query id q1: "
     assert shown[0] == line + "blank_query: query has nothing but white space"
 
 
@@ -404,11 +403,12 @@ def test_examples_are_the_first_of_each_reason_and_lie_where_they_say(
     found = find_errors(look(str(tmp_path / "out")), summary["errors"], per_reason)
     for reason, last_digit in (("null_query", 0), ("blank_query", 1)):
         expected = [(str(source / f"{name}.parquet"), i) for name in "ab" for i in range(last_digit, 100, 10)]
-        assert [(one.file, one.row) for one in found if one.reason == reason] == expected[:per_reason]
+        places = [(one.file, one.file_rows[0] + one.row) for one in found if one.reason == reason]
+        assert places == expected[:per_reason]
     for one in found:
-        table = pq.read_table(tmp_path / "out" / one.part, columns=["query_id", "error"])
-        assert one.query_id == f"q{one.row}"
-        assert one.message in table.filter(pc.equal(table["query_id"], one.query_id))["error"].to_pylist()
+        row = pq.read_table(tmp_path / "out" / one.part).slice(one.row, 1).to_pylist()[0]
+        assert (row["query_id"], row["error"], row["query"]) == (one.query_id, one.message, one.query)
+        assert one.file_rows[0] + one.row < one.file_rows[1]
 
 
 def test_of_whole_parts_no_row_is_read(
