@@ -148,7 +148,7 @@ def row_line(row: RowError) -> str:
     which = query if row.query_id is None else f"query id {printable(row.query_id)}"
     first, end = row.file_rows
     place = f"row {row.row} of {row.part} (rows {first} to {end - 1} of {row.file})"
-    return f"{place}, {which}: {printable(row.message)}"
+    return f"{place}, {which}: {printable(row.message.removeprefix(f'{row.reason}: '))}"
 
 
 def printable(text: str) -> str:

@@ -391,7 +391,7 @@ def test_rows_with_errors_are_shown_by_reason(tmp_path: Path, run_job: RunJob, w
     assert len(shown) == 6
     first = parts(output)[0].name
     line = f"  row 1 of {first} (rows 0 to 24 of {source / 'a.parquet'}), query id q1: "
-    assert shown[0] == line + "blank_query: query has nothing but white space"
+    assert shown[0] == line + "query has nothing but white space"
 
 
 @pytest.mark.parametrize("per_reason", [0, 1, 7, 1000])
