@@ -6,13 +6,14 @@ import importlib.metadata
 
 import typer
 
-from jobs import rerank
+from jobs import inspection, rerank
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encoder reranking on Ray.")
 app.command("rerank")(rerank.command)
+app.command("inspect")(inspection.command)
 
 
 @app.callback()

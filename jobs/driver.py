@@ -23,7 +23,7 @@ from jobs.errors import StoppedError
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
-from jobs.pool import ray_session, score_units
+from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import AppScorer, Scorer, served_model
@@ -52,9 +52,12 @@ class InterruptedBySignal(BaseException):
 
 
 def run(
-    settings: RerankSettings, scorer_class: Callable[..., Scorer] | None = None, console: Console | None = None
+    settings: RerankSettings,
+    scorer_class: Callable[..., Scorer] | None = None,
+    console: Console | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """Runs or resumes the job and returns its summary.
+    """Runs or resumes the job and returns its summary; `command` is kept for whoever finds the output unfinished.
 
     Raises ConfigError (nothing was touched), RefusedError (nothing was changed), StoppedError or InterruptedBySignal
     (the same call resumes).
@@ -62,12 +65,14 @@ def run(
     console = console or Console()
     with signals_as_exceptions(), disk_failures_as_stops():
         if settings.app is None:
-            return run_here(settings, scorer_class or Scorer, console)
+            return run_here(settings, scorer_class or Scorer, console, command)
         with session_with_app(settings, console):  # the app knows the model: without it there is no plan
-            return run_here(settings, scorer_class or AppScorer, console)
+            return run_here(settings, scorer_class or AppScorer, console, command)
 
 
-def run_here(settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console) -> dict[str, Any]:
+def run_here(
+    settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console, command: str | None
+) -> dict[str, Any]:
     """`run`, with signals and failures of disks left as they come."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
@@ -86,7 +91,7 @@ def run_here(settings: RerankSettings, scorer_class: Callable[..., Scorer], cons
         if output.is_complete and not changed and not missing_units(output, manifest):
             say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
             return dict(json.loads(Path(output.summary).read_text(encoding="utf-8")))
-        attempt = begin_attempt(output)
+        attempt = begin_attempt(output, command)
         Path(output.summary).unlink(missing_ok=True)
         if changed:
             manifest.write(output.manifest)
@@ -219,13 +224,15 @@ def score_everything(
     layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
     damaged: dict[Unit, str] = {}
     failures: list[str] = []
+    attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score_units(todo, settings, layout, fingerprint, scorer_class):
-                if attempt.phase == "start" and "score" in report.seconds:
-                    attempt.enter("score", seconds_ago=report.seconds["score"] + report.seconds.get("write", 0.0))
+                if attempt.phase == "start" and report.scored is not None:
+                    scoring = report.scored.ended - report.scored.began
+                    attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
                 if report.stop is not None:
                     raise StoppedError(report.stop)
                 if report.error is not None:

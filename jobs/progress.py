@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from jobs.accounting import BESIDE, IDLE, OF_REPLICAS
 
 LOG_SECONDS = 10.0
 
@@ -62,17 +64,36 @@ def say(console: Console, message: str, label: str = "", style: str = "red") -> 
     console.print(Text.assemble((label, style), message), soft_wrap=True)
 
 
+def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Lines of a table that say what was scored and what could not be."""
+    for name in ("pairs", "chunks", "tokens", "cut_documents", "cut_queries", "rows_with_errors"):
+        yield name.replace("_", " "), f"{summary[name]:,}"
+    for reason, rows in summary["errors"].items():
+        yield f"  {reason}", f"{rows:,}"
+
+
+def time_rows(stages: Mapping[str, float], replica_seconds: float) -> Iterable[tuple[str, str]]:
+    """Lines of a table that say where the time went; none before any replica has finished a unit."""
+    if not replica_seconds:
+        return
+    yield "seconds of all replicas", f"{replica_seconds:,.1f}"
+    for name in (*OF_REPLICAS, IDLE):
+        yield f"  {name.replace('_', ' ')}", f"{stages[name]:,.1f} ({stages[name] / replica_seconds:.0%})"
+    yield "beside them", ", ".join(f"{name} {stages[name]:,.1f}" for name in BESIDE)
+
+
 def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
     """The closing table."""
     table = Table(title=Text(f"Reranked into {output}"), show_header=False, title_justify="left")
-    for name in ("rows", "rows_with_errors", "pairs", "chunks", "tokens", "cut_documents", "cut_queries", "parts"):
-        table.add_row(name.replace("_", " "), f"{summary[name]:,}")
-    for reason, rows in summary["errors"].items():
-        table.add_row(f"  {reason}", f"{rows:,}")
+    table.add_row("rows", f"{summary['rows']:,} in {summary['parts']:,} part(s)")
+    for name, value in count_rows(summary):
+        table.add_row(name, value)
     last = summary["attempts"][-1] if summary["attempts"] else {"phases": {}}
     phases = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in last["phases"].items())
     table.add_row("seconds", f"{summary['seconds']:,.1f} in {len(summary['attempts'])} attempt(s); last: {phases}")
     table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
+    for name, value in time_rows(summary["stages"], summary["replica_seconds"]):
+        table.add_row(name, value)
     console.print(table)
     for path, error in summary["unreadable"].items():
         say(console, f"{path}: {error}", "could not be read: ")

@@ -22,7 +22,7 @@ from jobs.errors import StoppedError
 from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError, CrossrayError
-from pipelines.records import CandidateList, Ranking, Usage
+from pipelines.records import CandidateList, Ranking, ScoringTime, Usage
 
 if TYPE_CHECKING:  # torch: seconds, and not for the driver
     from pipelines.families import ModelSpec
@@ -73,6 +73,8 @@ class Answered:
 
     table: pa.Table
     counts: Counts
+    spent: ScoringTime = field(default_factory=ScoringTime)
+    """By whoever answered; no part of the answer."""
 
 
 class Scorer:
@@ -96,39 +98,40 @@ class Scorer:
 
     def score(self, table: pa.Table) -> Answered:
         """Each row with its ranking (or score) or its error; raises only what means that the replica is unfit."""
+        spent = ScoringTime()
         if self.layout is Layout.LISTS:
             rows = parse_lists(table, self.settings.mapping)
-            rankings = self.rank(rows)
+            rankings = self.rank(rows, spent)
             answered = append_rankings(table, rows, rankings, self.settings.mapping)
         else:
             rows = parse_pairs(table, self.settings.mapping)
-            rankings = self.rank(rows)
+            rankings = self.rank(rows, spent)
             answered = append_scores(table, rows, rankings, self.settings.mapping)
-        return Answered(answered, count(rows, rankings))
+        return Answered(answered, count(rows, rankings), spent)
 
-    def rank(self, rows: Sequence[ParsedRow]) -> list[Ranking | None]:
+    def rank(self, rows: Sequence[ParsedRow], spent: ScoringTime) -> list[Ranking | None]:
         """A ranking for each row that has candidates."""
         lists = [row.candidates for row in rows if row.candidates is not None]
         try:
-            rankings = self.rerank_lists(lists)
+            rankings = self.rerank_lists(lists, spent)
         except Exception as error:
             if ends_scoring(error):
                 raise
-            rankings = [self.rank_alone(one) for one in lists]  # one of them fails; find out which
+            rankings = [self.rank_alone(one, spent) for one in lists]  # one of them fails; find out which
         answers = iter(rankings)
         return [None if row.candidates is None else next(answers) for row in rows]
 
-    def rank_alone(self, candidates: CandidateList) -> Ranking:
+    def rank_alone(self, candidates: CandidateList, spent: ScoringTime) -> Ranking:
         """The ranking of one list, or why there is none."""
         try:
-            return self.rerank_lists([candidates])[0]
+            return self.rerank_lists([candidates], spent)[0]
         except Exception as error:
             if ends_scoring(error):
                 raise
             return Ranking([], Usage(), f"scoring_failed: {type(error).__name__}: {error}")
 
-    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
-        return self.reranker.rerank_lists(lists, top_n=self.settings.top_n)
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
+        return self.reranker.rerank_lists(lists, top_n=self.settings.top_n, spent=spent)
 
 
 class AppScorer(Scorer):

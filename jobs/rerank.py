@@ -5,6 +5,7 @@ python -m jobs.rerank INPUT OUTPUT [flags]      # the same as `crossray rerank`;
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import Annotated
@@ -120,11 +121,13 @@ def command(
 
 def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
-    from jobs.driver import InterruptedBySignal, run  # ray: a second, spared to --help
+    from jobs.driver import JOB_ENVIRONMENT, InterruptedBySignal, run  # ray: a second, spared to --help
 
     console = Console(stderr=True)
     try:
-        summary = run(settings)
+        # In a submitted job the directory is a cache, and the paths are absolute.
+        where = "" if JOB_ENVIRONMENT in os.environ else f"cd {shlex.quote(os.getcwd())} && "
+        summary = run(settings, command=where + resume_command())
     except (ConfigError, ModelError) as error:
         say(console, str(error), "error: ")
         return errors.USAGE

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import ray
 
+from jobs.accounting import Scored
 from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Answered, Counts, DeadlyError, Scorer
@@ -27,8 +29,8 @@ METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""
 
 IN_FLIGHT = pa.schema([("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string())])
-"""A unit between stages. `note` is JSON: `seconds` by stage, `counts` once it is scored; where the content is null,
-`error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to stop."""
+"""A unit between stages. `note` is JSON: `seconds` by stage, `counts` and `scored` once it is scored; where the content
+is null, `error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class UnitReport:
     stop: str | None
     """Why it would fail for all other units too."""
     seconds: dict[str, float]
-    """By stage: read, score, write."""
+    """By stage: see `jobs.accounting`."""
+    scored: Scored | None
+    """By which replica and when; None where it was not."""
 
 
 class ReadingStage:
@@ -86,6 +90,7 @@ class ScoringStage:
         self, settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Scorer]
     ) -> None:
         self.scorer = scorer_class(settings, layout, fingerprint)
+        self.replica = replica_id()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return pa.concat_tables([self._score_one(**row) for row in rows_of(batch)])
@@ -93,7 +98,7 @@ class ScoringStage:
     def _score_one(self, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
         if content is None:
             return in_flight(unit, None, note)
-        started = time.perf_counter()
+        began, clock = time.time(), time.perf_counter()
         try:
             answered = self.scorer.score(from_stream(content))
         except StoppedError as error:
@@ -103,8 +108,11 @@ class ScoringStage:
         except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
             traceback.print_exc()
             os._exit(1)
-        seconds = note["seconds"] | {"score": time.perf_counter() - started}
-        return in_flight(unit, to_stream(answered.table), {"counts": answered.counts.as_dict(), "seconds": seconds})
+        answer = to_stream(answered.table)
+        took, spent = time.perf_counter() - clock, asdict(answered.spent)
+        seconds = note["seconds"] | spent | {"parse_and_rank": took - sum(spent.values())}
+        scored = asdict(Scored(self.replica, began, began + took))
+        return in_flight(unit, answer, {"counts": answered.counts.as_dict(), "seconds": seconds, "scored": scored})
 
     # The quarantine talks to a replica directly, without Ray Data between.
 
@@ -116,6 +124,12 @@ class ScoringStage:
         """Answered rows as an Arrow stream, and their counts."""
         answered = self.scorer.score(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
+
+
+def replica_id() -> str:
+    """This actor, which stays the same when Ray starts its process again; outside of actors this process."""
+    actor: str | None = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
+    return actor or f"process {os.getpid()}"
 
 
 def write_unit(batch: pa.Table, output: str, fingerprint: str) -> pa.Table:
@@ -177,7 +191,8 @@ def reports_of(batches: Iterable[pa.Table]) -> Iterator[UnitReport]:
             note = row["note"]
             counts = Counts.from_dict(note["counts"]) if "counts" in note else Counts()
             error, failure, stop = (note.get(name) for name in ("error", "failure", "stop"))
-            yield UnitReport(row["unit"], counts, error, failure, stop, note.get("seconds", {}))
+            scored = Scored(**note["scored"]) if "scored" in note else None
+            yield UnitReport(row["unit"], counts, error, failure, stop, note.get("seconds", {}), scored)
 
 
 def to_stream(table: pa.Table) -> pa.Buffer:

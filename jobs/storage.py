@@ -92,7 +92,9 @@ def write_json(path: str, value: Any) -> None:
 
 def write_table(path: str, table: pa.Table) -> None:
     """A Parquet file, atomically."""
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    write_atomically(
+        path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    )
 
 
 def write_atomically(path: str, write: Callable[[str], object]) -> None:

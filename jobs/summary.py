@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.accounting import Presences, with_idle
 from jobs.errors import StoppedError
 from jobs.manifest import FOOTER_THREADS, Manifest
 from jobs.output import OutputDirectory
@@ -33,13 +34,17 @@ class Attempt:
     """One run of the driver: when, how long in which phase, how much it finished."""
 
     path: str
+    command: str | None = None
+    """What was typed to run it, as far as that is known."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     clock: float = field(default_factory=time.perf_counter)
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds of the driver by phase: `plan`; `start`, until Ray runs and the first replica begins to score; `score`,
     until the last part; `quarantine`; `finish`, in which Ray ends."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds by stage, added up over all units, in whatever process they ran."""
+    """Seconds by stage, added up over all finished units, in whatever process they ran."""
+    replicas: Presences = field(default_factory=Presences)
+    scoring_ended: float | None = None
     units: int = 0
     rows: int = 0
     pairs: int = 0
@@ -50,6 +55,8 @@ class Attempt:
         """Ends one phase and begins the next: now, or so many seconds ago, within the one that ends."""
         ends = max(self.phase_began, time.perf_counter() - seconds_ago)
         self.phases = self.phases_until(ends)
+        if self.phase == "score":
+            self.scoring_ended = ends
         self.phase, self.phase_began = phase, ends
         self.save()
 
@@ -63,13 +70,21 @@ class Attempt:
         self.pairs += report.counts.usage.pairs
         for stage, seconds in report.seconds.items():
             self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+        if report.scored is not None:
+            self.replicas.add(report.scored, time.perf_counter())
 
     def as_dict(self) -> dict[str, Any]:
+        replica_seconds = self.replicas.seconds(self.scoring_ended)
+        stages = with_idle(self.stages, replica_seconds)
         return {
+            "command": self.command,
             "started": self.started,
             "seconds": round(time.perf_counter() - self.clock, 3),
             "phases": {name: round(seconds, 3) for name, seconds in self.phases_until(time.perf_counter()).items()},
-            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
+            "replicas": len(self.replicas.by_replica),
+            "units_at_once": self.replicas.units_at_once,
+            "replica_seconds": round(replica_seconds, 3),
+            "stages": {name: round(seconds, 3) for name, seconds in stages.items()},
             "units": self.units,
             "rows": self.rows,
             "pairs": self.pairs,
@@ -81,10 +96,10 @@ class Attempt:
         write_json(self.path, self.as_dict())
 
 
-def begin_attempt(output: OutputDirectory) -> Attempt:
+def begin_attempt(output: OutputDirectory, command: str | None = None) -> Attempt:
     """The next attempt; its record is written with the first heartbeat or phase."""
     number = len(os.listdir(output.attempts)) + 1 if os.path.isdir(output.attempts) else 1
-    return Attempt(os.path.join(output.attempts, f"{number:06d}.json"))
+    return Attempt(os.path.join(output.attempts, f"{number:06d}.json"), command)
 
 
 def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:
@@ -111,23 +126,49 @@ def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str,
     units = [unit for unit in manifest.units() if unit.name in finished]
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         counts = list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
-    total = sum(counts, Counts())
     attempts = past_attempts(output)
-    scoring = sum(attempt["phases"].get("score", 0.0) for attempt in attempts)
-    scored = sum(attempt["pairs"] for attempt in attempts)
     return {
-        **total.as_dict(),
-        "rows_with_errors": sum(total.errors.values()),
+        **totals(manifest, counts),
         "unreadable": unreadable_files(manifest) | dict(damaged),
-        "rows_not_read": manifest.rows - total.rows,
-        "files": len(manifest.files),
-        "parts": len(units),
-        "seconds": round(sum(attempt["seconds"] for attempt in attempts), 3),
-        "pairs_per_second": round(scored / scoring, 2) if scoring else 0.0,
+        **time_spent(attempts),
         "attempts": attempts,
         "fingerprint": manifest.fingerprint,
         "versions": manifest.versions,
     }
+
+
+def totals(manifest: Manifest, counts: Sequence[Counts]) -> dict[str, Any]:
+    """What the parts hold together, by the counts of each; deterministic."""
+    total = sum(counts, Counts())
+    return {
+        **total.as_dict(),
+        "rows_with_errors": sum(total.errors.values()),
+        "rows_not_read": manifest.rows - total.rows,
+        "files": len(manifest.files),
+        "parts": len(counts),
+    }
+
+
+def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of all attempts: on the whole, of their replicas and in which stage; and the speed while they scored.
+
+    What an earlier version did not record counts as 0.
+    """
+    scoring = sum(attempt["phases"].get("score", 0.0) for attempt in attempts)
+    scored = sum(attempt["pairs"] for attempt in attempts)
+    return {
+        "seconds": added_up(attempt["seconds"] for attempt in attempts),
+        "pairs_per_second": round(scored / scoring, 2) if scoring else 0.0,
+        "replica_seconds": added_up(attempt.get("replica_seconds", 0.0) for attempt in attempts),
+        "stages": {
+            name: added_up(attempt["stages"].get(name, 0.0) for attempt in attempts) for name in with_idle({}, 0.0)
+        },
+    }
+
+
+def added_up(seconds: Iterable[float]) -> float:
+    """To milliseconds, as they are in the records."""
+    return round(sum(seconds), 3)
 
 
 def unreadable_files(manifest: Manifest) -> dict[str, str]:

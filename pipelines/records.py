@@ -43,6 +43,16 @@ class Usage:
         return Usage(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
+@dataclass(slots=True)
+class ScoringTime:
+    """Seconds that scoring took. Who wants to know passes one along; calls add to it what came to an end."""
+
+    tokenize: float = 0.0
+    """From texts to the token ids of pairs."""
+    forward: float = 0.0
+    """From there to logits: packing, the model, copies to and from its device; or waiting for another process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The answer to one candidate list."""

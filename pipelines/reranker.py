@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -19,7 +20,7 @@ from .lengths import Lengths
 from .model_files import ModelFiles, find_model
 from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
 from .ranking import rank, sigmoid
-from .records import CandidateList, RankedDocument, Ranking, Usage
+from .records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 from .tokens import PairTokenizer, check_text
 
 logger = logging.getLogger(__name__)
@@ -133,19 +134,30 @@ class Reranker:
         max_length: int | None = None,
         overlap_tokens: int | None = None,
         max_chunks_per_doc: int | None = None,
+        spent: ScoringTime | None = None,
     ) -> list[Ranking]:
-        """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`."""
+        """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
+
+        The seconds that it took are added to `spent`.
+        """
         check_top_n(top_n)
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
         errors = [invalid_reason(one) for one in candidate_lists]
         valid = [one for one, error in zip(candidate_lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, WINDOW_CHARACTERS)
-        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n))
+        spent = spent or ScoringTime()
+        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
 
-    def _rank_window(self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None) -> list[Ranking]:
+    def _rank_window(
+        self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None, spent: ScoringTime
+    ) -> list[Ranking]:
+        began = time.perf_counter()
         prepared = self.preparation.prepare(lists, lengths)
+        prepared_at = time.perf_counter()
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
+        spent.tokenize += prepared_at - began
+        spent.forward += time.perf_counter() - prepared_at
         parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
         return [
             rank(candidates, part, one.chunks_per_document, one.usage, top_n, self.config.raw_scores)

@@ -16,7 +16,7 @@ from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from jobs.stages import ScoringStage, UnitReport, in_flight, read_unit, reports_of, write_unit
 from jobs.units import Unit
-from pipelines.records import CandidateList, RankedDocument, Ranking, Usage
+from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 POISON = "<kills its replica>"
 FAILURE = "<raises>"
@@ -30,7 +30,7 @@ class StubScorer(Scorer):
         self.settings = settings
         self.layout = layout
 
-    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
         return [self.rerank_list(one) for one in lists]
 
     def rerank_list(self, candidates: CandidateList) -> Ranking:
@@ -48,20 +48,20 @@ class SlowScorer(StubScorer):
 class RecordingScorer(StubScorer):
     """Leaves a file `<process id>-<time>` beside OUTPUT for each call with lists, and takes 0.1 s for it."""
 
-    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
         if lists:
             directory = calls_directory(self.settings.output)
             directory.mkdir(exist_ok=True)
             (directory / f"{os.getpid()}-{time.time_ns()}").touch()
             time.sleep(0.1)
-        return super().rerank_lists(lists)
+        return super().rerank_lists(lists, spent)
 
 
 class MeetingScorer(RecordingScorer):
     """Each call waits, 30 s at most, until two replicas have been called."""
 
-    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
-        rankings = super().rerank_lists(lists)
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
+        rankings = super().rerank_lists(lists, spent)
         deadline = time.monotonic() + 30
         while lists and len({pid for pid, _ in recorded_calls(self.settings.output)}) < 2:
             if time.monotonic() > deadline:

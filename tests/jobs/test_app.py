@@ -21,6 +21,7 @@ from rich.console import Console
 import jobs.driver
 import jobs.quarantine
 import jobs.replicas
+from jobs.accounting import IDLE, OF_REPLICAS
 from jobs.driver import run
 from jobs.errors import USAGE, RefusedError, StoppedError
 from jobs.replicas import AppEngine, DeadlyError
@@ -32,7 +33,7 @@ from pipelines.fingerprint import ServedModel, planned_fingerprint
 from pipelines.lengths import Lengths
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
-from pipelines.records import CandidateList, Ranking
+from pipelines.records import CandidateList, Ranking, ScoringTime
 from tests.checkpoints import words
 from tests.conftest import LiveApp
 from tests.jobs.conftest import RunJob
@@ -90,6 +91,12 @@ def test_a_job_of_an_app_writes_what_its_own_replicas_would(tmp_path: Path, live
     for name in ("rows", "pairs", "chunks", "tokens", "errors", "parts"):
         assert summaries[0][name] == summaries[1][name]
     assert summaries[0]["errors"] == {"null_document": 1}
+    [attempt] = summaries[0]["attempts"]
+    assert 1 <= attempt["replicas"] <= 3
+    assert attempt["units_at_once"] == 4
+    stages = summaries[0]["stages"]
+    assert stages["forward"] > stages["tokenize"] > 0
+    assert sum(stages[name] for name in (*OF_REPLICAS, IDLE)) == pytest.approx(attempt["replica_seconds"], abs=0.01)
 
 
 def test_scorers_that_are_killed_cost_time_only(tmp_path: Path, live_app: LiveApp) -> None:
@@ -336,12 +343,12 @@ class DeadlyScorer(StubScorer):
 class DeadlyThenStoppingScorer(DeadlyScorer):
     """After the first death the app is gone."""
 
-    def rerank_lists(self, lists: Sequence[CandidateList]) -> list[Ranking]:
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
         mark = Path(f"{self.settings.output}.died")
         if mark.exists():
             raise StoppedError("the app is gone")
         try:
-            return super().rerank_lists(lists)
+            return super().rerank_lists(lists, spent)
         except DeadlyError:
             mark.touch()
             raise

@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RerankSettings]:
     """The settings of each job that would have run."""
     settings_asked: list[RerankSettings] = []
 
-    def remember(settings: RerankSettings) -> dict[str, Any]:
+    def remember(settings: RerankSettings, **_: Any) -> dict[str, Any]:
         settings_asked.append(settings)
         return DONE
 
@@ -165,7 +165,7 @@ def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
 def test_each_end_has_its_code_and_its_message_whole(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(settings: RerankSettings) -> None:
+    def fail(settings: RerankSettings, **_: Any) -> None:
         raise error
 
     monkeypatch.setattr(jobs.driver, "run", fail)

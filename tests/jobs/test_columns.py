@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,9 +25,11 @@ from jobs.columns import (
     check_dropped_columns,
     check_output_names,
     detect_layout,
+    mapping_of,
     why_unusable,
 )
 from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
+from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, RankedDocument, Ranking, Usage
 
@@ -217,6 +220,12 @@ def test_an_output_name_that_is_taken_is_refused(name: str, layout: Layout) -> N
         check_output_names(schema, DEFAULT, layout)
     check_output_names(schema, ColumnMapping(output_prefix="new_"), layout)
     check_output_names(schema, ColumnMapping(drop=(name,)), layout)
+
+
+def test_a_mapping_comes_back_from_the_options_of_a_manifest() -> None:
+    mapping = ColumnMapping("a", "b", "c", "d", "e", "f", "g", "h", ("i", "j"))
+    options = RerankSettings("in", "out", mapping=mapping).result_options(Layout.PAIRS)
+    assert mapping_of(json.loads(json.dumps(options))) == mapping
 
 
 def test_a_column_that_the_other_layout_would_add_may_be_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipelines.errors import ConfigError, InvalidInputError
 from pipelines.packing import TokenPair
 from pipelines.preparation import windows_by_characters
 from pipelines.ranking import sigmoid
-from pipelines.records import CandidateList, Ranking, Usage
+from pipelines.records import CandidateList, Ranking, ScoringTime, Usage
 from pipelines.reranker import Reranker
 from tests.checkpoints import WORDS, copy_model, read_weights, words, write_weights
 
@@ -472,6 +473,35 @@ class TestClamping:
         documents = [words(700, seed=1), words(20)]
 
         assert bert.rerank("apple", documents, max_length=5000) == bert.rerank("apple", documents, max_length=512)
+
+
+def test_the_seconds_of_tokenizer_and_model_are_told_apart_and_add_up(
+    bert: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the windows of a call, and over calls."""
+
+    def slowed(function: Any, seconds: float) -> Any:
+        def slow(*arguments: Any) -> Any:
+            time.sleep(seconds)
+            return function(*arguments)
+
+        return slow
+
+    monkeypatch.setattr(pipelines.reranker, "WINDOW_CHARACTERS", 1)
+    reranker = with_settings(bert)
+    monkeypatch.setattr(reranker.preparation, "prepare", slowed(reranker.preparation.prepare, 0.05))
+    monkeypatch.setattr(reranker.engine, "logits", slowed(reranker.engine.logits, 0.2))
+    lists = [CandidateList("apple", [words(3)])] * 2
+    spent = ScoringTime()
+
+    assert reranker.rerank_lists(lists, spent=spent) == reranker.rerank_lists(lists)
+    first = spent.tokenize, spent.forward
+    reranker.rerank_lists(lists, spent=spent)
+
+    assert 0.1 <= first[0] < 0.3
+    assert 0.4 <= first[1] < 0.6
+    assert spent.tokenize >= first[0] + 0.1
+    assert spent.forward >= first[1] + 0.4
 
 
 @given(st.lists(st.floats(-1000, 1000, width=32), min_size=1))

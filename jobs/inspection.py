@@ -1,0 +1,160 @@
+"""What became of a job, or becomes of it now: the command line that looks into an output directory.
+
+python -m jobs.inspection OUTPUT [flags]      # the same as `crossray inspect`; also while the job runs
+
+What there is to say is gathered in `jobs.facts`, `jobs.row_errors` and `jobs.integrity`; here it is printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs import errors
+from jobs.progress import count_rows, say, time_rows
+from jobs.rerank import option
+from jobs.storage import absolute
+from pipelines.errors import CrossrayError
+
+if TYPE_CHECKING:  # ray: a second, and not for --help
+    from jobs.facts import JobFacts
+    from jobs.integrity import Finding
+    from jobs.row_errors import RowError
+
+FINDINGS = 1
+"""Exit code where the output is not as its manifest says."""
+STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow"}
+"""By state."""
+
+
+def command(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output directory of a job, finished or not.")],
+    examples: Annotated[int, typer.Option("--errors", min=0, help="Rows with errors to show for each reason.")] = 3,
+    verify: Annotated[bool, option("--verify", help="Read all parts, compare them with manifest and summary.")] = False,
+    as_json: Annotated[bool, option("--json", help="One JSON document instead of tables.")] = False,
+) -> None:
+    """Say how a job stands, where its time went, and what is wrong with its rows; changes nothing.
+
+    The job may be running.
+    Exit codes: 0 fine, 1 --verify found something, 2 usage, such as a directory that is no job's output.
+    """
+    from jobs.facts import gather, look
+    from jobs.integrity import verify as find_faults
+    from jobs.row_errors import find_errors
+
+    try:
+        snapshot = look(absolute(output, "OUTPUT"))
+        facts = gather(snapshot)
+        rows = find_errors(snapshot, facts.counts["errors"], examples)
+        findings = find_faults(snapshot) if verify else None
+    except (CrossrayError, OSError) as error:  # an OSError: the job was begun anew at this moment
+        say(Console(stderr=True), str(error), "error: ")
+        raise typer.Exit(errors.USAGE) from None
+    if as_json:
+        print(json.dumps(as_document(facts, rows, findings), indent=2))
+    else:
+        print_all(Console(), facts, rows, findings)
+    raise typer.Exit(FINDINGS if findings else errors.DONE)
+
+
+def as_document(facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> dict[str, Any]:
+    """All that is printed, as JSON types; `findings` is null where nobody looked for them."""
+    return facts.as_dict() | {
+        "error_examples": [asdict(row) for row in rows],
+        "findings": None if findings is None else [asdict(one) for one in findings],
+    }
+
+
+def print_all(console: Console, facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> None:
+    """State, counts, times, attempts, files that cannot be read, rows with errors, findings."""
+    say(console, state_line(facts), f"{facts.state}: ", STYLES[facts.state])
+    console.print(counts_table(facts))
+    console.print(attempts_table(facts.attempts))
+    for path, error in facts.unreadable.items():
+        say(console, f"{path}: {error}", "could not be read: ")
+    if facts.parts_not_read:
+        say(console, f"{facts.parts_not_read} part(s) are damaged or not of this job; --verify says which", "careful: ")
+    for reason, of_reason in groupby(sorted(rows, key=lambda row: row.reason), key=lambda row: row.reason):
+        say(console, f"{facts.counts['errors'][reason]:,} row(s), such as", f"{reason}: ", "yellow")
+        for row in of_reason:
+            say(console, row_line(row), "  ")
+    for one in findings or ():
+        say(console, f"{one.problem}; {one.way_out}", f"{one.path}: ")
+    if findings == []:
+        say(console, f"{facts.units_done} part(s), all as manifest and summary say", "verified: ", "green")
+
+
+def state_line(facts: JobFacts) -> str:
+    """Who works on the job, or how it goes on."""
+    driver = facts.driver
+    heard = driver and f"process {driver.pid} on {driver.host}, last heartbeat {driver.heartbeat_ago:.0f} s ago"
+    if facts.state == "complete":
+        return facts.output
+    if facts.state == "running":
+        phase = next(reversed(facts.attempts[-1]["phases"]), None) if facts.attempts else None
+        return f"{facts.output}, by {heard}" + (f", phase {phase}" if phase else "")
+    ended = f" Its driver died ({heard})." if heard else ""
+    return f"{facts.output}.{ended} To go on:\n  {facts.resume or 'give the same command again'}"
+
+
+def counts_table(facts: JobFacts) -> Table:
+    """How much is done, and where the time went."""
+    table = Table(show_header=False)
+    table.add_row("begun", facts.created)
+    table.add_row("fingerprint", facts.fingerprint["hash"])
+    table.add_row("files", f"{facts.files:,}")
+    table.add_row("units done", share(facts.units_done, facts.units))
+    table.add_row("rows done", share(facts.counts["rows"], facts.rows_planned))
+    for name, value in count_rows(facts.counts):
+        table.add_row(name, value)
+    if facts.time["pairs_per_second"]:
+        table.add_row("pairs/s while scoring", f"{facts.time['pairs_per_second']:,.1f}")
+    for name, value in time_rows(facts.time["stages"], facts.time["replica_seconds"]):
+        table.add_row(name, value)
+    return table
+
+
+def share(done: int, of_all: int) -> str:
+    """`3 of 4 (75%)`."""
+    return f"{done:,} of {of_all:,}" + (f" ({done / of_all:.0%})" if of_all else "")
+
+
+def attempts_table(attempts: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each run of the driver."""
+    total = sum(one["seconds"] for one in attempts)
+    table = Table(title=Text(f"{len(attempts)} attempt(s), {total:,.1f} seconds"), title_justify="left")
+    table.add_column("started", no_wrap=True)
+    table.add_column("seconds by phase")
+    for name in ("units", "rows", "pairs", "replicas"):
+        table.add_column(name, justify="right")
+    for one in attempts:
+        phases = ", ".join(f"{phase} {seconds:,.1f}" for phase, seconds in one["phases"].items())
+        numbers = (f"{one[name]:,}" for name in ("units", "rows", "pairs"))
+        table.add_row(one["started"], phases, *numbers, str(one.get("replicas", "")))
+    return table
+
+
+def row_line(row: RowError) -> str:
+    """Where a row is, which it is, and what it has."""
+    query = f"query {printable(row.query)!r}" if row.query else "no query"
+    which = query if row.query_id is None else f"query id {printable(row.query_id)}"
+    first, end = row.file_rows
+    place = f"row {row.row} of {row.part} (rows {first} to {end - 1} of {row.file})"
+    return f"{place}, {which}: {printable(row.message.removeprefix(f'{row.reason}: '))}"
+
+
+def printable(text: str) -> str:
+    """On one line, and harmless to a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+if __name__ == "__main__":
+    typer.run(command)
