@@ -67,6 +67,8 @@ def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> 
     table = Table(title=Text(f"Reranked into {output}"), show_header=False, title_justify="left")
     for name in ("rows", "rows_with_errors", "pairs", "chunks", "tokens", "cut_documents", "cut_queries", "parts"):
         table.add_row(name.replace("_", " "), f"{summary[name]:,}")
+    if summary["rows_left_out"]:
+        table.add_row("rows left out", f"{summary['rows_left_out']:,}")
     for reason, rows in summary["errors"].items():
         table.add_row(f"  {reason}", f"{rows:,}")
     last = summary["attempts"][-1] if summary["attempts"] else {"phases": {}}

@@ -100,7 +100,8 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
     except pa.ArrowException as error:
         raise StoppedError(f"{path} is damaged ({error}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-    if metadata.num_rows != unit.rows or raw.get("fingerprint") != fingerprint:
+    rows = metadata.num_rows + raw.get("rows_left_out", 0)
+    if rows != unit.rows or raw.get("fingerprint") != fingerprint:
         raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")
     return Counts.from_dict(raw)
 
@@ -111,7 +112,7 @@ def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str,
     units = [unit for unit in manifest.units() if unit.name in finished]
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         counts = list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
-    total = sum(counts, Counts())
+    total = sum(counts, Counts(rows_left_out=manifest.rows_left_out))
     attempts = past_attempts(output)
     scoring = sum(attempt["phases"].get("score", 0.0) for attempt in attempts)
     scored = sum(attempt["pairs"] for attempt in attempts)
@@ -119,7 +120,7 @@ def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str,
         **total.as_dict(),
         "rows_with_errors": sum(total.errors.values()),
         "unreadable": unreadable_files(manifest) | dict(damaged),
-        "rows_not_read": manifest.rows - total.rows,
+        "rows_not_read": manifest.rows - total.rows - total.rows_left_out,
         "files": len(manifest.files),
         "parts": len(units),
         "seconds": round(sum(attempt["seconds"] for attempt in attempts), 3),
