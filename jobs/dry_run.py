@@ -241,7 +241,8 @@ def show(
     if estimate["cost"] is not None:
         table.add_row("cost", f"{estimate['cost']:,.2f} at {settings.price:,.2f} a replica-hour")
     console.print(table)
-    speed = "as given" if settings.pairs_per_second is not None else "measured for some seconds on this machine"
+    measured = "measured for some seconds on this machine" if estimate["pairs_per_second"] else "not measured: no pairs"
+    speed = measured if settings.pairs_per_second is None else "as given"
     basis = f"{estimate['rows_sampled']:,} rows looked at; speed {speed}. An estimate: it holds for replicas like this"
     say(console, f"{basis}, without the seconds that Ray and the replicas take to start.")
     for path, error in unreadable.items():

@@ -121,6 +121,14 @@ def test_the_speed_is_that_of_the_loaded_model_on_the_sample(tmp_path: Path, dry
     assert "speed measured for some seconds on this machine" in said.getvalue()
 
 
+def test_without_a_pair_there_is_nothing_to_measure(tmp_path: Path, dry_run: DryRun, said: StringIO) -> None:
+    source = write_input(tmp_path / "in", a=lists_table(5))
+    where = (parse_condition("query_id = none"),)
+    estimate = dry_run(source, tmp_path / "out", pairs_per_second=None, where=where, price=1.0)
+    assert (estimate["rows"], estimate["seconds"], estimate["cost"]) == (0, 0, 0)
+    assert "speed not measured: no pairs" in said.getvalue()
+
+
 def test_measuring_ends_however_slow_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first batch warms up and does not count; batches are cut from long lists too."""
     clock = [0.0]
