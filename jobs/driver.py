@@ -20,13 +20,16 @@ from rich.console import Console
 
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import StoppedError
+from jobs.filters import check_condition_columns
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
+from jobs.partitions import Partitions, continued_types, infer_types, input_root
 from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import AppScorer, Scorer, served_model
+from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import write_part
 from jobs.storage import InputFile, absolute, list_input, write_json
@@ -96,7 +99,8 @@ def run_here(
         if changed:
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
-        damaged = score_everything(settings, manifest, output, attempt, scorer_class, console)
+        selection = selection_of(settings, files, manifest.options["partitions"])
+        damaged = score_everything(settings, selection, manifest, output, attempt, scorer_class, console)
         attempt.save()
         summary = summarize(output, manifest, damaged)
         write_json(output.summary, summary)
@@ -169,17 +173,25 @@ def resolved_model(config: RerankerConfig) -> RerankerConfig:
 
 def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]) -> Manifest:
     """The plan of a job that begins; raises ConfigError when the columns do not fit."""
-    found = survey(files)
+    paths = [file.path for file in files]
+    partitions = infer_types(input_root(settings.input, paths), paths)
+    found = survey(files, selection_of(settings, files, partitions))
     layout = checked_layout(found, settings)
     size, planned = plan_files(found, files)
     return Manifest(
         fingerprint=fingerprint,
-        options=settings.result_options(layout),
+        options=settings.result_options(layout) | {"partitions": partitions},
         unit_bytes=size,
         files=planned,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
     )
+
+
+def selection_of(settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]) -> Selection:
+    """What this run takes of its input; `partitions` are the types of the columns that paths add."""
+    root = input_root(settings.input, [file.path for file in files])
+    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit)
 
 
 def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
@@ -193,6 +205,7 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     if layout is Layout.PAIRS and settings.top_n is not None:
         raise ConfigError("--top-n does not go with pair rows: each row in is a row out; leave it out")
     check_dropped_columns(schemas, mapping)
+    check_condition_columns(settings.where, schemas)
     for schema in schemas:
         check_output_names(schema, mapping, layout)
     return layout
@@ -203,13 +216,17 @@ def continued_manifest(
 ) -> tuple[Manifest, bool]:
     """The manifest of a job that goes on, and whether the input has changed; raises RefusedError."""
     before = Manifest.read(output.manifest)
-    layout = settings.layout or Layout(before.options["layout"])
-    check_same_job(before, fingerprint, settings.result_options(layout))
-    return reconcile(before, files, output.finished())
+    layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
+    check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
+    planned, now = [one.file.path for one in before.files], [file.path for file in files]
+    partitions = continued_types(input_root(settings.input, now), types, planned, now)
+    after, changed = reconcile(before, files, output.finished(), selection_of(settings, files, partitions))
+    return replace(after, options={**before.options, "partitions": partitions}), changed
 
 
 def score_everything(
     settings: RerankSettings,
+    selection: Selection,
     manifest: Manifest,
     output: OutputDirectory,
     attempt: Attempt,
@@ -229,7 +246,7 @@ def score_everything(
     with ray_session(settings.address, console):
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score_units(todo, settings, layout, fingerprint, scorer_class):
+            for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class):
                 if attempt.phase == "start" and report.scored is not None:
                     scoring = report.scored.ended - report.scored.began
                     attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
@@ -243,30 +260,30 @@ def score_everything(
                         raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
                 else:
                     attempt.add(report)
-                    progress.advance(report.counts.rows, report.counts.usage.pairs)
+                    progress.advance(report.unit.rows, report.counts.usage.pairs)
         lost = missing_units(output, manifest, but=list(damaged))
         if lost:
             attempt.enter("quarantine")
             why = ", ".join(sorted(set(failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
-            damaged |= score_alone(lost, Quarantine(start_replica, settings, layout), output, fingerprint)
+            damaged |= score_alone(lost, selection, Quarantine(start_replica, settings, layout), output, fingerprint)
         attempt.enter("finish")
     return {unit.path: error for unit, error in damaged.items()}
 
 
 def score_alone(
-    units: Sequence[Unit], quarantine: Quarantine, output: OutputDirectory, fingerprint: str
+    units: Sequence[Unit], selection: Selection, quarantine: Quarantine, output: OutputDirectory, fingerprint: str
 ) -> dict[Unit, str]:
     """Parts for units that Ray Data gave up on; returns why units cannot be read."""
     damaged: dict[Unit, str] = {}
     try:
         for unit in units:
-            table = read_apart(unit)
+            table = read_apart(unit, selection)
             if isinstance(table, str):
                 damaged[unit] = table
             else:
-                write_part(output.path, fingerprint, unit, quarantine.score(table))
+                write_part(output.path, fingerprint, unit, table.num_rows, quarantine.score(table))
     finally:
         quarantine.close()
     return damaged
@@ -278,6 +295,8 @@ def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None
     console.print(
         f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"
     )
+    if manifest.rows_left_out:
+        console.print(f"{manifest.rows_left_out:,} of the rows are in no unit: --where leaves out their row groups")
     for path, error in unreadable_files(manifest).items():
         say(console, f"{path}: {error}", "cannot be read: ")
     if manifest.versions != library_versions():

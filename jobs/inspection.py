@@ -112,7 +112,7 @@ def counts_table(facts: JobFacts) -> Table:
     table.add_row("fingerprint", facts.fingerprint["hash"])
     table.add_row("files", f"{facts.files:,}")
     table.add_row("units done", share(facts.units_done, facts.units))
-    table.add_row("rows done", share(facts.counts["rows"], facts.rows_planned))
+    table.add_row("rows done", share(facts.counts["rows"], facts.rows_planned - facts.counts["rows_left_out"]))
     for name, value in count_rows(facts.counts):
         table.add_row(name, value)
     if facts.time["pairs_per_second"]:

@@ -120,8 +120,9 @@ def why_wrong(
         return f"has scores of fingerprint {footer['fingerprint']}, the job's is {fingerprint}"
     if footer["unit"] != asdict(unit):
         return f"holds another unit, {footer['unit']}"
-    if not rows == footer["rows"] == unit.rows:
-        return f"has {rows} rows, its footer counts {footer['rows']}, its unit has {unit.rows}"
+    if rows != footer["rows"] or rows + footer["rows_left_out"] != unit.rows:
+        left_out = f" and {footer['rows_left_out']} left out" if footer["rows_left_out"] else ""
+        return f"has {rows} rows, its footer counts {footer['rows']}{left_out}, its unit has {unit.rows}"
     if footer["errors"] != errors:
         return f"has rows with errors {dict(sorted(errors.items()))}, its footer counts {footer['errors']}"
     return None

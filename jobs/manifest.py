@@ -15,8 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import RefusedError
+from jobs.selection import EVERYTHING, Selection
 from jobs.storage import InputFile, write_json
-from jobs.units import FilePlan, Unit, cut, read_plan, unit_bytes
+from jobs.units import FilePlan, Unit, planned_ranges, read_plan, unit_bytes
+from pipelines.errors import ConfigError
 
 FORMAT = 1
 FOOTER_THREADS = 16
@@ -28,8 +30,9 @@ class PlannedFile:
 
     file: InputFile
     rows: int
+    """Those that this run takes: its share, up to the limit."""
     ranges: tuple[tuple[int, int], ...]
-    """(start, rows) of each unit."""
+    """(start, rows) of each unit; rows that `--where` leaves out unread are in none."""
     error: str | None = None
     """Why the file could not be read; it has no units then."""
 
@@ -56,8 +59,13 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Rows of all readable files."""
+        """Rows of all readable files, as far as this run takes them."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def rows_left_out(self) -> int:
+        """Those of them that are in no unit."""
+        return self.rows - sum(unit.rows for unit in self.units())
 
     def write(self, path: str) -> None:
         files = [
@@ -94,33 +102,48 @@ class Manifest:
 class Survey:
     """What the input files hold, as far as their footers and samples can be read."""
 
+    selection: Selection
     plans: Mapping[InputFile, FilePlan]
     errors: Mapping[InputFile, str]
 
     @property
     def total_bytes(self) -> float:
-        """Decoded, estimated."""
-        return sum(plan.rows * plan.bytes_per_row for plan in self.plans.values())
+        """Decoded, estimated; of what `--where` does not exclude."""
+        return sum(rows * plan.bytes_per_row for plan in self.plans.values() for _, rows in plan.kept)
 
-    def planned(self, file: InputFile, target_bytes: int) -> PlannedFile:
+    def planned(self, files: Sequence[InputFile], target_bytes: int, taken: int = 0) -> tuple[PlannedFile, ...]:
+        """The plan of each file; `taken` rows of others count towards the limit already."""
+        planned = []
+        for file in files:
+            planned.append(self._planned(file, target_bytes, taken))
+            taken += planned[-1].rows
+        return tuple(planned)
+
+    def _planned(self, file: InputFile, target_bytes: int, taken: int) -> PlannedFile:
         plan = self.plans.get(file)
         if plan is None:
             return PlannedFile(file, 0, (), self.errors[file])
-        return PlannedFile(file, plan.rows, tuple(cut(plan, target_bytes)))
+        start, end = self.selection.rows_of(file, plan.rows, plan.kept, taken)
+        return PlannedFile(file, end - start, tuple(planned_ranges(plan, target_bytes, start, end)))
 
 
-def survey(files: Sequence[InputFile]) -> Survey:
-    """Reads the footer and a sample of each file; what cannot be read is an error, not an exception."""
+def survey(files: Sequence[InputFile], selection: Selection = EVERYTHING) -> Survey:
+    """Reads the footer and a sample of each file; what cannot be read is an error, not an exception.
+
+    Raises ConfigError when a condition does not fit the columns of a file.
+    """
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        results = list(pool.map(_plan_or_error, files))
+        results = list(pool.map(lambda file: _plan_or_error(file, selection), files))
     plans = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, FilePlan)}
     errors = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, str)}
-    return Survey(plans, errors)
+    return Survey(selection, plans, errors)
 
 
-def _plan_or_error(file: InputFile) -> FilePlan | str:
+def _plan_or_error(file: InputFile, selection: Selection) -> FilePlan | str:
     try:
-        return read_plan(file.path)
+        return read_plan(file.path, selection)
+    except ConfigError:  # a ValueError too
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -128,7 +151,7 @@ def _plan_or_error(file: InputFile) -> FilePlan | str:
 def plan_files(found: Survey, files: Sequence[InputFile]) -> tuple[int, tuple[PlannedFile, ...]]:
     """Unit size and plan of a new job."""
     target = unit_bytes(found.total_bytes)
-    return target, tuple(found.planned(file, target) for file in files)
+    return target, found.planned(files, target)
 
 
 def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -143,7 +166,9 @@ def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: 
         )
 
 
-def reconcile(manifest: Manifest, files: Sequence[InputFile], finished: set[str]) -> tuple[Manifest, bool]:
+def reconcile(
+    manifest: Manifest, files: Sequence[InputFile], finished: set[str], selection: Selection = EVERYTHING
+) -> tuple[Manifest, bool]:
     """The manifest for the input as it is now, and whether it differs from the one before.
 
     A file with finished units must be what it was (RefusedError); any other may change, and new files are planned.
@@ -162,7 +187,6 @@ def reconcile(manifest: Manifest, files: Sequence[InputFile], finished: set[str]
                 "restore it, or use --overwrite to start anew"
             )
     fresh = list(now.values())
-    found = survey(fresh)
-    planned_anew = [found.planned(file, manifest.unit_bytes) for file in fresh]
+    planned_anew = survey(fresh, selection).planned(fresh, manifest.unit_bytes, taken=sum(one.rows for one in kept))
     result = replace(manifest, files=tuple(sorted([*kept, *planned_anew], key=lambda one: one.file.path)))
     return result, result.files != manifest.files

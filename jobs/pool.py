@@ -26,6 +26,7 @@ from rich.console import Console
 from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Scorer, running_replicas
+from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
 from jobs.units import Unit
@@ -107,6 +108,7 @@ def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
 
 def score_units(
     units: Sequence[Unit],
+    selection: Selection,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
@@ -128,6 +130,7 @@ def score_units(
             # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
             .map_batches(
                 ReadingStage,
+                fn_constructor_args=(selection,),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,

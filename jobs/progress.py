@@ -66,6 +66,8 @@ def say(console: Console, message: str, label: str = "", style: str = "red") -> 
 
 def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Lines of a table that say what was scored and what could not be."""
+    if summary["rows_left_out"]:
+        yield "rows left out", f"{summary['rows_left_out']:,}"
     for name in ("pairs", "chunks", "tokens", "cut_documents", "cut_queries", "rows_with_errors"):
         yield name.replace("_", " "), f"{summary[name]:,}"
     for reason, rows in summary["errors"].items():

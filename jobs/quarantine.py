@@ -18,6 +18,7 @@ from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Answered, Counts, count
 from jobs.rows import ParsedRow, append_rankings, append_scores
+from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ScoringStage, from_stream, to_stream
 from jobs.units import Unit, read_rows
@@ -41,11 +42,11 @@ def replica_starter(
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
 
 
-def read_apart(unit: Unit) -> pa.Table | str:
+def read_apart(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table | str:
     """The unit's rows, or why they cannot be read; in a process apart, since reading them may be what kills."""
     reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_rows)
     try:
-        return ray.get(reading.remote(unit))
+        return ray.get(reading.remote(unit, selection))
     except RayError as error:
         cause = cause_of(error)
         return f"{type(cause).__name__}: {cause}"

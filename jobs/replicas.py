@@ -51,20 +51,24 @@ class Counts:
     errors: dict[str, int] = field(default_factory=dict)
     """Rows by the reason of their error."""
     usage: Usage = field(default_factory=Usage)
+    rows_left_out: int = 0
+    """Rows of the unit that `--where` left out, on top of `rows`."""
 
     def __add__(self, other: Counts) -> Counts:
         errors = dict(Counter(self.errors) + Counter(other.errors))
-        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage)
+        left_out = self.rows_left_out + other.rows_left_out
+        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage, left_out)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types: rows, errors, and the fields of Usage beside them."""
-        return {"rows": self.rows, "errors": self.errors, **asdict(self.usage)}
+        """JSON types: the counts of rows, errors, and the fields of Usage beside them."""
+        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out}
+        return {**rows, "errors": self.errors, **asdict(self.usage)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Counts:
         """The inverse of `as_dict`; fields that it does not know are left out."""
         usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
-        return cls(raw["rows"], raw["errors"], usage)
+        return cls(raw["rows"], raw["errors"], usage, raw.get("rows_left_out", 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,17 @@ from rich.console import Console
 from jobs import errors
 from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.errors import RefusedError, StoppedError
+from jobs.filters import parse_condition
 from jobs.progress import say
 from jobs.settings import RerankSettings, parse_replicas
+from jobs.shards import parse_shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
 
 MODEL = RerankerConfig()
 COLUMNS = ColumnMapping()
 MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
+ROWS_PANEL, DRY_RUN_PANEL = "A part of the rows", "Dry run"
 
 
 def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
@@ -62,6 +65,21 @@ def command(
     document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
     output_prefix: Annotated[str, column("output_prefix", "Before the new columns' names.")] = COLUMNS.output_prefix,
     drop: Annotated[list[str] | None, column("drop", "Leave a column out; repeatable.")] = None,
+    limit: Annotated[int | None, option(help="Only the first N rows, for a try.", panel=ROWS_PANEL)] = None,
+    shard: Annotated[
+        str | None, option(help="I/N, such as 2/8: this run's share; each run has its own OUTPUT.", panel=ROWS_PANEL)
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        option(help="'COLUMN OP VALUE', OP one of = != < <= > >= in; repeatable: all must hold.", panel=ROWS_PANEL),
+    ] = None,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Only estimate rows, pairs, time, cost.", panel=DRY_RUN_PANEL)
+    ] = False,
+    price: Annotated[float | None, option(help="Of a replica for an hour.", panel=DRY_RUN_PANEL)] = None,
+    pairs_per_second: Annotated[
+        float | None, option(help="Of a replica; default: measured here.", panel=DRY_RUN_PANEL)
+    ] = None,
     replicas: Annotated[str | None, option(help="N or MIN:MAX; default: what fits.", panel=CLUSTER_PANEL)] = None,
     num_cpus: Annotated[int, option(help="CPUs and threads of a replica.", panel=CLUSTER_PANEL)] = 1,
     num_gpus: Annotated[float, option(help="GPUs of a replica.", panel=CLUSTER_PANEL)] = 0,
@@ -105,6 +123,12 @@ def command(
             ),
             layout=layout,
             top_n=top_n,
+            limit=limit,
+            shard=parse_shard(shard) if shard is not None else None,
+            where=tuple(parse_condition(text) for text in where or ()),
+            dry_run=dry_run,
+            price=price,
+            pairs_per_second=pairs_per_second,
             replicas=parse_replicas(replicas) if replicas else None,
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -122,9 +146,13 @@ def command(
 def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
     from jobs.driver import JOB_ENVIRONMENT, InterruptedBySignal, run  # ray: a second, spared to --help
+    from jobs.dry_run import dry_run
 
     console = Console(stderr=True)
     try:
+        if settings.dry_run:
+            dry_run(settings)
+            return errors.DONE
         # In a submitted job the directory is a cache, and the paths are absolute.
         where = "" if JOB_ENVIRONMENT in os.environ else f"cd {shlex.quote(os.getcwd())} && "
         summary = run(settings, command=where + resume_command())

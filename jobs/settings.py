@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from jobs.columns import ColumnMapping, Layout
+from jobs.filters import Condition
+from jobs.shards import Shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
@@ -24,6 +27,12 @@ class RerankSettings:
     """None goes by the columns."""
     top_n: int | None = None
     """Documents kept in each ranking; None keeps all."""
+    limit: int | None = None
+    """Only the first so many rows, file by file; of the share where there is one, before `where`."""
+    shard: Shard | None = None
+    """Only this share of each file; the other shares are other runs', each with an OUTPUT of its own."""
+    where: tuple[Condition, ...] = ()
+    """Only rows that pass all of them."""
     replicas: tuple[int, int] | None = None
     """Fewest and most replicas; None is as many as the cluster has room for now."""
     num_cpus: int = 1
@@ -38,6 +47,12 @@ class RerankSettings:
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
     """Rows with errors above which the exit code is 1; None never."""
+    dry_run: bool = False
+    """Only say what the job would be: nothing is scored for good and nothing written."""
+    price: float | None = None
+    """Of a replica for an hour, in any currency; for a dry run."""
+    pairs_per_second: float | None = None
+    """What a replica does, for a dry run; None measures it."""
 
     def __post_init__(self) -> None:
         if self.top_n is not None and self.top_n < 1:
@@ -51,8 +66,24 @@ class RerankSettings:
         if self.replicas and not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ConfigError(f"--replicas is {self.replicas[0]}:{self.replicas[1]}; give MIN:MAX with 1 <= MIN <= MAX")
 
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit is {self.limit}; it is at least 1 row, or left out for all")
+        self._check_dry_run()
         if self.app is not None:
             self._check_app()
+
+    def _check_dry_run(self) -> None:
+        for flag, value in (("--price", self.price), ("--pairs-per-second", self.pairs_per_second)):
+            if value is not None and not self.dry_run:
+                raise ConfigError(f"{flag} is {value:g}; only a dry run makes use of it: give --dry-run too")
+        if self.price is not None and not 0 <= self.price < inf:
+            raise ConfigError(f"--price is {self.price:g}; a replica for an hour costs 0 or more")
+        if self.pairs_per_second is not None and not 0 < self.pairs_per_second < inf:
+            raise ConfigError(f"--pairs-per-second is {self.pairs_per_second:g}; a replica scores more than 0")
+        if self.dry_run and self.app is not None:
+            raise ConfigError(
+                f"--dry-run with --app {self.app}: it uses this machine alone; give the app's --model in place of --app"
+            )
 
     def _check_app(self) -> None:
         given = {
@@ -73,7 +104,14 @@ class RerankSettings:
     def result_options(self, layout: Layout) -> dict[str, Any]:
         """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption."""
         mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
-        return mapping | {"layout": str(layout), "top_n": self.top_n, "raw_scores": self.reranker.raw_scores}
+        return mapping | {
+            "layout": str(layout),
+            "top_n": self.top_n,
+            "raw_scores": self.reranker.raw_scores,
+            "limit": self.limit,
+            "shard": None if self.shard is None else str(self.shard),
+            "where": sorted(map(str, self.where)) or None,
+        }
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

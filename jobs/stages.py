@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from jobs.accounting import Scored
 from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Answered, Counts, DeadlyError, Scorer
+from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.storage import write_table
 from jobs.units import Unit, read_rows
@@ -29,8 +30,9 @@ METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""
 
 IN_FLIGHT = pa.schema([("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string())])
-"""A unit between stages. `note` is JSON: `seconds` by stage, `counts` and `scored` once it is scored; where the content
-is null, `error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to stop."""
+"""A unit between stages. `note` is JSON: `seconds` by stage, `rows` as read, `counts` and `scored` once it is scored;
+without content, `error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to
+stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,11 @@ class UnitReport:
 class ReadingStage:
     """The actors that read."""
 
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return read_unit(batch)
+        return read_unit(batch, self.selection)
 
 
 class WritingStage:
@@ -69,18 +74,19 @@ class WritingStage:
         return write_unit(batch, self.output, self.fingerprint)
 
 
-def read_unit(batch: pa.Table) -> pa.Table:
+def read_unit(batch: pa.Table, selection: Selection = EVERYTHING) -> pa.Table:
     """Rows of units whose content is not there yet -> the same with content."""
-    return pa.concat_tables([_read_one(Unit(**json.loads(unit))) for unit in batch["unit"].to_pylist()])
+    return pa.concat_tables([_read_one(Unit(**json.loads(unit)), selection) for unit in batch["unit"].to_pylist()])
 
 
-def _read_one(unit: Unit) -> pa.Table:
+def _read_one(unit: Unit, selection: Selection) -> pa.Table:
     started = time.perf_counter()
     try:
-        content = to_stream(read_rows(unit))
+        table = read_rows(unit, selection)
+        content = to_stream(table)
     except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
         return in_flight(unit, None, {"error": f"{type(error).__name__}: {error}"})
-    return in_flight(unit, content, {"seconds": {"read": time.perf_counter() - started}})
+    return in_flight(unit, content, {"rows": table.num_rows, "seconds": {"read": time.perf_counter() - started}})
 
 
 class ScoringStage:
@@ -112,7 +118,8 @@ class ScoringStage:
         took, spent = time.perf_counter() - clock, asdict(answered.spent)
         seconds = note["seconds"] | spent | {"parse_and_rank": took - sum(spent.values())}
         scored = asdict(Scored(self.replica, began, began + took))
-        return in_flight(unit, answer, {"counts": answered.counts.as_dict(), "seconds": seconds, "scored": scored})
+        note |= {"counts": answered.counts.as_dict(), "seconds": seconds, "scored": scored}
+        return in_flight(unit, answer, note)
 
     # The quarantine talks to a replica directly, without Ray Data between.
 
@@ -143,26 +150,31 @@ def _write_one(output: str, fingerprint: str, unit: Unit, content: pa.Buffer | N
         return in_flight(unit, None, note)
     started = time.perf_counter()
     try:
-        write_part(output, fingerprint, unit, Answered(from_stream(content), Counts.from_dict(note["counts"])))
+        answered = Answered(from_stream(content), Counts.from_dict(note["counts"]))
+        counts = write_part(output, fingerprint, unit, note["rows"], answered)
     except OSError as error:
         return in_flight(unit, None, {"failure": f"{type(error).__name__}: {error}"})
     note["seconds"]["write"] = time.perf_counter() - started
-    return in_flight(unit, None, note)
+    return in_flight(unit, None, note | {"counts": counts.as_dict()})
 
 
-def write_part(output: str, fingerprint: str, unit: Unit, answered: Answered) -> None:
+def write_part(output: str, fingerprint: str, unit: Unit, rows: int, answered: Answered) -> Counts:
     """The output file of a unit, with its counts in the metadata; a second time it is the same file again.
 
-    Raises StoppedError when the answer does not have exactly the unit's rows: nothing may be lost silently.
+    `rows` is how many the reader let through; returns the counts with those it left out.
+    Raises StoppedError when the answer does not have exactly these rows: nothing may be lost silently.
     """
-    table, counts = answered.table, answered.counts
-    if not table.num_rows == counts.rows == unit.rows:
+    table = answered.table
+    if not table.num_rows == answered.counts.rows == rows:
         raise StoppedError(
-            f"{unit} came back with {table.num_rows} rows, counted {counts.rows}: please report this bug"
+            f"{unit} came back with {table.num_rows} rows, counted {answered.counts.rows}, of {rows}: "
+            "please report this bug"
         )
+    counts = replace(answered.counts, rows_left_out=unit.rows - rows)
     summary = json.dumps({**counts.as_dict(), "fingerprint": fingerprint, "unit": asdict(unit)}, sort_keys=True)
     metadata = {**(table.schema.metadata or {}), METADATA_KEY: summary.encode()}
     write_table(os.path.join(output, unit.name), table.replace_schema_metadata(metadata))
+    return counts
 
 
 def in_flight(unit: Unit, content: pa.Buffer | None, note: Mapping[str, Any]) -> pa.Table:

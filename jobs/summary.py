@@ -115,7 +115,8 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
     except pa.ArrowException as error:
         raise StoppedError(f"{path} is damaged ({error}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-    if metadata.num_rows != unit.rows or raw.get("fingerprint") != fingerprint:
+    rows = metadata.num_rows + raw.get("rows_left_out", 0)
+    if rows != unit.rows or raw.get("fingerprint") != fingerprint:
         raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")
     return Counts.from_dict(raw)
 
@@ -139,11 +140,11 @@ def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str,
 
 def totals(manifest: Manifest, counts: Sequence[Counts]) -> dict[str, Any]:
     """What the parts hold together, by the counts of each; deterministic."""
-    total = sum(counts, Counts())
+    total = sum(counts, Counts(rows_left_out=manifest.rows_left_out))
     return {
         **total.as_dict(),
         "rows_with_errors": sum(total.errors.values()),
-        "rows_not_read": manifest.rows - total.rows,
+        "rows_not_read": manifest.rows - total.rows - total.rows_left_out,
         "files": len(manifest.files),
         "parts": len(counts),
     }

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from jobs.selection import EVERYTHING, Selection, filtered
 
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
@@ -48,22 +53,38 @@ class FilePlan:
     bytes_per_row: float
     """Decoded: compression and dictionaries hide the true size, so a sample of rows is read."""
     schema: pa.Schema
+    """With the columns of its path."""
+    excluded: frozenset[int] = frozenset()
+    """Row groups without a row that `--where` lets through, by their statistics."""
+
+    @property
+    def kept(self) -> list[tuple[int, int]]:
+        """(start, rows) of the row groups that are not excluded."""
+        starts = accumulate(self.row_groups, initial=0)
+        groups = zip(starts, self.row_groups, strict=False)
+        return [group for i, group in enumerate(groups) if i not in self.excluded]
 
 
-def read_plan(path: str) -> FilePlan:
-    """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read."""
+def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
+    """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read.
+
+    Raises ConfigError when a condition does not fit the file's columns.
+    """
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         groups = tuple(footer.num_rows for footer in footers)
+        own = file.schema_arrow
+        excluded = selection.excluded_row_groups(path, own, metadata)
+        kept = [i for i in range(len(groups)) if i not in excluded]
         stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
         sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
         try:
-            sample = next(file.iter_batches(batch_size=sample_rows), None) if metadata.num_rows else None
+            sample = next(file.iter_batches(batch_size=sample_rows, row_groups=kept), None) if kept else None
             size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
         except (pa.ArrowException, OSError):
             size = stored_per_row  # damaged here: that costs the units that read it, not the file
-        return FilePlan(metadata.num_rows, groups, size, file.schema_arrow)
+        return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
 
 
 def unit_bytes(total_bytes: float) -> int:
@@ -94,6 +115,18 @@ def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
     return ranges
 
 
+def planned_ranges(plan: FilePlan, target_bytes: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The ranges of `cut` within the rows from `start` to `end`, without those that `--where` excludes whole."""
+    ends = list(accumulate(plan.row_groups))
+    ranges = []
+    for first, rows in cut(plan, target_bytes):
+        begin, stop = max(first, start), min(first + rows, end)
+        groups = range(bisect_right(ends, begin), bisect_left(ends, stop) + 1)
+        if begin < stop and not plan.excluded.issuperset(groups):
+            ranges.append((begin, stop - begin))
+    return ranges
+
+
 def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
     """`rows` rows from `start` in as few ranges of at most `most` as can be; their sizes differ by one at most."""
     parts = -(-rows // most)
@@ -102,8 +135,8 @@ def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield begin, end - begin
 
 
-def read_rows(unit: Unit) -> pa.Table:
-    """The unit's rows with all their columns; reads only the row groups it touches.
+def read_rows(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table:
+    """The unit's rows that pass, with all their columns and those of the path; reads only the row groups it touches.
 
     Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
     """
@@ -117,7 +150,20 @@ def read_rows(unit: Unit) -> pa.Table:
             elif first_row < unit.start + unit.rows:
                 wanted.append(i)
             first_row += rows
-        table = file.read_row_groups(wanted).slice(unit.start - skipped, unit.rows)
-    if table.num_rows != unit.rows:
-        raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
-    return table
+        if first_row < unit.start + unit.rows:
+            raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
+
+        def read(columns: Sequence[str] | None = None) -> pa.Table:
+            return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
+
+        table = read_passing(read, selection, file.schema_arrow)
+    return selection.with_partitions(table, unit.path)
+
+
+def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:
+    """What `read` gives for all columns, less the rows that conditions leave out; they see their own columns first."""
+    checked = selection.checked_columns(own)
+    if not checked:
+        return read()
+    passing = selection.passing(read(checked))
+    return filtered(read(), passing) if pc.any(passing).as_py() else own.empty_table()

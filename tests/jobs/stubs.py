@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.columns import Layout
 from jobs.replicas import Scorer
+from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ScoringStage, UnitReport, in_flight, read_unit, reports_of, write_unit
 from jobs.units import Unit
@@ -133,6 +134,7 @@ def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
 
 def score_units_here(
     units: Sequence[Unit],
+    selection: Selection,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
@@ -142,7 +144,7 @@ def score_units_here(
     scorer = ScoringStage(settings, layout, fingerprint, scorer_class)
     for unit in units:
         batch = in_flight(unit, None, {})
-        yield from reports_of([write_unit(scorer(read_unit(batch)), settings.output, fingerprint)])
+        yield from reports_of([write_unit(scorer(read_unit(batch, selection)), settings.output, fingerprint)])
 
 
 @contextmanager

@@ -12,11 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 import jobs.driver
+import jobs.dry_run
 from jobs.cli import app
 from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.errors import RefusedError, StoppedError
+from jobs.filters import Condition
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
+from jobs.shards import Shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
 from tests.jobs.tables import assert_summary_adds_up, lists_table, read_json, write_input
@@ -54,7 +57,7 @@ def test_every_flag_reaches_the_settings(asked: list[RerankSettings]) -> None:
     columns = "--query-id-column a --query-column b --documents-column c --text-field d --id-field e"
     more_columns = "--document-id-column f --document-column g --output-prefix h --drop i --drop j --layout lists"
     cluster = "--replicas 2:5 --num-cpus 3 --num-gpus 0.5 --address auto"
-    job = "--top-n 7 --overwrite --max-errors 9"
+    job = "--top-n 7 --overwrite --max-errors 9 --limit 5 --shard 2/8 --where day>=2 --where lang=de"
     result = invoke("in", "out", *" ".join([model, chunks, columns, more_columns, cluster, job]).split())
     assert result.exit_code == 0, result.output
     reranker = RerankerConfig(
@@ -80,9 +83,19 @@ def test_every_flag_reaches_the_settings(asked: list[RerankSettings]) -> None:
         top_n=7,
         overwrite=True,
         max_errors=9,
+        limit=5,
+        shard=Shard(2, 8),
+        where=(Condition("day", ">=", ("2",)), Condition("lang", "=", ("de",))),
         **cluster_settings,  # type: ignore[arg-type]
     )
     assert asked == [expected]
+
+
+def test_a_dry_run_is_asked_for_with_its_flags(asked: list[RerankSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.dry_run, "dry_run", asked.append)
+    result = invoke("in", "out", *["--dry-run", "--price", "0.5", "--pairs-per-second", "200"])
+    assert result.exit_code == 0, result.output
+    assert asked == [RerankSettings("in", "out", dry_run=True, price=0.5, pairs_per_second=200)]
 
 
 def test_the_cluster_comes_from_the_environment(asked: list[RerankSettings], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +107,7 @@ def test_the_cluster_comes_from_the_environment(asked: list[RerankSettings], mon
 def test_help_lists_every_flag() -> None:
     text = invoke("--help").output
     others = ("--model", "--replicas", "--num-gpus", "--top-n", "--overwrite", "--max-errors", "--layout", "--address")
+    others += ("--limit", "--shard", "--where", "--dry-run", "--price", "--pairs-per-second")
     for flag in (*FLAGS.values(), *others):
         assert flag in text
     assert "Exit codes: 0 done" in text
@@ -111,6 +125,10 @@ def test_help_lists_every_flag() -> None:
         (["--max-errors", "-1"], "--max-errors is -1; it is 0 or more"),
         (["--max-length", "3"], "max_length is 3; a pair needs at least 16 tokens"),
         (["--dtype", "int4"], "dtype is 'int4'; it is one of auto, float32, float16, bfloat16"),
+        (["--limit", "0"], "--limit is 0; it is at least 1 row"),
+        (["--shard", "3/2"], "--shard is '3/2'; give I/N with 1 <= I <= N, such as 2/8"),
+        (["--where", "lang"], "--where is 'lang'; give COLUMN OPERATOR VALUE"),
+        (["--price", "2"], "--price is 2; only a dry run makes use of it: give --dry-run too"),
         (["--no-such-flag"], "No such option"),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else "",
