@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.columns import Layout
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, StoreError
 from jobs.replicas import Answered, Counts, DeadlyError, Scorer
 from jobs.settings import RerankSettings
 from jobs.storage import write_table
@@ -74,6 +74,8 @@ def _read_one(unit: Unit) -> pa.Table:
     started = time.perf_counter()
     try:
         content = to_stream(read_rows(unit))
+    except StoreError as error:
+        return in_flight(unit, None, {"stop": str(error)})
     except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
         return in_flight(unit, None, {"error": f"{type(error).__name__}: {error}"})
     return in_flight(unit, content, {"seconds": {"read": time.perf_counter() - started}})

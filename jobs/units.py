@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.errors import StoreError
+from jobs.storage import read_parquet
+
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
 MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
@@ -52,18 +55,24 @@ class FilePlan:
 
 def read_plan(path: str) -> FilePlan:
     """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read."""
-    with pq.ParquetFile(path) as file:
-        metadata = file.metadata
-        footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        groups = tuple(footer.num_rows for footer in footers)
-        stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
-        sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
-        try:
-            sample = next(file.iter_batches(batch_size=sample_rows), None) if metadata.num_rows else None
-            size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
-        except (pa.ArrowException, OSError):
-            size = stored_per_row  # damaged here: that costs the units that read it, not the file
-        return FilePlan(metadata.num_rows, groups, size, file.schema_arrow)
+    metadata, schema = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
+    footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    groups = tuple(footer.num_rows for footer in footers)
+    stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
+    sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
+    try:
+        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows))
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError):
+        size = stored_per_row  # damaged here: that costs the units that read it, not the file
+    return FilePlan(metadata.num_rows, groups, size, schema)
+
+
+def bytes_per_row(file: pq.ParquetFile, rows: int) -> float:
+    """Decoded bytes of one of the first `rows` rows."""
+    sample = next(file.iter_batches(batch_size=rows), None) if file.metadata.num_rows else None
+    return sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
 
 
 def unit_bytes(total_bytes: float) -> int:
@@ -107,17 +116,21 @@ def read_rows(unit: Unit) -> pa.Table:
 
     Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
     """
-    with pq.ParquetFile(unit.path) as file:
-        first_row = 0
-        wanted, skipped = [], 0
-        for i in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(i).num_rows
-            if first_row + rows <= unit.start:
-                skipped = first_row + rows
-            elif first_row < unit.start + unit.rows:
-                wanted.append(i)
-            first_row += rows
-        table = file.read_row_groups(wanted).slice(unit.start - skipped, unit.rows)
+    table = read_parquet(unit.path, lambda file: rows_between(file, unit.start, unit.start + unit.rows))
     if table.num_rows != unit.rows:
         raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
     return table
+
+
+def rows_between(file: pq.ParquetFile, start: int, end: int) -> pa.Table:
+    """Rows `start` to `end`, or as many of them as there are."""
+    first_row = 0
+    wanted, skipped = [], 0
+    for i in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(i).num_rows
+        if first_row + rows <= start:
+            skipped = first_row + rows
+        elif first_row < end:
+            wanted.append(i)
+        first_row += rows
+    return file.read_row_groups(wanted).slice(start - skipped, end - start)
