@@ -7,7 +7,7 @@ PIP_VERSION := 26.3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-full lint format bench train-embedded clean
+.PHONY: help demo serve test test-slow test-full lint azurite format bench train-embedded clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lint: $(VENV)/.installed ## style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+azurite: ## a server of Azure's protocol for the tests of object stores; needs npm, else they are skipped
+	npm install --silent --no-audit --no-fund --prefix .azurite azurite@3.35.0
+
 format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -67,5 +70,5 @@ train-embedded: ## how the embedded model is trained (hours, so by hand)
 	@echo "$(BIN)/python -m pipelines.training.embedded --help  # 2. the model"
 
 clean: ## remove what the other targets made, the virtual environment too
-	rm -rf $(VENV) $(CLIENTS) demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(CLIENTS) .azurite demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import signal
@@ -12,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
-from jobs.errors import StoppedError
+from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
@@ -32,7 +30,7 @@ from jobs.replicas import AppScorer, Scorer, served_model
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import write_part
-from jobs.storage import InputFile, absolute, list_input, write_json
+from jobs.storage import InputFile, absolute, list_input, read_json, remove, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.units import Unit
 from pipelines.config import RerankerConfig
@@ -79,12 +77,14 @@ def run_here(
     """`run`, with signals and failures of disks left as they come."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
-    files = list_input(settings.input)
     output = OutputDirectory(settings.output)
-    check_apart(settings.input, output.path, files)
-    fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
-    output.create()
-    with hold_lease(output.path) as lease:
+    with ExitStack() as until_the_end:
+        with refused_access_as_usage_error():
+            files = list_input(settings.input)
+            check_apart(settings.input, output.path, files)
+            fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
+            output.create()
+            lease = until_the_end.enter_context(hold_lease(output.path))
         output.remove_temporaries()
         if fresh is not None and (settings.overwrite or not output.is_begun):  # not begun and ended since by another
             output.clear()
@@ -93,9 +93,9 @@ def run_here(
             manifest, changed = continued_manifest(output, settings, fingerprint, files)
         if output.is_complete and not changed and not missing_units(output, manifest):
             say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
-            return dict(json.loads(Path(output.summary).read_text(encoding="utf-8")))
+            return dict(read_json(output.summary))
         attempt = begin_attempt(output, command)
-        Path(output.summary).unlink(missing_ok=True)
+        remove(output.summary)
         if changed:
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
@@ -315,8 +315,17 @@ def library_versions() -> dict[str, str]:
 
 
 @contextmanager
+def refused_access_as_usage_error() -> Iterator[None]:
+    """Before anything is written, a store that does not let us in is a wrong command; later it is a failure."""
+    try:
+        yield
+    except AccessError as error:
+        raise ConfigError(str(error)) from error
+
+
+@contextmanager
 def disk_failures_as_stops() -> Iterator[None]:
-    """A disk that is full or gone stops the job; what is written stays."""
+    """A disk or store that is full or gone stops the job; what is written stays."""
     try:
         yield
     except ModelError:

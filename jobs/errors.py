@@ -21,3 +21,11 @@ class RefusedError(CrossrayError):
 
 class StoppedError(CrossrayError):
     """The job cannot go on now; what is written stays, and the same command resumes."""
+
+
+class StoreError(CrossrayError, OSError):
+    """An object store fails, not one file in it: it stayed away for all attempts that a request has."""
+
+
+class AccessError(StoreError):
+    """No such bucket, or a store that does not let us in: the same request will not fare better."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from jobs import lease
 from jobs.errors import StoppedError
-from jobs.lease import is_alive, read_holder
+from jobs.lease import is_alive, parsed, read_if_there
 from jobs.manifest import FOOTER_THREADS, Manifest
 from jobs.output import MANIFEST, OutputDirectory
 from jobs.replicas import Counts
+from jobs.storage import read_json
 from jobs.summary import past_attempts, read_counts, time_spent, totals, unreadable_files
 from jobs.units import Unit
 from pipelines.errors import ConfigError
@@ -117,7 +116,7 @@ def look(path: str) -> Snapshot:
             f"OUTPUT {path} has no {MANIFEST}: no job of ours has begun there, or it has no plan yet; "
             "give a job's output directory"
         )
-    holder = read_holder(os.path.join(path, lease.NAME))
+    holder = parsed(read_if_there(os.path.join(path, lease.NAME)))
     complete = output.is_complete
     running = holder is not None and is_alive(holder)
     summary = read_summary(output) if complete else None
@@ -135,7 +134,7 @@ def look(path: str) -> Snapshot:
 def read_summary(output: OutputDirectory) -> dict[str, Any] | None:
     """The summary of a complete job; None when it is damaged."""
     try:
-        summary = json.loads(Path(output.summary).read_text(encoding="utf-8"))
+        summary = read_json(output.summary)
         Counts.from_dict(summary)
         time_spent(summary["attempts"])
     except (ValueError, KeyError, TypeError):

@@ -18,6 +18,7 @@ from jobs.facts import Snapshot, State
 from jobs.replicas import Counts
 from jobs.rows import reason_of
 from jobs.stages import METADATA_KEY
+from jobs.storage import read_parquet
 from jobs.summary import totals
 from jobs.units import Unit
 
@@ -90,9 +91,11 @@ def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
     options = snapshot.manifest.options
     _, error_name = output_names(mapping_of(options), Layout(options["layout"]))
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            footer = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-            rows, errors = file.metadata.num_rows, errors_in(file, error_name)
+        metadata, errors = read_parquet(
+            path, lambda file: (file.metadata, errors_in(file, error_name)), check_pages=True
+        )
+        footer = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+        rows = metadata.num_rows
     except FileNotFoundError:
         return Finding(path, "was removed while it was looked at", "look again")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

@@ -14,13 +14,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from jobs.errors import RefusedError
-from jobs.storage import write_json
+from jobs.storage import read, remove, swap, to_json, write_json
 
 NAME = "_lease.json"
 HEARTBEAT_SECONDS = 5.0
@@ -70,38 +69,41 @@ def hold_lease(directory: str) -> Iterator[Lease]:
         thread.join()
         lease.beat(path, content)
         with suppress(OSError):
-            os.unlink(path)
+            remove(path)
 
 
 def acquire(path: str, content: dict[str, Any]) -> None:
-    """Writes the lease unless a living driver holds one; between two that find it abandoned, the later writer wins."""
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            json.dump(content | {"heartbeat": time.time()}, file)
+    """Writes the lease unless a living driver holds one; of several that find it abandoned, one gets it."""
+    mine = to_json(content | {"heartbeat": time.time()})
+    if swap(path, None, mine):
         return
-    except FileExistsError:
-        pass
-    holder = read_holder(path)
-    if holder is None:
+    found = read_if_there(path)
+    if parsed(found) is None:
         time.sleep(SETTLE_SECONDS)  # it may be created at this moment
-        holder = read_holder(path)
+        found = read_if_there(path)
+    holder = parsed(found)
     if holder is not None and is_alive(holder):
         raise RefusedError(
             f"another driver is writing to {os.path.dirname(path)} (process {holder['pid']} on {holder['host']}); "
             f"wait for it or stop it; if that machine is gone, try again in {STALE_SECONDS:.0f} s"
         )
-    write_json(path, content | {"heartbeat": time.time()})
-    time.sleep(SETTLE_SECONDS)  # another taker would have overwritten it by now
-    taken = read_holder(path)
-    if taken is None or taken["id"] != content["id"]:
+    if not swap(path, found, mine):
         raise RefusedError(f"another driver took over {os.path.dirname(path)} at this moment; wait for it")
 
 
-def read_holder(path: str) -> dict[str, Any] | None:
-    """The lease on disk; None when it is gone or was never written whole."""
+def read_if_there(path: str) -> bytes | None:
+    """What the lease says; None when it is gone."""
     try:
-        holder = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read(path)
+    except FileNotFoundError:
+        return None
+
+
+def parsed(content: bytes | None) -> dict[str, Any] | None:
+    """The holder of the lease; None when there is none, or when it was never written whole."""
+    try:
+        holder = json.loads(content or b"")
+    except ValueError:
         return None
     return holder if isinstance(holder, dict) else None
 

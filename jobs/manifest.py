@@ -5,18 +5,16 @@ It binds: the plan of a file stands as long as the file does, whatever replicas 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.errors import RefusedError
+from jobs.errors import RefusedError, StoreError
 from jobs.selection import EVERYTHING, Selection
-from jobs.storage import InputFile, write_json
+from jobs.storage import InputFile, read_json, write_json
 from jobs.units import FilePlan, Unit, planned_ranges, read_plan, unit_bytes
 from pipelines.errors import ConfigError
 
@@ -78,12 +76,12 @@ class Manifest:
     def read(cls, path: str) -> Manifest:
         """Raises RefusedError for a manifest that another format wrote."""
         try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+            raw = read_json(path)
             if raw["format"] != FORMAT:
                 raise RefusedError(f"{path} has format {raw['format']}, this version writes {FORMAT}; use --overwrite")
             files = tuple(
                 PlannedFile(
-                    InputFile(file["path"], file["size"], file["modified_ns"]),
+                    InputFile(file["path"], file["size"], file["version"]),
                     file["rows"],
                     tuple((start, rows) for start, rows in file["units"]),
                     file["error"],
@@ -142,7 +140,7 @@ def survey(files: Sequence[InputFile], selection: Selection = EVERYTHING) -> Sur
 def _plan_or_error(file: InputFile, selection: Selection) -> FilePlan | str:
     try:
         return read_plan(file.path, selection)
-    except ConfigError:  # a ValueError too
+    except (ConfigError, StoreError):  # no file is at fault
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"

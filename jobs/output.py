@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
 
-from jobs import lease
+from jobs import lease, storage
 from jobs.errors import RefusedError
-from jobs.storage import InputFile, is_temporary, remove_temporaries
+from jobs.storage import InputFile
 
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
@@ -40,19 +38,20 @@ class OutputDirectory:
     @property
     def is_begun(self) -> bool:
         """Whether an earlier run wrote its manifest here."""
-        return os.path.exists(self.manifest)
+        return storage.exists(self.manifest)
 
     @property
     def is_complete(self) -> bool:
         """Whether an earlier run came to its end here."""
-        return os.path.exists(self.summary)
+        return storage.exists(self.summary)
 
     def create(self) -> None:
         """Makes the directory; raises RefusedError when it holds anything that no job of ours wrote."""
-        if os.path.exists(self.path) and not os.path.isdir(self.path):
+        if storage.exists(self.path):
             raise RefusedError(f"OUTPUT {self.path} is a file; give a directory")
-        os.makedirs(self.path, exist_ok=True)
-        foreign = [name for name in os.listdir(self.path) if name != lease.NAME and not is_temporary(name)]
+        storage.make_directory(self.path)
+        names = storage.names(self.path)
+        foreign = [name for name in names if name != lease.NAME and not storage.is_temporary(name)]
         if foreign and not self.is_begun:
             raise RefusedError(
                 f"OUTPUT {self.path} is not empty ({sorted(foreign)[0]}, ...) and no job of ours wrote it; "
@@ -61,32 +60,24 @@ class OutputDirectory:
 
     def finished(self) -> set[str]:
         """Names of the parts that are there; each is whole, since it got its name last."""
-        return {name for name in os.listdir(self.path) if fnmatch.fnmatch(name, PARTS)}
+        return {name for name in storage.names(self.path) if fnmatch.fnmatch(name, PARTS)}
 
     def clear(self) -> None:
         """Removes what a job wrote, the manifest last, so that a kill in between leaves a directory of ours."""
-        Path(self.summary).unlink(missing_ok=True)
-        for name in self.finished():
-            os.unlink(os.path.join(self.path, name))
-        shutil.rmtree(self.attempts, ignore_errors=True)
+        storage.remove(self.summary)
+        storage.remove(*(os.path.join(self.path, name) for name in self.finished()))
+        storage.remove_below(self.attempts)
         self.remove_temporaries()
-        Path(self.manifest).unlink(missing_ok=True)
+        storage.remove(self.manifest)
 
     def remove_temporaries(self) -> None:
         """Removes what killed writers left behind."""
-        for directory in filter(os.path.isdir, (self.path, self.attempts)):
-            remove_temporaries(directory)
+        for directory in filter(storage.is_directory, (self.path, self.attempts)):
+            storage.remove_temporaries(directory)
 
 
 def check_apart(pattern: str, output: str, files: Sequence[InputFile]) -> None:
     """Raises RefusedError when the job would read its own output: OUTPUT inside INPUT, or the reverse."""
-    out, source = PurePath(os.path.realpath(output)), PurePath(os.path.realpath(pattern))
-    inside = any(PurePath(os.path.realpath(file.path)).is_relative_to(out) for file in files)
-    if not inside and os.path.isdir(pattern):
-        inside = out.is_relative_to(source)
-    elif not inside and "**" in source.parts:
-        inside = out.is_relative_to(PurePath(*source.parts[: source.parts.index("**")]))
-    elif not inside:
-        inside = any(path.match(str(source)) for path in (out, *out.parents, out / "part-0.parquet"))
-    if inside:
+    is_directory = storage.is_directory(pattern)
+    if storage.contain_one_another(pattern, output, [file.path for file in files], pattern_is_directory=is_directory):
         raise RefusedError(f"OUTPUT {output} and INPUT {pattern} contain one another; keep them apart")

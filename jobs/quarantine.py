@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.columns import Layout
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, StoreError
 from jobs.replicas import Answered, Counts, count
 from jobs.rows import ParsedRow, append_rankings, append_scores
 from jobs.selection import EVERYTHING, Selection
@@ -53,9 +53,12 @@ def read_apart(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table | str:
 
 
 def cause_of(error: RayError) -> BaseException:
-    """What was raised in the other process, or the error itself where that process died; raises StoppedErrors."""
+    """What was raised in the other process, or the error itself where that process died.
+
+    Raises it where it stops the job.
+    """
     cause: BaseException = getattr(error, "cause", error)
-    if isinstance(cause, StoppedError):
+    if isinstance(cause, StoppedError | StoreError):
         raise cause from None
     return cause
 

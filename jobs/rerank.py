@@ -40,9 +40,9 @@ def column(field: str, help: str) -> typer.models.OptionInfo:
 
 
 def command(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, directory, or quoted glob.")],
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, directory or quoted glob; path or uri.")],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Directory for the result; resumes what it holds.")],
-    model: Annotated[str, option(help="`embedded`, a directory or a hub name.", panel=MODEL_PANEL)] = MODEL.model,
+    model: Annotated[str, option(help="`embedded`, directory, uri or hub name.", panel=MODEL_PANEL)] = MODEL.model,
     revision: Annotated[str | None, option(help="Revision of a hub model.", panel=MODEL_PANEL)] = MODEL.revision,
     token: Annotated[str | None, option(help="Access token.", panel=MODEL_PANEL, envvar="HF_TOKEN")] = MODEL.token,
     dtype: Annotated[str, option(help="float32, float16, bfloat16, auto.", panel=MODEL_PANEL)] = MODEL.dtype,

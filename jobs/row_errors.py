@@ -17,6 +17,7 @@ from jobs.errors import StoppedError
 from jobs.facts import Snapshot
 from jobs.manifest import FOOTER_THREADS
 from jobs.rows import reason_of
+from jobs.storage import read_parquet
 from jobs.summary import read_counts
 from jobs.units import Unit
 
@@ -72,8 +73,10 @@ def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]
     try:
         if not read_counts(snapshot.output, unit, snapshot.manifest.fingerprint["hash"]).errors:
             return []
-        with pq.ParquetFile(os.path.join(snapshot.output.path, unit.name)) as file:
-            return list(_errors_in(file, unit, error_name, mapping, per_reason))
+        return read_parquet(
+            os.path.join(snapshot.output.path, unit.name),
+            lambda file: list(_errors_in(file, unit, error_name, mapping, per_reason)),
+        )
     except (StoppedError, pa.ArrowException, OSError):
         return []
 

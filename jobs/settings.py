@@ -18,9 +18,9 @@ class RerankSettings:
     """One rerank job. Raises ConfigError for values that cannot work."""
 
     input: str
-    """A Parquet file, a directory or a glob."""
+    """A Parquet file, a directory or a glob; a local path, or a uri of an object store."""
     output: str
-    """A directory: new, empty, or the unfinished or finished output of the same job."""
+    """A directory or a uri: new, empty, or the unfinished or finished output of the same job."""
     reranker: RerankerConfig = field(default_factory=RerankerConfig)
     mapping: ColumnMapping = field(default_factory=ColumnMapping)
     layout: Layout | None = None

@@ -19,7 +19,7 @@ import ray
 
 from jobs.accounting import Scored
 from jobs.columns import Layout
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, StoreError
 from jobs.replicas import Answered, Counts, DeadlyError, Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
@@ -84,6 +84,8 @@ def _read_one(unit: Unit, selection: Selection) -> pa.Table:
     try:
         table = read_rows(unit, selection)
         content = to_stream(table)
+    except StoreError as error:
+        return in_flight(unit, None, {"stop": str(error)})
     except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
         return in_flight(unit, None, {"error": f"{type(error).__name__}: {error}"})
     return in_flight(unit, content, {"rows": table.num_rows, "seconds": {"read": time.perf_counter() - started}})

@@ -13,19 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from jobs import storage
 from jobs.accounting import Presences, with_idle
 from jobs.errors import StoppedError
 from jobs.manifest import FOOTER_THREADS, Manifest
 from jobs.output import OutputDirectory
 from jobs.replicas import Counts
 from jobs.stages import METADATA_KEY, UnitReport
-from jobs.storage import write_json
 from jobs.units import Unit
 
 
@@ -92,26 +90,32 @@ class Attempt:
 
     def save(self) -> None:
         """Called with every heartbeat, so that a killed attempt is on record too."""
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        write_json(self.path, self.as_dict())
+        storage.make_directory(os.path.dirname(self.path))
+        storage.write_json(self.path, self.as_dict())
 
 
 def begin_attempt(output: OutputDirectory, command: str | None = None) -> Attempt:
     """The next attempt; its record is written with the first heartbeat or phase."""
-    number = len(os.listdir(output.attempts)) + 1 if os.path.isdir(output.attempts) else 1
+    number = len(attempt_records(output)) + 1
     return Attempt(os.path.join(output.attempts, f"{number:06d}.json"), command)
 
 
 def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:
     """The records of all attempts, oldest first."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(output.attempts).glob("*.json"))]
+    return [storage.read_json(path) for path in attempt_records(output)]
+
+
+def attempt_records(output: OutputDirectory) -> list[str]:
+    """Where the records of all attempts lie, oldest first."""
+    names = storage.names(output.attempts) if storage.is_directory(output.attempts) else []
+    return [os.path.join(output.attempts, name) for name in sorted(names) if name.endswith(".json")]
 
 
 def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts:
     """The counts in a part's footer; raises StoppedError when the part is not what this job would have written."""
     path = os.path.join(output.path, unit.name)
     try:
-        metadata = pq.read_metadata(path)
+        metadata = storage.read_parquet(path, lambda file: file.metadata)
     except pa.ArrowException as error:
         raise StoppedError(f"{path} is damaged ({error}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))

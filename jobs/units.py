@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.errors import StoreError
 from jobs.selection import EVERYTHING, Selection, filtered
+from jobs.storage import read_parquet
 
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
@@ -70,21 +72,26 @@ def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
 
     Raises ConfigError when a condition does not fit the file's columns.
     """
-    with pq.ParquetFile(path) as file:
-        metadata = file.metadata
-        footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        groups = tuple(footer.num_rows for footer in footers)
-        own = file.schema_arrow
-        excluded = selection.excluded_row_groups(path, own, metadata)
-        kept = [i for i in range(len(groups)) if i not in excluded]
-        stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
-        sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
-        try:
-            sample = next(file.iter_batches(batch_size=sample_rows, row_groups=kept), None) if kept else None
-            size = sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
-        except (pa.ArrowException, OSError):
-            size = stored_per_row  # damaged here: that costs the units that read it, not the file
-        return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
+    metadata, own = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
+    footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    groups = tuple(footer.num_rows for footer in footers)
+    excluded = selection.excluded_row_groups(path, own, metadata)
+    kept = [i for i in range(len(groups)) if i not in excluded]
+    stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
+    sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
+    try:
+        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept)) if kept else 0.0
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError):
+        size = stored_per_row  # damaged here: that costs the units that read it, not the file
+    return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
+
+
+def bytes_per_row(file: pq.ParquetFile, rows: int, row_groups: list[int]) -> float:
+    """Decoded bytes of one of the first `rows` rows of these row groups."""
+    sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups), None)
+    return sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
 
 
 def unit_bytes(total_bytes: float) -> int:
@@ -140,24 +147,28 @@ def read_rows(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table:
 
     Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
     """
-    with pq.ParquetFile(unit.path) as file:
-        first_row = 0
-        wanted, skipped = [], 0
-        for i in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(i).num_rows
-            if first_row + rows <= unit.start:
-                skipped = first_row + rows
-            elif first_row < unit.start + unit.rows:
-                wanted.append(i)
-            first_row += rows
-        if first_row < unit.start + unit.rows:
-            raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
-
-        def read(columns: Sequence[str] | None = None) -> pa.Table:
-            return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
-
-        table = read_passing(read, selection, file.schema_arrow)
+    table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection))
     return selection.with_partitions(table, unit.path)
+
+
+def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection) -> pa.Table:
+    """The unit's rows that the selection lets through; raises ValueError when the file has fewer rows than planned."""
+    first_row = 0
+    wanted, skipped = [], 0
+    for i in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(i).num_rows
+        if first_row + rows <= unit.start:
+            skipped = first_row + rows
+        elif first_row < unit.start + unit.rows:
+            wanted.append(i)
+        first_row += rows
+    if first_row < unit.start + unit.rows:
+        raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
+
+    def read(columns: Sequence[str] | None = None) -> pa.Table:
+        return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
+
+    return read_passing(read, selection, file.schema_arrow)
 
 
 def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:

@@ -14,6 +14,7 @@ from .devices import resolve_device, resolve_dtype
 from .families import ModelSpec, model_limit, recognise
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model, tensor_names
+from .stores import is_uri
 
 ENGINE_REVISION = 1
 """Raised whenever our own code moves scores by more than 1e-4."""
@@ -79,8 +80,8 @@ def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: 
 
 
 def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:
-    """`config` for another process: its model is `embedded`, an absolute directory, or a hub name with its commit."""
-    is_name = files.commit is not None or config.model == "embedded"
+    """`config` for another process: its model is `embedded`, an absolute directory, a uri, or a hub name and commit."""
+    is_name = files.commit is not None or config.model == "embedded" or is_uri(config.model)
     return replace(config, model=config.model if is_name else str(files.directory), revision=files.commit)
 
 

@@ -1,4 +1,4 @@
-"""`embedded`, a directory or a hub name -> a local directory with config.json, tokenizer.json and safetensors.
+"""`embedded`, a directory, a uri or a hub name -> a local directory with config.json, tokenizer.json and safetensors.
 
 Only data is read: no pickled weights (`pytorch_model.bin`), no code that a model brings along.
 """
@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+from pyarrow import fs
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tokenizers import Tokenizer
 
 from .errors import ModelNotFoundError, ModelRefusedError
+from .stores import filesystem, is_uri, parse_uri, without_signature
 
+COPY_BYTES = 8 << 20
 EMBEDDED = Path(__file__).parent / "embedded"
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -77,18 +85,72 @@ class ModelFiles:
 
 
 def find_model(name: str, revision: str | None = None, token: str | None = None) -> ModelFiles:
-    """The files of `embedded`, of a directory, or of a hub name (downloaded once, then from the cache).
+    """The files of `embedded`, of a directory, of a uri or of a hub name (both fetched once, then from the cache).
 
     Raises ModelNotFoundError with what to try. HF_HUB_OFFLINE, HF_TOKEN and HF_HOME mean what huggingface_hub says.
     """
     if name == "embedded":
         return ModelFiles(name, EMBEDDED)
+    if is_uri(name):
+        return fetch(name)
     directory = Path(name).expanduser()
     if directory.is_dir():
         return ModelFiles(name, directory.resolve())
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelNotFoundError(f"there is no directory {name!r} and it is no hub name (owner/model) either")
     return download(name, revision, token)
+
+
+def fetch(uri: str) -> ModelFiles:
+    """A directory of an object store, copied once into a cache directory that is named after what it holds.
+
+    Raises ModelNotFoundError, and ConfigError for what is no uri of a store.
+    """
+    store = parse_uri(uri)
+    try:
+        source = filesystem(store)
+        files = [file for file in source.get_file_info(fs.FileSelector(store.path)) if is_needed(file.base_name)]
+        directory = cache_directory(str(store), files)
+        with FileLock(f"{directory}.lock"):  # the replicas of a node may all come at once
+            if files and not directory.is_dir():
+                unfinished = Path(f"{directory}.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                for file in files:
+                    copy_file(source, file.path, unfinished / file.base_name)
+                unfinished.rename(directory)
+    except OSError as error:
+        message = without_signature(str(error))
+        raise ModelNotFoundError(f"model {uri!r} cannot be fetched: {message}; check uri and credentials") from None
+    if not files:
+        raise ModelNotFoundError(f"model {uri!r} has no config.json and no safetensors; check the uri")
+    return ModelFiles(uri, directory)
+
+
+def is_needed(name: str) -> bool:
+    """Whether a file of this name is part of a model."""
+    return any(fnmatchcase(name, pattern) for pattern in (*NEEDED, WEIGHTS_INDEX))
+
+
+def cache_directory(uri: str, files: Sequence[fs.FileInfo]) -> Path:
+    """Where the files of a uri lie, as long as their names, sizes and times of modification are these."""
+    state = sorted((file.base_name, file.size, file.mtime_ns) for file in files)
+    digest = hashlib.sha256(json.dumps([uri, state]).encode()).hexdigest()[:32]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crossray" / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    return root / digest
+
+
+@retry(
+    retry=retry_if_exception_type(OSError),
+    stop=stop_after_attempt(4),
+    wait=wait_random_exponential(max=20),
+    reraise=True,
+)
+def copy_file(source: fs.FileSystem, path: str, target: Path) -> None:
+    """One file of a store to the local disk."""
+    with source.open_input_file(path) as content, target.open("wb") as copy:
+        shutil.copyfileobj(content, copy, COPY_BYTES)
 
 
 def download(name: str, revision: str | None, token: str | None) -> ModelFiles:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,15 @@ from hypothesis import settings
 from serve.environment import set_serve_environment
 from serve.private_ray import private_environment
 from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
+from tests.stores import (
+    AzureTestContainer,
+    Bucket,
+    S3TestBucket,
+    Stores,
+    azurite_server,
+    moto_server,
+    stores_in_environment,
+)
 
 if TYPE_CHECKING:
     from serve.settings import ServeArgs
@@ -47,7 +58,48 @@ def jina_v2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    """Where object stores will be, in the environment of every process; their servers start with a test's bucket."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # models that are fetched
+    return stores_in_environment()
+
+
+@pytest.fixture(scope="session")
+def s3(stores: Stores) -> Iterator[None]:
+    """A server that speaks S3's protocol."""
+    with moto_server(stores.s3):
+        yield
+
+
+@pytest.fixture(scope="session")
+def azurite(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server that speaks Azure's protocol."""
+    with azurite_server(stores.azure, tmp_path_factory.mktemp("azurite")):
+        yield
+
+
+@pytest.fixture
+def s3_bucket(stores: Stores, s3: None) -> Bucket:
+    """A bucket of this test."""
+    return S3TestBucket(stores.s3, f"bucket-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def azure_container(stores: Stores, azurite: None) -> Bucket:
+    """A container of this test."""
+    return AzureTestContainer(stores.azure, f"container-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["s3", "azure"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """A bucket of this test, then a container."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket")  # type: ignore[no-any-return]
+    return request.getfixturevalue("azure_container")  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def cluster(stores: Stores) -> Iterator[str]:
     """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:  # its path is short, as those of sockets must be
         with pytest.MonkeyPatch.context() as environment:  # not for what tests start beside it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from rich.console import Console
 
 import jobs.driver
+from jobs import storage
 from jobs.driver import run
 from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
+from pipelines.stores import s3_filesystem
 from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
 
 RunJob = Callable[..., dict[str, Any]]
@@ -56,3 +59,13 @@ def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> Ru
         return run(settings_of(input, output, **settings), scorer_class=scorer_class, console=console)
 
     return run_it
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to S3 have two attempts in this process, and their clients are no other test's."""
+    monkeypatch.setattr("jobs.storage.READINGS", 1)
+    monkeypatch.setattr("jobs.storage.s3.ATTEMPTS", 2)
+    monkeypatch.setattr("jobs.storage.s3_store", lru_cache(storage.s3_store.__wrapped__))
+    monkeypatch.setattr("pipelines.stores.ATTEMPTS", 2)
+    monkeypatch.setattr("jobs.storage.s3.s3_filesystem", lru_cache(s3_filesystem.__wrapped__))

@@ -16,7 +16,7 @@ from tests.jobs.tables import lists_table, wide_table, write_input
 
 planned_files = st.builds(
     PlannedFile,
-    st.builds(InputFile, st.text(min_size=1), st.integers(0), st.integers()),
+    st.builds(InputFile, st.text(min_size=1), st.integers(0), st.text()),
     st.integers(0),
     st.lists(st.tuples(st.integers(0), st.integers(1))).map(tuple),
     st.none() | st.text(),

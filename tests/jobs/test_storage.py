@@ -14,10 +14,10 @@ from jobs.storage import (
     is_temporary,
     list_input,
     remove_temporaries,
-    temporary_name,
     write_json,
     write_table,
 )
+from jobs.storage.local import temporary_name
 from pipelines.errors import ConfigError
 
 
@@ -82,7 +82,7 @@ def test_a_file_is_described_by_size_and_time(tmp_path: Path) -> None:
     path.write_bytes(b"12345")
     os.utime(path, ns=(1, 1_700_000_000_123_456_789))
     [file] = list_input(str(path))
-    assert (file.path, file.size, file.modified_ns) == (str(path), 5, 1_700_000_000_123_456_789)
+    assert (file.path, file.size, file.version) == (str(path), 5, "1700000000123456789")
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,10 @@ def test_a_relative_path_is_refused_where_it_would_lead_into_a_cache() -> None:
 
 
 def test_other_storage_is_refused() -> None:
-    with pytest.raises(ConfigError, match="INPUT is 's3://bucket/in'; s3:// is not supported yet"):
-        absolute("s3://bucket/in", "INPUT")
+    with pytest.raises(
+        ConfigError, match=r"INPUT: hdfs://\.\.\. is no place that can be read; write s3://bucket/path, "
+    ):
+        absolute("hdfs://host/in", "INPUT")
 
 
 def test_a_table_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError, ModelRefusedError
+from pipelines.fingerprint import resolved
 from pipelines.model_files import EMBEDDED, find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
@@ -23,6 +26,7 @@ from tests.checkpoints import (
     unigram_tokenizer,
     write_weights,
 )
+from tests.stores import Bucket, upload
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -305,3 +309,79 @@ def test_sizes_of_config_and_weights_must_agree(model: Path) -> None:
 
     with pytest.raises(ModelRefusedError, match=r"(?s)sizes of its config\.json.*word_embeddings"):
         load(model)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where models of object stores are kept for this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "crossray" / "models"
+
+
+def test_a_uri_is_fetched_once_and_is_the_same_model(bucket: Bucket, cache: Path, bert_directory: Path) -> None:
+    uri = upload(bert_directory, bucket, "models/bert")
+    first = find_model(uri)
+    assert first.directory.parent == cache
+    assert first.digest() == find_model(str(bert_directory)).digest()
+    before = {path: path.stat().st_ino for path in first.directory.iterdir()}
+    assert find_model(f"{uri}/").directory == first.directory
+    assert {path: path.stat().st_ino for path in first.directory.iterdir()} == before
+
+
+def test_a_model_is_resolved_to_its_uri_for_other_nodes(s3_bucket: Bucket, cache: Path, bert_directory: Path) -> None:
+    config = RerankerConfig(model=upload(bert_directory, s3_bucket, "bert"))
+    assert resolved(config, find_model(config.model)) == config
+
+
+def test_of_a_uri_only_json_and_safetensors_are_fetched(s3_bucket: Bucket, cache: Path, model: Path) -> None:
+    for name in ("pytorch_model.bin", "modeling.py", "deep/config.json", "README.md"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("no part of it")
+    directory = find_model(upload(model, s3_bucket, "bert")).directory
+    assert {path.suffix for path in directory.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_changed_object_is_another_model(s3_bucket: Bucket, cache: Path, model: Path) -> None:
+    before = find_model(upload(model, s3_bucket, "bert"))
+    edit_config(model, layer_norm_eps=1e-6)
+    after = find_model(upload(model, s3_bucket, "bert"))
+    assert after.directory != before.directory
+    assert after.digest() != before.digest()
+
+
+def test_a_node_fetches_a_model_once_for_all_its_replicas(s3_bucket: Bucket, cache: Path, bert_directory: Path) -> None:
+    uri = upload(bert_directory, s3_bucket, "bert")
+    with s3_bucket.proxy.failing(1.0, kinds=["slow"], methods="HEAD") as opened, ThreadPoolExecutor(8) as replicas:
+        found = list(replicas.map(find_model, [uri] * 8))
+    assert len({files.directory for files in found}) == 1
+    assert len(opened) == len(list(found[0].directory.iterdir()))
+
+
+def test_what_a_killed_process_fetched_by_half_is_fetched_again(
+    s3_bucket: Bucket, cache: Path, bert_directory: Path
+) -> None:
+    uri = upload(bert_directory, s3_bucket, "bert")
+    directory = find_model(uri).directory
+    directory.rename(f"{directory}.unfinished")
+    truncate(Path(f"{directory}.unfinished") / "model.safetensors")
+    assert find_model(uri).digest() == find_model(str(bert_directory)).digest()
+
+
+def test_a_fetch_goes_through_faults(s3_bucket: Bucket, cache: Path, bert_directory: Path) -> None:
+    uri = upload(bert_directory, s3_bucket, "bert")
+    with s3_bucket.proxy.failing(0.4, seed=1) as injected:
+        files = find_model(uri)
+    assert len(injected) > 2
+    assert files.digest() == find_model(str(bert_directory)).digest()
+
+
+@pytest.mark.parametrize("name", ["none", "empty"])
+def test_a_uri_without_a_model_is_not_found(bucket: Bucket, cache: Path, name: str) -> None:
+    bucket.put("empty/notes.txt", b"")
+    with pytest.raises(ModelNotFoundError, match=f"model '{bucket.uri}/{name}' .*check"):
+        find_model(f"{bucket.uri}/{name}")
+
+
+def test_another_scheme_is_refused(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gs://\.\.\. is no place that can be read"):
+        find_model("gs://bucket/model")

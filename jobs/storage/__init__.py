@@ -1,0 +1,202 @@
+"""Where tables lie: the one place that knows local disks and object stores apart.
+
+A location is an absolute local path or a uri, as `absolute` gives it. Whatever is written is there whole or not at all.
+What goes wrong is an OSError: a StoreError where an object store and not one file is at fault.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from jobs.errors import AccessError
+from jobs.storage.files import InputFile, Store, is_temporary
+from jobs.storage.local import LocalDisk
+from jobs.storage.locations import absolute, contain_one_another
+from pipelines.errors import ConfigError
+from pipelines.stores import (
+    AzureAccess,
+    StoreUri,
+    azure_access,
+    is_uri,
+    parse_uri,
+    s3_endpoint,
+    without_signature,
+)
+
+__all__ = [
+    "AccessError",
+    "InputFile",
+    "absolute",
+    "contain_one_another",
+    "exists",
+    "is_directory",
+    "is_temporary",
+    "list_input",
+    "make_directory",
+    "names",
+    "read",
+    "read_json",
+    "read_parquet",
+    "remove",
+    "remove_below",
+    "remove_temporaries",
+    "swap",
+    "to_json",
+    "write_json",
+    "write_table",
+]
+
+Read = TypeVar("Read")
+
+READINGS = 2
+"""Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
+
+
+def list_input(pattern: str) -> list[InputFile]:
+    """The Parquet files of a file, a directory (recursive) or a glob, sorted by path.
+
+    Names that start with `_` or `.` are not data, as in Spark and Hive. Raises ConfigError when nothing is there.
+    """
+    files = sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
+    if not files:
+        raise ConfigError(f"INPUT {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
+    return files
+
+
+def exists(location: str) -> bool:
+    """Whether a file is there."""
+    return store_of(location).find(location) is not None
+
+
+def is_directory(location: str) -> bool:
+    """Whether it is a directory; in an object store, whether anything lies below it."""
+    return store_of(location).is_directory(location)
+
+
+def make_directory(location: str) -> None:
+    """Makes it and its parents where it is missing; object stores have no need of it."""
+    store_of(location).make_directory(location)
+
+
+def names(directory: str) -> list[str]:
+    """Names of files and directories in a directory."""
+    return store_of(directory).names(directory)
+
+
+def read(location: str) -> bytes:
+    """A small file; raises FileNotFoundError when it is not there."""
+    return store_of(location).read(location)
+
+
+def read_json(location: str) -> Any:
+    """Raises ValueError when it is no JSON."""
+    return json.loads(read(location).decode())
+
+
+def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, check_pages: bool = False) -> Read:
+    """What `reader` makes of a Parquet file; in an object store it is called again when reading failed.
+
+    With `check_pages` each page that it reads is compared with its checksum, where the file has them.
+
+    Raises what pyarrow raises when the file is at fault, StoreError when its store is.
+    """
+
+    def attempt() -> Read:
+        with store_of(location).open_parquet(location, check_pages) as file:
+            return reader(file)
+
+    if not is_uri(location):
+        return attempt()
+    retrying = Retrying(
+        stop=stop_after_attempt(READINGS),
+        wait=wait_random_exponential(max=20),
+        retry=retry_if_exception(may_pass),
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except OSError as error:
+        failure = error
+    store_of(location).find(location)  # raises StoreError; pyarrow says OSError for a damaged page, too
+    message = without_signature(str(failure))
+    raise failure if message == str(failure) else OSError(message)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it may be another time."""
+    return isinstance(error, OSError) and not isinstance(error, AccessError | FileNotFoundError)
+
+
+def to_json(value: Any) -> bytes:
+    """As files have it: indented."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(location: str, value: Any) -> None:
+    """`value` as JSON, atomically."""
+    store_of(location).write(location, to_json(value))
+
+
+def write_table(location: str, table: pa.Table) -> None:
+    """A Parquet file, atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    store_of(location).write(location, sink.getvalue().to_pybytes())
+
+
+def swap(location: str, before: bytes | None, after: bytes) -> bool:
+    """Writes `after` where `before` still is, or where nothing is (None); whether it is there now.
+
+    Of several that try at once one is told True. `after` must be like no other's.
+    """
+    return store_of(location).swap(location, before, after)
+
+
+def remove(*locations: str) -> None:
+    """Removes files; one that is not there is no error."""
+    if locations:
+        store_of(locations[0]).remove(locations)
+
+
+def remove_below(directory: str) -> None:
+    """Removes a directory with everything in it, as far as that can be done."""
+    store_of(directory).remove_below(directory)
+
+
+def remove_temporaries(directory: str) -> None:
+    """Removes what killed writers left behind."""
+    remove(*(f"{directory}/{name}" for name in names(directory) if is_temporary(name)))
+
+
+def store_of(location: str) -> Store:
+    """What holds the location; its clients are made once a process and never leave it."""
+    if not is_uri(location):
+        return LocalDisk()
+    uri = parse_uri(location)
+    place = StoreUri(uri.scheme, uri.container, host=uri.host)
+    return s3_store(place, s3_endpoint()) if uri.scheme == "s3" else azure_store(place, azure_access())
+
+
+@lru_cache(maxsize=64)
+def s3_store(place: StoreUri, endpoint: str | None) -> Store:
+    """A bucket."""
+    from jobs.storage.s3 import S3Bucket  # boto3: not for jobs on local disks
+
+    return S3Bucket(place, endpoint)
+
+
+@lru_cache(maxsize=64)
+def azure_store(place: StoreUri, access: AzureAccess) -> Store:
+    """A container."""
+    try:
+        from jobs.storage.azure import AzureContainer  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[azure]'") from None
+    return AzureContainer(place, access)

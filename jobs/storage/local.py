@@ -1,0 +1,105 @@
+"""Local disks, and those that nodes share: a file is written under a hidden name, synced and renamed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.storage.files import TEMPORARY_SUFFIX, InputFile, is_data
+
+SETTLE_SECONDS = 0.2
+"""Within which a file that two drivers write at once has its last content."""
+
+
+class LocalDisk:
+    """Whatever has a path."""
+
+    def files(self, pattern: str) -> list[InputFile]:
+        path = Path(pattern)
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = files_below(path)
+        else:
+            matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
+            matches = [match for match in matches if not match.name.startswith(("_", "."))]
+            found = [file for match in matches for file in (files_below(match) if match.is_dir() else [match])]
+        return [describe(file) for file in {str(file) for file in found if file.is_file()}]
+
+    def find(self, location: str) -> InputFile | None:
+        return describe(location) if os.path.isfile(location) else None
+
+    def is_directory(self, location: str) -> bool:
+        return os.path.isdir(location)
+
+    def make_directory(self, location: str) -> None:
+        os.makedirs(location, exist_ok=True)
+
+    def names(self, directory: str) -> list[str]:
+        return os.listdir(directory)
+
+    def read(self, location: str) -> bytes:
+        return Path(location).read_bytes()
+
+    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
+        return pq.ParquetFile(location, page_checksum_verification=check_pages)
+
+    def write(self, location: str, content: bytes) -> None:
+        """The file holds `content` or what it held before, whenever the process dies; an error leaves no trace."""
+        temporary = temporary_name(location)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, location)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
+        """Between two that find the same `before` the later writer wins."""
+        if before is None:
+            try:
+                with open(location, "xb") as file:
+                    file.write(after)
+            except FileExistsError:
+                return False
+            return True
+        self.write(location, after)
+        time.sleep(SETTLE_SECONDS)
+        try:
+            return self.read(location) == after
+        except FileNotFoundError:
+            return False
+
+    def remove(self, locations: Sequence[str]) -> None:
+        for location in locations:
+            Path(location).unlink(missing_ok=True)
+
+    def remove_below(self, directory: str) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def describe(path: str) -> InputFile:
+    """Size and modification time of a file now."""
+    stat = os.stat(path)
+    return InputFile(path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def files_below(root: Path) -> list[Path]:
+    """The visible Parquet files of a directory, at any depth."""
+    return [file for file in root.rglob("*") if is_data(file.relative_to(root).parts)]
+
+
+def temporary_name(path: str) -> str:
+    """A hidden name beside `path` that no other writer takes."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")

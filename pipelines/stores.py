@@ -1,0 +1,158 @@
+"""Object stores: what a uri names, and the pyarrow filesystem that reads it. Who writes or lists brings its own client.
+
+Credentials come from where the stores' own tools take them: for S3 the usual chain (variables, profile, role of the
+machine), for Azure AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else azure-identity's default credential. The
+variables that those chains do not read by themselves are read here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+from .errors import ConfigError
+
+ATTEMPTS = 10
+"""Of one request: with the waits between them, which double up to 20 s, a store may be away for about a minute."""
+
+S3_URI = re.compile(r"s3://(?P<container>[A-Za-z0-9._-]+)(?:/(?P<key>.*))?", re.DOTALL)
+AZURE_URI = re.compile(
+    r"abfss://(?P<container>[a-z0-9$-]+)@(?P<host>[a-z0-9]+\.dfs\.[a-z0-9.-]+)(?:/(?P<key>.*))?", re.DOTALL
+)
+AZURE_SHORT_URI = re.compile(r"az://(?P<container>[a-z0-9$-]+)(?:/(?P<key>.*))?", re.DOTALL)
+
+SIGNATURE = re.compile(r"sig=[^&\s\"']+")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUri:
+    """A place in an object store."""
+
+    scheme: str
+    """`s3` or `abfss`."""
+    container: str
+    """The bucket, or the container of the account."""
+    key: str = ""
+    """Without a slash at its end; empty is the whole container."""
+    host: str = ""
+    """Azure: `account.dfs.core.windows.net`, or that of another cloud."""
+
+    def __str__(self) -> str:
+        where = f"{self.container}@{self.host}" if self.host else self.container
+        return f"{self.scheme}://{where}/{self.key}".rstrip("/")
+
+    @property
+    def account(self) -> str:
+        """Azure: the storage account."""
+        return self.host.partition(".")[0]
+
+    @property
+    def path(self) -> str:
+        """As pyarrow's filesystems name it."""
+        return f"{self.container}/{self.key}".rstrip("/")
+
+
+class AzureAccess(NamedTuple):
+    """How to reach a storage account; the secrets are in no repr."""
+
+    endpoint: str | None
+    """http://HOST:PORT/ACCOUNT of another service than Azure's own, such as Azurite."""
+    key: str | None
+    sas_token: str | None
+
+    def __repr__(self) -> str:
+        return f"AzureAccess({self.endpoint!r})"
+
+
+def is_uri(name: str) -> bool:
+    """Whether a name has a scheme."""
+    return "://" in name
+
+
+def parse_uri(uri: str) -> StoreUri:
+    """Raises ConfigError for what is no uri of an object store; its message repeats nothing that may be a secret."""
+    if found := S3_URI.fullmatch(uri):
+        return StoreUri("s3", found["container"], (found["key"] or "").rstrip("/"))
+    if found := AZURE_URI.fullmatch(uri):
+        return StoreUri("abfss", found["container"], (found["key"] or "").rstrip("/"), found["host"])
+    if found := AZURE_SHORT_URI.fullmatch(uri):
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT")
+        if not account:
+            raise ConfigError(f"{uri!r} names no storage account; set AZURE_STORAGE_ACCOUNT, or write abfss://")
+        host = f"{account}.dfs.core.windows.net"
+        return StoreUri("abfss", found["container"], (found["key"] or "").rstrip("/"), host)
+    scheme = uri.partition("://")[0]
+    raise ConfigError(
+        f"{scheme}://... is no place that can be read; write s3://bucket/path, "
+        "abfss://container@account.dfs.core.windows.net/path, az://container/path, or a local path, "
+        "and keep keys and passwords out of it"
+    )
+
+
+def without_signature(message: str) -> str:
+    """The message without the secret of a shared access signature, which urls in it may carry."""
+    return SIGNATURE.sub("sig=...", message)
+
+
+def filesystem(store: StoreUri) -> fs.FileSystem:
+    """A filesystem that reads this uri's bucket or container, with the credentials that pyarrow finds."""
+    if store.scheme == "s3":
+        return s3_filesystem(store.container, s3_endpoint())
+    return azure_filesystem(store.host, azure_access())
+
+
+def s3_endpoint() -> str | None:
+    """Another service than AWS, by AWS's own variables."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def azure_access() -> AzureAccess:
+    """By the variables of the Azure command line."""
+    names = ("AZURE_STORAGE_SERVICE_ENDPOINT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
+    endpoint, key, sas_token = (os.environ.get(name) or None for name in names)
+    return AzureAccess(endpoint.rstrip("/") if endpoint else None, key, sas_token.lstrip("?") if sas_token else None)
+
+
+@lru_cache(maxsize=64)
+def s3_filesystem(
+    bucket: str,
+    endpoint: str | None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    session_token: str | None = None,
+) -> fs.S3FileSystem:
+    """A filesystem for one bucket, in its region; without keys with those that pyarrow finds."""
+    place = {"region": fs.resolve_s3_region(bucket)} if endpoint is None else endpoint_override(endpoint)
+    return fs.S3FileSystem(
+        access_key=access_key,
+        secret_key=secret_key,
+        session_token=session_token,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        **place,
+    )
+
+
+def endpoint_override(endpoint: str) -> dict[str, str]:
+    """https://host:port -> what pyarrow wants to hear."""
+    parts = urlsplit(endpoint)
+    return {"scheme": parts.scheme, "endpoint_override": parts.netloc + parts.path.rstrip("/")}
+
+
+@lru_cache(maxsize=64)
+def azure_filesystem(host: str, access: AzureAccess) -> fs.FileSystem:
+    """A filesystem for one storage account."""
+    account, _, suffix = host.partition(".dfs.")
+    if access.endpoint is None:
+        place = {"blob_storage_authority": f".blob.{suffix}", "dfs_storage_authority": f".dfs.{suffix}"}
+    else:
+        parts = urlsplit(access.endpoint)
+        place = {f"{service}_storage_authority": parts.netloc for service in ("blob", "dfs")}
+        place |= {f"{service}_storage_scheme": parts.scheme for service in ("blob", "dfs")}
+    sas_token = f"?{access.sas_token}" if access.sas_token and not access.key else None
+    return fs.AzureFileSystem(account_name=account, account_key=access.key, sas_token=sas_token, **place)
