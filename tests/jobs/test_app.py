@@ -128,6 +128,7 @@ def test_scorers_that_are_killed_cost_time_only(tmp_path: Path, live_app: LiveAp
     wait_until(lambda: len(set(scorer_pids()) - killed) == 2)
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_other_replicas_than_it_was_begun_with(tmp_path: Path, live_app: LiveApp) -> None:
     """Begun with the app and resumed without, begun without and resumed with the app."""
     source = write_input(tmp_path / "in", a=wide_table(100))
@@ -375,6 +376,7 @@ def test_an_app_that_is_gone_stops_the_job_resumably_and_blames_no_row(
     assert blamed(output) == {}
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_the_apps_replicas_is_found_and_the_others_scored(
     tmp_path: Path, cluster: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, poisoned: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_shares_of_runs_between_which_files_come_make_up_the_input(
     assert pyarrow.dataset.dataset(every_part).count_rows() == 1_330
 
 
+@pytest.mark.slow
 def test_rows_that_kill_their_replica_are_found_among_those_that_pass(
     tmp_path: Path, output: Path, cluster: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

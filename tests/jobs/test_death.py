@@ -123,6 +123,7 @@ def kill_and_finish(source: Path, output: Path, rows: int, model: Path, flags: l
     assert_nothing_left_over(output)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_again_and_again_loses_and_doubles_nothing(
     tmp_path: Path, cluster: str, bert_directory: Path
 ) -> None:

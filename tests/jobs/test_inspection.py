@@ -26,6 +26,7 @@ from jobs.lease import hold_lease
 from jobs.row_errors import find_errors
 from jobs.settings import RerankSettings
 from jobs.stages import METADATA_KEY
+from jobs.storage import read_parquet
 from tests.checkpoints import words
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
@@ -38,6 +39,7 @@ from tests.jobs.test_states import StopAfter, contents
 HOLD = """
 import sys, time
 from jobs.lease import hold_lease
+from jobs.storage import read_parquet
 with hold_lease(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
@@ -200,7 +202,7 @@ def test_a_job_that_is_complete_by_now_is_not_taken_for_stopped(
     def end_meanwhile(_: str) -> None:
         (finished / "_summary.json").write_text(summary)
 
-    monkeypatch.setattr("jobs.facts.read_holder", end_meanwhile)
+    monkeypatch.setattr("jobs.facts.read_if_there", end_meanwhile)
     assert look(str(finished)).state is State.COMPLETE
 
 
@@ -418,12 +420,11 @@ def test_of_whole_parts_no_row_is_read(
     summary = run_job(source, tmp_path / "out")
     opened: list[str] = []
 
-    class Watched(pq.ParquetFile):
-        def __init__(self, path: str, **options: Any) -> None:
-            opened.append(path)
-            super().__init__(path, **options)
+    def watched(location: str, reader: Any) -> Any:
+        opened.append(location)
+        return read_parquet(location, reader)
 
-    monkeypatch.setattr("jobs.row_errors.pq.ParquetFile", Watched)
+    monkeypatch.setattr("jobs.row_errors.read_parquet", watched)
     assert len(find_errors(look(str(tmp_path / "out")), summary["errors"], 3)) == 4
     assert [Path(path) for path in opened] == [parts(tmp_path / "out")[-1]]
 
