@@ -22,6 +22,9 @@ CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 """The actor that is there when Serve runs on a Ray."""
 
 
+PORTS_TRIED = 100
+
+
 @contextmanager
 def ray_session(address: str | None, console: Console) -> Iterator[None]:
     """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
@@ -67,8 +70,11 @@ def private_environment(directory: Path) -> dict[str, str]:
 
 
 def free_port(usual: int) -> int:
-    """The usual port, or any where that is taken."""
-    for port in (usual, 0):
+    """The usual port, or one soon after it where that is taken; any for 0.
+
+    Not any instead of the usual one: those that the system gives out are what Ray's own processes are about to get.
+    """
+    for port in range(usual, usual + PORTS_TRIED) if usual else (0,):
         with suppress(OSError), socket.create_server(("", port)) as listener:
             return int(listener.getsockname()[1])
     raise RuntimeError("no port is free on this machine")
