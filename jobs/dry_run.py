@@ -67,6 +67,8 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
     Raises ConfigError and RefusedError as the job would before it begins, ConfigError also without a GPU to measure.
     """
+    from pipelines.preparation import Preparation  # torch: seconds, and not for --help
+
     console = console or Console()
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
@@ -84,7 +86,7 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
-    preparation = preparation_of(settings) if reranker is None else reranker.preparation
+    preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
     layout = Layout(manifest.options["layout"])
     sample = take_sample(todo, manifest.unit_bytes, selection, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
@@ -114,18 +116,6 @@ def loaded_reranker(settings: RerankSettings) -> Reranker:
             "give --pairs-per-second, or run this where the replicas will be"
         )
     return Reranker.from_config(settings.reranker)
-
-
-def preparation_of(settings: RerankSettings) -> Preparation:
-    """The model's tokenizer and lengths, without its weights."""
-    from pipelines.families import model_limit, recognise
-    from pipelines.model_files import find_model, tensor_names
-    from pipelines.preparation import Preparation, pair_tokenizer
-
-    config = settings.reranker
-    files = find_model(config.model, config.revision, config.token)
-    spec = recognise(files.config(), list(tensor_names(files)))
-    return Preparation(pair_tokenizer(files, spec), config, model_limit(spec, files))
 
 
 def take_sample(

@@ -14,9 +14,9 @@ import numpy as np
 from .chunking import chunk_windows
 from .config import RerankerConfig
 from .errors import ConfigError, InvalidInputError
-from .families import ModelSpec
+from .families import ModelSpec, model_limit, recognise
 from .lengths import Lengths
-from .model_files import ModelFiles
+from .model_files import ModelFiles, find_model, tensor_names
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
 from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
@@ -42,6 +42,13 @@ class Preparation:
         self.model_limit = model_limit
         self._said: set[str] = set()
         self.lengths = self._clamp(Lengths.of(config))
+
+    @classmethod
+    def load(cls, config: RerankerConfig) -> Preparation:
+        """That of the model which `config` names, without its weights; raises ModelError."""
+        files = find_model(config.model, config.revision, config.token)
+        spec = recognise(files.config(), list(tensor_names(files)))
+        return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
 
     def prepare(self, lists: Sequence[CandidateList], lengths: Lengths) -> list[PreparedList]:
         """The pairs of each list, whose texts must be valid (see `invalid_reason`)."""

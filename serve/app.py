@@ -14,6 +14,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from serve.auth import ApiKeys, check_access
 from serve.autoscaling import ByQueuedTokens
 from serve.endpoint import Endpoint
+from serve.private_ray import CONTROLLER
 from serve.routes import create_api
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
@@ -75,7 +76,7 @@ def listening_host() -> str | None:
     if not ray.is_initialized():
         return None
     try:
-        controller: Any = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        controller: Any = ray.get_actor(**CONTROLLER)
     except ValueError:
         return None
     return cast(str | None, ray.get(controller.get_http_config.remote()).host)  # Serve has no public way to ask

@@ -170,9 +170,9 @@ def check_port(host: str, port: int) -> None:
 
 def with_found_model(args: ServeArgs) -> ServeArgs:
     """The args with a directory's full path, since replicas may start elsewhere; raises ModelError for no model."""
-    from serve.endpoint import load_preparation
+    from pipelines.preparation import Preparation
 
-    load_preparation(args)
+    Preparation.load(args.reranker())
     directory = Path(args.model).expanduser()
     if args.model == "embedded" or not directory.is_dir():
         return args

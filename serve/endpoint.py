@@ -20,7 +20,7 @@ from ray.util import metrics
 from pipelines.fingerprint import ServedModel
 from pipelines.packing import TokenPair, cut_by_size
 from pipelines.pair_block import PairBlock
-from pipelines.preparation import Preparation, PreparedList, pair_tokenizer
+from pipelines.preparation import Preparation, PreparedList
 from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
 from serve.admission import Admission
@@ -57,7 +57,7 @@ class Endpoint:
         self.args = args
         self.keys = keys
         self.scorer = scorer
-        self.preparation = load_preparation(args)
+        self.preparation = Preparation.load(args.reranker())
         budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
         self.admission = Admission(budgets, args.max_documents)
         self.description: ServedModel | None = None
@@ -177,17 +177,6 @@ class Endpoint:
         ):
             if value > 0:  # Ray's counters refuse to count nothing
                 counter.inc(value, tags)
-
-
-def load_preparation(args: ServeArgs) -> Preparation:
-    """The tokenizer and lengths of the model, without its weights."""
-    from pipelines.families import model_limit, recognise
-    from pipelines.model_files import find_model, tensor_names
-
-    config = args.reranker()
-    files = find_model(config.model, config.revision, config.token)
-    spec = recognise(files.config(), list(tensor_names(files)))
-    return Preparation(pair_tokenizer(files, spec), config, model_limit(spec, files))
 
 
 def split(pairs: Sequence[TokenPair], most_tokens: int) -> list[Sequence[TokenPair]]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
-described = with_config(ConfigDict(use_attribute_docstrings=True))
+from serve.schemas.dialect import described
 
 
 @described

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import requests
 from hypothesis import settings
 
 from serve.environment import set_serve_environment
-from serve.private_ray import private_environment
+from serve.private_ray import free_port, private_environment
 from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
@@ -156,9 +155,7 @@ def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
         max_queued_tokens=60_000,
         api_keys_file=str(keys_file),
     )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port(0)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_app(args), name="crossray", route_prefix="/")
     return LiveApp(f"http://127.0.0.1:{port}", key.key, args)

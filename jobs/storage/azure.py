@@ -18,7 +18,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpRes
 from azure.storage.blob import BlobPrefix, BlobProperties, ContainerClient, ExponentialRetry
 
 from jobs.errors import AccessError, StoreError
-from jobs.storage.files import InputFile, object_files
+from jobs.storage.files import InputFile, object_files, swap_object
 from pipelines.stores import AzureAccess, StoreUri, azure_filesystem, parse_uri
 
 TIMEOUT_SECONDS = 30
@@ -79,7 +79,7 @@ class AzureContainer:
         return [name.removeprefix(start).rstrip("/") for name in found]
 
     def read(self, location: str) -> bytes:
-        return self._read(location)[0]
+        return self.read_version(location)[0]
 
     def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
         filesystem = azure_filesystem(self.place.host, self.access)
@@ -91,19 +91,7 @@ class AzureContainer:
         self._put(location, content, overwrite=True)
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        condition: dict[str, Any] = {"overwrite": False}
-        try:
-            if before is not None:
-                now, etag = self._read(location)
-                if now != before:
-                    return False
-                condition = {"overwrite": True, "etag": etag, "match_condition": MatchConditions.IfNotModified}
-            self._put(location, after, **condition)
-        except FileNotFoundError:
-            return False
-        except FileExistsError:
-            return self.read(location) == after  # ours all the same, when it was the answer that got lost
-        return True
+        return swap_object(self, location, before, after)
 
     def remove(self, locations: Sequence[str]) -> None:
         with ThreadPoolExecutor(REMOVALS_AT_ONCE) as pool:
@@ -119,11 +107,17 @@ class AzureContainer:
         except FileNotFoundError:
             return
 
-    def _read(self, location: str) -> tuple[bytes, str]:
+    def read_version(self, location: str) -> tuple[bytes, str]:
         """Content and etag."""
         with errors_of(location):
             answer = self.client.download_blob(key_of(location))
             return answer.readall(), answer.properties.etag
+
+    def put(self, location: str, content: bytes, etag: str | None) -> None:
+        if etag is None:
+            self._put(location, content, overwrite=False)
+        else:
+            self._put(location, content, overwrite=True, etag=etag, match_condition=MatchConditions.IfNotModified)
 
     def _put(self, location: str, content: bytes, **condition: Any) -> None:
         with errors_of(location):

@@ -58,6 +58,12 @@ class ObjectStore(Store, Protocol):
     def starting_with(self, prefix: str) -> Iterator[InputFile]:
         """The objects whose uris start so."""
 
+    def read_version(self, location: str) -> tuple[bytes, str]:
+        """Content and etag."""
+
+    def put(self, location: str, content: bytes, etag: str | None) -> None:
+        """Where the object has this etag, or where there is none (None); else raises FileExistsError."""
+
 
 def object_files(store: ObjectStore, pattern: str) -> list[InputFile]:
     """The files of an object, a directory or a glob, as `glob.glob` and the local disk understand it.
@@ -72,6 +78,22 @@ def object_files(store: ObjectStore, pattern: str) -> list[InputFile]:
     if found:
         store.find(found[0].path)
     return found
+
+
+def swap_object(store: ObjectStore, location: str, before: bytes | None, after: bytes) -> bool:
+    """`jobs.storage.swap`, by a condition on the object's etag."""
+    etag = None
+    try:
+        if before is not None:
+            now, etag = store.read_version(location)
+            if now != before:
+                return False
+        store.put(location, after, etag)
+    except FileNotFoundError:
+        return False
+    except FileExistsError:
+        return store.read(location) == after  # ours all the same, when it was the answer that got lost
+    return True
 
 
 def is_data(parts: Sequence[str]) -> bool:

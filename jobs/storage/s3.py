@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from jobs.errors import AccessError, StoreError
-from jobs.storage.files import InputFile, object_files
+from jobs.storage.files import InputFile, object_files, swap_object
 from pipelines.stores import ATTEMPTS, StoreUri, parse_uri, s3_filesystem
 
 TIMEOUT_SECONDS = 30
@@ -97,7 +97,7 @@ class S3Bucket:
         return [name for name in names if name]
 
     def read(self, location: str) -> bytes:
-        return self._read(location)[0]
+        return self.read_version(location)[0]
 
     def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
         with self.errors(location):
@@ -114,19 +114,7 @@ class S3Bucket:
         self._put(location, content)
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        condition = {"IfNoneMatch": "*"}
-        try:
-            if before is not None:
-                now, etag = self._read(location)
-                if now != before:
-                    return False
-                condition = {"IfMatch": etag}
-            self._put(location, after, **condition)
-        except FileNotFoundError:
-            return False
-        except FileExistsError:
-            return self.read(location) == after  # ours all the same, when it was the answer that got lost
-        return True
+        return swap_object(self, location, before, after)
 
     def remove(self, locations: Sequence[str]) -> None:
         keys = [{"Key": key_of(location)} for location in locations]
@@ -151,7 +139,7 @@ class S3Bucket:
         wait=wait_random_exponential(max=20),
         reraise=True,
     )
-    def _read(self, location: str) -> tuple[bytes, str]:
+    def read_version(self, location: str) -> tuple[bytes, str]:
         """Content and etag; boto3 tries again until an answer begins, and no longer while it is read."""
         with self.errors(location):
             answer = self.client.get_object(Bucket=self.bucket, Key=key_of(location))
@@ -159,6 +147,9 @@ class S3Bucket:
                 return answer["Body"].read(), answer["ETag"]
             except BotoCoreError as error:
                 raise InterruptedAnswer(f"{location}: {error}") from error
+
+    def put(self, location: str, content: bytes, etag: str | None) -> None:
+        self._put(location, content, **({"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}))
 
     def _put(self, location: str, content: bytes, **condition: str) -> None:
         with self.errors(location):
