@@ -18,7 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.columns import Layout
-from jobs.driver import continued_manifest, new_manifest, selection_of, with_absolute_paths, with_resolved_model
+from jobs.driver import (
+    continued_manifest,
+    disk_failures_as_stops,
+    new_manifest,
+    refused_access_as_usage_error,
+    selection_of,
+    with_absolute_paths,
+    with_resolved_model,
+)
+from jobs.errors import StoreError
 from jobs.output import OutputDirectory, check_apart
 from jobs.progress import say
 from jobs.rows import parse_lists, parse_pairs
@@ -62,10 +71,13 @@ class Sample:
     lists: list[CandidateList] = field(default_factory=list)
 
 
+@disk_failures_as_stops()
+@refused_access_as_usage_error()
 def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[str, Any]:
     """Prints and returns what the job would hold and take.
 
-    Raises ConfigError and RefusedError as the job would before it begins, ConfigError also without a GPU to measure.
+    Raises ConfigError, RefusedError and StoppedError as the job would before it begins, ConfigError also without a GPU
+    to measure.
     """
     from pipelines.preparation import Preparation  # torch: seconds, and not for --help
 
@@ -149,6 +161,8 @@ def sampled_tables(units: Sequence[Unit], unit_bytes: int, selection: Selection)
         unit = replace(drawn, rows=max(1, min(drawn.rows, drawn.rows * UNIT_BYTES // unit_bytes)))
         try:
             table = read_rows(unit, selection)
+        except StoreError:
+            raise  # no file is at fault
         except (pa.ArrowException, OSError, ValueError):
             continue
         left -= table.nbytes

@@ -225,3 +225,8 @@ def test_the_command_line_exits_with_0(tmp_path: Path, bert_directory: Path) -> 
 )
 def test_durations_are_said_in_their_unit(seconds: float, said_as: str) -> None:
     assert duration(seconds) == said_as
+
+
+def test_a_store_that_lets_nobody_in_is_a_usage_error_as_it_is_for_the_job(s3: None, dry_run: DryRun) -> None:
+    with pytest.raises(ConfigError, match="there is no such bucket"):
+        dry_run("s3://no-such-bucket/in", "s3://no-such-bucket/out")
