@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
+from jobs.app_scorer import AppScorer
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
@@ -26,30 +23,19 @@ from jobs.partitions import Partitions, continued_types, infer_types, input_root
 from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
-from jobs.replicas import AppScorer, Scorer, served_model
+from jobs.replicas import Scorer
+from jobs.resolution import with_absolute_paths, with_resolved_model
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
+from jobs.signals import signals_as_exceptions
 from jobs.stages import write_part
-from jobs.storage import InputFile, absolute, list_input, read_json, remove, write_json
+from jobs.storage import InputFile, list_input, read_json, remove, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.units import Unit
-from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
-
-JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
-
 
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
-
-
-class InterruptedBySignal(BaseException):
-    """SIGINT or SIGTERM came; not an Exception, so that nothing on the way swallows it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def run(
@@ -108,16 +94,6 @@ def run_here(
     return summary
 
 
-def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
-    """Raises ConfigError for paths that a job cannot use."""
-    submitted = JOB_ENVIRONMENT in os.environ
-    return replace(
-        settings,
-        input=absolute(settings.input, "INPUT", allow_relative=not submitted),
-        output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
-    )
-
-
 @contextmanager
 def session_with_app(settings: RerankSettings, console: Console) -> Iterator[None]:
     """The cluster that the app runs on; raises ConfigError where there is none."""
@@ -129,46 +105,6 @@ def session_with_app(settings: RerankSettings, console: Console) -> Iterator[Non
                 f"--app is {settings.app!r}, but there is no Ray to find it on: {error}; give --address or RAY_ADDRESS"
             ) from None
         yield
-
-
-def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
-    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
-    if settings.app is not None:
-        return with_model_of_app(settings, settings.app)
-
-    from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
-
-    given = settings.reranker
-    device = "cuda" if settings.num_gpus else "cpu"
-    dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
-    config = replace(resolved_model(given), device=device, dtype=dtype, num_threads=settings.num_cpus)
-    fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
-    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
-
-
-def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSettings, dict[str, Any]]:
-    """Likewise, with what the app says of its model; raises ConfigError for flags that contradict it."""
-    from pipelines.lengths import Lengths
-
-    served = served_model(app)
-    given, default, dtype = settings.reranker, RerankerConfig(), served.fingerprint.dtype
-    for name, value in (("model", served.config.model), ("revision", served.config.revision), ("dtype", dtype)):
-        if getattr(given, name) not in (getattr(default, name), value):
-            raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
-    config = replace(given, model=served.config.model, revision=served.config.revision, dtype=dtype, device="cpu")
-    fingerprint = served.fingerprint_with(Lengths.of(config))
-    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
-
-
-def resolved_model(config: RerankerConfig) -> RerankerConfig:
-    """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
-    from pipelines.fingerprint import resolved
-    from pipelines.model_files import find_model
-
-    if JOB_ENVIRONMENT in os.environ and os.path.isdir(config.model):
-        absolute(config.model, "--model", allow_relative=False)
-
-    return resolved(config, find_model(config.model, config.revision, config.token))
 
 
 def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]) -> Manifest:
@@ -332,21 +268,3 @@ def disk_failures_as_stops() -> Iterator[None]:
         raise  # some are OSErrors too, but nothing has begun
     except OSError as error:
         raise StoppedError(f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def signals_as_exceptions() -> Iterator[None]:
-    """SIGINT and SIGTERM raise InterruptedBySignal here."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise InterruptedBySignal(number)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

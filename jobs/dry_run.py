@@ -24,12 +24,11 @@ from jobs.driver import (
     new_manifest,
     refused_access_as_usage_error,
     selection_of,
-    with_absolute_paths,
-    with_resolved_model,
 )
 from jobs.errors import StoreError
 from jobs.output import OutputDirectory, check_apart
 from jobs.progress import say
+from jobs.resolution import with_absolute_paths, with_resolved_model
 from jobs.rows import parse_lists, parse_pairs
 from jobs.selection import Selection
 from jobs.settings import RerankSettings

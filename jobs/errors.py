@@ -23,6 +23,10 @@ class StoppedError(CrossrayError):
     """The job cannot go on now; what is written stays, and the same command resumes."""
 
 
+class DeadlyError(CrossrayError):
+    """Replicas of an app died one after the other with the same pairs in them."""
+
+
 class StoreError(CrossrayError, OSError):
     """An object store fails, not one file in it: it stayed away for all attempts that a request has."""
 

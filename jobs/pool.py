@@ -23,9 +23,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 from rich.console import Console
 
+from jobs.app_scorer import running_replicas
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.replicas import Scorer, running_replicas
+from jobs.replicas import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of

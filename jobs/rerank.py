@@ -145,8 +145,10 @@ def command(
 
 def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
-    from jobs.driver import JOB_ENVIRONMENT, InterruptedBySignal, run  # ray: a second, spared to --help
+    from jobs.driver import run  # ray: a second, spared to --help
     from jobs.dry_run import dry_run
+    from jobs.resolution import JOB_ENVIRONMENT
+    from jobs.signals import InterruptedBySignal
 
     console = Console(stderr=True)
     try:

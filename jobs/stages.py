@@ -19,8 +19,8 @@ import ray
 
 from jobs.accounting import Scored
 from jobs.columns import Layout
-from jobs.errors import StoppedError, StoreError
-from jobs.replicas import Answered, Counts, DeadlyError, Scorer
+from jobs.errors import DeadlyError, StoppedError, StoreError
+from jobs.replicas import Answered, Counts, Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.storage import write_table

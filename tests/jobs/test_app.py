@@ -18,13 +18,13 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from rich.console import Console
 
+import jobs.app_scorer
 import jobs.driver
 import jobs.quarantine
-import jobs.replicas
 from jobs.accounting import IDLE, OF_REPLICAS
+from jobs.app_scorer import AppEngine
 from jobs.driver import run
-from jobs.errors import USAGE, RefusedError, StoppedError
-from jobs.replicas import AppEngine, DeadlyError
+from jobs.errors import USAGE, DeadlyError, RefusedError, StoppedError
 from jobs.rerank import exit_code
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
@@ -249,7 +249,7 @@ DEATH = ActorUnavailableError("gone", b"0" * 16)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in no time."""
     made: list[float] = []
-    monkeypatch.setattr(jobs.replicas.time, "sleep", made.append)
+    monkeypatch.setattr(jobs.app_scorer.time, "sleep", made.append)
     return made
 
 
@@ -295,9 +295,9 @@ def test_an_app_that_does_not_answer_stops_the_job(
     pauses: list[float], monkeypatch: pytest.MonkeyPatch, deployed: bool, message: str
 ) -> None:
     """Once the deadline is over, or at once when it is gone."""
-    monkeypatch.setattr(jobs.replicas, "is_deployed", lambda app: deployed)
+    monkeypatch.setattr(jobs.app_scorer, "is_deployed", lambda app: deployed)
     if deployed:
-        monkeypatch.setattr(jobs.replicas, "ANSWER_SECONDS", 0)
+        monkeypatch.setattr(jobs.app_scorer, "ANSWER_SECONDS", 0)
     handle = FakeHandle([TimeoutError()])
     with pytest.raises(StoppedError, match=message):
         engine_of(handle).logits([pair_of(1)])

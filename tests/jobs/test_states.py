@@ -15,9 +15,9 @@ import pytest
 
 import jobs.driver
 from jobs.columns import ColumnMapping, Layout
-from jobs.driver import JOB_ENVIRONMENT
 from jobs.errors import RefusedError, StoppedError
 from jobs.lease import hold_lease
+from jobs.resolution import JOB_ENVIRONMENT
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from tests.checkpoints import copy_model, edit_config

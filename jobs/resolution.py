@@ -1,0 +1,66 @@
+"""What a job was told, made definite before anything starts: absolute paths, one model, its fingerprint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from jobs.app_scorer import served_model
+from jobs.settings import RerankSettings
+from jobs.storage import absolute
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError
+
+JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
+
+
+def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
+    """Raises ConfigError for paths that a job cannot use."""
+    submitted = JOB_ENVIRONMENT in os.environ
+    return replace(
+        settings,
+        input=absolute(settings.input, "INPUT", allow_relative=not submitted),
+        output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
+    )
+
+
+def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
+    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
+    if settings.app is not None:
+        return with_model_of_app(settings, settings.app)
+
+    from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
+
+    given = settings.reranker
+    device = "cuda" if settings.num_gpus else "cpu"
+    dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
+    config = replace(resolved_model(given), device=device, dtype=dtype, num_threads=settings.num_cpus)
+    fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSettings, dict[str, Any]]:
+    """Likewise, with what the app says of its model; raises ConfigError for flags that contradict it."""
+    from pipelines.lengths import Lengths
+
+    served = served_model(app)
+    given, default, dtype = settings.reranker, RerankerConfig(), served.fingerprint.dtype
+    for name, value in (("model", served.config.model), ("revision", served.config.revision), ("dtype", dtype)):
+        if getattr(given, name) not in (getattr(default, name), value):
+            raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
+    config = replace(given, model=served.config.model, revision=served.config.revision, dtype=dtype, device="cpu")
+    fingerprint = served.fingerprint_with(Lengths.of(config))
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def resolved_model(config: RerankerConfig) -> RerankerConfig:
+    """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
+    from pipelines.fingerprint import resolved
+    from pipelines.model_files import find_model
+
+    if JOB_ENVIRONMENT in os.environ and os.path.isdir(config.model):
+        absolute(config.model, "--model", allow_relative=False)
+
+    return resolved(config, find_model(config.model, config.revision, config.token))
