@@ -6,6 +6,7 @@ A family that our packed encoder does not cover gets its second path here (trans
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,8 @@ from .linear import pack_linear_layers
 from .model_files import ModelFiles, tensor_names
 from .packing import TokenPair, pack, split_by_token_budget
 from .weights import from_checkpoint
+
+logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 2048  # activations of a run stay in the cache; 1,024 to 4,096 measure alike
 GPU_BATCH_TOKENS = 65_536
@@ -77,14 +80,26 @@ class CrossEncoder:
         batches = ([distinct[i] for i in run] for run in runs)
         logits = np.empty(len(distinct), dtype=np.float32)
         map_batches = map if self.parallel_batches == 1 else self.workers.map
-        for run, values in zip(runs, map_batches(self._forward, batches), strict=True):
-            logits[run] = values
+        # A GPU works behind our back: while it runs one batch we pack the next, and only then ask for the logits.
+        for run, values in zip(runs, list(map_batches(self._forward, batches)), strict=True):
+            logits[run] = torch.cat(values).cpu().numpy()
         return logits[np.array(place_of, dtype=np.intp)]
 
     @torch.inference_mode()
-    def _forward(self, pairs: Sequence[TokenPair]) -> np.ndarray:
-        batch = pack(pairs, self.spec.padding_id).to(self.device)
-        return self.encoder(batch).cpu().numpy()  # type: ignore[no-any-return]
+    def _forward(self, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
+        """Logits of the pairs, on the device, in one piece, or in more where memory does not suffice for one."""
+        try:
+            return [self.encoder(pack(pairs, self.spec.padding_id).to(self.device))]
+        except torch.OutOfMemoryError:
+            if len(pairs) == 1:
+                raise
+        # Only here is the traceback gone, and with it what it kept in memory.
+        torch.cuda.empty_cache()
+        tokens = sum(len(pair.input_ids) for pair in pairs)
+        self.max_batch_tokens = min(self.max_batch_tokens, tokens // 2)
+        logger.warning("no memory for %d tokens on %s; the token budget is %d now", tokens, self.device, tokens // 2)
+        middle = len(pairs) // 2
+        return self._forward(pairs[:middle]) + self._forward(pairs[middle:])
 
 
 def even_budget(tokens: int, max_batch_tokens: int, parallel_batches: int) -> int:

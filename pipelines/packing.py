@@ -34,10 +34,14 @@ class PackedBatch(NamedTuple):
     max_seqlen: int
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on another device."""
-        segments = None if self.token_type_ids is None else self.token_type_ids.to(device)
-        ids, positions = self.input_ids.to(device), self.position_ids.to(device)
-        return PackedBatch(ids, segments, positions, self.cu_seqlens.to(device), self.max_seqlen)
+        """The same batch on another device; a GPU copies it when it comes to it, and nobody waits for that."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+        segments = None if self.token_type_ids is None else moved(self.token_type_ids)
+        ids, positions = moved(self.input_ids), moved(self.position_ids)
+        return PackedBatch(ids, segments, positions, moved(self.cu_seqlens), self.max_seqlen)
 
 
 def cut_by_size(sizes: Iterable[int], limit: int) -> Iterator[tuple[int, int]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.encoder import PackedEncoder
 from pipelines.engine import CrossEncoder
-from pipelines.packing import TokenPair
+from pipelines.packing import PackedBatch, TokenPair
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, shard_weights, words
 from tests.pipelines.references import TextPair, TransformersReference, jina_v2_logits
@@ -154,3 +156,70 @@ def test_a_gpu_gives_the_logits_of_a_cpu(reranker: Reranker, dtype: str, toleran
     on_gpu = Reranker.load(str(reranker.files.directory), device=cuda, dtype=dtype)
 
     np.testing.assert_allclose(logits(on_gpu, PAIRS), logits(reranker, PAIRS), atol=tolerance, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.01), ("bfloat16", 0.1)])
+def test_on_a_gpu_a_pair_scores_alike_alone_and_in_company(
+    reranker: Reranker, dtype: str, tolerance: float, cuda: str
+) -> None:
+    """Half precision rounds by a row's place; it must not do more than that."""
+    on_gpu = Reranker.load(str(reranker.files.directory), device=cuda, dtype=dtype)
+    alone = np.concatenate([logits(on_gpu, [pair]) for pair in PAIRS])
+
+    np.testing.assert_allclose(logits(on_gpu, PAIRS), alone, atol=tolerance, rtol=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_runs_out_of_memory_is_given_less_at_once(bert: Reranker, cuda: str) -> None:
+    """Real memory: a budget of a million tokens, and half a GiB to run them in."""
+    texts = [(words(3, seed=i), words(400, seed=i)) for i in range(2_000)]
+    on_gpu = Reranker.load(str(bert.files.directory), device=cuda, dtype="float32", max_batch_tokens=1_000_000)
+    expected = logits(on_gpu, texts[:20])
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((512 << 20) / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        actual = logits(on_gpu, texts)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+    assert on_gpu.engine.max_batch_tokens < 1_000_000
+    np.testing.assert_allclose(actual[:20], expected, atol=1e-3, rtol=0)
+
+
+class SmallMemory(torch.nn.Module):
+    """An encoder on a device that has room for so many tokens at once."""
+
+    def __init__(self, encoder: PackedEncoder, tokens: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tokens = tokens
+        self.passes: list[int] = []
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        self.passes.append(len(batch.input_ids))
+        if len(batch.input_ids) > self.tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.encoder(batch)  # type: ignore[no-any-return]
+
+
+def test_a_batch_too_large_for_memory_is_halved_and_the_budget_stays_smaller(bert: Reranker) -> None:
+    """The next call does not try the large batch again."""
+    pairs = token_pairs(bert, PAIRS)
+    longest = max(len(pair.input_ids) for pair in pairs)
+    small = SmallMemory(bert.engine.encoder, longest)
+    engine = CrossEncoder(small, bert.engine.spec, max_batch_tokens=100 * longest)  # type: ignore[arg-type]
+
+    np.testing.assert_allclose(engine.logits(pairs), bert.engine.logits(pairs), atol=TOLERANCE, rtol=0)
+    assert max(small.passes) > longest >= engine.max_batch_tokens
+    small.passes.clear()
+    engine.logits(pairs)
+    assert max(small.passes) == longest
+
+
+def test_a_pair_too_large_for_memory_is_an_error(bert: Reranker) -> None:
+    """There is nothing left to halve."""
+    engine = CrossEncoder(SmallMemory(bert.engine.encoder, 3), bert.engine.spec)  # type: ignore[arg-type]
+
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.logits(token_pairs(bert, PAIRS))
