@@ -7,7 +7,7 @@ PIP_VERSION := 26.3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-full lint azurite format bench train-embedded clean
+.PHONY: help demo serve test test-slow test-endurance test-full lint azurite format bench train-embedded clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +39,13 @@ serve: $(VENV)/.installed ## the HTTP server with the embedded model, and a page
 	$(BIN)/crossray serve
 
 test: lint ## lint and the quick tests
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not endurance" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed $(CLIENTS)/.installed ## the tests that take minutes: deaths, real clients, a browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+
+test-endurance: $(VENV)/.installed ## many deaths, in many minutes; wants an idle machine
+	$(BIN)/python -m pytest -s -m endurance $(PYTEST_ARGS)
 
 test-full: test test-slow ## every test that needs no GPU
 

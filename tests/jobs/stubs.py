@@ -80,6 +80,14 @@ class PoisonScorer(StubScorer):
         return super().rerank_list(candidates)
 
 
+class SlowPoisonScorer(PoisonScorer):
+    """0.05 s a list, and as deadly."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        time.sleep(0.05)
+        return super().rerank_list(candidates)
+
+
 class FailingScorer(StubScorer):
     """Raises for a query with FAILURE in it."""
 
