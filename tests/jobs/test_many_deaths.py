@@ -151,7 +151,7 @@ class Torment:
 
     def strike(self) -> None:
         """One death, of anything."""
-        name = self.chance.choice(("replica", "replica", "driver", "node", "outage"))
+        name = self.chance.choice(("replica", "replica", "replica", "driver", "node", "outage"))
         if getattr(self, f"kill_{name}")():
             self.befell[name] += 1
 
