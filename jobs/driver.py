@@ -203,9 +203,7 @@ def score_everything(
                     not_stored += [report.not_stored] if report.not_stored else []
                     progress.advance(report.unit.rows, report.counts.usage.pairs)
         if not_stored:
-            say(
-                console, f"those of {len(not_stored)} unit(s): {not_stored[0]}", "new scores are not stored: ", "yellow"
-            )
+            say(console, f"{not_stored[0]} ({len(not_stored)} unit(s))", "new scores were not stored: ", "yellow")
         lost = missing_units(output, manifest, but=list(damaged))
         if lost:
             attempt.enter("quarantine")

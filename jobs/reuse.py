@@ -60,11 +60,14 @@ class LogitKeeper:
 
 
 def check_store(settings: RerankSettings, files: Sequence[storage.InputFile]) -> None:
-    """Raises RefusedError where the store and INPUT or OUTPUT contain one another, ConfigError where it is a file."""
+    """Raises RefusedError where the store and INPUT or OUTPUT contain one another, ConfigError where it is a file.
+
+    Raises AccessError where its object store does not let us in.
+    """
     scores = settings.scores
     if scores is None:
         return
-    if storage.exists(scores):
+    if not storage.is_directory(scores) and storage.exists(scores):
         raise ConfigError(f"--scores {scores} is a file; give a directory")
     is_directory = storage.is_directory(settings.input)
     paths = [file.path for file in files]
