@@ -37,7 +37,10 @@ SCHEMA = pa.schema(
 PAIR_BYTES = 20
 """Of a pair in memory, on every node that scores; three times that in the driver while it loads them."""
 READING_THREADS = 8
-SUFFIX = ".parquet"
+LOOKS = 5
+READING_FAILURES = (pa.ArrowException, OSError, ValueError)
+"""Of one file, unless it is a StoreError."""
+PREFIX, SUFFIX = "logits-", ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class ScoreStore:
     @property
     def directory(self) -> str:
         """Of this model's files: logits of different models never mix."""
-        return os.path.join(self.path, f"logits-{self.model['hash']}")
+        return os.path.join(self.path, f"{PREFIX}{self.model['hash']}")
 
     def files(self) -> list[str]:
         """The files of this model, the newest first."""
@@ -110,19 +113,18 @@ class Loaded:
 def load(store: ScoreStore, most: int) -> Loaded:
     """The logits in a store, `most` at most, those of the newest files first.
 
-    A file that another process replaced meanwhile (see `jobs.compaction`) is looked for once more.
+    Where another process replaced files meanwhile (see `jobs.compaction`), it looks again for what took their place.
     Raises StoreError when the storage fails as a whole.
     """
     tables: dict[str, pa.Table] = {}
     unusable: dict[str, str] = {}
-    files = store.files()
-    gone = read_newest(store, files, most, tables, unusable)
-    if gone:
+    for _ in range(LOOKS):
         files = store.files()
         unseen = [path for path in files if path not in tables and path not in unusable]
-        read_newest(store, unseen, most, tables, unusable)
+        if not read_newest(store, unseen, most, tables, unusable):
+            break
     logits = joined(list(tables.values()), most)
-    return Loaded(logits, len(files), len(files) - len(tables) - len(unusable), unusable)
+    return Loaded(logits, len(files), len(set(files) - tables.keys() - unusable.keys()), unusable)
 
 
 def read_newest(
@@ -150,7 +152,7 @@ def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, pa.
             return store.read(path)
         except StoreError:
             raise  # no file is at fault
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except READING_FAILURES as error:
             return error
 
     with ThreadPoolExecutor(READING_THREADS) as pool:
@@ -159,7 +161,7 @@ def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, pa.
             yield from zip(some, pool.map(attempt, some), strict=True)
 
 
-def joined(tables: Sequence[pa.Table], most: int) -> StoredLogits:
+def joined(tables: Sequence[pa.Table], most: int | None = None) -> StoredLogits:
     """Sorted for look-ups; of a pair that several have, the first has its logit."""
     if not tables:
         return StoredLogits()
