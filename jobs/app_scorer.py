@@ -18,6 +18,7 @@ from jobs.errors import DeadlyError, StoppedError
 from jobs.replicas import Scorer, ends_scoring
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError, CrossrayError
+from pipelines.memory import RecentLogits
 
 if TYPE_CHECKING:  # torch: seconds, and not for the driver
     from pipelines.families import ModelSpec
@@ -67,7 +68,8 @@ class AppScorer(Scorer):
         spec = recognise(files.config(), list(tensor_names(files)))
         engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
         tokenizer = pair_tokenizer(files, spec)
-        self.reranker = Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # it needs no more
+        self.reranker = Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will
+        self.recent = RecentLogits(settings.recent_pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AppEngine:
-    """An engine for a Reranker, as far as that needs one, whose passes run in the replicas of an app."""
+    """The engine behind a ReusingEngine whose passes run in the replicas of an app."""
 
     handle: Any
     """Of the Scorer deployment."""
@@ -94,8 +96,8 @@ class AppEngine:
     """The hash that all answers must have."""
     spec: ModelSpec
 
-    def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
-        """The logit of each pair, float32 [len(pairs)].
+    def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        """The logit of each of these pairs, of which no two are equal; float32 [len(pairs)].
 
         Raises DeadlyError, StoppedError for what is no fault of the pairs, and what a replica raised on them.
         """

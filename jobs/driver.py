@@ -25,6 +25,7 @@ from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import Scorer
 from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.reuse import check_store, open_reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
@@ -68,6 +69,7 @@ def run_here(
         with refused_access_as_usage_error():
             files = list_input(settings.input)
             check_apart(settings.input, output.path, files)
+            check_store(settings, files)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -177,12 +179,14 @@ def score_everything(
     layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
     damaged: dict[Unit, str] = {}
     failures: list[str] = []
+    not_stored: list[str] = []
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
+        reuse = open_reuse(settings, manifest.fingerprint, console)
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class):
+            for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class, reuse):
                 if attempt.phase == "start" and report.scored is not None:
                     scoring = report.scored.ended - report.scored.began
                     attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
@@ -196,7 +200,10 @@ def score_everything(
                         raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
                 else:
                     attempt.add(report)
+                    not_stored += [report.not_stored] if report.not_stored else []
                     progress.advance(report.unit.rows, report.counts.usage.pairs)
+        if not_stored:
+            say(console, f"{not_stored[0]} ({len(not_stored)} unit(s))", "new scores were not stored: ", "yellow")
         lost = missing_units(output, manifest, but=list(damaged))
         if lost:
             attempt.enter("quarantine")

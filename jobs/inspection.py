@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import errors
-from jobs.progress import count_rows, say, time_rows
+from jobs.progress import count_rows, reuse_rows, say, time_rows
 from jobs.rerank import option
 from jobs.storage import absolute
 from pipelines.errors import CrossrayError
@@ -117,6 +117,8 @@ def counts_table(facts: JobFacts) -> Table:
         table.add_row(name, value)
     if facts.time["pairs_per_second"]:
         table.add_row("pairs/s while scoring", f"{facts.time['pairs_per_second']:,.1f}")
+    for name, value in reuse_rows(facts.attempts):
+        table.add_row(name, value)
     for name, value in time_rows(facts.time["stages"], facts.time["replica_seconds"]):
         table.add_row(name, value)
     return table

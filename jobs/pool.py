@@ -27,6 +27,7 @@ from jobs.app_scorer import running_replicas
 from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Scorer
+from jobs.reuse import NO_REUSE, Reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
@@ -114,6 +115,7 @@ def score_units(
     layout: Layout,
     fingerprint: str,
     scorer_class: Callable[..., Scorer],
+    reuse: Reuse = NO_REUSE,
 ) -> Iterator[UnitReport]:
     """A report per unit as soon as its part is written (or its reading failed), in any order.
 
@@ -140,7 +142,7 @@ def score_units(
             )
             .map_batches(
                 ScoringStage,
-                fn_constructor_args=(settings, layout, fingerprint, scorer_class),
+                fn_constructor_args=(settings, layout, fingerprint, scorer_class, reuse),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=settings.stage_cpus,
@@ -150,7 +152,7 @@ def score_units(
             )
             .map_batches(
                 WritingStage,
-                fn_constructor_args=(settings.output, fingerprint),
+                fn_constructor_args=(settings.output, fingerprint, reuse),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,

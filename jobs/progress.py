@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,6 +74,13 @@ def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield f"  {reason}", f"{rows:,}"
 
 
+def reuse_rows(attempts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+    """The line of a table that says what did not go through the model; none where everything did."""
+    chunks, reused = (sum(one.get(name, 0) for one in attempts) for name in ("chunks", "chunks_reused"))
+    if reused:
+        yield "chunks reused", f"{reused:,} of {chunks:,} ({reused / chunks:.0%})"
+
+
 def time_rows(stages: Mapping[str, float], replica_seconds: float) -> Iterable[tuple[str, str]]:
     """Lines of a table that say where the time went; none before any replica has finished a unit."""
     if not replica_seconds:
@@ -94,6 +101,8 @@ def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> 
     phases = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in last["phases"].items())
     table.add_row("seconds", f"{summary['seconds']:,.1f} in {len(summary['attempts'])} attempt(s); last: {phases}")
     table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
+    for name, value in reuse_rows(summary["attempts"]):
+        table.add_row(name, value)
     for name, value in time_rows(summary["stages"], summary["replica_seconds"]):
         table.add_row(name, value)
     console.print(table)

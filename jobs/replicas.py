@@ -14,6 +14,7 @@ from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError
 from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
 from jobs.settings import RerankSettings
+from pipelines.memory import RecentLogits, ReusingEngine, StoredLogits
 from pipelines.records import CandidateList, Ranking, ScoringTime, Usage
 
 
@@ -45,18 +46,36 @@ class Counts:
         return cls(raw["rows"], raw["errors"], usage, raw.get("rows_left_out", 0))
 
 
+@dataclass(slots=True)
+class Effort(ScoringTime):
+    """What it took to answer a unit, and what was learned; depends on what was known, so it is no part of Counts."""
+
+    chunks_reused: int = 0
+    """Of those in Usage: chunks that did not go through the model, equal ones within the unit among them."""
+    new_logits: dict[bytes, float] = field(default_factory=dict)
+    """Of the others, by the digest of their token pair."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By stage: see `jobs.accounting`."""
+        return {"tokenize": self.tokenize, "forward": self.forward}
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The rows of a unit with their answer columns."""
 
     table: pa.Table
     counts: Counts
-    spent: ScoringTime = field(default_factory=ScoringTime)
+    spent: Effort = field(default_factory=Effort)
     """By whoever answered; no part of the answer."""
 
 
 class Scorer:
     """Loads the model once and scores unit after unit; the class that Ray runs as the replicas of a job."""
+
+    stored = StoredLogits()
+    """What earlier runs left; see `jobs.score_store`."""
 
     def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
         """Raises RuntimeError when the model on this node is not the one that the driver saw."""
@@ -67,6 +86,7 @@ class Scorer:
         self.settings = settings
         self.layout = layout
         self.reranker = Reranker.from_config(settings.reranker)
+        self.recent = RecentLogits(settings.recent_pairs)
         loaded = self.reranker.fingerprint
         if loaded.hash != fingerprint:
             raise RuntimeError(
@@ -76,7 +96,7 @@ class Scorer:
 
     def score(self, table: pa.Table) -> Answered:
         """Each row with its ranking (or score) or its error; raises only what means that the replica is unfit."""
-        spent = ScoringTime()
+        spent = Effort()
         if self.layout is Layout.LISTS:
             rows = parse_lists(table, self.settings.mapping)
             rankings = self.rank(rows, spent)
@@ -87,7 +107,7 @@ class Scorer:
             answered = append_scores(table, rows, rankings, self.settings.mapping)
         return Answered(answered, count(rows, rankings), spent)
 
-    def rank(self, rows: Sequence[ParsedRow], spent: ScoringTime) -> list[Ranking | None]:
+    def rank(self, rows: Sequence[ParsedRow], spent: Effort) -> list[Ranking | None]:
         """A ranking for each row that has candidates."""
         lists = [row.candidates for row in rows if row.candidates is not None]
         try:
@@ -99,7 +119,7 @@ class Scorer:
         answers = iter(rankings)
         return [None if row.candidates is None else next(answers) for row in rows]
 
-    def rank_alone(self, candidates: CandidateList, spent: ScoringTime) -> Ranking:
+    def rank_alone(self, candidates: CandidateList, spent: Effort) -> Ranking:
         """The ranking of one list, or why there is none."""
         try:
             return self.rerank_lists([candidates], spent)[0]
@@ -108,8 +128,12 @@ class Scorer:
                 raise
             return Ranking([], Usage(), f"scoring_failed: {type(error).__name__}: {error}")
 
-    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
-        return self.reranker.rerank_lists(lists, top_n=self.settings.top_n, spent=spent)
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: Effort) -> list[Ranking]:
+        engine = ReusingEngine(self.reranker.engine, self.recent, self.stored)
+        rankings = self.reranker.with_engine(engine).rerank_lists(lists, top_n=self.settings.top_n, spent=spent)
+        spent.chunks_reused += engine.reused
+        spent.new_logits |= engine.new_logits
+        return rankings
 
 
 def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:

@@ -18,7 +18,7 @@ from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
 from jobs.progress import say
-from jobs.settings import RerankSettings, parse_replicas
+from jobs.settings import RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_replicas
 from jobs.shards import parse_shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
@@ -26,7 +26,7 @@ from pipelines.errors import ConfigError, ModelError
 MODEL = RerankerConfig()
 COLUMNS = ColumnMapping()
 MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
-ROWS_PANEL, DRY_RUN_PANEL = "A part of the rows", "Dry run"
+ROWS_PANEL, REUSE_PANEL, DRY_RUN_PANEL = "A part of the rows", "Scores that are known", "Dry run"
 
 
 def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
@@ -80,6 +80,15 @@ def command(
     pairs_per_second: Annotated[
         float | None, option(help="Of a replica; default: measured here.", panel=DRY_RUN_PANEL)
     ] = None,
+    recent_pairs: Annotated[
+        int, option(help="Pairs whose score each replica remembers; 0: none.", panel=REUSE_PANEL)
+    ] = RECENT_PAIRS,
+    scores: Annotated[
+        str | None, option(help="Directory or uri of scores that later runs reuse.", panel=REUSE_PANEL)
+    ] = None,
+    scores_memory: Annotated[
+        float, option(help="GB of them on each node; 1 is 50 million pairs.", panel=REUSE_PANEL)
+    ] = SCORES_GIGABYTES,
     replicas: Annotated[str | None, option(help="N or MIN:MAX; default: what fits.", panel=CLUSTER_PANEL)] = None,
     num_cpus: Annotated[int, option(help="CPUs and threads of a replica.", panel=CLUSTER_PANEL)] = 1,
     num_gpus: Annotated[float, option(help="GPUs of a replica.", panel=CLUSTER_PANEL)] = 0,
@@ -129,6 +138,9 @@ def command(
             dry_run=dry_run,
             price=price,
             pairs_per_second=pairs_per_second,
+            recent_pairs=recent_pairs,
+            scores=scores,
+            scores_memory=scores_memory,
             replicas=parse_replicas(replicas) if replicas else None,
             num_cpus=num_cpus,
             num_gpus=num_gpus,

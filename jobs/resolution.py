@@ -19,10 +19,12 @@ JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     """Raises ConfigError for paths that a job cannot use."""
     submitted = JOB_ENVIRONMENT in os.environ
+    scores = settings.scores
     return replace(
         settings,
         input=absolute(settings.input, "INPUT", allow_relative=not submitted),
         output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
+        scores=None if scores is None else absolute(scores, "--scores", allow_relative=not submitted),
     )
 
 

@@ -12,6 +12,9 @@ from jobs.shards import Shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
+RECENT_PAIRS = 200_000
+SCORES_GIGABYTES = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class RerankSettings:
@@ -43,6 +46,12 @@ class RerankSettings:
     """A running Ray cluster; None is RAY_ADDRESS, else a private Ray on this machine."""
     app: str | None = None
     """A running app whose replicas score; None starts the job's own."""
+    recent_pairs: int = RECENT_PAIRS
+    """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
+    scores: str | None = None
+    """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
+    scores_memory: float = SCORES_GIGABYTES
+    """Gigabytes that they may take on each node, for 50 million pairs each."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
@@ -68,6 +77,10 @@ class RerankSettings:
 
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; it is at least 1 row, or left out for all")
+        if self.recent_pairs < 0:
+            raise ConfigError(f"--recent-pairs is {self.recent_pairs}; it is 0 (none are remembered) or more")
+        if not 0 < self.scores_memory < inf:
+            raise ConfigError(f"--scores-memory is {self.scores_memory:g}; give gigabytes, more than 0")
         self._check_dry_run()
         if self.app is not None:
             self._check_app()
@@ -102,7 +115,10 @@ class RerankSettings:
         return 0 if self.app is not None else self.num_cpus
 
     def result_options(self, layout: Layout) -> dict[str, Any]:
-        """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption."""
+        """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption.
+
+        What is remembered of earlier pairs is no part of it: it moves scores by less than 1e-4, as batches do.
+        """
         mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
         return mapping | {
             "layout": str(layout),

@@ -21,6 +21,8 @@ from jobs.accounting import Scored
 from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError, StoreError
 from jobs.replicas import Answered, Counts, Scorer
+from jobs.reuse import NO_REUSE, LogitKeeper, Reuse
+from jobs.score_store import table_of
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.storage import write_table
@@ -29,10 +31,12 @@ from jobs.units import Unit, read_rows
 METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""
 
-IN_FLIGHT = pa.schema([("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string())])
-"""A unit between stages. `note` is JSON: `seconds` by stage, `rows` as read, `counts` and `scored` once it is scored;
-without content, `error` says why its rows cannot be read, `failure` why a stage failed, or `stop` why the job has to
-stop."""
+IN_FLIGHT = pa.schema(
+    [("unit", pa.string()), ("content", pa.large_binary()), ("note", pa.string()), ("new_logits", pa.large_binary())]
+)
+"""A unit between stages. `note` is JSON: `seconds` by stage, `rows` as read; once it is scored `counts`, `scored` and
+`reused`; `not_stored` where its new logits could not be kept. Without content, `error` says why its rows cannot be
+read, `failure` why a stage failed, or `stop` why the job has to stop. `new_logits` are for a score store, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,10 @@ class UnitReport:
     """By stage: see `jobs.accounting`."""
     scored: Scored | None
     """By which replica and when; None where it was not."""
+    chunks_reused: int
+    """Those that did not go through the model."""
+    not_stored: str | None
+    """Why its new logits are not in the score store."""
 
 
 class ReadingStage:
@@ -66,12 +74,13 @@ class ReadingStage:
 class WritingStage:
     """The actors that write."""
 
-    def __init__(self, output: str, fingerprint: str) -> None:
+    def __init__(self, output: str, fingerprint: str, reuse: Reuse = NO_REUSE) -> None:
         self.output = output
         self.fingerprint = fingerprint
+        self.keeper = LogitKeeper(reuse.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return write_unit(batch, self.output, self.fingerprint)
+        return write_unit(batch, self.output, self.fingerprint, self.keeper)
 
 
 def read_unit(batch: pa.Table, selection: Selection = EVERYTHING) -> pa.Table:
@@ -95,13 +104,20 @@ class ScoringStage:
     """The actor of the pool: a Scorer behind Ray Data's batches."""
 
     def __init__(
-        self, settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Scorer]
+        self,
+        settings: RerankSettings,
+        layout: Layout,
+        fingerprint: str,
+        scorer_class: Callable[..., Scorer],
+        reuse: Reuse = NO_REUSE,
     ) -> None:
         self.scorer = scorer_class(settings, layout, fingerprint)
+        self.scorer.stored = reuse.stored_logits()
         self.replica = replica_id()
+        self.keeps_logits = reuse.store is not None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.concat_tables([self._score_one(**row) for row in rows_of(batch)])
+        return pa.concat_tables([self._score_one(row["unit"], row["content"], row["note"]) for row in rows_of(batch)])
 
     def _score_one(self, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
         if content is None:
@@ -117,11 +133,13 @@ class ScoringStage:
             traceback.print_exc()
             os._exit(1)
         answer = to_stream(answered.table)
-        took, spent = time.perf_counter() - clock, asdict(answered.spent)
+        new_logits = answered.spent.new_logits if self.keeps_logits else {}
+        to_keep = to_stream(table_of(new_logits)) if new_logits else None
+        took, spent = time.perf_counter() - clock, answered.spent.seconds
         seconds = note["seconds"] | spent | {"parse_and_rank": took - sum(spent.values())}
         scored = asdict(Scored(self.replica, began, began + took))
         note |= {"counts": answered.counts.as_dict(), "seconds": seconds, "scored": scored}
-        return in_flight(unit, answer, note)
+        return in_flight(unit, answer, note | {"reused": answered.spent.chunks_reused}, to_keep)
 
     # The quarantine talks to a replica directly, without Ray Data between.
 
@@ -141,16 +159,30 @@ def replica_id() -> str:
     return actor or f"process {os.getpid()}"
 
 
-def write_unit(batch: pa.Table, output: str, fingerprint: str) -> pa.Table:
-    """Writes the part of each unit; what goes on to the driver is a report, without content."""
-    reports = [_write_one(output, fingerprint, **row) for row in rows_of(batch)]
+def write_unit(batch: pa.Table, output: str, fingerprint: str, keeper: LogitKeeper | None = None) -> pa.Table:
+    """Writes the part of each unit, and before it its new logits, so that a death in between costs none of them.
+
+    What goes on to the driver is a report, without content.
+    """
+    keeper = keeper or LogitKeeper(None)
+    reports = [_write_one(output, fingerprint, keeper, **row) for row in rows_of(batch)]
     return pa.concat_tables([IN_FLIGHT.empty_table(), *reports])
 
 
-def _write_one(output: str, fingerprint: str, unit: Unit, content: pa.Buffer | None, note: dict[str, Any]) -> pa.Table:
+def _write_one(
+    output: str,
+    fingerprint: str,
+    keeper: LogitKeeper,
+    unit: Unit,
+    content: pa.Buffer | None,
+    note: dict[str, Any],
+    new_logits: pa.Buffer | None,
+) -> pa.Table:
     if content is None:
         return in_flight(unit, None, note)
     started = time.perf_counter()
+    if new_logits is not None:
+        note["not_stored"] = keeper.keep(from_stream(new_logits))
     try:
         answered = Answered(from_stream(content), Counts.from_dict(note["counts"]))
         counts = write_part(output, fingerprint, unit, note["rows"], answered)
@@ -179,22 +211,31 @@ def write_part(output: str, fingerprint: str, unit: Unit, rows: int, answered: A
     return counts
 
 
-def in_flight(unit: Unit, content: pa.Buffer | None, note: Mapping[str, Any]) -> pa.Table:
-    """One row of IN_FLIGHT; the content is not copied."""
-    offsets = pa.array([0, content.size if content is not None else 0], pa.int64()).buffers()[1]
-    absent = pa.nulls(1, pa.large_binary())
-    cell = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]) if content is not None else absent
-    return pa.table([pa.array([json.dumps(asdict(unit))]), cell, pa.array([json.dumps(note)])], schema=IN_FLIGHT)
+def in_flight(
+    unit: Unit, content: pa.Buffer | None, note: Mapping[str, Any], new_logits: pa.Buffer | None = None
+) -> pa.Table:
+    """One row of IN_FLIGHT; content and logits are not copied."""
+    columns = [pa.array([json.dumps(asdict(unit))]), cell(content), pa.array([json.dumps(note)]), cell(new_logits)]
+    return pa.table(columns, schema=IN_FLIGHT)
+
+
+def cell(content: pa.Buffer | None) -> pa.Array:
+    """A column of one row."""
+    if content is None:
+        return pa.nulls(1, pa.large_binary())
+    offsets = pa.array([0, content.size], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content])
 
 
 def rows_of(batch: pa.Table) -> Iterator[dict[str, Any]]:
-    """unit, content and note of each row; the content is not copied."""
+    """What `in_flight` took, by its names, for each row; nothing is copied."""
     for i in range(batch.num_rows):
-        content = batch["content"][i]
+        content, new_logits = batch["content"][i], batch["new_logits"][i]
         yield {
             "unit": Unit(**json.loads(batch["unit"][i].as_py())),
             "content": content.as_buffer() if content.is_valid else None,
             "note": json.loads(batch["note"][i].as_py()),
+            "new_logits": new_logits.as_buffer() if new_logits.is_valid else None,
         }
 
 
@@ -206,7 +247,17 @@ def reports_of(batches: Iterable[pa.Table]) -> Iterator[UnitReport]:
             counts = Counts.from_dict(note["counts"]) if "counts" in note else Counts()
             error, failure, stop = (note.get(name) for name in ("error", "failure", "stop"))
             scored = Scored(**note["scored"]) if "scored" in note else None
-            yield UnitReport(row["unit"], counts, error, failure, stop, note.get("seconds", {}), scored)
+            yield UnitReport(
+                row["unit"],
+                counts,
+                error,
+                failure,
+                stop,
+                note.get("seconds", {}),
+                scored,
+                note.get("reused", 0),
+                note.get("not_stored"),
+            )
 
 
 def to_stream(table: pa.Table) -> pa.Buffer:

@@ -46,6 +46,9 @@ class Attempt:
     units: int = 0
     rows: int = 0
     pairs: int = 0
+    chunks: int = 0
+    chunks_reused: int = 0
+    """Those of them that did not go through the model."""
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 
@@ -66,6 +69,8 @@ class Attempt:
         self.units += 1
         self.rows += report.counts.rows
         self.pairs += report.counts.usage.pairs
+        self.chunks += report.counts.usage.chunks
+        self.chunks_reused += report.chunks_reused
         for stage, seconds in report.seconds.items():
             self.stages[stage] = self.stages.get(stage, 0.0) + seconds
         if report.scored is not None:
@@ -86,6 +91,8 @@ class Attempt:
             "units": self.units,
             "rows": self.rows,
             "pairs": self.pairs,
+            "chunks": self.chunks,
+            "chunks_reused": self.chunks_reused,
         }
 
     def save(self) -> None:
@@ -155,7 +162,8 @@ def totals(manifest: Manifest, counts: Sequence[Counts]) -> dict[str, Any]:
 
 
 def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of all attempts: on the whole, of their replicas and in which stage; and the speed while they scored.
+    """Seconds of all attempts: on the whole, of their replicas and in which stage; the speed while they scored, and the
+    chunks that they did not have to score.
 
     What an earlier version did not record counts as 0.
     """
@@ -164,6 +172,7 @@ def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "seconds": added_up(attempt["seconds"] for attempt in attempts),
         "pairs_per_second": round(scored / scoring, 2) if scoring else 0.0,
+        "chunks_reused": sum(attempt.get("chunks_reused", 0) for attempt in attempts),
         "replica_seconds": added_up(attempt.get("replica_seconds", 0.0) for attempt in attempts),
         "stages": {
             name: added_up(attempt["stages"].get(name, 0.0) for attempt in attempts) for name in with_idle({}, 0.0)

@@ -5,7 +5,6 @@ A family that our packed encoder does not cover gets its second path here (trans
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from .encoder import PackedEncoder
 from .errors import ModelRefusedError
 from .families import ModelSpec, recognise
 from .linear import pack_linear_layers
+from .memory import first_places, pair_digest
 from .model_files import ModelFiles, tensor_names
 from .packing import TokenPair, pack, split_by_token_budget
 from .weights import from_checkpoint
@@ -70,20 +70,25 @@ class CrossEncoder:
 
         Equal pairs run once: a matrix product rounds by a row's place, and equal documents must tie exactly.
         """
-        places: dict[bytes, int] = {}
-        place_of = [places.setdefault(pair_digest(pair), len(places)) for pair in pairs]
-        distinct = [pairs[i] for i in np.unique(place_of, return_index=True)[1]]
-        lengths = [len(pair.input_ids) for pair in distinct]
+        keys = [pair_digest(pair) for pair in pairs]
+        first = first_places(keys)
+        place_of = {key: place for place, key in enumerate(first)}
+        logits = self.distinct_logits([pairs[i] for i in first.values()])
+        return logits[np.array([place_of[key] for key in keys], dtype=np.intp)]
+
+    def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        """Likewise for pairs of which no two are equal."""
+        lengths = [len(pair.input_ids) for pair in pairs]
         runs = list(
             split_by_token_budget(lengths, even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches))
         )
-        batches = ([distinct[i] for i in run] for run in runs)
-        logits = np.empty(len(distinct), dtype=np.float32)
+        batches = ([pairs[i] for i in run] for run in runs)
+        logits = np.empty(len(pairs), dtype=np.float32)
         map_batches = map if self.parallel_batches == 1 else self.workers.map
         # A GPU works behind our back: while it runs one batch we pack the next, and only then ask for the logits.
         for run, values in zip(runs, list(map_batches(self._forward, batches)), strict=True):
             logits[run] = torch.cat(values).cpu().numpy()
-        return logits[np.array(place_of, dtype=np.intp)]
+        return logits
 
     @torch.inference_mode()
     def _forward(self, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
@@ -106,11 +111,3 @@ def even_budget(tokens: int, max_batch_tokens: int, parallel_batches: int) -> in
     """The token budget that gives each of `parallel_batches` threads equally many, equally large batches."""
     rounds = max(1, -(-tokens // (max_batch_tokens * parallel_batches)))
     return min(max_batch_tokens, -(-tokens // (rounds * parallel_batches)) + 1)
-
-
-def pair_digest(pair: TokenPair) -> bytes:
-    """128 bits that are equal for equal pairs of one family, and for no others."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in pair:
-        digest.update(np.array(part if part is not None else (), dtype=np.int32).tobytes())
-    return digest.digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from .stores import is_uri
 
 ENGINE_REVISION = 1
 """Raised whenever our own code moves scores by more than 1e-4."""
+AFTER_OR_BEFORE_LOGITS = ("activation", "max_length", "max_query_length", "overlap_tokens", "max_chunks_per_doc")
+"""Parts of a fingerprint that the logit of a given token pair does not depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,7 @@ class Fingerprint:
     @property
     def hash(self) -> str:
         """32 hexadecimal digits over all parts."""
-        canonical = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+        return hash_of(self.as_dict())
 
 
 class ServedModel(NamedTuple):
@@ -63,6 +65,21 @@ class ServedModel(NamedTuple):
     def fingerprint_with(self, lengths: Lengths) -> Fingerprint:
         """What scores depend on where these `lengths`, not yet clamped, cut the texts."""
         return replace(self.fingerprint, **asdict(lengths.clamped(self.model_limit)))
+
+
+def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those parts of a fingerprint that decide the logit of a given token pair, and their hash.
+
+    Lengths and chunking do not, they only decide which pairs there are, nor does the activation, which comes after the
+    logit. A part that is not known here counts: it may cost time, and never a wrong score.
+    """
+    deciding = {name: value for name, value in parts.items() if name not in ("hash", *AFTER_OR_BEFORE_LOGITS)}
+    return {"hash": hash_of(deciding), **deciding}
+
+
+def hash_of(parts: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:

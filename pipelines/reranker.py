@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from .errors import InvalidInputError
 from .families import model_limit
 from .fingerprint import Fingerprint, fingerprint_of
 from .lengths import Lengths
+from .memory import ReusingEngine
 from .model_files import ModelFiles, find_model
 from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
 from .ranking import rank, sigmoid
@@ -64,6 +66,12 @@ class Reranker:
         if engine.spec.layout == "flash-xlm-roberta":
             logger.warning("jina-reranker-v2's published weights are CC-BY-NC-4.0: commercial use needs Jina's licence")
         return cls(engine, pair_tokenizer(files, engine.spec), config, files)
+
+    def with_engine(self, engine: ReusingEngine) -> Reranker:
+        """The same reranker, whose pairs another engine scores; this one stays as it is."""
+        other = copy.copy(self)
+        other.engine = engine  # type: ignore[assignment]  # it needs no more
+        return other
 
     @property
     def lengths(self) -> Lengths:

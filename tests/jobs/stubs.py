@@ -13,9 +13,10 @@ from typing import Any
 
 from jobs.columns import Layout
 from jobs.replicas import Scorer
+from jobs.reuse import NO_REUSE, Reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.stages import ScoringStage, UnitReport, in_flight, read_unit, reports_of, write_unit
+from jobs.stages import ScoringStage, UnitReport, WritingStage, in_flight, read_unit, reports_of
 from jobs.units import Unit
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
@@ -147,12 +148,14 @@ def score_units_here(
     layout: Layout,
     fingerprint: str,
     scorer_class: Callable[..., Scorer],
+    reuse: Reuse = NO_REUSE,
 ) -> Iterator[UnitReport]:
     """`jobs.pool.score_units` without Ray: the same stages, one unit after the other, in this process."""
-    scorer = ScoringStage(settings, layout, fingerprint, scorer_class)
+    scorer = ScoringStage(settings, layout, fingerprint, scorer_class, reuse)
+    writer = WritingStage(settings.output, fingerprint, reuse)
     for unit in units:
         batch = in_flight(unit, None, {})
-        yield from reports_of([write_unit(scorer(read_unit(batch, selection)), settings.output, fingerprint)])
+        yield from reports_of([writer(scorer(read_unit(batch, selection)))])
 
 
 @contextmanager

@@ -99,6 +99,18 @@ def test_a_job_of_an_app_writes_what_its_own_replicas_would(tmp_path: Path, live
     assert sum(stages[name] for name in (*OF_REPLICAS, IDLE)) == pytest.approx(attempt["replica_seconds"], abs=0.01)
 
 
+def test_a_job_of_an_app_keeps_and_reuses_scores_as_its_own_replicas_do(tmp_path: Path, live_app: LiveApp) -> None:
+    """First the app scores, then nobody has to."""
+    source, scores = write_input(tmp_path / "in", a=wide_table(60)), str(tmp_path / "scores")
+    first = run_with(APP, source, tmp_path / "first", scores=scores)
+    assert first["chunks_reused"] < first["chunks"]
+    for app in (APP, None):
+        output = tmp_path / str(app)
+        summary = run_with(app, source, output, scores=scores)
+        assert summary["chunks_reused"] == summary["chunks"] == first["chunks"]
+        assert_same_answers(read_output(output), read_output(tmp_path / "first"))
+
+
 def test_scorers_that_are_killed_cost_time_only(tmp_path: Path, live_app: LiveApp) -> None:
     """First one of two, then all there are."""
     output = tmp_path / "out"
@@ -256,15 +268,15 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_pairs_travel_in_blocks_and_logits_come_back_in_their_order(pauses: list[float]) -> None:
     handle = FakeHandle()
     pairs = [pair_of(i, length=100 + 37 * i % 900) for i in range(200)]
-    np.testing.assert_array_equal(engine_of(handle).logits(pairs), np.arange(200, dtype=np.float32))
+    np.testing.assert_array_equal(engine_of(handle).distinct_logits(pairs), np.arange(200, dtype=np.float32))
     assert len(handle.blocks) > 3
     assert all(block.lengths.sum() <= 16_384 for block in handle.blocks)
-    assert engine_of(handle).logits([]).shape == (0,)
+    assert engine_of(handle).distinct_logits([]).shape == (0,)
 
 
 def test_a_block_is_sent_again_when_its_replica_dies_or_shuts_down(pauses: list[float]) -> None:
     handle = FakeHandle([DEATH, raised_in_replica(CrossrayError("shutting down"))])
-    np.testing.assert_array_equal(engine_of(handle).logits([pair_of(7)]), [7])
+    np.testing.assert_array_equal(engine_of(handle).distinct_logits([pair_of(7)]), [7])
     assert len(handle.blocks) == 3
     assert pauses == [1, 5]
 
@@ -272,7 +284,7 @@ def test_a_block_is_sent_again_when_its_replica_dies_or_shuts_down(pauses: list[
 def test_three_deaths_of_a_block_are_deadly_and_the_other_calls_cancelled(pauses: list[float]) -> None:
     handle = FakeHandle([DEATH] * 4)
     with pytest.raises(DeadlyError, match="3 replicas of app 'crossray' died with the same pairs"):
-        engine_of(handle).logits([pair_of(i, length=10_000) for i in range(2)])
+        engine_of(handle).distinct_logits([pair_of(i, length=10_000) for i in range(2)])
     assert handle.responses[1].cancelled
 
 
@@ -287,7 +299,7 @@ def test_what_is_no_fault_of_the_pairs_stops_the_job(
     pauses: list[float], failures: list[Exception], message: str
 ) -> None:
     with pytest.raises(StoppedError, match=f"app 'crossray' gives no scores: {message}"):
-        engine_of(FakeHandle(failures)).logits([pair_of(1)])
+        engine_of(FakeHandle(failures)).distinct_logits([pair_of(1)])
 
 
 @pytest.mark.parametrize(("deployed", "message"), [(True, "no answer for 0 s"), (False, "it was deleted")])
@@ -300,18 +312,18 @@ def test_an_app_that_does_not_answer_stops_the_job(
         monkeypatch.setattr(jobs.app_scorer, "ANSWER_SECONDS", 0)
     handle = FakeHandle([TimeoutError()])
     with pytest.raises(StoppedError, match=message):
-        engine_of(handle).logits([pair_of(1)])
+        engine_of(handle).distinct_logits([pair_of(1)])
     assert handle.responses[0].cancelled
 
 
 def test_an_answer_of_another_model_stops_the_job(pauses: list[float]) -> None:
     with pytest.raises(StoppedError, match="no longer has the model that the job began with: fingerprint new instead"):
-        engine_of(FakeHandle(fingerprint="new")).logits([pair_of(1)])
+        engine_of(FakeHandle(fingerprint="new")).distinct_logits([pair_of(1)])
 
 
 def test_what_a_replica_raises_on_pairs_is_their_error(pauses: list[float]) -> None:
     with pytest.raises(ValueError, match="no score for this one") as caught:
-        engine_of(FakeHandle([raised_in_replica(ValueError("no score for this one"))])).logits([pair_of(1)])
+        engine_of(FakeHandle([raised_in_replica(ValueError("no score for this one"))])).distinct_logits([pair_of(1)])
     assert type(caught.value) is ValueError
 
 
