@@ -84,7 +84,7 @@ def replicas(
     """Pairs per second of a replica from its first unit on, in pools of 1 to `most`; each has the same work."""
     rows: dict[str, dict[str, float]] = {}
     first = 0.0
-    for count in takewhile_doubling(most):
+    for count in powers_of_two(most):
         summary = measure(lists_of(PAIRS_PER_REPLICA * count // 100, 100), FixedCostScorer, count).summary
         each = summary["pairs"] / summary["replica_seconds"]
         first = first or each
@@ -140,7 +140,7 @@ def skew(
     report(f"{lists} lists of 10 candidates, and one of {candidates} in their middle", rows, {}, output)
 
 
-def takewhile_doubling(most: int) -> Iterator[int]:
+def powers_of_two(most: int) -> Iterator[int]:
     """1, 2, 4, ... up to `most`."""
     count = 1
     while count <= most:
@@ -223,6 +223,7 @@ def draw(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> Non
         side.set(title=title, xlabel="share of the job's time", ylim=(0, None))
     sides[0].set_ylabel("unique memory, MiB")
     sides[0].legend(loc="lower right")
+    plt.rcParams["svg.fonttype"] = "none"  # text stays text
     figure.savefig(path)
 
 
