@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from jobs.app_scorer import AppScorer
+from jobs.attaching import TextsById
+from jobs.broadcast import with_texts
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
@@ -24,7 +26,7 @@ from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import Scorer
-from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
@@ -68,6 +70,7 @@ def run_here(
         with refused_access_as_usage_error():
             files = list_input(settings.input)
             check_apart(settings.input, output.path, files)
+            settings = with_surveyed_corpus(settings, files)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -127,7 +130,9 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
 def selection_of(settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]) -> Selection:
     """What this run takes of its input; `partitions` are the types of the columns that paths add."""
     root = input_root(settings.input, [file.path for file in files])
-    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit)
+    corpus = settings.corpus
+    texts = None if corpus is None else TextsById(settings.mapping, corpus.found.bytes_per_row)
+    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit, texts)
 
 
 def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
@@ -180,6 +185,7 @@ def score_everything(
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
+        selection = with_texts(selection, settings.corpus, layout, console)
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class):

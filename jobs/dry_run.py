@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.broadcast import with_texts
 from jobs.columns import Layout
 from jobs.driver import (
     continued_manifest,
@@ -28,7 +29,7 @@ from jobs.driver import (
 from jobs.errors import StoreError
 from jobs.output import OutputDirectory, check_apart
 from jobs.progress import say
-from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.rows import parse_lists, parse_pairs
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
@@ -86,6 +87,7 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     files = list_input(settings.input)
     output = OutputDirectory(settings.output)
     check_apart(settings.input, output.path, files)
+    settings = with_surveyed_corpus(settings, files)
     begun = output.is_begun and not settings.overwrite
     manifest = (
         continued_manifest(output, settings, fingerprint, files)[0]
@@ -99,6 +101,7 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
     preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
     layout = Layout(manifest.options["layout"])
+    selection = with_texts(selection, settings.corpus, layout, console)
     sample = take_sample(todo, manifest.unit_bytes, selection, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
     estimate = {

@@ -76,8 +76,8 @@ class OutputDirectory:
             storage.remove_temporaries(directory)
 
 
-def check_apart(pattern: str, output: str, files: Sequence[InputFile]) -> None:
+def check_apart(pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT") -> None:
     """Raises RefusedError when the job would read its own output: OUTPUT inside INPUT, or the reverse."""
     is_directory = storage.is_directory(pattern)
     if storage.contain_one_another(pattern, output, [file.path for file in files], pattern_is_directory=is_directory):
-        raise RefusedError(f"OUTPUT {output} and INPUT {pattern} contain one another; keep them apart")
+        raise RefusedError(f"OUTPUT {output} and {what} {pattern} contain one another; keep them apart")

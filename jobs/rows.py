@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.columns import (
+    ATTACHED,
     RANKING_TYPE,
     ColumnMapping,
     Layout,
@@ -49,6 +50,11 @@ def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     if unusable:
         return [_failed(unusable)] * table.num_rows
     queries = _column_texts(table.column(mapping.query))
+    if mapping.by_id:
+        return [
+            _failed(error) if error is not None else _list_row(query, documents, mapping)
+            for query, (documents, error) in zip(queries, _attached(table), strict=True)
+        ]
     lists = chain.from_iterable(_lists(chunk, mapping) for chunk in table.column(mapping.documents).chunks)
     return [_list_row(query, documents, mapping) for query, documents in zip(queries, lists, strict=True)]
 
@@ -59,6 +65,13 @@ def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     if unusable:
         return [_failed(unusable)] * table.num_rows
     queries = _column_texts(table.column(mapping.query))
+    if mapping.by_id:
+        return [
+            _failed(error)
+            if error is not None
+            else _pair_row(query, documents.texts[0] if documents else None, mapping)
+            for query, (documents, error) in zip(queries, _attached(table), strict=True)
+        ]
     documents = _column_texts(table.column(mapping.document))
     return [_pair_row(query, document, mapping) for query, document in zip(queries, documents, strict=True)]
 
@@ -168,6 +181,18 @@ def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[_Documents | None]:
         rows.append(None if length is None else cut)
         start = end
     return rows
+
+
+def _attached(table: pa.Table) -> list[tuple[_Documents | None, str | None]]:
+    """What `jobs.attaching` gave each row: documents, or why they have no texts."""
+    names = ColumnMapping(text_field="text", id_field="id")
+    return [
+        row
+        for chunk in table.column(ATTACHED).chunks
+        for row in zip(
+            _lists(pc.struct_field(chunk, "documents"), names), pc.struct_field(chunk, "error").to_pylist(), strict=True
+        )
+    ]
 
 
 def _flat_documents(documents: pa.Array, mapping: ColumnMapping) -> tuple[list[Text], list[Text] | None]:

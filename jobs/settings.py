@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
 from jobs.columns import ColumnMapping, Layout
+from jobs.corpus import Corpus
 from jobs.filters import Condition
 from jobs.shards import Shard
 from pipelines.config import RerankerConfig
@@ -25,6 +27,8 @@ class RerankSettings:
     mapping: ColumnMapping = field(default_factory=ColumnMapping)
     layout: Layout | None = None
     """None goes by the columns."""
+    corpus: Corpus | None = None
+    """Where documents are ids: the table that has their texts."""
     top_n: int | None = None
     """Documents kept in each ranking; None keeps all."""
     limit: int | None = None
@@ -104,6 +108,7 @@ class RerankSettings:
     def result_options(self, layout: Layout) -> dict[str, Any]:
         """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption."""
         mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
+        del mapping["by_id"]  # as the corpus says
         return mapping | {
             "layout": str(layout),
             "top_n": self.top_n,
@@ -111,7 +116,17 @@ class RerankSettings:
             "limit": self.limit,
             "shard": None if self.shard is None else str(self.shard),
             "where": sorted(map(str, self.where)) or None,
+            "corpus": None if self.corpus is None else self.corpus.identity(),
         }
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
+    if parts is None:
+        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
+    number, prefix, binary = parts.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

@@ -38,6 +38,7 @@ __all__ = [
     "exists",
     "is_directory",
     "is_temporary",
+    "is_unchanged",
     "list_input",
     "make_directory",
     "names",
@@ -59,20 +60,25 @@ READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 
 
-def list_input(pattern: str) -> list[InputFile]:
+def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
     """The Parquet files of a file, a directory (recursive) or a glob, sorted by path.
 
     Names that start with `_` or `.` are not data, as in Spark and Hive. Raises ConfigError when nothing is there.
     """
     files = sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
     if not files:
-        raise ConfigError(f"INPUT {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
+        raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
     return files
 
 
 def exists(location: str) -> bool:
     """Whether a file is there."""
     return store_of(location).find(location) is not None
+
+
+def is_unchanged(file: InputFile) -> bool:
+    """Whether the file is still what it was when it was listed."""
+    return store_of(file.path).find(file.path) == file
 
 
 def is_directory(location: str) -> bool:
