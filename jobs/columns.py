@@ -95,6 +95,9 @@ ATTACHED_TYPE = pa.struct(
 )
 """The documents with the texts that the corpus has, or why a row cannot have them. Texts need not be valid UTF-8."""
 
+PROBLEM = "__crossray_problem__"
+"""Column of lists that were grouped from pairs: the `error` of a row that cannot be one; it comes out of no job."""
+
 
 def detect_layout(schema: pa.Schema, mapping: ColumnMapping, wanted: Layout | None = None) -> Layout:
     """The layout that `wanted` names, else the one whose columns the schema has; lists if it has both.
@@ -147,7 +150,7 @@ def mapping_of(options: Mapping[str, Any]) -> ColumnMapping:
 
 def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
     """Positions of the input columns that come out."""
-    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED)]
+    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED, PROBLEM)]
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import jobs.driver
 import jobs.dry_run
 import jobs.signals
+from jobs import errors
 from jobs.cli import app
 from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.corpus import Corpus
