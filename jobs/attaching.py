@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout, Reason, is_list, plain_type, why_unusable
-from jobs.keys import as_bytes, column_as_bytes
+from jobs.keys import as_bytes, column_as_bytes, without_wrapping
 
 if TYPE_CHECKING:
     from jobs.units import Unit
@@ -94,15 +94,6 @@ class NamedDocuments(NamedTuple):
     """How many of them each row has."""
     is_null: np.ndarray
     """Rows without a list."""
-
-
-def without_wrapping(array: pa.Array) -> pa.Array:
-    """The values themselves, without dictionaries and extension types around them."""
-    if isinstance(array, pa.ExtensionArray):
-        return without_wrapping(array.storage)
-    if isinstance(array, pa.DictionaryArray):
-        return without_wrapping(array.dictionary).take(array.indices)
-    return array
 
 
 def documents_of_lists(lists: pa.Array, mapping: ColumnMapping) -> NamedDocuments:

@@ -38,6 +38,11 @@ class Reason(StrEnum):
     """The row's file lacks a column that is read."""
     UNUSABLE_TYPE = "unusable_type"
     """In the row's file a column that is read cannot hold texts."""
+    NULL_GROUP = "null_group"
+    """A pair that belongs to no group."""
+    DIFFERENT_QUERIES = "different_queries"
+    """A group whose pairs do not have the same query."""
+    GROUP_TOO_LARGE = "group_too_large"
     NOT_RANKED = "not_ranked"
     """The reranker gave no scores, and its message has no reason of its own."""
 

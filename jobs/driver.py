@@ -18,6 +18,7 @@ from jobs.broadcast import with_texts
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
+from jobs.grouped_input import check_groupable, check_same_input, group_input, options_of_groups
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
@@ -89,6 +90,11 @@ def run_here(
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
         selection = selection_of(settings, files, manifest.options["partitions"])
+        if settings.group_by is not None:
+            attempt.enter("group")
+            until_the_end.enter_context(ray_session(settings.address, console))
+            lists = group_input(settings, files, selection, output.grouped, console)
+            selection, manifest = selection_of_lists(settings, lists, manifest, output)
         damaged = score_everything(settings, selection, manifest, output, attempt, scorer_class, console)
         attempt.save()
         summary = summarize(output, manifest, damaged)
@@ -115,11 +121,16 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     paths = [file.path for file in files]
     partitions = infer_types(input_root(settings.input, paths), paths)
     found = survey(files, selection_of(settings, files, partitions))
-    layout = checked_layout(found, settings)
     size, planned = plan_files(found, files)
+    if settings.group_by is None:
+        options = settings.result_options(checked_layout(found, settings)) | {"partitions": partitions}
+    else:
+        check_groupable(found, settings)
+        options = options_of_groups(settings, files, partitions)
+        planned = ()  # the lists are not there yet
     return Manifest(
         fingerprint=fingerprint,
-        options=settings.result_options(layout) | {"partitions": partitions},
+        options=options,
         unit_bytes=size,
         files=planned,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -152,11 +163,36 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     return layout
 
 
+def continued_groups(
+    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> Manifest:
+    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
+    if before.options.get("group_by") is not None:
+        check_same_input(before.options["grouped_files"], files)
+    partitions = before.options.get("partitions", {})
+    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
+    return before
+
+
+def selection_of_lists(
+    settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
+) -> tuple[Selection, Manifest]:
+    """All rows of the lists that pairs were grouped into, and the manifest with their plan, which is written."""
+    files = list_input(lists)
+    selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
+    manifest, changed = reconcile(manifest, files, output.finished(), selection)
+    if changed:
+        manifest.write(output.manifest)
+    return selection, manifest
+
+
 def continued_manifest(
     output: OutputDirectory, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
 ) -> tuple[Manifest, bool]:
     """The manifest of a job that goes on, and whether the input has changed; raises RefusedError."""
     before = Manifest.read(output.manifest)
+    if settings.group_by is not None:
+        return continued_groups(before, settings, fingerprint, files), False
     layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
     check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
     planned, now = [one.file.path for one in before.files], [file.path for file in files]

@@ -83,6 +83,8 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
     console = console or Console()
     settings = with_absolute_paths(settings)
+    if settings.group_by is not None:  # the same pairs, counted before they are lists
+        settings = replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
     output = OutputDirectory(settings.output)

@@ -13,6 +13,8 @@ WORD = 8
 SEED, MULTIPLIER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
 """The golden ratio of 2^64, and a multiplier of MurmurHash3's finalizer (Austin Appleby, public domain)."""
 HALF = np.uint64(32)
+SHOWN_CHARACTERS = 80
+"""Of a key in an error."""
 
 
 def as_bytes(array: pa.Array) -> pa.Array:
@@ -70,3 +72,18 @@ def mix(values: np.ndarray) -> np.ndarray:
         values = (values ^ (values >> HALF)) * MULTIPLIER
     mixed: np.ndarray = values ^ (values >> HALF)
     return mixed
+
+
+def without_wrapping(array: pa.Array) -> pa.Array:
+    """The values themselves, without dictionaries and extension types around them."""
+    if isinstance(array, pa.ExtensionArray):
+        return without_wrapping(array.storage)
+    if isinstance(array, pa.DictionaryArray):
+        return without_wrapping(array.dictionary).take(array.indices)
+    return array
+
+
+def shown(key: pa.Scalar) -> str:
+    """A key in quotes, shortened."""
+    text = key.as_py().decode(errors="replace") if key.is_valid else "null"
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")

@@ -14,12 +14,9 @@ from jobs.attaching import Found
 from jobs.columns import Reason
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError
-from jobs.keys import column_as_bytes, hashes
+from jobs.keys import column_as_bytes, hashes, shown
 from jobs.storage import is_unchanged, read_parquet
 from jobs.units import Unit, read_columns
-
-SHOWN_CHARACTERS = 80
-"""Of an id in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +124,3 @@ def why_absent(asked: pa.Scalar, *, is_found: bool) -> tuple[Reason, str]:
     if is_found:
         return Reason.NULL_DOCUMENT, f"is {shown(asked)}, whose text in the corpus is null"
     return Reason.UNKNOWN_DOCUMENT, f"is {shown(asked)}, which is not in the corpus"
-
-
-def shown(asked: pa.Scalar) -> str:
-    """An id in quotes, shortened."""
-    text = asked.as_py().decode(errors="replace")
-    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")

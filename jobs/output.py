@@ -14,6 +14,7 @@ from jobs.storage import InputFile
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
 ATTEMPTS = "_attempts"
+GROUPED = "_grouped"
 PARTS = "part-*.parquet"
 
 
@@ -34,6 +35,11 @@ class OutputDirectory:
     @property
     def attempts(self) -> str:
         return os.path.join(self.path, ATTEMPTS)
+
+    @property
+    def grouped(self) -> str:
+        """Where pair rows become lists before they are ranked."""
+        return os.path.join(self.path, GROUPED)
 
     @property
     def is_begun(self) -> bool:
@@ -67,6 +73,7 @@ class OutputDirectory:
         storage.remove(self.summary)
         storage.remove(*(os.path.join(self.path, name) for name in self.finished()))
         storage.remove_below(self.attempts)
+        storage.remove_below(self.grouped)
         self.remove_temporaries()
         storage.remove(self.manifest)
 

@@ -18,6 +18,7 @@ from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
+from jobs.pair_columns import GroupBy
 from jobs.progress import say
 from jobs.settings import RerankSettings, parse_bytes, parse_replicas
 from jobs.shards import parse_shard
@@ -77,6 +78,12 @@ def command(
             help="Up to which size (4GiB) each node holds all of it; default: half an object store.", panel=CORPUS_PANEL
         ),
     ] = None,
+    group_by: Annotated[
+        str | None, option(help="Pair rows: make lists of rows with the same value here.", panel=COLUMN_PANEL)
+    ] = None,
+    rank_column: Annotated[
+        str | None, option(help="With --group-by: orders a list; default: `rank` if it is there.", panel=COLUMN_PANEL)
+    ] = None,
     drop: Annotated[list[str] | None, column("drop", "Leave a column out; repeatable.")] = None,
     limit: Annotated[int | None, option(help="Only the first N rows, for a try.", panel=ROWS_PANEL)] = None,
     shard: Annotated[
@@ -135,6 +142,7 @@ def command(
                 drop=tuple(drop or ()),
             ),
             layout=layout,
+            group_by=groups_of(group_by, rank_column),
             corpus=corpus_of(corpus, corpus_id, corpus_text, corpus_memory),
             top_n=top_n,
             limit=limit,
@@ -155,6 +163,17 @@ def command(
         say(Console(stderr=True), str(error), "error: ")
         raise typer.Exit(errors.USAGE) from None
     raise typer.Exit(exit_code(settings))
+
+
+def groups_of(column: str | None, rank_column: str | None) -> GroupBy | None:
+    """What the flags say of groups; raises ConfigError."""
+    if column is not None:
+        return GroupBy(column, rank_column)
+    if rank_column is not None:
+        raise ConfigError(
+            f"--rank-column is {rank_column!r}; it orders the lists that --group-by makes: give that, too"
+        )
+    return None
 
 
 def corpus_of(path: str | None, id_column: str, text_column: str, memory: str | None) -> Corpus | None:

@@ -24,12 +24,15 @@ def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     """Raises ConfigError for paths that a job cannot use."""
     submitted = JOB_ENVIRONMENT in os.environ
     corpus = settings.corpus
+    mapping = replace(settings.mapping, by_id=corpus is not None)
+    if settings.group_by is not None:
+        mapping = replace(mapping, query_id=settings.group_by.column)
     return replace(
         settings,
         input=absolute(settings.input, "INPUT", allow_relative=not submitted),
         output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
         corpus=corpus and replace(corpus, path=absolute(corpus.path, "--corpus", allow_relative=not submitted)),
-        mapping=replace(settings.mapping, by_id=corpus is not None),
+        mapping=mapping,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.columns import ColumnMapping, Layout
 from jobs.corpus import Corpus
 from jobs.filters import Condition
+from jobs.pair_columns import GroupBy
 from jobs.shards import Shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
@@ -29,6 +30,8 @@ class RerankSettings:
     """None goes by the columns."""
     corpus: Corpus | None = None
     """Where documents are ids: the table that has their texts."""
+    group_by: GroupBy | None = None
+    """Makes lists of pair rows, which may come in any order."""
     top_n: int | None = None
     """Documents kept in each ranking; None keeps all."""
     limit: int | None = None
@@ -72,6 +75,8 @@ class RerankSettings:
 
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; it is at least 1 row, or left out for all")
+        if self.group_by is not None and self.layout is Layout.LISTS:
+            raise ConfigError("--group-by makes lists of pair rows; leave out --layout lists")
         self._check_dry_run()
         if self.app is not None:
             self._check_app()
@@ -116,6 +121,7 @@ class RerankSettings:
             "limit": self.limit,
             "shard": None if self.shard is None else str(self.shard),
             "where": sorted(map(str, self.where)) or None,
+            "group_by": None if self.group_by is None else asdict(self.group_by),
             "corpus": None if self.corpus is None else self.corpus.identity(),
         }
 

@@ -150,10 +150,10 @@ def write_json(location: str, value: Any) -> None:
     store_of(location).write(location, to_json(value))
 
 
-def write_table(location: str, table: pa.Table) -> None:
-    """A Parquet file, atomically."""
+def write_table(location: str, table: pa.Table, row_group_size: int | None = None) -> None:
+    """A Parquet file, atomically; with so many rows in a row group, by default as many as pyarrow likes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, row_group_size, compression="zstd", write_page_checksum=True)
     store_of(location).write(location, sink.getvalue().to_pybytes())
 
 

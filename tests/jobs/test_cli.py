@@ -20,6 +20,7 @@ from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import Condition
+from jobs.pair_columns import GroupBy
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
 from jobs.shards import Shard
@@ -92,6 +93,15 @@ def test_every_flag_reaches_the_settings(asked: list[RerankSettings]) -> None:
         **cluster_settings,  # type: ignore[arg-type]
     )
     assert asked == [expected]
+
+
+def test_groups_are_asked_for_with_their_flags(asked: list[RerankSettings]) -> None:
+    result = invoke("in", "out", *["--group-by", "topic", "--rank-column", "place"])
+    assert result.exit_code == 0, result.output
+    assert asked == [RerankSettings("in", "out", group_by=GroupBy("topic", "place"))]
+    result = invoke("in", "out", "--rank-column", "place")
+    assert result.exit_code == errors.USAGE
+    assert "--rank-column is 'place'; it orders the lists that --group-by makes: give that, too" in result.output
 
 
 def test_a_corpus_is_asked_for_with_its_flags(asked: list[RerankSettings]) -> None:
