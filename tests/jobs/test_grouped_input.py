@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import subprocess
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -31,9 +33,11 @@ from jobs.settings import RerankSettings
 from jobs.shards import Shard
 from pipelines.errors import ConfigError
 from tests.checkpoints import words
+from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import stub_score
 from tests.jobs.tables import assert_summary_adds_up, names, parts, read_output, rows_of_output, write_input
+from tests.jobs.test_death import wait_until
 from tests.stores import Bucket, upload
 
 BY_QUERY = GroupBy("query_id")
@@ -355,3 +359,42 @@ def test_a_dry_run_counts_the_pairs(
     estimate = dry_run(settings, Console(file=said))
     assert estimate["pairs"] == 200
     assert not output.exists()
+
+
+def kill_at(driver: subprocess.Popen[str], directory: Path, files: int) -> dict[str, tuple[int, int]]:
+    """Kills the driver when the directory has so many files; returns which they are then, and which copy of each."""
+    with driver:
+        wait_until(lambda: directory.is_dir() and len(finished_in(directory)) >= files, driver)
+        driver.kill()
+    return finished_in(directory)
+
+
+def finished_in(directory: Path) -> dict[str, tuple[int, int]]:
+    found = [path for path in directory.glob("*.parquet") if not path.name.startswith(".")]
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_driver_killed_in_every_stage_loses_and_doubles_nothing(
+    tmp_path: Path, output: Path, bert_directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """While it cuts, while it groups, while it scores; what is finished is not done again."""
+    monkeypatch.setenv("TINY_PIECES", "4000")
+    rows = pairs(150, 6, seed)
+    source = write_rows(tmp_path / "in", rows, [300, 301, 700])
+    moments = random.Random(seed)
+    arguments = [source, output, "--model", bert_directory, "--replicas", "2", "--group-by", "query_id"]
+    cells, lists = output / "_grouped" / "pairs", output / "_grouped" / "lists"
+    cut = kill_at(drive.start("SlowScorer", *arguments), cells, moments.randint(1, 8))
+    assert not (output / "_grouped" / "lists.json").exists()
+    made = kill_at(drive.start("SlowScorer", *arguments), lists, moments.randint(1, 8))
+    assert {name: version for name, version in finished_in(cells).items() if name in cut} == cut
+    scored = kill_at(drive.start("SlowScorer", *arguments), output, moments.randint(1, 8))
+    assert {name: version for name, version in finished_in(lists).items() if name in made} == made
+    with drive.start("SlowScorer", *arguments) as driver:
+        told, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, told
+    assert {name: version for name, version in finished_in(output).items() if name in scored} == scored
+    assert_lists(output, rows)
+    assert_summary_adds_up(output, json.loads((output / "_summary.json").read_text()), 150)
