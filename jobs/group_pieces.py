@@ -121,11 +121,8 @@ def group_bucket(grouping: Grouping, file: ListFile) -> None:
         else grouping.columns.lists.empty_table()
     )
     per_row = max(1.0, lists.nbytes / max(1, lists.num_rows))
-    if storage.exists(
-        grouping.lists(file)
-    ):  # another driver's worker was as late as this one; it may be planned already
-        return
-    storage.write_table(grouping.lists(file), lists, max(1, int(ROW_GROUP_BYTES / per_row)))
+    if not storage.exists(grouping.lists(file)):  # a worker of a killed driver may be as late as this one
+        storage.write_table(grouping.lists(file), lists, max(1, int(ROW_GROUP_BYTES / per_row)))
 
 
 def cells_of(grouping: Grouping, file: ListFile) -> Iterator[pa.Table]:

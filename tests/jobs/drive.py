@@ -35,7 +35,7 @@ def start(scorer: str, *arguments: Path | str) -> subprocess.Popen[str]:
 
 
 if __name__ == "__main__":
-    tiny = int(os.environ.get("TINY_PIECES", 0))
+    tiny = int(os.environ.get("TINY_PIECES", "0"))
     if tiny:
         jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
