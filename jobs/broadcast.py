@@ -5,25 +5,19 @@ Pieces are the results of tasks, so Ray makes those of a lost node anew. Without
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import psutil
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
-from rich.console import Console
 
 from jobs.attaching import Found
-from jobs.columns import Layout
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError, StoreError
 from jobs.lookup import Piece, load_piece, look_up
-from jobs.selection import Selection
 from jobs.units import Unit
-from pipelines.errors import ConfigError
 
 LOADERS = 4
 """Pieces that are read at once."""
@@ -58,28 +52,6 @@ class BroadcastTexts:
             return ray.get(piece)  # type: ignore[no-any-return]
         except RayError as error:
             raise StoreError(f"the corpus could not be had from the object store: {error}") from error
-
-
-def with_texts(selection: Selection, corpus: Corpus | None, layout: Layout, console: Console) -> Selection:
-    """The selection with a corpus that is loaded, for jobs that have one.
-
-    Raises ConfigError when it is too large, StoppedError when it cannot be read.
-    """
-    if corpus is None or selection.texts is None:
-        return selection
-    size, room = size_in_memory(corpus), room_for_corpus(corpus)
-    if size > room:
-        raise ConfigError(
-            f"--corpus {corpus.path} takes some {size:,} bytes in memory, and it may take {room:,}; "
-            "give --corpus-memory BYTES to allow more"
-        )
-    started = time.perf_counter()
-    source = broadcast(corpus)
-    took = time.perf_counter() - started
-    console.print(
-        f"corpus: {corpus.found.rows:,} documents, some {size / 2**20:,.0f} MiB on each node, read in {took:.1f} s"
-    )
-    return replace(selection, texts=replace(selection.texts, layout=layout, source=source))
 
 
 def size_in_memory(corpus: Corpus) -> int:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from jobs.app_scorer import AppScorer
 from jobs.attaching import TextsById
-from jobs.broadcast import with_texts
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
@@ -32,8 +31,9 @@ from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
 from jobs.stages import write_part
-from jobs.storage import InputFile, list_input, read_json, remove, write_json
+from jobs.storage import InputFile, list_input, read_json, remove, remove_below, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
+from jobs.texts import with_texts
 from jobs.units import Unit
 from pipelines.errors import ConfigError, ModelError
 
@@ -99,6 +99,8 @@ def run_here(
         attempt.save()
         summary = summarize(output, manifest, damaged)
         write_json(output.summary, summary)
+        if settings.corpus is not None:
+            remove_below(output.texts)
     print_summary(console, summary, output.path)
     return summary
 
@@ -221,7 +223,8 @@ def score_everything(
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
-        selection = with_texts(selection, settings.corpus, layout, console)
+        corpus, size = settings.corpus, manifest.unit_bytes
+        selection = with_texts(selection, corpus, layout, todo, size, output.texts, console)
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class):

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.broadcast import with_texts
 from jobs.columns import Layout
 from jobs.driver import (
     continued_manifest,
@@ -35,6 +34,7 @@ from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.storage import list_input
 from jobs.summary import missing_units, unreadable_files
+from jobs.texts import with_texts_here
 from jobs.units import Unit, read_rows
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
@@ -103,7 +103,7 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
     preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
     layout = Layout(manifest.options["layout"])
-    selection = with_texts(selection, settings.corpus, layout, console)
+    selection = with_texts_here(selection, settings.corpus, layout, console)
     sample = take_sample(todo, manifest.unit_bytes, selection, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
     estimate = {

@@ -15,6 +15,7 @@ MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
 ATTEMPTS = "_attempts"
 GROUPED = "_grouped"
+TEXTS = "_texts"
 PARTS = "part-*.parquet"
 
 
@@ -40,6 +41,11 @@ class OutputDirectory:
     def grouped(self) -> str:
         """Where pair rows become lists before they are ranked."""
         return os.path.join(self.path, GROUPED)
+
+    @property
+    def texts(self) -> str:
+        """Where ids are joined with a corpus that is too large to be held."""
+        return os.path.join(self.path, TEXTS)
 
     @property
     def is_begun(self) -> bool:
@@ -74,6 +80,7 @@ class OutputDirectory:
         storage.remove(*(os.path.join(self.path, name) for name in self.finished()))
         storage.remove_below(self.attempts)
         storage.remove_below(self.grouped)
+        storage.remove_below(self.texts)
         self.remove_temporaries()
         storage.remove(self.manifest)
 

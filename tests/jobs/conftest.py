@@ -13,6 +13,7 @@ from rich.console import Console
 
 import jobs.driver
 import jobs.grouped_input
+import jobs.text_join
 from jobs import storage
 from jobs.driver import run
 from jobs.replicas import Scorer
@@ -30,6 +31,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
     monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.text_join, "run_pieces", run_pieces_here)
 
 
 @pytest.fixture

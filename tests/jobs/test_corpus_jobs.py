@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 import jobs.corpus
+import jobs.text_join
 from jobs.columns import ATTACHED
 from jobs.corpus import Corpus
 from jobs.dry_run import dry_run
@@ -22,6 +23,7 @@ from jobs.filters import parse_condition
 from jobs.integrity import verify
 from jobs.settings import RerankSettings
 from jobs.shards import Shard
+from jobs.units import MIN_UNIT_BYTES
 from pipelines.errors import ConfigError
 from tests.checkpoints import words
 from tests.jobs.conftest import RunJob
@@ -66,11 +68,14 @@ def ids_table(count: int, padding: str = "") -> pa.Table:
     )
 
 
-@pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
-    """Two files, in pieces of a few dozen documents."""
+@pytest.fixture(params=[None, 0], ids=["held by each node", "joined on disk"])
+def corpus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+    """Two files, in pieces of a few dozen documents; in buckets and batches as small, where it is joined."""
     monkeypatch.setattr(jobs.corpus, "PIECE_BYTES", 2_000)
-    return Corpus(str(write_input(tmp_path / "corpus", a=corpus_table(0, 200), b=corpus_table(200, 100))))
+    monkeypatch.setattr(jobs.text_join, "BUCKET_BYTES", 2_000)
+    monkeypatch.setattr(jobs.text_join, "BATCH_BYTES", 2 * MIN_UNIT_BYTES)
+    files = write_input(tmp_path / "corpus", a=corpus_table(0, 200), b=corpus_table(200, 100))
+    return Corpus(str(files), memory=request.param)
 
 
 @pytest.fixture
@@ -124,7 +129,7 @@ def test_on_ray_the_readers_share_it_and_a_stopped_job_goes_on(
 def test_a_corpus_and_an_input_in_a_store_do_as_well(
     source: Path, output: Path, corpus: Corpus, run_job: RunJob, without_ray: None, s3_bucket: Bucket
 ) -> None:
-    there = Corpus(upload(Path(corpus.path), s3_bucket, "corpus"))
+    there = Corpus(upload(Path(corpus.path), s3_bucket, "corpus"), memory=corpus.memory)
     run_job(upload(source, s3_bucket, "in"), f"{s3_bucket.uri}/out", corpus=there)
     run_job(source, output, corpus=corpus)
     names = [name for name in s3_bucket.names() if name.startswith("out/part-")]
@@ -234,6 +239,12 @@ def test_a_dry_run_counts_what_the_job_then_does(
     said: StringIO,
 ) -> None:
     settings = settings_of(source, output, corpus=corpus, dry_run=True, pairs_per_second=100.0)
+    if corpus.memory == 0:
+        with pytest.raises(
+            ConfigError, match=r"--dry-run holds the whole corpus in memory, and .* give --corpus-memory"
+        ):
+            dry_run(settings, Console(file=said))
+        return
     estimate = dry_run(settings, Console(file=said))
     summary = run_job(source, output, corpus=corpus)
     assert estimate["pairs"] == summary["pairs"]
