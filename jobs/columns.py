@@ -29,11 +29,20 @@ class Reason(StrEnum):
     BLANK_QUERY = "blank_query"
     NULL_DOCUMENTS = "null_documents"
     NULL_DOCUMENT = "null_document"
+    UNKNOWN_DOCUMENT = "unknown_document"
+    """An id that the corpus does not have."""
+    AMBIGUOUS_DOCUMENT = "ambiguous_document"
+    """An id that the corpus has with more than one text."""
     INVALID_UTF8 = "invalid_utf8"
     MISSING_COLUMN = "missing_column"
     """The row's file lacks a column that is read."""
     UNUSABLE_TYPE = "unusable_type"
     """In the row's file a column that is read cannot hold texts."""
+    NULL_GROUP = "null_group"
+    """A pair that belongs to no group."""
+    DIFFERENT_QUERIES = "different_queries"
+    """A group whose pairs do not have the same query."""
+    GROUP_TOO_LARGE = "group_too_large"
     NOT_RANKED = "not_ranked"
     """The reranker gave no scores, and its message has no reason of its own."""
 
@@ -59,6 +68,8 @@ class ColumnMapping:
     """Put before `ranking`, `relevance_score` and `error`."""
     drop: tuple[str, ...] = ()
     """Input columns that do not come out."""
+    by_id: bool = False
+    """Documents are ids; their texts come from a corpus, in the column ATTACHED."""
 
 
 FLAGS = {
@@ -71,11 +82,26 @@ FLAGS = {
     "document": "--document-column",
     "output_prefix": "--output-prefix",
     "drop": "--drop",
+    "by_id": "--corpus",
 }
 """The flag of each field of ColumnMapping; the messages below and the command line agree on it."""
 
+ID_RULE = "text or integer"
 RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "relevance_score": pa.float32()}))
 """Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0."""
+
+ATTACHED = "__crossray_attached__"
+"""Column between reading and scoring where documents are ids: it comes out of no job."""
+ATTACHED_TYPE = pa.struct(
+    {
+        "documents": pa.large_list(pa.struct({"id": pa.large_string(), "text": pa.large_string()})),
+        "error": pa.string(),
+    }
+)
+"""The documents with the texts that the corpus has, or why a row cannot have them. Texts need not be valid UTF-8."""
+
+PROBLEM = "__crossray_problem__"
+"""Column of lists that were grouped from pairs: the `error` of a row that cannot be one; it comes out of no job."""
 
 
 def detect_layout(schema: pa.Schema, mapping: ColumnMapping, wanted: Layout | None = None) -> Layout:
@@ -123,13 +149,13 @@ def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
 
 def mapping_of(options: Mapping[str, Any]) -> ColumnMapping:
     """The mapping among the options that a manifest keeps."""
-    given = {field.name: options[field.name] for field in dataclass_fields(ColumnMapping)}
+    given = {field.name: options[field.name] for field in dataclass_fields(ColumnMapping) if field.name in options}
     return ColumnMapping(**given | {"drop": tuple(given["drop"])})
 
 
 def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
     """Positions of the input columns that come out."""
-    return [position for position, name in enumerate(schema.names) if name not in mapping.drop]
+    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED, PROBLEM)]
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:
@@ -153,18 +179,25 @@ def _likely_layout(schema: pa.Schema, mapping: ColumnMapping) -> Layout:
     for layout in Layout:
         if _fault(schema, mapping, layout) is None:
             return layout
-    looks_like_pairs = mapping.document in schema.names and mapping.documents not in schema.names
+    document = mapping.document_id if mapping.by_id else mapping.document
+    looks_like_pairs = document in schema.names and mapping.documents not in schema.names
     return Layout.PAIRS if looks_like_pairs else Layout.LISTS
 
 
 def _fault(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> _Fault | None:
     if layout is Layout.LISTS:
         return _query_fault(schema, mapping) or _documents_fault(schema, mapping)
+    if mapping.by_id:
+        return (
+            _query_fault(schema, mapping)
+            or _missing(schema.names, mapping, "document_id")
+            or _wrong_type(schema.field(mapping.document_id).type, mapping, "document_id", may_be_id, ID_RULE)
+        )
     return (
         _query_fault(schema, mapping)
         or _missing(schema.names, mapping, "document")
         or _missing_if_renamed(schema.names, mapping, "document_id")
-        or _wrong_type(schema.field(mapping.document).type, mapping, "document", _may_be_text, "text")
+        or _wrong_type(schema.field(mapping.document).type, mapping, "document", may_be_text, "text")
     )
 
 
@@ -172,7 +205,7 @@ def _query_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None:
     return (
         _missing(schema.names, mapping, "query")
         or _missing_if_renamed(schema.names, mapping, "query_id")
-        or _wrong_type(schema.field(mapping.query).type, mapping, "query", _may_be_text, "text")
+        or _wrong_type(schema.field(mapping.query).type, mapping, "query", may_be_text, "text")
     )
 
 
@@ -181,7 +214,11 @@ def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None
     if missing:
         return missing
     list_type = schema.field(mapping.documents).type
-    wrong = _wrong_type(list_type, mapping, "documents", _may_be_documents, "a list of texts or of structs with a text")
+    wrong = (
+        _wrong_type(list_type, mapping, "documents", _may_be_ids, "a list of ids or of structs with an id")
+        if mapping.by_id
+        else _wrong_type(list_type, mapping, "documents", _may_be_texts, "a list of texts or of structs with a text")
+    )
     struct_type = _struct_of(list_type)
     if wrong or struct_type is None:
         return wrong
@@ -190,13 +227,19 @@ def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None
 
 def _struct_fault(struct_type: pa.StructType, mapping: ColumnMapping) -> _Fault | None:
     names = [field.name for field in struct_type]
+    if mapping.by_id:
+        return _missing(names, mapping, "id_field") or _id_fault(struct_type, mapping)
     missing = _missing(names, mapping, "text_field") or _missing_if_renamed(names, mapping, "id_field")
     if missing:
         return missing
-    wrong_text = _wrong_type(struct_type.field(mapping.text_field).type, mapping, "text_field", _may_be_text, "text")
+    wrong_text = _wrong_type(struct_type.field(mapping.text_field).type, mapping, "text_field", may_be_text, "text")
     if wrong_text or mapping.id_field not in names:
         return wrong_text
-    return _wrong_type(struct_type.field(mapping.id_field).type, mapping, "id_field", _may_be_id, "text or integer")
+    return _id_fault(struct_type, mapping)
+
+
+def _id_fault(struct_type: pa.StructType, mapping: ColumnMapping) -> _Fault | None:
+    return _wrong_type(struct_type.field(mapping.id_field).type, mapping, "id_field", may_be_id, ID_RULE)
 
 
 def _missing(names: list[str], mapping: ColumnMapping, knob: str) -> _Fault | None:
@@ -225,14 +268,15 @@ def _wrong_type(
 
 
 def _way_out(knob: str) -> str:
-    other_layout = {
+    or_else = {
         "documents": f"; for one document a row give --layout {Layout.PAIRS} and {FLAGS['document']}",
+        "text_field": f"; where there are only ids, give {FLAGS['by_id']} and the table of their texts",
         "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAGS['documents']}",
     }
-    return f"name another with {FLAGS[knob]}{other_layout.get(knob, '')}"
+    return f"name another with {FLAGS[knob]}{or_else.get(knob, '')}"
 
 
-def _may_be_text(data_type: pa.DataType) -> bool:
+def may_be_text(data_type: pa.DataType) -> bool:
     """Strings, bytes (read as UTF-8), or the null type, which a column gets that has nulls only."""
     types = pa.types
     return any(
@@ -249,27 +293,37 @@ def _may_be_text(data_type: pa.DataType) -> bool:
     )
 
 
-def _may_be_id(data_type: pa.DataType) -> bool:
-    return _may_be_text(data_type) or pa.types.is_integer(data_type)
+def may_be_id(data_type: pa.DataType) -> bool:
+    """Texts, or integers, which are the same id as their decimal text."""
+    return may_be_text(data_type) or pa.types.is_integer(data_type)
 
 
-def _may_be_documents(data_type: pa.DataType) -> bool:
+def _may_be_texts(data_type: pa.DataType) -> bool:
+    return _may_be_list_of(data_type, may_be_text)
+
+
+def _may_be_ids(data_type: pa.DataType) -> bool:
+    return _may_be_list_of(data_type, may_be_id)
+
+
+def _may_be_list_of(data_type: pa.DataType, fits: Callable[[pa.DataType], bool]) -> bool:
     if pa.types.is_null(data_type):
         return True
-    if not _is_list(data_type):
+    if not is_list(data_type):
         return False
     item_type = plain_type(data_type.value_type)
-    return _may_be_text(item_type) or pa.types.is_struct(item_type)
+    return fits(item_type) or pa.types.is_struct(item_type)
 
 
 def _struct_of(list_type: pa.DataType) -> pa.StructType | None:
     """The type of the document structs; None where documents are texts or always null."""
     list_type = plain_type(list_type)
-    item_type = plain_type(list_type.value_type) if _is_list(list_type) else list_type
+    item_type = plain_type(list_type.value_type) if is_list(list_type) else list_type
     return item_type if pa.types.is_struct(item_type) else None
 
 
-def _is_list(data_type: pa.DataType) -> bool:
+def is_list(data_type: pa.DataType) -> bool:
+    """Lists of any kind."""
     types = pa.types
     return any(
         is_type(data_type)

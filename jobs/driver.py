@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from jobs.app_scorer import AppScorer
+from jobs.attaching import TextsById
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
+from jobs.grouped_input import check_groupable, check_same_input, group_input, options_of_groups
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
@@ -24,14 +26,15 @@ from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.replicas import Scorer
-from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.reuse import check_store, open_reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
 from jobs.stages import write_part
-from jobs.storage import InputFile, list_input, read_json, remove, write_json
+from jobs.storage import InputFile, list_input, read_json, remove, remove_below, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
+from jobs.texts import with_texts
 from jobs.units import Unit
 from pipelines.errors import ConfigError, ModelError
 
@@ -70,6 +73,7 @@ def run_here(
             files = list_input(settings.input)
             check_apart(settings.input, output.path, files)
             check_store(settings, files)
+            settings = with_surveyed_corpus(settings, files)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -88,10 +92,17 @@ def run_here(
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
         selection = selection_of(settings, files, manifest.options["partitions"])
+        if settings.group_by is not None:
+            attempt.enter("group")
+            until_the_end.enter_context(ray_session(settings.address, console))
+            lists = group_input(settings, files, selection, output.grouped, console)
+            selection, manifest = selection_of_lists(settings, lists, manifest, output)
         damaged = score_everything(settings, selection, manifest, output, attempt, scorer_class, console)
         attempt.save()
         summary = summarize(output, manifest, damaged)
         write_json(output.summary, summary)
+        if settings.corpus is not None:
+            remove_below(output.texts)
     print_summary(console, summary, output.path)
     return summary
 
@@ -114,11 +125,16 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     paths = [file.path for file in files]
     partitions = infer_types(input_root(settings.input, paths), paths)
     found = survey(files, selection_of(settings, files, partitions))
-    layout = checked_layout(found, settings)
     size, planned = plan_files(found, files)
+    if settings.group_by is None:
+        options = settings.result_options(checked_layout(found, settings)) | {"partitions": partitions}
+    else:
+        check_groupable(found, settings)
+        options = options_of_groups(settings, files, partitions)
+        planned = ()  # the lists are not there yet
     return Manifest(
         fingerprint=fingerprint,
-        options=settings.result_options(layout) | {"partitions": partitions},
+        options=options,
         unit_bytes=size,
         files=planned,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +145,9 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
 def selection_of(settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]) -> Selection:
     """What this run takes of its input; `partitions` are the types of the columns that paths add."""
     root = input_root(settings.input, [file.path for file in files])
-    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit)
+    corpus = settings.corpus
+    texts = None if corpus is None else TextsById(settings.mapping, corpus.found.bytes_per_row)
+    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit, texts)
 
 
 def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
@@ -149,11 +167,36 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     return layout
 
 
+def continued_groups(
+    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> Manifest:
+    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
+    if before.options.get("group_by") is not None:
+        check_same_input(before.options["grouped_files"], files)
+    partitions = before.options.get("partitions", {})
+    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
+    return before
+
+
+def selection_of_lists(
+    settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
+) -> tuple[Selection, Manifest]:
+    """All rows of the lists that pairs were grouped into, and the manifest with their plan, which is written."""
+    files = list_input(lists)
+    selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
+    manifest, changed = reconcile(manifest, files, output.finished(), selection)
+    if changed:
+        manifest.write(output.manifest)
+    return selection, manifest
+
+
 def continued_manifest(
     output: OutputDirectory, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
 ) -> tuple[Manifest, bool]:
     """The manifest of a job that goes on, and whether the input has changed; raises RefusedError."""
     before = Manifest.read(output.manifest)
+    if settings.group_by is not None:
+        return continued_groups(before, settings, fingerprint, files), False
     layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
     check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
@@ -184,6 +227,8 @@ def score_everything(
     attempt.enter("start")
     with ray_session(settings.address, console):
         reuse = open_reuse(settings, manifest.fingerprint, console)
+        corpus, size = settings.corpus, manifest.unit_bytes
+        selection = with_texts(selection, corpus, layout, todo, size, output.texts, console)
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class, reuse):

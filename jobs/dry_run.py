@@ -28,12 +28,13 @@ from jobs.driver import (
 from jobs.errors import StoreError
 from jobs.output import OutputDirectory, check_apart
 from jobs.progress import say
-from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.rows import parse_lists, parse_pairs
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.storage import list_input
 from jobs.summary import missing_units, unreadable_files
+from jobs.texts import with_texts_here
 from jobs.units import Unit, read_rows
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
@@ -82,10 +83,13 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
     console = console or Console()
     settings = with_absolute_paths(settings)
+    if settings.group_by is not None:  # the same pairs, counted before they are lists
+        settings = replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
     output = OutputDirectory(settings.output)
     check_apart(settings.input, output.path, files)
+    settings = with_surveyed_corpus(settings, files)
     begun = output.is_begun and not settings.overwrite
     manifest = (
         continued_manifest(output, settings, fingerprint, files)[0]
@@ -99,6 +103,7 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
     preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
     layout = Layout(manifest.options["layout"])
+    selection = with_texts_here(selection, settings.corpus, layout, console)
     sample = take_sample(todo, manifest.unit_bytes, selection, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
     estimate = {

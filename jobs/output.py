@@ -14,6 +14,8 @@ from jobs.storage import InputFile
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
 ATTEMPTS = "_attempts"
+GROUPED = "_grouped"
+TEXTS = "_texts"
 PARTS = "part-*.parquet"
 
 
@@ -34,6 +36,16 @@ class OutputDirectory:
     @property
     def attempts(self) -> str:
         return os.path.join(self.path, ATTEMPTS)
+
+    @property
+    def grouped(self) -> str:
+        """Where pair rows become lists before they are ranked."""
+        return os.path.join(self.path, GROUPED)
+
+    @property
+    def texts(self) -> str:
+        """Where ids are joined with a corpus that is too large to be held."""
+        return os.path.join(self.path, TEXTS)
 
     @property
     def is_begun(self) -> bool:
@@ -67,6 +79,8 @@ class OutputDirectory:
         storage.remove(self.summary)
         storage.remove(*(os.path.join(self.path, name) for name in self.finished()))
         storage.remove_below(self.attempts)
+        storage.remove_below(self.grouped)
+        storage.remove_below(self.texts)
         self.remove_temporaries()
         storage.remove(self.manifest)
 
@@ -76,8 +90,8 @@ class OutputDirectory:
             storage.remove_temporaries(directory)
 
 
-def check_apart(pattern: str, output: str, files: Sequence[InputFile]) -> None:
+def check_apart(pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT") -> None:
     """Raises RefusedError when the job would read its own output: OUTPUT inside INPUT, or the reverse."""
     is_directory = storage.is_directory(pattern)
     if storage.contain_one_another(pattern, output, [file.path for file in files], pattern_is_directory=is_directory):
-        raise RefusedError(f"OUTPUT {output} and INPUT {pattern} contain one another; keep them apart")
+        raise RefusedError(f"OUTPUT {output} and {what} {pattern} contain one another; keep them apart")

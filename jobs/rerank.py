@@ -15,10 +15,12 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.columns import FLAGS, ColumnMapping, Layout
+from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
+from jobs.pair_columns import GroupBy
 from jobs.progress import say
-from jobs.settings import RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_replicas
+from jobs.settings import RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_bytes, parse_replicas
 from jobs.shards import parse_shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
@@ -26,7 +28,8 @@ from pipelines.errors import ConfigError, ModelError
 MODEL = RerankerConfig()
 COLUMNS = ColumnMapping()
 MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
-ROWS_PANEL, REUSE_PANEL, DRY_RUN_PANEL = "A part of the rows", "Scores that are known", "Dry run"
+CORPUS_PANEL, REUSE_PANEL = "Documents by id", "Scores that are known"
+ROWS_PANEL, DRY_RUN_PANEL = "A part of the rows", "Dry run"
 
 
 def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
@@ -64,6 +67,23 @@ def command(
     document_id: Annotated[str, column("document_id", "Pair rows: rides along.")] = COLUMNS.document_id,
     document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
     output_prefix: Annotated[str, column("output_prefix", "Before the new columns' names.")] = COLUMNS.output_prefix,
+    corpus: Annotated[
+        str | None, option(help="Table with the texts, where documents are ids; path or uri.", panel=CORPUS_PANEL)
+    ] = None,
+    corpus_id: Annotated[str, option(help="Its column of ids.", panel=CORPUS_PANEL)] = "id",
+    corpus_text: Annotated[str, option(help="Its column of texts.", panel=CORPUS_PANEL)] = "text",
+    corpus_memory: Annotated[
+        str | None,
+        option(
+            help="Up to which size (4GiB) each node holds all of it; default: half an object store.", panel=CORPUS_PANEL
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None, option(help="Pair rows: make lists of rows with the same value here.", panel=COLUMN_PANEL)
+    ] = None,
+    rank_column: Annotated[
+        str | None, option(help="With --group-by: orders a list; default: `rank` if it is there.", panel=COLUMN_PANEL)
+    ] = None,
     drop: Annotated[list[str] | None, column("drop", "Leave a column out; repeatable.")] = None,
     limit: Annotated[int | None, option(help="Only the first N rows, for a try.", panel=ROWS_PANEL)] = None,
     shard: Annotated[
@@ -131,6 +151,8 @@ def command(
                 drop=tuple(drop or ()),
             ),
             layout=layout,
+            group_by=groups_of(group_by, rank_column),
+            corpus=corpus_of(corpus, corpus_id, corpus_text, corpus_memory),
             top_n=top_n,
             limit=limit,
             shard=parse_shard(shard) if shard is not None else None,
@@ -153,6 +175,29 @@ def command(
         say(Console(stderr=True), str(error), "error: ")
         raise typer.Exit(errors.USAGE) from None
     raise typer.Exit(exit_code(settings))
+
+
+def groups_of(column: str | None, rank_column: str | None) -> GroupBy | None:
+    """What the flags say of groups; raises ConfigError."""
+    if column is not None:
+        return GroupBy(column, rank_column)
+    if rank_column is not None:
+        raise ConfigError(
+            f"--rank-column is {rank_column!r}; it orders the lists that --group-by makes: give that, too"
+        )
+    return None
+
+
+def corpus_of(path: str | None, id_column: str, text_column: str, memory: str | None) -> Corpus | None:
+    """What the flags say of a corpus; raises ConfigError."""
+    if path is not None:
+        size = None if memory is None else parse_bytes(memory, "--corpus-memory")
+        return Corpus(path, id_column, text_column, size)
+    given = {"--corpus-id": id_column != "id", "--corpus-text": text_column != "text", "--corpus-memory": memory}
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags:
+        raise ConfigError(f"{', '.join(flags)} without --corpus: give the table, too")
+    return None
 
 
 def exit_code(settings: RerankSettings) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from jobs.app_scorer import served_model
+from jobs.corpus import surveyed
+from jobs.errors import RefusedError
+from jobs.output import check_apart
 from jobs.settings import RerankSettings
-from jobs.storage import absolute
+from jobs.storage import InputFile, absolute
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
@@ -19,13 +23,33 @@ JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     """Raises ConfigError for paths that a job cannot use."""
     submitted = JOB_ENVIRONMENT in os.environ
-    scores = settings.scores
+    corpus, scores = settings.corpus, settings.scores
+    mapping = replace(settings.mapping, by_id=corpus is not None)
+    if settings.group_by is not None:
+        mapping = replace(mapping, query_id=settings.group_by.column)
     return replace(
         settings,
         input=absolute(settings.input, "INPUT", allow_relative=not submitted),
         output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
         scores=None if scores is None else absolute(scores, "--scores", allow_relative=not submitted),
+        corpus=corpus and replace(corpus, path=absolute(corpus.path, "--corpus", allow_relative=not submitted)),
+        mapping=mapping,
     )
+
+
+def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile]) -> RerankSettings:
+    """The settings with what the corpus is now; raises ConfigError when it cannot be used.
+
+    Raises RefusedError when it overlaps with OUTPUT or with the input's `files`.
+    """
+    if settings.corpus is None:
+        return settings
+    corpus = surveyed(settings.corpus)
+    check_apart(corpus.path, settings.output, corpus.found.files, "--corpus")
+    both = sorted({file.path for file in files} & {file.path for file in corpus.found.files})
+    if both:
+        raise RefusedError(f"{both[0]} is in INPUT and in --corpus; keep candidate lists and corpus apart")
+    return replace(settings, corpus=corpus)
 
 
 def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:

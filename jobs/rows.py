@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.columns import (
+    ATTACHED,
+    ATTACHED_TYPE,
+    PROBLEM,
     RANKING_TYPE,
     ColumnMapping,
     Layout,
@@ -49,8 +52,11 @@ def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     if unusable:
         return [_failed(unusable)] * table.num_rows
     queries = _column_texts(table.column(mapping.query))
-    lists = chain.from_iterable(_lists(chunk, mapping) for chunk in table.column(mapping.documents).chunks)
-    return [_list_row(query, documents, mapping) for query, documents in zip(queries, lists, strict=True)]
+    lists = _attached(table) if mapping.by_id else _column_lists(table.column(mapping.documents), mapping)
+    return [
+        _list_row(query, documents, mapping) if problem is None else _failed(problem)
+        for query, documents, problem in zip(queries, lists, _problems(table), strict=True)
+    ]
 
 
 def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
@@ -59,8 +65,14 @@ def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     if unusable:
         return [_failed(unusable)] * table.num_rows
     queries = _column_texts(table.column(mapping.query))
-    documents = _column_texts(table.column(mapping.document))
-    return [_pair_row(query, document, mapping) for query, document in zip(queries, documents, strict=True)]
+    if mapping.by_id:
+        documents = [None if row is None else row.texts[0] for row in _attached(table)]
+    else:
+        documents = _column_texts(table.column(mapping.document))
+    return [
+        _pair_row(query, document, mapping) if problem is None else _failed(problem)
+        for query, document, problem in zip(queries, documents, _problems(table), strict=True)
+    ]
 
 
 def append_rankings(
@@ -168,6 +180,28 @@ def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[_Documents | None]:
         rows.append(None if length is None else cut)
         start = end
     return rows
+
+
+def _attached(table: pa.Table) -> list[_Documents | None]:
+    """The documents that `jobs.attaching` gave each row."""
+    chunks = [pc.struct_field(chunk, "documents") for chunk in table.column(ATTACHED).chunks]
+    names = ColumnMapping(text_field="text", id_field="id")
+    return _column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)
+
+
+def _problems(table: pa.Table) -> list[str | None]:
+    """Why rows cannot be ranked, as far as stages before have found out."""
+    problems: list[str | None] = [None] * table.num_rows
+    if PROBLEM in table.column_names:
+        problems = table.column(PROBLEM).to_pylist()
+    if ATTACHED not in table.column_names:
+        return problems
+    errors = chain.from_iterable(pc.struct_field(chunk, "error").to_pylist() for chunk in table.column(ATTACHED).chunks)
+    return [problem or error for problem, error in zip(problems, errors, strict=True)]
+
+
+def _column_lists(column: pa.ChunkedArray, mapping: ColumnMapping) -> list[_Documents | None]:
+    return [row for chunk in column.chunks for row in _lists(chunk, mapping)]
 
 
 def _flat_documents(documents: pa.Array, mapping: ColumnMapping) -> tuple[list[Text], list[Text] | None]:

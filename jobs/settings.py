@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
 from jobs.columns import ColumnMapping, Layout
+from jobs.corpus import Corpus
 from jobs.filters import Condition
+from jobs.pair_columns import GroupBy
 from jobs.shards import Shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
@@ -28,6 +31,10 @@ class RerankSettings:
     mapping: ColumnMapping = field(default_factory=ColumnMapping)
     layout: Layout | None = None
     """None goes by the columns."""
+    corpus: Corpus | None = None
+    """Where documents are ids: the table that has their texts."""
+    group_by: GroupBy | None = None
+    """Makes lists of pair rows, which may come in any order."""
     top_n: int | None = None
     """Documents kept in each ranking; None keeps all."""
     limit: int | None = None
@@ -81,6 +88,8 @@ class RerankSettings:
             raise ConfigError(f"--recent-pairs is {self.recent_pairs}; it is 0 (none are remembered) or more")
         if not 0 < self.scores_memory < inf:
             raise ConfigError(f"--scores-memory is {self.scores_memory:g}; give gigabytes, more than 0")
+        if self.group_by is not None and self.layout is Layout.LISTS:
+            raise ConfigError("--group-by makes lists of pair rows; leave out --layout lists")
         self._check_dry_run()
         if self.app is not None:
             self._check_app()
@@ -120,6 +129,7 @@ class RerankSettings:
         What is remembered of earlier pairs is no part of it: it moves scores by less than 1e-4, as batches do.
         """
         mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
+        del mapping["by_id"]  # as the corpus says
         return mapping | {
             "layout": str(layout),
             "top_n": self.top_n,
@@ -127,7 +137,18 @@ class RerankSettings:
             "limit": self.limit,
             "shard": None if self.shard is None else str(self.shard),
             "where": sorted(map(str, self.where)) or None,
+            "group_by": None if self.group_by is None else asdict(self.group_by),
+            "corpus": None if self.corpus is None else self.corpus.identity(),
         }
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
+    if parts is None:
+        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
+    number, prefix, binary = parts.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

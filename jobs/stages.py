@@ -93,7 +93,7 @@ def _read_one(unit: Unit, selection: Selection) -> pa.Table:
     try:
         table = read_rows(unit, selection)
         content = to_stream(table)
-    except StoreError as error:
+    except (StoreError, StoppedError) as error:
         return in_flight(unit, None, {"stop": str(error)})
     except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
         return in_flight(unit, None, {"error": f"{type(error).__name__}: {error}"})

@@ -80,7 +80,8 @@ def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
     stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
     sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
     try:
-        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept)) if kept else 0.0
+        besides = selection.bytes_of_texts
+        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept, besides=besides)) if kept else 0.0
     except StoreError:
         raise
     except (pa.ArrowException, OSError):
@@ -88,10 +89,16 @@ def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
     return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
 
 
-def bytes_per_row(file: pq.ParquetFile, rows: int, row_groups: list[int]) -> float:
-    """Decoded bytes of one of the first `rows` rows of these row groups."""
-    sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups), None)
-    return sample.nbytes / sample.num_rows if sample is not None and sample.num_rows else 0.0
+def bytes_per_row(
+    file: pq.ParquetFile,
+    rows: int,
+    row_groups: list[int],
+    columns: Sequence[str] | None = None,
+    besides: Callable[[pa.RecordBatch], float] = lambda _: 0.0,
+) -> float:
+    """Decoded bytes of one of the first `rows` rows of these row groups, and those that `besides` expects for them."""
+    sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns), None)
+    return (sample.nbytes + besides(sample)) / sample.num_rows if sample is not None and sample.num_rows else 0.0
 
 
 def unit_bytes(total_bytes: float) -> int:
@@ -143,16 +150,27 @@ def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def read_rows(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table:
-    """The unit's rows that pass, with all their columns and those of the path; reads only the row groups it touches.
+    """The unit's rows that pass, with all their columns, those of the path, and texts from elsewhere.
+
+    Reads only the row groups that it touches.
 
     Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
     """
     table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection))
-    return selection.with_partitions(table, unit.path)
+    return selection.with_texts(selection.with_partitions(table, unit.path), unit)
 
 
 def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection) -> pa.Table:
     """The unit's rows that the selection lets through; raises ValueError when the file has fewer rows than planned."""
+
+    def read(columns: Sequence[str] | None = None) -> pa.Table:
+        return read_columns(file, unit, columns)
+
+    return read_passing(read, selection, file.schema_arrow)
+
+
+def read_columns(file: pq.ParquetFile, unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of the unit; raises ValueError when the file has fewer than planned."""
     first_row = 0
     wanted, skipped = [], 0
     for i in range(file.metadata.num_row_groups):
@@ -164,11 +182,7 @@ def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection) -> pa.T
         first_row += rows
     if first_row < unit.start + unit.rows:
         raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
-
-    def read(columns: Sequence[str] | None = None) -> pa.Table:
-        return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
-
-    return read_passing(read, selection, file.schema_arrow)
+    return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
 
 
 def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:

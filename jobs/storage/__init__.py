@@ -38,6 +38,7 @@ __all__ = [
     "exists",
     "is_directory",
     "is_temporary",
+    "is_unchanged",
     "list_input",
     "make_directory",
     "names",
@@ -59,20 +60,25 @@ READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 
 
-def list_input(pattern: str) -> list[InputFile]:
+def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
     """The Parquet files of a file, a directory (recursive) or a glob, sorted by path.
 
     Names that start with `_` or `.` are not data, as in Spark and Hive. Raises ConfigError when nothing is there.
     """
     files = sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
     if not files:
-        raise ConfigError(f"INPUT {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
+        raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
     return files
 
 
 def exists(location: str) -> bool:
     """Whether a file is there."""
     return store_of(location).find(location) is not None
+
+
+def is_unchanged(file: InputFile) -> bool:
+    """Whether the file is still what it was when it was listed."""
+    return store_of(file.path).find(file.path) == file
 
 
 def is_directory(location: str) -> bool:
@@ -144,10 +150,10 @@ def write_json(location: str, value: Any) -> None:
     store_of(location).write(location, to_json(value))
 
 
-def write_table(location: str, table: pa.Table) -> None:
-    """A Parquet file, atomically."""
+def write_table(location: str, table: pa.Table, row_group_size: int | None = None) -> None:
+    """A Parquet file, atomically; with so many rows in a row group, by default as many as pyarrow likes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, row_group_size, compression="zstd", write_page_checksum=True)
     store_of(location).write(location, sink.getvalue().to_pybytes())
 
 

@@ -12,13 +12,15 @@ import pytest
 from rich.console import Console
 
 import jobs.driver
+import jobs.grouped_input
+import jobs.text_join
 from jobs import storage
 from jobs.driver import run
 from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
-from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
+from tests.jobs.stubs import StubScorer, no_ray_session, run_pieces_here, score_units_here
 
 RunJob = Callable[..., dict[str, Any]]
 
@@ -28,6 +30,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run their stages in this process: for claims about data and directories, to which Ray adds nothing."""
     monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
+    monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.text_join, "run_pieces", run_pieces_here)
 
 
 @pytest.fixture

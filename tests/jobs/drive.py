@@ -1,4 +1,7 @@
-"""`python -m tests.jobs.drive SCORER INPUT OUTPUT [flags]`: the command line with a scorer of `stubs`, to be killed."""
+"""`python -m tests.jobs.drive SCORER INPUT OUTPUT [flags]`: the command line with a scorer of `stubs`, to be killed.
+
+With TINY_PIECES in its environment it groups pairs in pieces of so many bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import typer
 
 import jobs.driver
+import jobs.grouped_input
 from jobs.rerank import command
 from tests.jobs import stubs
 
@@ -31,6 +35,9 @@ def start(scorer: str, *arguments: Path | str) -> subprocess.Popen[str]:
 
 
 if __name__ == "__main__":
+    tiny = int(os.environ.get("TINY_PIECES", "0"))
+    if tiny:
+        jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
     jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
     typer.run(command)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.columns import Layout
+from jobs.pool import PieceStage
 from jobs.replicas import Scorer
 from jobs.reuse import NO_REUSE, Reuse
 from jobs.selection import Selection
@@ -156,6 +157,13 @@ def score_units_here(
     for unit in units:
         batch = in_flight(unit, None, {})
         yield from reports_of([writer(scorer(read_unit(batch, selection)))])
+
+
+def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
+    """`jobs.pool.run_pieces` without Ray."""
+    work = stage(argument)
+    for item in items:
+        work(item)
 
 
 @contextmanager

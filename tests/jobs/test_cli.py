@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 import jobs.driver
 import jobs.dry_run
 import jobs.signals
+from jobs import errors
 from jobs.cli import app
 from jobs.columns import FLAGS, ColumnMapping, Layout
+from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import Condition
+from jobs.pair_columns import GroupBy
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
 from jobs.shards import Shard
@@ -90,6 +93,39 @@ def test_every_flag_reaches_the_settings(asked: list[RerankSettings]) -> None:
         **cluster_settings,  # type: ignore[arg-type]
     )
     assert asked == [expected]
+
+
+def test_groups_are_asked_for_with_their_flags(asked: list[RerankSettings]) -> None:
+    result = invoke("in", "out", *["--group-by", "topic", "--rank-column", "place"])
+    assert result.exit_code == 0, result.output
+    assert asked == [RerankSettings("in", "out", group_by=GroupBy("topic", "place"))]
+    result = invoke("in", "out", "--rank-column", "place")
+    assert result.exit_code == errors.USAGE
+    assert "--rank-column is 'place'; it orders the lists that --group-by makes: give that, too" in result.output
+
+
+def test_a_corpus_is_asked_for_with_its_flags(asked: list[RerankSettings]) -> None:
+    result = invoke(
+        "in", "out", *["--corpus", "c", "--corpus-id", "a", "--corpus-text", "b", "--corpus-memory", "1.5GiB"]
+    )
+    assert result.exit_code == 0, result.output
+    assert asked == [RerankSettings("in", "out", corpus=Corpus("c", "a", "b", 3 << 29))]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--corpus-text b", "--corpus-text without --corpus: give the table, too"),
+        ("--corpus c --corpus-memory much", "--corpus-memory is 'much'; give bytes, such as 500MB or 4GiB"),
+    ],
+)
+def test_flags_of_a_corpus_that_cannot_work_are_usage_errors(
+    asked: list[RerankSettings], flags: str, message: str
+) -> None:
+    result = invoke("in", "out", *flags.split())
+    assert result.exit_code == errors.USAGE
+    assert message in result.output
+    assert asked == []
 
 
 def test_a_dry_run_is_asked_for_with_its_flags(asked: list[RerankSettings], monkeypatch: pytest.MonkeyPatch) -> None:
