@@ -65,6 +65,7 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine and ten minutes
 	$(BIN)/python -m jobs.benchmark engine --output docs/benchmarks/engine.json
 	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
+	$(BIN)/python -m jobs.benchmark reuse --output docs/benchmarks/reuse.json
 	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json
 	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
 

@@ -2,7 +2,8 @@
 
 A replica has one unit at a time: it tokenizes, runs the model, parses and ranks; the rest of its time it is idle. Units
 are read and written at the same time in other processes, so `read` and `write` are no part of a replica's time.
-With `--app` the job's own actors count as replicas, several units at once in each; `forward` is waiting for the app.
+`forward` includes looking up what is known already, `write` the keeping of new scores. With `--app` the job's own
+actors count as replicas, several units at once in each; `forward` is waiting for the app.
 """
 
 from __future__ import annotations

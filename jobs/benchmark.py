@@ -2,6 +2,7 @@
 
 python -m jobs.benchmark engine     # scoring against sentence-transformers' CrossEncoder: same weights and threads
 python -m jobs.benchmark job        # the whole job on Ray Data against the bare engine
+python -m jobs.benchmark reuse      # a log that repeats its popular pairs: nothing remembered, a memory, a full store
 python -m jobs.benchmark load       # from a cold start to a loaded model
 """
 
@@ -28,7 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jobs.settings import RerankSettings
+from jobs.settings import RECENT_PAIRS, RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.model_files import find_model
 from pipelines.records import CandidateList
@@ -152,6 +153,48 @@ def job(
 
 
 @app.command()
+def reuse(
+    model: Model = "embedded",
+    threads: Threads = CORES,
+    rounds: Rounds = 3,
+    pairs: Annotated[int, typer.Option(help="Short pairs by Zipf's law, in lists of 10.")] = 6_000,
+    output: Output = None,
+) -> None:
+    """One replica over a Zipfian log: each unit for itself, with the default memory, with a store that knows all."""
+    from jobs.benchmark_reuse import full_store, score_log, share_of_distinct_pairs, zipfian_log
+    from pipelines.memory import StoredLogits
+    from pipelines.reranker import Reranker
+
+    words, rng = vocabulary(), random.Random(1)
+    log = zipfian_log(pairs // 10, lambda: " ".join(rng.choices(words, k=9)), lambda: short_document(rng, words))
+    reranker = Reranker.load(model, num_threads=threads)
+    expected, logits = score_log(reranker, log, 0, StoredLogits())
+    stores = {
+        "nothing remembered": (0, StoredLogits()),
+        "memory": (RECENT_PAIRS, StoredLogits()),
+        "full store": (0, full_store(logits)),
+    }
+    differences = [np.abs(score_log(reranker, log, *side)[0] - expected).max() for side in stores.values()]
+    if max(differences) > EQUAL:
+        raise typer.BadParameter(f"scores differ by {max(differences):.1e}; what is remembered would be wrong")
+    sides: dict[str, Callable[[], Any]] = {
+        name: partial(score_log, reranker, log, *side) for name, side in stores.items()
+    }
+    medians = {name: statistics.median(times) for name, times in interleave(sides, rounds).items()}
+    distinct = share_of_distinct_pairs(log)
+    report(
+        f"{pairs} short pairs, {distinct:.0%} of them distinct, {threads} threads, {rounds} rounds; "
+        f"scores differ by {max(differences):.1e}",
+        {
+            name: {"pairs_per_second": pairs / median, "is_faster_by": medians["nothing remembered"] / median}
+            for name, median in medians.items()
+        },
+        {"share_of_distinct_pairs": distinct, "largest_score_difference": float(max(differences)), "seconds": medians},
+        output,
+    )
+
+
+@app.command()
 def load(model: Model = "embedded", rounds: Rounds = 5, output: Output = None) -> None:
     """Seconds from the start of a fresh Python to a loaded model, imports included."""
     code = (
@@ -177,13 +220,17 @@ def load(model: Model = "embedded", rounds: Rounds = 5, output: Output = None) -
 
 def make_lists(lists: int, documents: int, make: Callable[[random.Random, list[str]], str]) -> list[CandidateList]:
     """Seeded texts of real words of the embedded model's vocabulary; only their lengths matter."""
-    vocabulary = find_model("embedded").tokenizer().get_vocab()
-    words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
-    rng = random.Random(0)
+    words, rng = vocabulary(), random.Random(0)
     return [
         CandidateList(" ".join(rng.choices(words, k=9)), [make(rng, words) for _ in range(documents)])
         for _ in range(lists)
     ]
+
+
+def vocabulary() -> list[str]:
+    """Real words."""
+    tokens = find_model("embedded").tokenizer().get_vocab()
+    return sorted(token for token in tokens if token.isascii() and token.isalpha() and len(token) > 2)
 
 
 def long_document(rng: random.Random, words: list[str]) -> str:

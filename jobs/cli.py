@@ -6,7 +6,7 @@ import importlib.metadata
 
 import typer
 
-from jobs import compaction, inspection, rerank
+from jobs import compaction, inspection, pairs, rerank
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
@@ -14,6 +14,7 @@ PLUGINS = "crossray.commands"
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encoder reranking on Ray.")
 app.command("rerank")(rerank.command)
 app.command("inspect")(inspection.command)
+app.command("pairs")(pairs.command)
 app.add_typer(compaction.app, name="scores")
 
 

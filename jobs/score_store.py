@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 )
 PAIR_BYTES = 20
 """Of a pair in memory, on every node that scores; three times that in the driver while it loads them."""
-READING_THREADS = 8
+READING_THREADS = 16
 LOOKS = 5
 READING_FAILURES = (pa.ArrowException, OSError, ValueError)
 """Of one file, unless it is a StoreError."""

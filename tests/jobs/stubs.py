@@ -90,6 +90,19 @@ class SlowPoisonScorer(PoisonScorer):
         return super().rerank_list(candidates)
 
 
+class MortalScorer(Scorer):
+    """A real one; the first of its kind dies with its process in its second unit, once the model has scored it."""
+
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
+        rankings = super().rerank_lists(lists, spent)  # type: ignore[arg-type]
+        died = Path(f"{self.settings.output}.died")
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 2 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rankings
+
+
 class FailingScorer(StubScorer):
     """Raises for a query with FAILURE in it."""
 

@@ -26,6 +26,7 @@ from pipelines.errors import ConfigError
 from pipelines.packing import TokenPair
 from tests.checkpoints import words
 from tests.jobs.conftest import RunJob
+from tests.jobs.stubs import MortalScorer
 from tests.jobs.tables import (
     PADDING,
     assert_nothing_left_over,
@@ -345,3 +346,16 @@ def test_replicas_on_ray_share_what_is_stored(
             pytest.approx(summary["replica_seconds"], abs=0.01)
         )
     assert_same_rankings(tmp_path / "first", tmp_path / "second")
+
+
+def test_a_replica_that_dies_takes_no_score_with_it_that_the_next_run_would_miss(
+    tmp_path: Path, cluster: str, scores: str, run_job: RunJob
+) -> None:
+    source = write_input(tmp_path / "in", a=popular_table(range(100)))
+    summary = run_job(source, tmp_path / "out", scorer_class=MortalScorer, scores=scores)
+    assert (tmp_path / "out.died").exists()
+    assert_summary_adds_up(tmp_path / "out", summary, 100)
+    assert summary["rows_with_errors"] == 0
+    again = run_job(source, tmp_path / "again", scorer_class=Scorer, scores=scores)
+    assert again["chunks_reused"] == again["chunks"] == 300
+    assert_same_rankings(tmp_path / "out", tmp_path / "again")

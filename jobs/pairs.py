@@ -1,0 +1,195 @@
+"""`crossray pairs INPUT OUTPUT`: the pairs that several units of a log have, each once, to be scored before the log is.
+
+    crossray pairs logs/ pairs/
+    crossray rerank pairs/ pairs-scored/ --scores scores/
+    crossray rerank logs/ ranked/ --scores scores/
+
+A memory is a replica's own, so without this a new pair is scored by each replica that meets it. The stage in the middle
+is a job like any other: it resumes, and survives what jobs survive. Without it nothing changes but the time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import typer
+from rich.console import Console
+
+from jobs import errors, storage
+from jobs.columns import ColumnMapping, Layout
+from jobs.errors import RefusedError, StoreError
+from jobs.output import check_apart
+from jobs.progress import say
+from jobs.rerank import COLUMN_PANEL, COLUMNS, column, option
+from jobs.rows import parse_lists, parse_pairs
+from jobs.settings import RerankSettings
+from jobs.units import Unit, read_rows
+from pipelines.errors import ConfigError, CrossrayError
+
+FILES = "pairs-*.parquet"
+FILE_PAIRS = 100_000
+READING_THREADS = 4
+
+TextPair = tuple[str, str]
+
+
+def command(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="As of `rerank`.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Directory for the pairs; what it held is replaced.")],
+    layout: Annotated[Layout | None, option(help="Default: by the columns.", panel=COLUMN_PANEL)] = None,
+    query: Annotated[str, column("query", "The query's text.")] = COLUMNS.query,
+    documents: Annotated[str, column("documents", "List of texts or structs.")] = COLUMNS.documents,
+    text_field: Annotated[str, column("text_field", "Text of a document struct.")] = COLUMNS.text_field,
+    document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
+) -> None:
+    """Write the pairs that several work units of INPUT have, each once, as pair rows for `rerank --scores`.
+
+    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped.
+    """
+    console = Console()
+    try:
+        mapping = ColumnMapping(query=query, documents=documents, text_field=text_field, document=document)
+        found = write_repeated_pairs(RerankSettings(input, output, mapping=mapping, layout=layout), console)
+    except (CrossrayError, OSError) as error:
+        say(Console(stderr=True), str(error), "error: ")
+        refused = errors.REFUSED if isinstance(error, RefusedError) else errors.STOPPED
+        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else refused) from None
+    if found.repeated:
+        once = f"crossray rerank {output} SCORED --scores SCORES"
+        say(console, f"score them with `{once}`, then INPUT with the same --scores, --model and lengths", "next: ")
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedPairs:
+    """What a log holds."""
+
+    pairs: int
+    """Different ones of each unit, added up: what replicas without a memory would score."""
+    distinct: int
+    """Of the whole log."""
+    repeated: int
+    """Those of them that several units have."""
+
+
+def write_repeated_pairs(settings: RerankSettings, console: Console) -> RepeatedPairs:
+    """Reads INPUT twice: for the digests of all pairs, 8 bytes each, and for the texts of those that repeat.
+
+    Raises ConfigError, RefusedError or OSError.
+    """
+    from jobs.driver import new_manifest  # ray: a second, and not for --help
+    from jobs.resolution import with_absolute_paths
+
+    settings = with_absolute_paths(settings)
+    files = storage.list_input(settings.input)
+    check_apart(settings.input, settings.output, files)
+    manifest = new_manifest(settings, {}, files)
+    prepare_directory(settings.output)
+    layout, units = Layout(manifest.options["layout"]), manifest.units()
+    digests = [np.unique(digests_of(pairs)) for pairs in pairs_of(units, settings.mapping, layout, console)]
+    distinct, counts = np.unique(np.concatenate([*digests, np.empty(0, np.uint64)]), return_counts=True)
+    repeated = distinct[counts > 1]
+    found = RepeatedPairs(sum(map(len, digests)), len(distinct), len(repeated))
+    del digests, distinct, counts
+    if found.repeated:
+        quiet = Console(quiet=True)
+        write_files(settings.output, texts_of(repeated, pairs_of(units, settings.mapping, layout, quiet)))
+    console.print(
+        f"{found.pairs:,} pairs in {len(units):,} units, {found.distinct:,} distinct; "
+        f"{found.repeated:,} in several units: {settings.output}",
+        soft_wrap=True,
+    )
+    return found
+
+
+def prepare_directory(output: str) -> None:
+    """Makes it, without what this command wrote before; raises RefusedError for files of others."""
+    if storage.exists(output):
+        raise RefusedError(f"OUTPUT {output} is a file; give a directory")
+    storage.make_directory(output)
+    names = storage.names(output)
+    foreign = [name for name in names if not fnmatch.fnmatch(name, FILES) and not storage.is_temporary(name)]
+    if foreign:
+        raise RefusedError(
+            f"OUTPUT {output} holds {sorted(foreign)[0]}, which this command did not write; give another"
+        )
+    storage.remove(*(os.path.join(output, name) for name in names))
+
+
+def pairs_of(
+    units: Sequence[Unit], mapping: ColumnMapping, layout: Layout, console: Console
+) -> Iterator[list[TextPair]]:
+    """The pairs of each unit that can be scored, unit by unit; what cannot be read is named and left out."""
+    parse = parse_lists if layout is Layout.LISTS else parse_pairs
+
+    def read(unit: Unit) -> pa.Table | str:
+        try:
+            return read_rows(unit)
+        except StoreError:
+            raise  # no file is at fault
+        except (pa.ArrowException, OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    for unit, table in zip(units, in_order(read, units), strict=True):
+        if isinstance(table, str):
+            say(console, f"{unit}: {table}", "cannot be read: ")
+        else:
+            lists = [row.candidates for row in parse(table, mapping) if row.candidates is not None]
+            yield [(one.query, document) for one in lists for document in one.documents]
+
+
+def in_order(read: Callable[[Unit], pa.Table | str], units: Sequence[Unit]) -> Iterator[pa.Table | str]:
+    """Some units are read ahead, and no more."""
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        for start in range(0, len(units), READING_THREADS):
+            yield from pool.map(read, units[start : start + READING_THREADS])
+
+
+def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:
+    """64 bits of each pair, uint64 [n]. Where two pairs share them, one is scored later: nothing depends on it."""
+    digests = bytearray()
+    for query, document in pairs:
+        content = query.encode()
+        digest = hashlib.blake2b(len(content).to_bytes(8, "little") + content, digest_size=8)
+        digest.update(document.encode())
+        digests += digest.digest()
+    return np.frombuffer(bytes(digests), dtype=np.uint64)
+
+
+def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[TextPair]:
+    """The first pair with each of these digests, which are sorted and at least one."""
+    is_written = np.zeros(len(repeated), dtype=bool)
+    for pairs in units:
+        digests = digests_of(pairs)
+        places = np.minimum(np.searchsorted(repeated, digests), len(repeated) - 1)
+        for i in np.flatnonzero(repeated[places] == digests).tolist():
+            if not is_written[places[i]]:
+                is_written[places[i]] = True
+                yield pairs[i]
+
+
+def write_files(output: str, pairs: Iterator[TextPair]) -> None:
+    """Pair rows, FILE_PAIRS to a file; the same names for the same pairs."""
+    some: list[TextPair] = []
+    number = 0
+    for pair in pairs:
+        some.append(pair)
+        if len(some) == FILE_PAIRS:
+            write_file(output, number, some)
+            some, number = [], number + 1
+    if some:
+        write_file(output, number, some)
+
+
+def write_file(output: str, number: int, pairs: Sequence[TextPair]) -> None:
+    """Neighbours have the same query."""
+    queries, documents = zip(*sorted(pairs), strict=True)
+    table = pa.table({"query": pa.array(queries, pa.string()), "document": pa.array(documents, pa.string())})
+    storage.write_table(os.path.join(output, f"pairs-{number:06d}.parquet"), table)
