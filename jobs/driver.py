@@ -28,12 +28,14 @@ from jobs.resolution import with_absolute_paths, with_resolved_model
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
-from jobs.stages import write_part
+from jobs.stages import UnitReport, write_part
 from jobs.storage import InputFile, list_input, read_json, remove, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.units import Unit
 from pipelines.errors import ConfigError, ModelError
 
+ScoreUnits = Callable[..., Iterator[UnitReport]]
+"""Called as `jobs.pool.score_units` is."""
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
 
@@ -86,9 +88,11 @@ def run_here(
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
         selection = selection_of(settings, files, manifest.options["partitions"])
-        damaged = score_everything(settings, selection, manifest, output, attempt, scorer_class, console)
+        todo = missing_units(output, manifest)
+        announce(console, manifest, todo)
+        damaged = score_everything(todo, selection, settings, manifest, output, attempt, scorer_class, console)
         attempt.save()
-        summary = summarize(output, manifest, damaged)
+        summary = summarize(output, manifest, by_file(damaged))
         write_json(output.summary, summary)
     print_summary(console, summary, output.path)
     return summary
@@ -113,7 +117,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     partitions = infer_types(input_root(settings.input, paths), paths)
     found = survey(files, selection_of(settings, files, partitions))
     layout = checked_layout(found, settings)
-    size, planned = plan_files(found, files)
+    size, planned = plan_files(found, files, followed=settings.follow)
     return Manifest(
         fingerprint=fingerprint,
         options=settings.result_options(layout) | {"partitions": partitions},
@@ -121,6 +125,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
         files=planned,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
+        followed=settings.follow,
     )
 
 
@@ -152,37 +157,42 @@ def continued_manifest(
 ) -> tuple[Manifest, bool]:
     """The manifest of a job that goes on, and whether the input has changed; raises RefusedError."""
     before = Manifest.read(output.manifest)
+    before = replace(before, followed=before.followed or settings.follow)
     layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
     check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
-    partitions = continued_types(input_root(settings.input, now), types, planned, now)
+    partitions = continued_types(input_root(settings.input, [*planned, *now]), types, planned, now)
     after, changed = reconcile(before, files, output.finished(), selection_of(settings, files, partitions))
     return replace(after, options={**before.options, "partitions": partitions}), changed
 
 
 def score_everything(
-    settings: RerankSettings,
+    todo: Sequence[Unit],
     selection: Selection,
+    settings: RerankSettings,
     manifest: Manifest,
     output: OutputDirectory,
     attempt: Attempt,
     scorer_class: Callable[..., Scorer],
     console: Console,
-) -> dict[str, str]:
-    """Brings every unit to its part; returns why units have none, by file."""
-    todo = missing_units(output, manifest)
-    announce(console, manifest, todo)
+    score: ScoreUnits | None = None,
+) -> dict[Unit, str]:
+    """Brings every unit to its part; returns why units have none.
+
+    `score` does it in place of a pool that is there for these units alone.
+    """
     if not todo:
         return {}
     layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
     damaged: dict[Unit, str] = {}
+    done: set[Unit] = set()
     failures: list[str] = []
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class):
+            for report in (score or score_units)(todo, selection, settings, layout, fingerprint, scorer_class):
                 if attempt.phase == "start" and report.scored is not None:
                     scoring = report.scored.ended - report.scored.began
                     attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
@@ -195,9 +205,10 @@ def score_everything(
                     if len(failures) > WRITES_THAT_MAY_FAIL:
                         raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
                 else:
+                    done.add(report.unit)
                     attempt.add(report)
                     progress.advance(report.unit.rows, report.counts.usage.pairs)
-        lost = missing_units(output, manifest, but=list(damaged))
+        lost = [unit for unit in todo if unit not in done and unit not in damaged]
         if lost:
             attempt.enter("quarantine")
             why = ", ".join(sorted(set(failures))) or "their replicas died"
@@ -205,6 +216,11 @@ def score_everything(
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
             damaged |= score_alone(lost, selection, Quarantine(start_replica, settings, layout), output, fingerprint)
         attempt.enter("finish")
+    return damaged
+
+
+def by_file(damaged: Mapping[Unit, str]) -> dict[str, str]:
+    """Why units have no part, by the path of their file."""
     return {unit.path: error for unit, error in damaged.items()}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -120,48 +120,67 @@ def score_units(
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
     pool = scoring_pool(settings, len(units))
-    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
-        dataset = (
-            ray.data.from_items([{"unit": json.dumps(asdict(unit))} for unit in units], override_num_blocks=len(units))
-            # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
-            # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
-            # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
-            .map_batches(
-                ReadingStage,
-                fn_constructor_args=(selection,),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=0,
-                compute=helpers,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-            .map_batches(
-                ScoringStage,
-                fn_constructor_args=(settings, layout, fingerprint, scorer_class),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=settings.stage_cpus,
-                num_gpus=settings.num_gpus or None,
-                compute=pool,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-            .map_batches(
-                WritingStage,
-                fn_constructor_args=(settings.output, fingerprint),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=0,
-                compute=helpers,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-        )
+        source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
+        dataset = through_stages(source, pool, selection, settings, layout, fingerprint, scorer_class)
         try:
             yield from reports_of(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
             raise StoppedError(f"Ray gave up: {error}") from error
+
+
+def as_json(unit: Unit) -> str:
+    """A unit as it goes into the first stage."""
+    return json.dumps(asdict(unit))
+
+
+def through_stages(
+    source: Dataset,
+    pool: ActorPoolStrategy,
+    selection: Selection,
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+) -> Dataset:
+    """Rows of units -> their reports; nothing runs yet."""
+    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
+    return (
+        source
+        # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
+        # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
+        # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
+        .map_batches(
+            ReadingStage,
+            fn_constructor_args=(selection,),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=helpers,
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+        .map_batches(
+            ScoringStage,
+            fn_constructor_args=(settings, layout, fingerprint, scorer_class),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=settings.stage_cpus,
+            num_gpus=settings.num_gpus or None,
+            compute=pool,
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+        .map_batches(
+            WritingStage,
+            fn_constructor_args=(settings.output, fingerprint),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=helpers,
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+    )
 
 
 def job_context() -> DataContext:

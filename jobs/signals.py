@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 
@@ -17,15 +17,51 @@ class InterruptedBySignal(BaseException):
         self.number = number
 
 
-@contextmanager
-def signals_as_exceptions() -> Iterator[None]:
+class StopRequest:
+    """Whether somebody asked for an end, and with which signal."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._came = threading.Event()
+
+    def come(self, number: int) -> None:
+        """The first signal asks, the second one does not wait for the answer: it raises InterruptedBySignal."""
+        if self.number is not None:
+            raise InterruptedBySignal(number)
+        self.number = number
+        self._came.set()
+
+    def wait(self, seconds: float) -> None:
+        """Until the seconds are over or a signal comes."""
+        self._came.wait(seconds)
+
+
+def signals_as_exceptions() -> AbstractContextManager[None]:
     """SIGINT and SIGTERM raise InterruptedBySignal here."""
+
+    def interrupt(number: int) -> None:
+        raise InterruptedBySignal(number)
+
+    return signals_go_to(interrupt)
+
+
+@contextmanager
+def signals_as_requests() -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM are noted."""
+    stop = StopRequest()
+    with signals_go_to(stop.come):
+        yield stop
+
+
+@contextmanager
+def signals_go_to(receive: Callable[[int], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `receive` in the main thread, if this is it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise InterruptedBySignal(number)
+        receive(number)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 import jobs.driver
+import jobs.follow
 from jobs.rerank import command
 from tests.jobs import stubs
 
@@ -33,4 +34,5 @@ def start(scorer: str, *arguments: Path | str) -> subprocess.Popen[str]:
 if __name__ == "__main__":
     scorer_class = getattr(stubs, sys.argv.pop(1))
     jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
+    jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)
     typer.run(command)
