@@ -161,7 +161,8 @@ def continued_manifest(
     layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
     check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
-    partitions = continued_types(input_root(settings.input, [*planned, *now]), types, planned, now)
+    seen = [*planned, *now] if before.followed else now
+    partitions = continued_types(input_root(settings.input, seen), types, planned, seen)
     after, changed = reconcile(before, files, output.finished(), selection_of(settings, files, partitions))
     return replace(after, options={**before.options, "partitions": partitions}), changed
 

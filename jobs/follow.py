@@ -288,6 +288,7 @@ class Follower:
 
     def _tell(self) -> None:
         """How it stands, for `crossray inspect`."""
-        waiting = len(self.arrivals.sightings)
+        taken = {one.file for one in self.ledger.planned.values()} | self.left_alone.keys()
+        waiting = sum(one.file not in taken for one in self.arrivals.sightings.values())
         left_alone = {file.path: why for file, why in self.left_alone.items()}
         self.attempt.following = {**self.status, "files_waiting": waiting, "left_alone": left_alone}

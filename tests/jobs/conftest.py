@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 import jobs.driver
+import jobs.follow
 from jobs import storage
 from jobs.driver import run
 from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
-from tests.jobs.stubs import StubScorer, no_ray_session, score_units_here
+from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, score_units_here
 
 RunJob = Callable[..., dict[str, Any]]
 
@@ -28,6 +29,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run their stages in this process: for claims about data and directories, to which Ray adds nothing."""
     monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
+    monkeypatch.setattr(jobs.follow, "WarmPool", PoolHere)
 
 
 @pytest.fixture

@@ -151,3 +151,19 @@ def score_units_here(
 def no_ray_session(*_: Any) -> Iterator[None]:
     """`jobs.pool.ray_session` without Ray."""
     yield
+
+
+class PoolHere:
+    """`jobs.warm_pool.WarmPool` without Ray."""
+
+    def __init__(self, *_: Any) -> None:
+        self.score = score_units_here
+
+    def __enter__(self) -> PoolHere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    def start(self) -> None:
+        """There is nothing to start."""
