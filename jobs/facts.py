@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from jobs import lease
+from jobs import lease, storage
 from jobs.errors import StoppedError
 from jobs.lease import is_alive, parsed, read_if_there
 from jobs.manifest import FOOTER_THREADS, Manifest
@@ -119,15 +119,15 @@ def look(path: str) -> Snapshot:
     parts. So a job that comes to its end meanwhile does not seem to be stopped, nor its newest part to be foreign.
     """
     output = OutputDirectory(path)
-    holder = parsed(read_if_there(os.path.join(path, lease.NAME)))
-    running = holder is not None and is_alive(holder)
     if not output.is_begun:
-        if running:
+        if storage.exists(os.path.join(path, lease.NAME)):
             raise ConfigError(f"OUTPUT {path} has no {MANIFEST} yet: its driver plans, or waits for the first file")
         raise ConfigError(
             f"OUTPUT {path} has no {MANIFEST}: no job of ours has begun there, or it has no plan yet; "
             "give a job's output directory"
         )
+    holder = parsed(read_if_there(os.path.join(path, lease.NAME)))
+    running = holder is not None and is_alive(holder)
     complete = output.is_complete
     summary = read_summary(output) if complete else None
     return Snapshot(
