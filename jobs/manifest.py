@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,11 @@ class PlannedFile:
     """(start, rows) of each unit; rows that `--where` leaves out unread are in none."""
     error: str | None = None
     """Why the file could not be read; it has no units then."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
+        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
 
     def units(self) -> Iterator[Unit]:
         return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
@@ -69,9 +74,7 @@ class Manifest:
         return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
 
     def write(self, path: str) -> None:
-        files = [
-            {**asdict(file.file), "rows": file.rows, "units": file.ranges, "error": file.error} for file in self.files
-        ]
+        files = [file.as_dict() for file in self.files]
         fields = {name: getattr(self, name) for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
         write_json(path, {"format": FORMAT, **fields, "followed": self.followed, "files": files})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections import Counter
@@ -40,6 +41,7 @@ from tests.jobs.tables import (
     rows_of_output,
     write_input,
 )
+from tests.stores import Bucket, download, upload
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -470,6 +472,31 @@ def test_a_store_that_is_away_is_waited_for(
 
     follow_job(events())
     assert ids(output) == ids_of(a=5, b=5)
+
+
+def test_a_prefix_of_a_bucket_is_followed(s3_bucket: Bucket, tmp_path: Path, follow_job: FollowJob) -> None:
+    """An object is whole when it is seen; it may go once it is ranked."""
+    output = f"{s3_bucket.uri}/out"
+
+    def put(tag: str) -> None:
+        upload(write_input(tmp_path / tag, **{tag: table(tag)}), s3_bucket, "in")
+
+    def events() -> Events:
+        yield
+        put("a")
+        yield
+        put("b")
+        yield
+        assert json.loads(storage.read(f"{output}/_summary.json"))["rows"] == 10
+        storage.remove(f"{s3_bucket.uri}/in/a.parquet")
+        yield
+
+    follow_job(events(), input=f"{s3_bucket.uri}/in", output=output)
+    storage.remove(f"{s3_bucket.uri}/in/b.parquet")
+    put("c")
+    follow_job(nothing(1), input=f"{s3_bucket.uri}/in", output=output)
+    assert ids(download(s3_bucket, "out", tmp_path / "out")) == ids_of(a=5, b=5, c=5)
+    assert verify(look(output)) == []
 
 
 def test_a_stop_with_files_that_are_not_done_is_resumable(

@@ -34,7 +34,7 @@ class Producer:
 
     def drop(self, name: str, *, in_pieces: bool = False) -> None:
         ids = [f"{name}{i}" for i in range(ROWS)]
-        padding = pa.array(["x" * (UNIT_BYTES // ROWS_A_UNIT)] * ROWS)
+        padding = pa.array(["x" * (UNIT_BYTES // ROWS_A_UNIT - 200)] * ROWS)
         table = pa.table({"query_id": ids, "query": ids, "documents": [["a b", "c d"]] * ROWS, "padding": padding})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
