@@ -96,7 +96,7 @@ def follow_until(
         lease.on_heartbeat = follower.save_attempt
         say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
         keep_looking(follower, stop, poll_seconds, console)
-        if ledger.todo:
+        if ledger.todo or not ledger.is_loaded:
             raise InterruptedBySignal(stop.number or signal.SIGTERM)
     say(console, f"{output.path}: every file that was taken is done", "stopped: ", "cyan")
 

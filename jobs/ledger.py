@@ -100,6 +100,8 @@ class Ledger:
             self._write(manifest, keep_summary=False)
             self._take(manifest)
             self.todo += [unit for file in new for unit in file.units()]
+            again = {file.file.path for file in new}
+            self.damaged = {unit: why for unit, why in self.damaged.items() if unit.path not in again}
 
     def end_round(self, damaged: Mapping[Unit, str], attempt: Attempt) -> dict[str, Any]:
         """The summary, with what is new added up from the footers of its parts. Then nothing is left to do."""

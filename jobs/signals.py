@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+
+LOOK_SECONDS = 0.2
+"""How long a request may go unnoticed by who waits."""
 
 
 class InterruptedBySignal(BaseException):
@@ -20,20 +24,19 @@ class InterruptedBySignal(BaseException):
 class StopRequest:
     """Whether somebody asked for an end, and with which signal."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._came = threading.Event()
+    number: int | None = None
 
     def come(self, number: int) -> None:
         """The first signal asks, the second one does not wait for the answer: it raises InterruptedBySignal."""
         if self.number is not None:
             raise InterruptedBySignal(number)
         self.number = number
-        self._came.set()
 
     def wait(self, seconds: float) -> None:
         """Until the seconds are over or a signal comes."""
-        self._came.wait(seconds)
+        end = time.monotonic() + seconds
+        while self.number is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))  # no Event: a handler that sets one may interrupt who holds its lock
 
 
 def signals_as_exceptions() -> AbstractContextManager[None]:

@@ -31,7 +31,7 @@ from jobs.pool import UNITS_PER_APP_ACTOR, as_json, job_context, ray_session, sc
 from jobs.replicas import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.signals import InterruptedBySignal, StopRequest
+from jobs.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
 from jobs.stages import UnitReport, reports_of
 from jobs.units import Unit
 
@@ -44,8 +44,6 @@ GRACE_SECONDS = 20.0
 """For what is in work when a stop is asked for; Kubernetes kills after 30 s."""
 UNITS_PER_RUN = 20_000
 """Then the next round has a new run, so that what Ray keeps about the old one does not grow for a year."""
-LOOK_SECONDS = 0.2
-"""How long a signal may go unnoticed while units are in work."""
 
 
 class Feed:
@@ -54,20 +52,27 @@ class Feed:
     def __init__(self) -> None:
         self.units: list[str] = []
         self.is_closed = False
+        self.changed = asyncio.Event()
 
-    def put(self, units: Sequence[str]) -> None:
+    async def put(self, units: Sequence[str]) -> None:
         self.units += units
+        self._wake()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.is_closed = True
+        self._wake()
 
     async def get(self, index: int) -> str | None:
         """The unit at this place, as soon as there is one; None when no more will come."""
         while index >= len(self.units):
             if self.is_closed:
                 return None
-            await asyncio.sleep(0.02)
+            await self.changed.wait()
         return self.units[index]
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class FedSource(Datasource):

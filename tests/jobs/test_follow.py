@@ -210,6 +210,25 @@ def test_a_file_that_cannot_be_read_stops_nobody(
     assert said.getvalue().count("cannot be read: ") == 1
 
 
+def test_a_file_with_damaged_pages_is_ranked_once_it_is_mended(
+    source: Path, output: Path, follow_job: FollowJob
+) -> None:
+    def events() -> Events:
+        content = bytearray((write_input(source, a=table("a", 200)) / "a.parquet").read_bytes())
+        content[100:400] = b"\xaa" * 300
+        (source / "a.parquet").write_bytes(content)
+        yield from nothing(2)
+        summary = read_json(output / "_summary.json")
+        assert list(summary["unreadable"]) == [f"{source}/a.parquet"]
+        assert summary["rows_not_read"] == 200
+        yield from come(source, a=table("a", 200))
+
+    follow_job(events())
+    assert_summary_adds_up(output, read_json(output / "_summary.json"), 200)
+    assert read_json(output / "_summary.json")["unreadable"] == {}
+    assert verify(look(str(output))) == []
+
+
 def test_an_unreadable_file_that_goes_is_forgotten(source: Path, output: Path, follow_job: FollowJob) -> None:
     def events() -> Events:
         write_input(source, a=table("a"))
@@ -517,6 +536,23 @@ def test_a_stop_with_files_that_are_not_done_is_resumable(
     assert ids(output) == ids_of(a=5, b=5)
 
 
+def test_a_stop_before_anything_is_known_does_not_claim_that_all_is_done(
+    source: Path, output: Path, follow_job: FollowJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow_job(come(source, a=table("a")))
+    there, calls = storage.find_input, []
+
+    def away(pattern: str) -> Any:
+        calls.append(pattern)
+        if len(calls) > 1:  # the first call is that of a check before anything starts
+            raise StoreError("the bucket does not answer")
+        return there(pattern)
+
+    monkeypatch.setattr(storage, "find_input", away)
+    with pytest.raises(InterruptedBySignal):
+        follow_job(nothing(1))
+
+
 def test_inspect_says_how_following_stands(source: Path, output: Path, follow_job: FollowJob) -> None:
     told = StringIO()
 
@@ -524,12 +560,8 @@ def test_inspect_says_how_following_stands(source: Path, output: Path, follow_jo
         yield from come(source, a=table("a"))
         write_input(source, a=table("changed", 6), b=table("b"))
         yield
-        follower.append(None)
-        snapshot = look(str(output))
-        snapshot.attempts[-1]  # written with the heartbeat
-        print_all(Console(file=told, width=10_000), gather(snapshot), [], None)
+        print_all(Console(file=told, width=10_000), gather(look(str(output))), [], None)
 
-    follower: list[None] = []
     follow_job(events())
     assert f"following: {source}, a look every 5 s, process " in told.getvalue()
     assert "1 round(s), the last until 1970-01-01T00:16:50+00:00, 5.0 s after its first file came" in told.getvalue()
