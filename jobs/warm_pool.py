@@ -191,6 +191,9 @@ class WarmPool:
                     self.close()
                     self.run = Run(selection, settings, layout, fingerprint, scorer_class)
                 yield from self._score_in(self.run, waiting)
+        except RayError as error:  # the feed is gone
+            self.close(wait=False)
+            raise StoppedError(f"Ray gave up: {error}") from error
         except BaseException:  # a GeneratorExit too: of what is under way no later round may hear
             self.close(wait=False)
             raise
