@@ -152,7 +152,7 @@ def test_names_of_parts_sort_like_rows() -> None:
 
 @given(plans)
 def test_a_unit_of_a_file_alone_is_no_smaller_than_a_usual_one_and_of_few(plan: FilePlan) -> None:
-    """Whatever comes before or after it: years of small files are not cut into crumbs, nor a large one into too many."""
+    """Whatever else comes: years of small files are not cut into crumbs, nor a large one into too many."""
     size = unit_bytes_alone(plan)
     assert UNIT_BYTES <= size <= MAX_UNIT_BYTES
     assert size == MAX_UNIT_BYTES or plan.rows * plan.bytes_per_row / size < MAX_UNITS_OF_FILE + 1
