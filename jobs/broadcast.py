@@ -6,6 +6,7 @@ Pieces are the results of tasks, so Ray makes those of a lost node anew. Without
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import psutil
@@ -70,8 +71,17 @@ def room_for_corpus(corpus: Corpus) -> int:
 
 
 def broadcast(corpus: Corpus) -> BroadcastTexts:
-    """The corpus, loaded; raises StoppedError when a piece cannot be read."""
-    if not ray.is_initialized():
+    """The corpus, loaded, at once where the same Ray has it already (a follower asks in every round).
+
+    Raises StoppedError when a piece cannot be read.
+    """
+    return loaded(corpus, ray.get_runtime_context().get_job_id() if ray.is_initialized() else None)
+
+
+@lru_cache(maxsize=1)
+def loaded(corpus: Corpus, session: str | None) -> BroadcastTexts:
+    """The corpus in the object store of this Ray session, or here without one."""
+    if session is None:
         return BroadcastTexts([loaded_here(piece, corpus) for piece in corpus.found.pieces])
     # No CPU: with --app, Serve may have them all. The second result tells when the first is there, and if it failed.
     load = ray.remote(num_cpus=0, num_returns=2)(load_and_tell)

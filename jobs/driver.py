@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -31,13 +32,15 @@ from jobs.reuse import check_store, open_reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
-from jobs.stages import write_part
+from jobs.stages import UnitReport, write_part
 from jobs.storage import InputFile, list_input, read_json, remove, remove_below, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.texts import with_texts
 from jobs.units import Unit
 from pipelines.errors import ConfigError, ModelError
 
+ScoreUnits = Callable[..., Iterator[UnitReport]]
+"""Called as `jobs.pool.score_units` is."""
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
 
@@ -97,9 +100,11 @@ def run_here(
             until_the_end.enter_context(ray_session(settings.address, console))
             lists = group_input(settings, files, selection, output.grouped, console)
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
-        damaged = score_everything(settings, selection, manifest, output, attempt, scorer_class, console)
+        todo = missing_units(output, manifest)
+        announce(console, manifest, todo)
+        damaged = score_everything(todo, selection, settings, manifest, output, attempt, scorer_class, console)
         attempt.save()
-        summary = summarize(output, manifest, damaged)
+        summary = summarize(output, manifest, by_file(damaged))
         write_json(output.summary, summary)
         if settings.corpus is not None:
             remove_below(output.texts)
@@ -125,7 +130,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     paths = [file.path for file in files]
     partitions = infer_types(input_root(settings.input, paths), paths)
     found = survey(files, selection_of(settings, files, partitions))
-    size, planned = plan_files(found, files)
+    size, planned = plan_files(found, files, followed=settings.follow)
     if settings.group_by is None:
         options = settings.result_options(checked_layout(found, settings)) | {"partitions": partitions}
     else:
@@ -139,6 +144,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
         files=planned,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
+        followed=settings.follow,
     )
 
 
@@ -197,41 +203,48 @@ def continued_manifest(
     before = Manifest.read(output.manifest)
     if settings.group_by is not None:
         return continued_groups(before, settings, fingerprint, files), False
+    before = replace(before, followed=before.followed or settings.follow)
     layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
     check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
-    partitions = continued_types(input_root(settings.input, now), types, planned, now)
+    seen = [*planned, *now] if before.followed else now
+    partitions = continued_types(input_root(settings.input, seen), types, planned, seen)
     after, changed = reconcile(before, files, output.finished(), selection_of(settings, files, partitions))
     return replace(after, options={**before.options, "partitions": partitions}), changed
 
 
 def score_everything(
-    settings: RerankSettings,
+    todo: Sequence[Unit],
     selection: Selection,
+    settings: RerankSettings,
     manifest: Manifest,
     output: OutputDirectory,
     attempt: Attempt,
     scorer_class: Callable[..., Scorer],
     console: Console,
-) -> dict[str, str]:
-    """Brings every unit to its part; returns why units have none, by file."""
-    todo = missing_units(output, manifest)
-    announce(console, manifest, todo)
+    score: ScoreUnits | None = None,
+) -> dict[Unit, str]:
+    """Brings every unit to its part; returns why units have none.
+
+    `score` does it in place of a pool that is there for these units alone.
+    """
     if not todo:
         return {}
     layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
     damaged: dict[Unit, str] = {}
+    done: set[Unit] = set()
     failures: list[str] = []
     not_stored: list[str] = []
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
-        reuse = open_reuse(settings, manifest.fingerprint, console)
         corpus, size = settings.corpus, manifest.unit_bytes
         selection = with_texts(selection, corpus, layout, todo, size, output.texts, console)
+        known = partial(open_reuse, settings, manifest.fingerprint, console)
+        score = score or score_units
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score_units(todo, selection, settings, layout, fingerprint, scorer_class, reuse):
+            for report in score(todo, selection, settings, layout, fingerprint, scorer_class, known):
                 if attempt.phase == "start" and report.scored is not None:
                     scoring = report.scored.ended - report.scored.began
                     attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
@@ -244,12 +257,13 @@ def score_everything(
                     if len(failures) > WRITES_THAT_MAY_FAIL:
                         raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
                 else:
+                    done.add(report.unit)
                     attempt.add(report)
                     not_stored += [report.not_stored] if report.not_stored else []
                     progress.advance(report.unit.rows, report.counts.usage.pairs)
         if not_stored:
             say(console, f"{not_stored[0]} ({len(not_stored)} unit(s))", "new scores were not stored: ", "yellow")
-        lost = missing_units(output, manifest, but=list(damaged))
+        lost = [unit for unit in todo if unit not in done and unit not in damaged]
         if lost:
             attempt.enter("quarantine")
             why = ", ".join(sorted(set(failures))) or "their replicas died"
@@ -257,6 +271,11 @@ def score_everything(
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
             damaged |= score_alone(lost, selection, Quarantine(start_replica, settings, layout), output, fingerprint)
         attempt.enter("finish")
+    return damaged
+
+
+def by_file(damaged: Mapping[Unit, str]) -> dict[str, str]:
+    """Why units have no part, by the path of their file."""
     return {unit.path: error for unit, error in damaged.items()}
 
 

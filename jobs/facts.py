@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from jobs import lease
+from jobs import lease, storage
 from jobs.errors import StoppedError
 from jobs.lease import is_alive, parsed, read_if_there
 from jobs.manifest import FOOTER_THREADS, Manifest
@@ -55,6 +55,8 @@ class Snapshot:
     manifest: Manifest
     attempts: Sequence[Mapping[str, Any]]
     """Oldest first."""
+    is_driven: bool
+    """Whether a driver is at work, or waits for files that it follows."""
 
     @property
     def units_done(self) -> list[Unit]:
@@ -65,6 +67,11 @@ class Snapshot:
     def unreadable(self) -> dict[str, str]:
         """Why files could not be read, by path. Of pages that are damaged only a complete job tells."""
         return unreadable_files(self.manifest) | dict((self.summary or {}).get("unreadable", {}))
+
+    @property
+    def following(self) -> Mapping[str, Any] | None:
+        """How a follower that runs stands: see `jobs.follow`."""
+        return self.attempts[-1].get("following") if self.is_driven and self.attempts else None
 
     @property
     def resume(self) -> str | None:
@@ -79,6 +86,7 @@ class JobFacts:
     output: str
     state: State
     driver: Driver | None
+    following: Mapping[str, Any] | None
     resume: str | None
     created: str
     files: int
@@ -112,13 +120,15 @@ def look(path: str) -> Snapshot:
     """
     output = OutputDirectory(path)
     if not output.is_begun:
+        if storage.exists(os.path.join(path, lease.NAME)):
+            raise ConfigError(f"OUTPUT {path} has no {MANIFEST} yet: its driver plans, or waits for the first file")
         raise ConfigError(
             f"OUTPUT {path} has no {MANIFEST}: no job of ours has begun there, or it has no plan yet; "
             "give a job's output directory"
         )
     holder = parsed(read_if_there(os.path.join(path, lease.NAME)))
-    complete = output.is_complete
     running = holder is not None and is_alive(holder)
+    complete = output.is_complete
     summary = read_summary(output) if complete else None
     return Snapshot(
         output,
@@ -127,7 +137,8 @@ def look(path: str) -> Snapshot:
         summary,
         frozenset(output.finished()),
         Manifest.read(output.manifest),
-        summary["attempts"] if summary else past_attempts(output),
+        summary["attempts"] if summary and not running else past_attempts(output),
+        running,
     )
 
 
@@ -153,6 +164,7 @@ def gather(snapshot: Snapshot) -> JobFacts:
         output=snapshot.output.path,
         state=snapshot.state,
         driver=snapshot.driver,
+        following=snapshot.following,
         resume=snapshot.resume,
         created=manifest.created,
         files=len(manifest.files),

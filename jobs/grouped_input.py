@@ -28,7 +28,7 @@ from jobs.filters import check_condition_columns
 from jobs.group_pieces import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
 from jobs.manifest import FOOTER_THREADS, Survey, survey
 from jobs.pair_columns import PairColumns, pair_columns
-from jobs.pool import run_pieces
+from jobs.pieces import run_pieces
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.shuffle import CellSize, cell_sizes

@@ -25,7 +25,7 @@ from jobs.storage import absolute
 from pipelines.errors import CrossrayError
 
 if TYPE_CHECKING:  # ray: a second, and not for --help
-    from jobs.facts import JobFacts
+    from jobs.facts import Driver, JobFacts
     from jobs.integrity import Finding
     from jobs.row_errors import RowError
 
@@ -76,6 +76,10 @@ def as_document(facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Fi
 def print_all(console: Console, facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> None:
     """State, counts, times, attempts, files that cannot be read, rows with errors, findings."""
     say(console, state_line(facts), f"{facts.state}: ", STYLES[facts.state])
+    if facts.following is not None:
+        say(console, following_line(facts.following, facts.driver), "following: ", "cyan")
+        for path, why in facts.following["left_alone"].items():
+            say(console, f"{path}: {why}", "left alone: ", "yellow")
     console.print(counts_table(facts))
     console.print(attempts_table(facts.attempts))
     for path, error in facts.unreadable.items():
@@ -103,6 +107,17 @@ def state_line(facts: JobFacts) -> str:
         return f"{facts.output}, by {heard}" + (f", phase {phase}" if phase else "")
     ended = f" Its driver died ({heard})." if heard else ""
     return f"{facts.output}.{ended} To go on:\n  {facts.resume or 'give the same command again'}"
+
+
+def following_line(following: Mapping[str, Any], driver: Driver | None) -> str:
+    """What a follower has done and waits for."""
+    rounds = f"{following['rounds']:,} round(s)"
+    if following["rounds"]:
+        rounds += f", the last until {following['last_round']}, {following['lag_seconds']:,.1f} s after its first file "
+        rounds += f"came (longest {following['longest_lag_seconds']:,.1f} s)"
+    waiting = f"{following['files_waiting']:,} new file(s) seen"
+    by = f", process {driver.pid} on {driver.host}" if driver else ""
+    return f"{following['input']}, a look every {following['poll_seconds']:g} s{by}; {rounds}; {waiting}"
 
 
 def counts_table(facts: JobFacts) -> Table:

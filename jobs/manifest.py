@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow as pa
 from jobs.errors import RefusedError, StoreError
 from jobs.selection import EVERYTHING, Selection
 from jobs.storage import InputFile, read_json, write_json
-from jobs.units import FilePlan, Unit, planned_ranges, read_plan, unit_bytes
+from jobs.units import UNIT_BYTES, FilePlan, Unit, planned_ranges, read_plan, unit_bytes, unit_bytes_alone
 from pipelines.errors import ConfigError
 
 FORMAT = 1
@@ -34,6 +34,11 @@ class PlannedFile:
     error: str | None = None
     """Why the file could not be read; it has no units then."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
+        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
+
     def units(self) -> Iterator[Unit]:
         return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
 
@@ -50,6 +55,9 @@ class Manifest:
     files: tuple[PlannedFile, ...]
     created: str
     versions: Mapping[str, str]
+    followed: bool = False
+    """Whether a follower had a part in it: then finished files may go or change, and a file's units depend on it alone.
+    """
 
     def units(self) -> list[Unit]:
         """All units, file by file."""
@@ -63,14 +71,12 @@ class Manifest:
     @property
     def rows_left_out(self) -> int:
         """Those of them that are in no unit."""
-        return self.rows - sum(unit.rows for unit in self.units())
+        return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
 
     def write(self, path: str) -> None:
-        files = [
-            {**asdict(file.file), "rows": file.rows, "units": file.ranges, "error": file.error} for file in self.files
-        ]
+        files = [file.as_dict() for file in self.files]
         fields = {name: getattr(self, name) for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
-        write_json(path, {"format": FORMAT, **fields, "files": files})
+        write_json(path, {"format": FORMAT, **fields, "followed": self.followed, "files": files})
 
     @classmethod
     def read(cls, path: str) -> Manifest:
@@ -93,7 +99,7 @@ class Manifest:
             raise RefusedError(
                 f"{path} is damaged ({error!r}); remove the output directory or use --overwrite"
             ) from None
-        return cls(files=files, **fields)
+        return cls(files=files, followed=raw.get("followed", False), **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +115,24 @@ class Survey:
         """Decoded, estimated; of what `--where` does not exclude."""
         return sum(rows * plan.bytes_per_row for plan in self.plans.values() for _, rows in plan.kept)
 
-    def planned(self, files: Sequence[InputFile], target_bytes: int, taken: int = 0) -> tuple[PlannedFile, ...]:
-        """The plan of each file; `taken` rows of others count towards the limit already."""
+    def planned(self, files: Sequence[InputFile], target_bytes: int | None, taken: int = 0) -> tuple[PlannedFile, ...]:
+        """The plan of each file, with units of this size, or (None) of one that goes by the file's own.
+
+        `taken` rows of others count towards the limit already.
+        """
         planned = []
         for file in files:
             planned.append(self._planned(file, target_bytes, taken))
             taken += planned[-1].rows
         return tuple(planned)
 
-    def _planned(self, file: InputFile, target_bytes: int, taken: int) -> PlannedFile:
+    def _planned(self, file: InputFile, target_bytes: int | None, taken: int) -> PlannedFile:
         plan = self.plans.get(file)
         if plan is None:
             return PlannedFile(file, 0, (), self.errors[file])
         start, end = self.selection.rows_of(file, plan.rows, plan.kept, taken)
-        return PlannedFile(file, end - start, tuple(planned_ranges(plan, target_bytes, start, end)))
+        size = unit_bytes_alone(plan) if target_bytes is None else target_bytes
+        return PlannedFile(file, end - start, tuple(planned_ranges(plan, size, start, end)))
 
 
 def survey(files: Sequence[InputFile], selection: Selection = EVERYTHING) -> Survey:
@@ -146,8 +156,12 @@ def _plan_or_error(file: InputFile, selection: Selection) -> FilePlan | str:
         return f"{type(error).__name__}: {error}"
 
 
-def plan_files(found: Survey, files: Sequence[InputFile]) -> tuple[int, tuple[PlannedFile, ...]]:
+def plan_files(
+    found: Survey, files: Sequence[InputFile], *, followed: bool = False
+) -> tuple[int, tuple[PlannedFile, ...]]:
     """Unit size and plan of a new job."""
+    if followed:
+        return UNIT_BYTES, found.planned(files, None)
     target = unit_bytes(found.total_bytes)
     return target, found.planned(files, target)
 
@@ -170,6 +184,8 @@ def reconcile(
     """The manifest for the input as it is now, and whether it differs from the one before.
 
     A file with finished units must be what it was (RefusedError); any other may change, and new files are planned.
+    Once a follower had a part in the job, finished files may go (log rotation), and other content under the name of one
+    is left alone: what was not read before it came is an error of the file.
     """
     now = {file.path: file for file in files}
     kept: list[PlannedFile] = []
@@ -178,13 +194,23 @@ def reconcile(
         if current == planned.file and planned.error is None:
             kept.append(planned)
             del now[current.path]
-        elif any(unit.name in finished for unit in planned.units()):
+        elif current != planned.file and any(unit.name in finished for unit in planned.units()):
             state = "was removed" if current is None else "has changed"
-            raise RefusedError(
-                f"input file {planned.file.path} {state} after units of it were finished; "
-                "restore it, or use --overwrite to start anew"
-            )
+            if not manifest.followed:
+                raise RefusedError(
+                    f"input file {planned.file.path} {state} after units of it were finished; "
+                    "restore it, or use --overwrite to start anew"
+                )
+            kept.append(without_lost_units(planned, finished, f"{state} before all of it was ranked"))
+            now.pop(planned.file.path, None)
     fresh = list(now.values())
-    planned_anew = survey(fresh, selection).planned(fresh, manifest.unit_bytes, taken=sum(one.rows for one in kept))
+    size = None if manifest.followed else manifest.unit_bytes
+    planned_anew = survey(fresh, selection).planned(fresh, size, taken=sum(one.rows for one in kept))
     result = replace(manifest, files=tuple(sorted([*kept, *planned_anew], key=lambda one: one.file.path)))
     return result, result.files != manifest.files
+
+
+def without_lost_units(planned: PlannedFile, finished: set[str], why: str) -> PlannedFile:
+    """The plan of a file that cannot be read any more: the units that have their part, and why there are no others."""
+    ranges = tuple((unit.start, unit.rows) for unit in planned.units() if unit.name in finished)
+    return planned if ranges == planned.ranges else replace(planned, ranges=ranges, error=planned.error or why)

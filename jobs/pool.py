@@ -17,10 +17,9 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -28,7 +27,7 @@ from jobs.app_scorer import running_replicas
 from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.replicas import Scorer
-from jobs.reuse import NO_REUSE, Reuse
+from jobs.reuse import OpenReuse, Reuse, no_reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
@@ -41,9 +40,6 @@ REPLICAS_PER_READER = 4
 """And per writer."""
 UNITS_PER_APP_ACTOR = 4
 """Scored at once by an actor that only prepares units for an app: one is tokenized while others wait for logits."""
-
-PieceStage = Callable[[Any], Callable[[dict[str, Any]], None]]
-"""Makes, of what all pieces of work share, what does one of them."""
 
 
 @contextmanager
@@ -119,110 +115,75 @@ def score_units(
     layout: Layout,
     fingerprint: str,
     scorer_class: Callable[..., Scorer],
-    reuse: Reuse = NO_REUSE,
+    known: OpenReuse = no_reuse,
 ) -> Iterator[UnitReport]:
     """A report per unit as soon as its part is written (or its reading failed), in any order.
 
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
     pool = scoring_pool(settings, len(units))
-    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
-        dataset = (
-            ray.data.from_items([{"unit": json.dumps(asdict(unit))} for unit in units], override_num_blocks=len(units))
-            # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
-            # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
-            # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
-            .map_batches(
-                ReadingStage,
-                fn_constructor_args=(selection,),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=0,
-                compute=helpers,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-            .map_batches(
-                ScoringStage,
-                fn_constructor_args=(settings, layout, fingerprint, scorer_class, reuse),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=settings.stage_cpus,
-                num_gpus=settings.num_gpus or None,
-                compute=pool,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-            .map_batches(
-                WritingStage,
-                fn_constructor_args=(settings.output, fingerprint, reuse),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=0,
-                compute=helpers,
-                max_task_retries=RETRIES_OF_A_UNIT,
-            )
-        )
+        source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
+        dataset = through_stages(source, pool, selection, settings, layout, fingerprint, scorer_class, known())
         try:
             yield from reports_of(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
             raise StoppedError(f"Ray gave up: {error}") from error
 
 
-class PieceActor:
-    """A stage of something that comes before scoring, on Ray Data: a row is a piece of work."""
-
-    def __init__(self, stage: PieceStage, argument: Any) -> None:
-        self.work = stage(argument)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.table({"failure": pa.array([self._failure(json.loads(item)) for item in batch["item"].to_pylist()])})
-
-    def _failure(self, item: dict[str, Any]) -> str:
-        try:
-            self.work(item)
-        except StoppedError as error:
-            return str(error)
-        except Exception as error:  # whatever it is, it would be no other another time
-            return f"{type(error).__name__}: {error}"
-        return ""
+def as_json(unit: Unit) -> str:
+    """A unit as it goes into the first stage."""
+    return json.dumps(asdict(unit))
 
 
-def run_pieces(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
-    """Does pieces of work that are files in the end, on all nodes.
-
-    Raises StoppedError when one comes to no end; what is done stays.
-    """
-    if not items:
-        return
-    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    done = 0
-    with DataContext.current(job_context()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = ray.data.from_items(
-            [{"item": json.dumps(item)} for item in items], override_num_blocks=len(items)
-        ).map_batches(
-            PieceActor,
-            fn_constructor_args=(stage, argument),
+def through_stages(
+    source: Dataset,
+    pool: ActorPoolStrategy,
+    selection: Selection,
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+    reuse: Reuse,
+) -> Dataset:
+    """Rows of units -> their reports; nothing runs yet."""
+    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
+    return (
+        source
+        # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
+        # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
+        # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
+        .map_batches(
+            ReadingStage,
+            fn_constructor_args=(selection,),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=0,  # with --app, Serve may have them all
-            compute=ActorPoolStrategy(size=max(1, min(cpus, len(items)))),
+            num_cpus=0,
+            compute=helpers,
             max_task_retries=RETRIES_OF_A_UNIT,
         )
-        try:
-            batches: Iterator[Any] = iter(
-                dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            )
-            for batch in batches:
-                for failure in filter(None, batch["failure"].to_pylist()):
-                    raise StoppedError(failure)
-                done += batch.num_rows
-        except (RayError, RuntimeError) as error:
-            raise StoppedError(f"Ray gave up: {error}") from error
-    if done < len(items):
-        raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")
+        .map_batches(
+            ScoringStage,
+            fn_constructor_args=(settings, layout, fingerprint, scorer_class, reuse),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=settings.stage_cpus,
+            num_gpus=settings.num_gpus or None,
+            compute=pool,
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+        .map_batches(
+            WritingStage,
+            fn_constructor_args=(settings.output, fingerprint, reuse),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=helpers,
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+    )
 
 
 def job_context() -> DataContext:

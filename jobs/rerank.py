@@ -20,7 +20,7 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
 from jobs.pair_columns import GroupBy
 from jobs.progress import say
-from jobs.settings import RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_bytes, parse_replicas
+from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_bytes, parse_replicas
 from jobs.shards import parse_shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
@@ -29,7 +29,7 @@ MODEL = RerankerConfig()
 COLUMNS = ColumnMapping()
 MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
 CORPUS_PANEL, REUSE_PANEL = "Documents by id", "Scores that are known"
-ROWS_PANEL, DRY_RUN_PANEL = "A part of the rows", "Dry run"
+ROWS_PANEL, DRY_RUN_PANEL, FOLLOW_PANEL = "A part of the rows", "Dry run", "Files that come later"
 
 
 def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
@@ -93,6 +93,10 @@ def command(
         list[str] | None,
         option(help="'COLUMN OP VALUE', OP one of = != < <= > >= in; repeatable: all must hold.", panel=ROWS_PANEL),
     ] = None,
+    follow: Annotated[bool, option("--follow", help="Rank new files as they come.", panel=FOLLOW_PANEL)] = False,
+    poll_seconds: Annotated[
+        float | None, option(help=f"Between two looks for files; default: {POLL_SECONDS:g}.", panel=FOLLOW_PANEL)
+    ] = None,
     dry_run: Annotated[
         bool, option("--dry-run", help="Only estimate rows, pairs, time, cost.", panel=DRY_RUN_PANEL)
     ] = False,
@@ -121,7 +125,7 @@ def command(
 
     The same command again resumes what was stopped, or says that all is done.
     Exit codes: 0 done, 1 too many rows with errors or unreadable files, 2 usage, 3 refused, 4 stopped (resumable),
-    130/143 stopped by a signal (resumable).
+    130/143 stopped by a signal (resumable); with --follow 0 when all files that were taken are done.
     """
     try:
         settings = RerankSettings(
@@ -157,6 +161,8 @@ def command(
             limit=limit,
             shard=parse_shard(shard) if shard is not None else None,
             where=tuple(parse_condition(text) for text in where or ()),
+            follow=follow,
+            poll_seconds=poll_seconds,
             dry_run=dry_run,
             price=price,
             pairs_per_second=pairs_per_second,
@@ -202,8 +208,11 @@ def corpus_of(path: str | None, id_column: str, text_column: str, memory: str | 
 
 def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
+    if settings.follow:  # read when ray is imported: a thread of the pool must not start a Ray anew while one ends
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     from jobs.driver import run  # ray: a second, spared to --help
     from jobs.dry_run import dry_run
+    from jobs.follow import follow
     from jobs.resolution import JOB_ENVIRONMENT
     from jobs.signals import InterruptedBySignal
 
@@ -214,6 +223,9 @@ def exit_code(settings: RerankSettings) -> int:
             return errors.DONE
         # In a submitted job the directory is a cache, and the paths are absolute.
         where = "" if JOB_ENVIRONMENT in os.environ else f"cd {shlex.quote(os.getcwd())} && "
+        if settings.follow:
+            follow(settings, command=where + resume_command())
+            return errors.DONE
         summary = run(settings, command=where + resume_command())
     except (ConfigError, ModelError) as error:
         say(console, str(error), "error: ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,13 @@ class Reuse:
 
 
 NO_REUSE = Reuse()
+OpenReuse = Callable[[], Reuse]
+"""Called once there is a Ray, by whoever starts replicas."""
+
+
+def no_reuse() -> Reuse:
+    """For jobs without a score store."""
+    return NO_REUSE
 
 
 class LogitKeeper:

@@ -17,6 +17,7 @@ from pipelines.errors import ConfigError
 
 RECENT_PAIRS = 200_000
 SCORES_GIGABYTES = 1.0
+POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class RerankSettings:
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
     """Rows with errors above which the exit code is 1; None never."""
+    follow: bool = False
+    """Go on with files that come later, until a signal ends it."""
+    poll_seconds: float | None = None
+    """Between two listings of the input that is followed; None is POLL_SECONDS."""
     dry_run: bool = False
     """Only say what the job would be: nothing is scored for good and nothing written."""
     price: float | None = None
@@ -91,6 +96,7 @@ class RerankSettings:
         if self.group_by is not None and self.layout is Layout.LISTS:
             raise ConfigError("--group-by makes lists of pair rows; leave out --layout lists")
         self._check_dry_run()
+        self._check_follow()
         if self.app is not None:
             self._check_app()
 
@@ -105,6 +111,19 @@ class RerankSettings:
         if self.dry_run and self.app is not None:
             raise ConfigError(
                 f"--dry-run with --app {self.app}: it uses this machine alone; give the app's --model in place of --app"
+            )
+
+    def _check_follow(self) -> None:
+        if self.poll_seconds is not None and not self.follow:
+            raise ConfigError(f"--poll-seconds is {self.poll_seconds:g}; only --follow makes use of it: give it too")
+        if self.poll_seconds is not None and not 0 < self.poll_seconds < inf:
+            raise ConfigError(f"--poll-seconds is {self.poll_seconds:g}; it is more than 0")
+        given = {"--limit": self.limit is not None, "--max-errors": self.max_errors is not None}
+        given |= {"--dry-run": self.dry_run, "--group-by": self.group_by is not None}
+        flags = [flag for flag, is_given in given.items() if is_given]
+        if self.follow and flags:
+            raise ConfigError(
+                f"{', '.join(flags)} with --follow: that is for a job that comes to an end; leave out one or the other"
             )
 
     def _check_app(self) -> None:

@@ -49,6 +49,8 @@ class Attempt:
     chunks: int = 0
     chunks_reused: int = 0
     """Those of them that did not go through the model."""
+    following: Mapping[str, Any] | None = None
+    """How following stands; None where nothing is followed."""
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 
@@ -93,6 +95,7 @@ class Attempt:
             "pairs": self.pairs,
             "chunks": self.chunks,
             "chunks_reused": self.chunks_reused,
+            **({} if self.following is None else {"following": self.following}),
         }
 
     def save(self) -> None:
@@ -135,15 +138,28 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
 def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str, str]) -> dict[str, Any]:
     """The summary of a finished job; `damaged` says why units have no part, by file."""
     finished = output.finished()
-    units = [unit for unit in manifest.units() if unit.name in finished]
+    counts = counts_of(output, manifest, [unit for unit in manifest.units() if unit.name in finished])
+    return compose(manifest, totals(manifest, counts), damaged, past_attempts(output))
+
+
+def counts_of(output: OutputDirectory, manifest: Manifest, units: Sequence[Unit]) -> list[Counts]:
+    """The counts in the footers of these units' parts; raises StoppedError as `read_counts` does."""
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        counts = list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
-    attempts = past_attempts(output)
+        return list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
+
+
+def compose(
+    manifest: Manifest,
+    sums: Mapping[str, Any],
+    damaged: Mapping[str, str],
+    attempts: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The summary of these `totals`."""
     return {
-        **totals(manifest, counts),
+        **sums,
         "unreadable": unreadable_files(manifest) | dict(damaged),
         **time_spent(attempts),
-        "attempts": attempts,
+        "attempts": list(attempts),
         "fingerprint": manifest.fingerprint,
         "versions": manifest.versions,
     }
@@ -190,8 +206,7 @@ def unreadable_files(manifest: Manifest) -> dict[str, str]:
     return {file.file.path: file.error for file in manifest.files if file.error is not None}
 
 
-def missing_units(output: OutputDirectory, manifest: Manifest, but: Sequence[Unit] = ()) -> list[Unit]:
-    """Units without a part, in the order of the plan, leaving out those in `but`."""
+def missing_units(output: OutputDirectory, manifest: Manifest) -> list[Unit]:
+    """Units without a part, in the order of the plan."""
     finished = output.finished()
-    left_out = set(but)
-    return [unit for unit in manifest.units() if unit.name not in finished and unit not in left_out]
+    return [unit for unit in manifest.units() if unit.name not in finished]

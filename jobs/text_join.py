@@ -23,7 +23,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.corpus import Corpus
 from jobs.manifest import FOOTER_THREADS
-from jobs.pool import PieceStage, run_pieces
+from jobs.pieces import PieceStage, run_pieces
 from jobs.selection import Selection
 from jobs.shuffle import cell_sizes
 from jobs.text_pieces import (

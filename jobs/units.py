@@ -24,6 +24,7 @@ from jobs.storage import read_parquet
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
 MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
+MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB, 10 GB in units of 20 MB
 UNITS_PER_ROW_GROUP = 64  # each unit decodes its row group anew: more of them would read longer than they score
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
@@ -105,6 +106,11 @@ def unit_bytes(total_bytes: float) -> int:
     """Decoded bytes that a unit of a corpus of `total_bytes` should hold."""
     wanted = min(max(UNIT_BYTES, total_bytes / MAX_UNITS), total_bytes / MIN_UNITS)
     return int(min(max(wanted, MIN_UNIT_BYTES), MAX_UNIT_BYTES))
+
+
+def unit_bytes_alone(plan: FilePlan) -> int:
+    """Decoded bytes that a unit of this file should hold where no corpus is known: by the file alone."""
+    return int(min(max(UNIT_BYTES, plan.rows * plan.bytes_per_row / MAX_UNITS_OF_FILE), MAX_UNIT_BYTES))
 
 
 def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:

@@ -36,6 +36,7 @@ __all__ = [
     "absolute",
     "contain_one_another",
     "exists",
+    "find_input",
     "is_directory",
     "is_temporary",
     "is_unchanged",
@@ -60,12 +61,17 @@ READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 
 
-def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
-    """The Parquet files of a file, a directory (recursive) or a glob, sorted by path.
+def find_input(pattern: str) -> list[InputFile]:
+    """The Parquet files of a file, a directory (recursive) or a glob, sorted by path; none where nothing is there.
 
-    Names that start with `_` or `.` are not data, as in Spark and Hive. Raises ConfigError when nothing is there.
+    Names that start with `_` or `.` are not data, as in Spark and Hive.
     """
-    files = sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
+    return sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
+
+
+def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
+    """The same files; raises ConfigError when there are none."""
+    files = find_input(pattern)
     if not files:
         raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
     return files

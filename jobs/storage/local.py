@@ -31,7 +31,8 @@ class LocalDisk:
             matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
             matches = [match for match in matches if not match.name.startswith(("_", "."))]
             found = [file for match in matches for file in (files_below(match) if match.is_dir() else [match])]
-        return [describe(file) for file in {str(file) for file in found if file.is_file()}]
+        described = (describe_if_there(file) for file in {str(file) for file in found if file.is_file()})
+        return [file for file in described if file is not None]
 
     def find(self, location: str) -> InputFile | None:
         return describe(location) if os.path.isfile(location) else None
@@ -92,6 +93,14 @@ def describe(path: str) -> InputFile:
     """Size and modification time of a file now."""
     stat = os.stat(path)
     return InputFile(path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def describe_if_there(path: str) -> InputFile | None:
+    """The same; None for a file that was removed since it was listed."""
+    try:
+        return describe(path)
+    except FileNotFoundError:
+        return None
 
 
 def files_below(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import jobs.driver
+import jobs.follow
 import jobs.grouped_input
 import jobs.text_join
 from jobs import storage
@@ -20,7 +21,7 @@ from jobs.replicas import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
-from tests.jobs.stubs import StubScorer, no_ray_session, run_pieces_here, score_units_here
+from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_pieces_here, score_units_here
 
 RunJob = Callable[..., dict[str, Any]]
 
@@ -32,6 +33,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
     monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)
     monkeypatch.setattr(jobs.text_join, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.follow, "WarmPool", PoolHere)
 
 
 @pytest.fixture

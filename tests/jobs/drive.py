@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 import jobs.driver
+import jobs.follow
 import jobs.grouped_input
 from jobs.rerank import command
 from tests.jobs import stubs
@@ -40,4 +41,5 @@ if __name__ == "__main__":
         jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
     jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
+    jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)
     typer.run(command)

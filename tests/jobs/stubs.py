@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.columns import Layout
-from jobs.pool import PieceStage
+from jobs.pieces import PieceStage
 from jobs.replicas import Scorer
-from jobs.reuse import NO_REUSE, Reuse
+from jobs.reuse import OpenReuse, no_reuse
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.stages import ScoringStage, UnitReport, WritingStage, in_flight, read_unit, reports_of
@@ -162,9 +162,10 @@ def score_units_here(
     layout: Layout,
     fingerprint: str,
     scorer_class: Callable[..., Scorer],
-    reuse: Reuse = NO_REUSE,
+    known: OpenReuse = no_reuse,
 ) -> Iterator[UnitReport]:
     """`jobs.pool.score_units` without Ray: the same stages, one unit after the other, in this process."""
+    reuse = known()
     scorer = ScoringStage(settings, layout, fingerprint, scorer_class, reuse)
     writer = WritingStage(settings.output, fingerprint, reuse)
     for unit in units:
@@ -173,7 +174,7 @@ def score_units_here(
 
 
 def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
-    """`jobs.pool.run_pieces` without Ray."""
+    """`jobs.pieces.run_pieces` without Ray."""
     work = stage(argument)
     for item in items:
         work(item)
@@ -183,3 +184,19 @@ def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, 
 def no_ray_session(*_: Any) -> Iterator[None]:
     """`jobs.pool.ray_session` without Ray."""
     yield
+
+
+class PoolHere:
+    """`jobs.warm_pool.WarmPool` without Ray."""
+
+    def __init__(self, *_: Any) -> None:
+        self.score = score_units_here
+
+    def __enter__(self) -> PoolHere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    def start(self) -> None:
+        """There is nothing to start."""

@@ -29,6 +29,7 @@ manifests = st.builds(
     files=st.lists(planned_files, max_size=4).map(tuple),
     created=st.text(),
     versions=st.dictionaries(st.text(), st.text(), max_size=3),
+    followed=st.booleans(),
 )
 
 
@@ -39,6 +40,10 @@ def test_a_manifest_comes_back_from_disk_as_it_was(
     path = str(tmp_path_factory.getbasetemp() / "_manifest.json")
     manifest.write(path)
     assert Manifest.read(path) == manifest
+
+
+def names_of(file: PlannedFile) -> set[str]:
+    return {unit.name for unit in file.units()}
 
 
 def manifest_of(source: Path) -> Manifest:
@@ -117,6 +122,32 @@ def test_a_changed_file_is_refused_only_once_a_unit_of_it_is_finished(source: Pa
     assert after.files[0].rows == 50
     with pytest.raises(RefusedError, match=r"a\.parquet has changed after units of it were finished; restore it"):
         reconcile(before, files, {next(before.files[0].units()).name})
+
+
+@pytest.mark.parametrize("what", ["was removed", "has changed"])
+def test_once_followed_a_finished_file_may_go_or_change(source: Path, what: str) -> None:
+    """Its plan stays; of an unfinished one the units that have their part, and the reason why there are no others."""
+    before = replace(manifest_of(source), followed=True)
+    a, b = before.files
+    (source / "a.parquet").unlink()
+    (source / "b.parquet").unlink()
+    if what == "has changed":
+        write_input(source, a=wide_table(50), b=lists_table(6))
+    first = next(a.units()).name
+    after, changed = reconcile(before, list_input(str(source)) if what == "has changed" else [], {first, *names_of(b)})
+    assert changed
+    assert after.files[0].ranges == a.ranges[:1]
+    assert after.files[0].error == f"{what} before all of it was ranked"
+    assert after.files[1] == b
+    assert after.rows_left_out == 0
+
+
+def test_once_followed_new_files_are_cut_by_themselves(source: Path) -> None:
+    before = replace(manifest_of(source), followed=True)
+    write_input(source, c=wide_table(100))
+    after, _ = reconcile(before, list_input(str(source)), set())
+    assert len(before.files[0].ranges) == 4
+    assert after.files[2].ranges == ((0, 100),)
 
 
 @given(

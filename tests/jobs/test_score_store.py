@@ -183,7 +183,7 @@ def test_a_store_that_is_too_large_is_not_read_to_its_end(store: ScoreStore, mon
 
     monkeypatch.setattr(ScoreStore, "read", counted)
     assert len(load(store, 5).logits) == 5
-    assert len(opened) == jobs.score_store.READING_THREADS
+    assert 5 <= len(opened) <= jobs.score_store.READING_THREADS
 
 
 def test_a_file_that_is_replaced_meanwhile_is_found_where_it_went(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.units import (
     MAX_UNIT_BYTES,
+    MAX_UNITS_OF_FILE,
     MIN_UNIT_BYTES,
     UNIT_BYTES,
     UNITS_PER_ROW_GROUP,
@@ -23,6 +24,7 @@ from jobs.units import (
     read_plan,
     read_rows,
     unit_bytes,
+    unit_bytes_alone,
 )
 
 SCHEMA = pa.schema({"query": pa.string()})
@@ -146,3 +148,11 @@ def test_the_name_of_a_part_tells_file_and_rows_and_fits_every_file_system() -> 
 def test_names_of_parts_sort_like_rows() -> None:
     names = [Unit("/in/a.parquet", start, 1).name for start in (0, 9, 10, 100, 2_000_000)]
     assert names == sorted(names)
+
+
+@given(plans)
+def test_a_unit_of_a_file_alone_is_no_smaller_than_a_usual_one_and_of_few(plan: FilePlan) -> None:
+    """Whatever else comes: years of small files are not cut into crumbs, nor a large one into too many."""
+    size = unit_bytes_alone(plan)
+    assert UNIT_BYTES <= size <= MAX_UNIT_BYTES
+    assert size == MAX_UNIT_BYTES or plan.rows * plan.bytes_per_row / size < MAX_UNITS_OF_FILE + 1
