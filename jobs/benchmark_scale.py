@@ -37,6 +37,8 @@ SECONDS_PER_PAIR = 0.01
 PAIRS_PER_REPLICA = 4_000
 DISTINCT_LISTS = 500
 SAMPLE_SECONDS = 0.5
+ROWS_PER_GROUP = 1_000
+"""The same for all, since readers and the plan decode whole row groups."""
 MIB = 1 << 20
 
 
@@ -165,7 +167,7 @@ def measure(table: pa.Table, scorer_class: Callable[..., Scorer], count: int) ->
     """A job over these rows with `count` replicas, driven by a process that has done nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         source = str(Path(folder, "lists.parquet"))
-        pq.write_table(table, source, row_group_size=10_000)
+        pq.write_table(table, source, row_group_size=ROWS_PER_GROUP)
         settings = RerankSettings(source, str(Path(folder, "out")), replicas=(count, count))
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
             return fresh.submit(drive, settings, scorer_class, count).result()
@@ -215,7 +217,7 @@ def draw(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> Non
     """Memory over the share of the time that a job took, since the largest takes a thousand times as long."""
     import matplotlib.pyplot as plt  # of the group `bench`
 
-    figure, sides = plt.subplots(1, 2, figsize=(10, 3.5), sharey=True, layout="constrained")
+    figure, sides = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
     for side, title, column in zip(sides, ("driver", "largest other process"), (1, 2), strict=True):
         for name, samples in curves.items():
             times = [sample[0] / samples[-1][0] for sample in samples]
