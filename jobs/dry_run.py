@@ -18,15 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.columns import Layout
-from jobs.driver import (
-    continued_manifest,
-    disk_failures_as_stops,
-    new_manifest,
-    refused_access_as_usage_error,
-    selection_of,
-)
+from jobs.driver import disk_failures_as_stops, refused_access_as_usage_error
 from jobs.errors import StoreError
 from jobs.output import OutputDirectory, check_apart
+from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.progress import say
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.rows import parse_lists, parse_pairs

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import storage
-from jobs.driver import by_file, continued_manifest, new_manifest, selection_of
+from jobs.driver import by_file
 from jobs.facts import read_summary
 from jobs.manifest import Manifest, PlannedFile, survey
 from jobs.output import OutputDirectory
 from jobs.partitions import continued_types, input_root
+from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.replicas import Counts
 from jobs.selection import Selection
 from jobs.settings import RerankSettings

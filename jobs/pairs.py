@@ -84,7 +84,7 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
     Raises ConfigError, RefusedError or OSError.
     """
-    from jobs.driver import new_manifest  # ray: a second, and not for --help
+    from jobs.planning import new_manifest  # ray: a second, and not for --help
     from jobs.resolution import with_absolute_paths
 
     settings = with_absolute_paths(settings)

@@ -20,7 +20,7 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
 from jobs.pair_columns import GroupBy
 from jobs.progress import say
-from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_GIGABYTES, RerankSettings, parse_bytes, parse_replicas
+from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
 from jobs.shards import parse_shard
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
@@ -111,8 +111,8 @@ def command(
         str | None, option(help="Directory or uri of scores that later runs reuse.", panel=REUSE_PANEL)
     ] = None,
     scores_memory: Annotated[
-        float, option(help="GB of them on each node; 1 is 50 million pairs.", panel=REUSE_PANEL)
-    ] = SCORES_GIGABYTES,
+        str, option(help="Of them on each node; 1GB are 50 million pairs.", panel=REUSE_PANEL)
+    ] = SCORES_MEMORY,
     replicas: Annotated[str | None, option(help="N or MIN:MAX; default: what fits.", panel=CLUSTER_PANEL)] = None,
     num_cpus: Annotated[int, option(help="CPUs and threads of a replica.", panel=CLUSTER_PANEL)] = 1,
     num_gpus: Annotated[float, option(help="GPUs of a replica.", panel=CLUSTER_PANEL)] = 0,
@@ -168,7 +168,7 @@ def command(
             pairs_per_second=pairs_per_second,
             recent_pairs=recent_pairs,
             scores=scores,
-            scores_memory=scores_memory,
+            scores_memory=parse_bytes(scores_memory, "--scores-memory"),
             replicas=parse_replicas(replicas) if replicas else None,
             num_cpus=num_cpus,
             num_gpus=num_gpus,

@@ -101,11 +101,11 @@ def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console
     return Reuse(store, ray.put(loaded.logits) if ray.is_initialized() else loaded.logits)
 
 
-def memory_for_logits(gigabytes: float) -> float:
+def memory_for_logits(allowed: int) -> float:
     """Bytes: what the user allows, or what the smallest node has room for."""
     nodes = ray.nodes() if ray.is_initialized() else []  # type: ignore[no-untyped-call]
     sizes: list[float] = [node["Resources"].get("object_store_memory", 0) for node in nodes if node["Alive"]]
-    return min([gigabytes * 1e9, *(size * SHARE_OF_OBJECT_STORE for size in sizes if size)])
+    return min([allowed, *(size * SHARE_OF_OBJECT_STORE for size in sizes if size)])
 
 
 def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:

@@ -16,7 +16,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
 RECENT_PAIRS = 200_000
-SCORES_GIGABYTES = 1.0
+SCORES_MEMORY = "1GB"
 POLL_SECONDS = 5.0
 
 
@@ -58,8 +58,8 @@ class RerankSettings:
     """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
     scores: str | None = None
     """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
-    scores_memory: float = SCORES_GIGABYTES
-    """Gigabytes that they may take on each node, for 50 million pairs each."""
+    scores_memory: int = 1_000_000_000
+    """Bytes that they may take on each node, 20 a pair."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
@@ -91,8 +91,8 @@ class RerankSettings:
             raise ConfigError(f"--limit is {self.limit}; it is at least 1 row, or left out for all")
         if self.recent_pairs < 0:
             raise ConfigError(f"--recent-pairs is {self.recent_pairs}; it is 0 (none are remembered) or more")
-        if not 0 < self.scores_memory < inf:
-            raise ConfigError(f"--scores-memory is {self.scores_memory:g}; give gigabytes, more than 0")
+        if self.scores_memory < 1:
+            raise ConfigError(f"--scores-memory is {self.scores_memory}; give bytes, more than 0")
         if self.group_by is not None and self.layout is Layout.LISTS:
             raise ConfigError("--group-by makes lists of pair rows; leave out --layout lists")
         self._check_dry_run()

@@ -223,7 +223,7 @@ def test_what_is_remembered_may_change_between_a_run_and_its_resumption(
     tmp_path: Path, source: Path, scores: str, rerank: Rerank
 ) -> None:
     output = tmp_path / "out"
-    for settings in ({}, {"scores": scores}, {"recent_pairs": 0}, {"scores": scores, "scores_memory": 0.5}):
+    for settings in ({}, {"scores": scores}, {"recent_pairs": 0}, {"scores": scores, "scores_memory": 5_000_000}):
         summary = rerank(source, output, **settings)
         assert_summary_adds_up(output, summary, 100)
         (output / "_summary.json").unlink()
@@ -266,7 +266,7 @@ def test_a_store_that_is_too_large_helps_as_far_as_it_fits(
 ) -> None:
     source = write_input(tmp_path / "in", a=popular_table(range(100)))
     rerank(source, tmp_path / "first", scores=scores)
-    rerank(source, tmp_path / "second", scores=scores, scores_memory=2e-6)  # 100 pairs
+    rerank(source, tmp_path / "second", scores=scores, scores_memory=2_000)  # 100 pairs
     assert sum(forwarded) == 200
     assert "100 pairs are known from 4 file(s)" in said.getvalue()
     assert "known pairs do not all fit: the 2 oldest of 4 files" in said.getvalue()
@@ -276,8 +276,8 @@ def test_a_store_that_is_too_large_helps_as_far_as_it_fits(
 def test_known_scores_leave_room_in_the_object_store_of_the_smallest_node(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert memory_for_logits(0.001) == 1e6
-    assert memory_for_logits(1000.0) == (200 << 20) / 2
+    assert memory_for_logits(1_000_000) == 1_000_000
+    assert memory_for_logits(10**12) == (200 << 20) / 2
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,7 @@ def test_a_store_is_a_directory(tmp_path: Path, source: Path, rerank: Rerank) ->
     ("settings", "message"),
     [
         ({"recent_pairs": -1}, "--recent-pairs is -1; it is 0"),
-        ({"scores_memory": 0.0}, "--scores-memory is 0; give gigabytes, more than 0"),
-        ({"scores_memory": float("nan")}, "--scores-memory is nan"),
+        ({"scores_memory": 0}, "--scores-memory is 0; give bytes, more than 0"),
     ],
 )
 def test_values_that_cannot_work_are_usage_errors(settings: dict[str, Any], message: str) -> None:
