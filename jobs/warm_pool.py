@@ -41,6 +41,8 @@ UNITS_PER_REPLICA = 4
 """On their way at once, read, queued, scored or written: as few as keep a replica busy, since a stop waits for them."""
 STALLED_SECONDS = 60.0
 """Without any news, before the run is ended to see which units are lost. Ending one that is only slow costs a start."""
+LOADING_SECONDS = 600.0
+"""The same before the first news of a run: a large model may come from far away."""
 GRACE_SECONDS = 20.0
 """For what is in work when a stop is asked for; Kubernetes kills after 30 s."""
 UNITS_PER_RUN = 20_000
@@ -114,6 +116,7 @@ class Run:
         """None at the end."""
         self.failure: str | None = None
         self.sent = 0
+        self.has_answered = False
         pool = scoring_pool(settings, ANY_NUMBER)
         self.window = UNITS_PER_REPLICA * int(pool.max_size) * (1 if settings.app is None else UNITS_PER_APP_ACTOR)
         context = job_context()
@@ -215,7 +218,8 @@ class WarmPool:
                 stopped = stopped or now
                 if now - stopped > GRACE_SECONDS:
                     raise InterruptedBySignal(self.stop.number)
-            if not is_closed and (stopped or now - news > STALLED_SECONDS):
+            patience = STALLED_SECONDS if run.has_answered else LOADING_SECONDS
+            if not is_closed and (stopped or now - news > patience):
                 run.close()
                 is_closed = True
             elif not is_closed and (room := run.window - len(begun)) > 0 and waiting:
@@ -228,7 +232,7 @@ class WarmPool:
                 continue
             if report is None:
                 break
-            news = time.monotonic()
+            news, run.has_answered = time.monotonic(), True
             begun.discard(report.unit)
             yield report
         else:
