@@ -1,6 +1,6 @@
 """`python -m tests.jobs.drive SCORER INPUT OUTPUT [flags]`: the command line with a scorer of `stubs`, to be killed.
 
-With TINY_PIECES in its environment it groups pairs in pieces of so many bytes.
+With TINY_PIECES in its environment it groups pairs, and joins with a corpus, in pieces of so many bytes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import typer
 
+import jobs.corpus
 import jobs.driver
 import jobs.follow
 import jobs.grouped_input
+import jobs.text_join
 from jobs.rerank import command
 from tests.jobs import stubs
 
@@ -39,6 +41,7 @@ if __name__ == "__main__":
     tiny = int(os.environ.get("TINY_PIECES", "0"))
     if tiny:
         jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
+        jobs.corpus.PIECE_BYTES = jobs.text_join.BUCKET_BYTES = jobs.text_join.BATCH_BYTES = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
     jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
     jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)
