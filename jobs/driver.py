@@ -17,7 +17,7 @@ from jobs.attaching import TextsById
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.errors import AccessError, StoppedError
 from jobs.filters import check_condition_columns
-from jobs.grouped_input import check_groupable, check_same_input, group_input, options_of_groups
+from jobs.grouped_input import check_groupable, continued_groups, group_input, options_of_groups
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory, check_apart
@@ -163,17 +163,6 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     for schema in schemas:
         check_output_names(schema, mapping, layout)
     return layout
-
-
-def continued_groups(
-    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
-) -> Manifest:
-    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
-    if before.options.get("group_by") is not None:
-        check_same_input(before.options["grouped_files"], files)
-    partitions = before.options.get("partitions", {})
-    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
-    return before
 
 
 def selection_of_lists(
