@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout, Reason, is_list, plain_type, why_unusable
+from jobs.column_types import is_list, plain_type
+from jobs.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout, Reason, why_unusable
 from jobs.keys import as_bytes, column_as_bytes, without_wrapping
 
 if TYPE_CHECKING:

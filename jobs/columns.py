@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.column_types import may_be_id, may_be_ids, may_be_text, may_be_texts, plain_type, struct_of
 from pipelines.errors import ConfigError
 
 
@@ -158,17 +159,6 @@ def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
     return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED, PROBLEM)]
 
 
-def plain_type(data_type: pa.DataType) -> pa.DataType:
-    """The type of the values themselves, without dictionary encoding and extension types around them."""
-    while True:
-        if isinstance(data_type, pa.BaseExtensionType):
-            data_type = data_type.storage_type
-        elif pa.types.is_dictionary(data_type):
-            data_type = data_type.value_type
-        else:
-            return data_type
-
-
 @dataclass(frozen=True, slots=True)
 class _Fault:
     reason: Reason
@@ -215,11 +205,11 @@ def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None
         return missing
     list_type = schema.field(mapping.documents).type
     wrong = (
-        _wrong_type(list_type, mapping, "documents", _may_be_ids, "a list of ids or of structs with an id")
+        _wrong_type(list_type, mapping, "documents", may_be_ids, "a list of ids or of structs with an id")
         if mapping.by_id
-        else _wrong_type(list_type, mapping, "documents", _may_be_texts, "a list of texts or of structs with a text")
+        else _wrong_type(list_type, mapping, "documents", may_be_texts, "a list of texts or of structs with a text")
     )
-    struct_type = _struct_of(list_type)
+    struct_type = struct_of(list_type)
     if wrong or struct_type is None:
         return wrong
     return _struct_fault(struct_type, mapping)
@@ -274,67 +264,6 @@ def _way_out(knob: str) -> str:
         "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAGS['documents']}",
     }
     return f"name another with {FLAGS[knob]}{or_else.get(knob, '')}"
-
-
-def may_be_text(data_type: pa.DataType) -> bool:
-    """Strings, bytes (read as UTF-8), or the null type, which a column gets that has nulls only."""
-    types = pa.types
-    return any(
-        is_type(data_type)
-        for is_type in (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-            types.is_binary_view,
-            types.is_null,
-        )
-    )
-
-
-def may_be_id(data_type: pa.DataType) -> bool:
-    """Texts, or integers, which are the same id as their decimal text."""
-    return may_be_text(data_type) or pa.types.is_integer(data_type)
-
-
-def _may_be_texts(data_type: pa.DataType) -> bool:
-    return _may_be_list_of(data_type, may_be_text)
-
-
-def _may_be_ids(data_type: pa.DataType) -> bool:
-    return _may_be_list_of(data_type, may_be_id)
-
-
-def _may_be_list_of(data_type: pa.DataType, fits: Callable[[pa.DataType], bool]) -> bool:
-    if pa.types.is_null(data_type):
-        return True
-    if not is_list(data_type):
-        return False
-    item_type = plain_type(data_type.value_type)
-    return fits(item_type) or pa.types.is_struct(item_type)
-
-
-def _struct_of(list_type: pa.DataType) -> pa.StructType | None:
-    """The type of the document structs; None where documents are texts or always null."""
-    list_type = plain_type(list_type)
-    item_type = plain_type(list_type.value_type) if is_list(list_type) else list_type
-    return item_type if pa.types.is_struct(item_type) else None
-
-
-def is_list(data_type: pa.DataType) -> bool:
-    """Lists of any kind."""
-    types = pa.types
-    return any(
-        is_type(data_type)
-        for is_type in (
-            types.is_list,
-            types.is_large_list,
-            types.is_list_view,
-            types.is_large_list_view,
-            types.is_fixed_size_list,
-        )
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

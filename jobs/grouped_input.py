@@ -26,7 +26,7 @@ from jobs.columns import Layout, check_dropped_columns, check_output_names, why_
 from jobs.errors import RefusedError
 from jobs.filters import check_condition_columns
 from jobs.group_pieces import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
-from jobs.manifest import FOOTER_THREADS, Survey, survey
+from jobs.manifest import FOOTER_THREADS, Manifest, Survey, check_same_job, survey
 from jobs.pair_columns import PairColumns, pair_columns
 from jobs.pieces import run_pieces
 from jobs.selection import Selection
@@ -88,6 +88,17 @@ def check_same_input(before: Sequence[Sequence[Any]], files: Sequence[InputFile]
                 f"input file {paths[0]} {change} since pairs were grouped, and its pairs may belong to groups that are "
                 "ranked already; restore INPUT, give another OUTPUT, or use --overwrite to start anew"
             )
+
+
+def continued_groups(
+    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> Manifest:
+    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
+    if before.options.get("group_by") is not None:
+        check_same_input(before.options["grouped_files"], files)
+    partitions = before.options.get("partitions", {})
+    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
+    return before
 
 
 # The stage.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.columns import PROBLEM, ColumnMapping, may_be_id, plain_type
+from jobs.column_types import may_be_id, plain_type
+from jobs.columns import PROBLEM, ColumnMapping
 from pipelines.errors import ConfigError
 
 DEFAULT_RANK = "rank"

@@ -12,7 +12,7 @@ from typing import Any
 from jobs.attaching import TextsById
 from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.filters import check_condition_columns
-from jobs.grouped_input import check_groupable, check_same_input, options_of_groups
+from jobs.grouped_input import check_groupable, continued_groups, options_of_groups
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory
 from jobs.partitions import Partitions, continued_types, infer_types, input_root
@@ -68,17 +68,6 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     for schema in schemas:
         check_output_names(schema, mapping, layout)
     return layout
-
-
-def continued_groups(
-    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
-) -> Manifest:
-    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
-    if before.options.get("group_by") is not None:
-        check_same_input(before.options["grouped_files"], files)
-    partitions = before.options.get("partitions", {})
-    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
-    return before
 
 
 def selection_of_lists(

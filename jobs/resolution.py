@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.app_scorer import served_model
-from jobs.corpus import surveyed
+from jobs.corpus_survey import surveyed
 from jobs.errors import RefusedError
 from jobs.output import check_apart
 from jobs.settings import RerankSettings

@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.column_types import plain_type
 from jobs.columns import (
     ATTACHED,
     ATTACHED_TYPE,
@@ -25,7 +26,6 @@ from jobs.columns import (
     Reason,
     kept_columns,
     output_names,
-    plain_type,
     why_unusable,
 )
 from pipelines.errors import InvalidInputError

@@ -37,8 +37,8 @@ class Attempt:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     clock: float = field(default_factory=time.perf_counter)
     phases: dict[str, float] = field(default_factory=dict)
-    """Seconds of the driver by phase: `plan`; `start`, until Ray runs and the first replica begins to score; `score`,
-    until the last part; `quarantine`; `finish`, in which Ray ends."""
+    """Seconds of the driver by phase: `plan`; `group`, with --group-by; `start`, until Ray runs, ids have their
+    texts and a replica begins to score; `score`, until the last part; `quarantine`; `finish`, in which Ray ends."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, added up over all finished units, in whatever process they ran."""
     replicas: Presences = field(default_factory=Presences)

@@ -55,18 +55,18 @@ def join_texts(
     """
     join = planned(selection, corpus, todo, unit_bytes, directory)
     batches = range(len(join.batches))
+    every_batch = [{"batch": batch} for batch in batches]
     if to_do(join, "delivered", list(batches), batch_name):
         console.print(
             f"corpus: {corpus.found.rows:,} documents, joined through {join.buckets:,} buckets in {directory}"
         )
-        run(join, AskingStage, "asked", [{"batch": batch} for batch in batches], lambda item: batch_name(**item))
-        run(join, CorpusStage, "corpus", [asdict(one) for one in corpus.found.pieces], lambda item: Unit(**item).name)
+        run_step(join, AskingStage, "asked", every_batch, lambda item: batch_name(**item))
+        pieces = [asdict(piece) for piece in corpus.found.pieces]
+        run_step(join, CorpusStage, "corpus", pieces, lambda item: Unit(**item).name)
         join = replace(join, answers=tuple(planned_answers(join)))
         answers = [asdict(one) for one in join.answers]
-        run(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
-        run(
-            join, DeliveringStage, "delivered", [{"batch": batch} for batch in batches], lambda item: batch_name(**item)
-        )
+        run_step(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
+        run_step(join, DeliveringStage, "delivered", every_batch, lambda item: batch_name(**item))
     for step in STEPS[:-1]:
         storage.remove_below(os.path.join(directory, step))
     return DeliveredTexts(join)
@@ -108,7 +108,7 @@ def planned_answers(join: Join) -> list[AnswerFile]:
     return files
 
 
-def run(
+def run_step(
     join: Join, stage: PieceStage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
 ) -> None:
     """Does what is not there yet of a step."""

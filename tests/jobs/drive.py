@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-import jobs.corpus
+import jobs.corpus_survey
 import jobs.driver
 import jobs.follow
 import jobs.grouped_input
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     tiny = int(os.environ.get("TINY_PIECES", "0"))
     if tiny:
         jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
-        jobs.corpus.PIECE_BYTES = jobs.text_join.BUCKET_BYTES = jobs.text_join.BATCH_BYTES = tiny
+        jobs.corpus_survey.PIECE_BYTES = jobs.text_join.BUCKET_BYTES = jobs.text_join.BATCH_BYTES = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
     jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
     jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)

@@ -12,9 +12,10 @@ import pytest
 import ray
 
 import jobs.broadcast
-import jobs.corpus
+import jobs.corpus_survey
 from jobs.broadcast import BroadcastTexts, broadcast, room_for_corpus, size_in_memory
-from jobs.corpus import Corpus, surveyed
+from jobs.corpus import Corpus
+from jobs.corpus_survey import surveyed
 from jobs.errors import StoppedError
 from jobs.lookup import load_piece
 from jobs.units import Unit
@@ -27,7 +28,7 @@ IDS = pa.array([b"0", b"99", b"none"], pa.large_binary())
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
     """A hundred texts of 1,000 characters, in ten pieces."""
-    monkeypatch.setattr(jobs.corpus, "PIECE_BYTES", 10_500)
+    monkeypatch.setattr(jobs.corpus_survey, "PIECE_BYTES", 10_500)
     table = pa.table({"id": range(100), "text": [f"{i} " * 400 for i in range(100)]})
     return surveyed(Corpus(str(write_input(tmp_path, a=table))))
 

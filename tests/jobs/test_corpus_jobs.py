@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import jobs.corpus
+import jobs.corpus_survey
 import jobs.text_join
 from jobs.columns import ATTACHED
 from jobs.corpus import Corpus
@@ -71,7 +71,7 @@ def ids_table(count: int, padding: str = "") -> pa.Table:
 @pytest.fixture(params=[None, 0], ids=["held by each node", "joined on disk"])
 def corpus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
     """Two files, in pieces of a few dozen documents; in buckets and batches as small, where it is joined."""
-    monkeypatch.setattr(jobs.corpus, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(jobs.corpus_survey, "PIECE_BYTES", 2_000)
     monkeypatch.setattr(jobs.text_join, "BUCKET_BYTES", 2_000)
     monkeypatch.setattr(jobs.text_join, "BATCH_BYTES", 2 * MIN_UNIT_BYTES)
     files = write_input(tmp_path / "corpus", a=corpus_table(0, 200), b=corpus_table(200, 100))

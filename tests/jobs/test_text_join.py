@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import jobs.corpus
+import jobs.corpus_survey
 import jobs.text_join
 import jobs.text_pieces
 from jobs.corpus import Corpus
@@ -41,7 +41,7 @@ STAGES = {"ask": "asked", "cut_corpus": "corpus", "answer": "answered", "deliver
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.corpus, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(jobs.corpus_survey, "PIECE_BYTES", 2_000)
     monkeypatch.setattr(jobs.text_join, "BUCKET_BYTES", 2_000)
     monkeypatch.setattr(jobs.text_join, "BATCH_BYTES", 2 * MIN_UNIT_BYTES)
 

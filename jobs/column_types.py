@@ -1,0 +1,81 @@
+"""Which types of columns can hold what a job reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+
+def plain_type(data_type: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, without dictionary encoding and extension types around them."""
+    while True:
+        if isinstance(data_type, pa.BaseExtensionType):
+            data_type = data_type.storage_type
+        elif pa.types.is_dictionary(data_type):
+            data_type = data_type.value_type
+        else:
+            return data_type
+
+
+def may_be_text(data_type: pa.DataType) -> bool:
+    """Strings, bytes (read as UTF-8), or the null type, which a column gets that has nulls only."""
+    types = pa.types
+    return any(
+        is_type(data_type)
+        for is_type in (
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_large_binary,
+            types.is_binary_view,
+            types.is_null,
+        )
+    )
+
+
+def may_be_id(data_type: pa.DataType) -> bool:
+    """Texts, or integers, which are the same id as their decimal text."""
+    return may_be_text(data_type) or pa.types.is_integer(data_type)
+
+
+def may_be_texts(data_type: pa.DataType) -> bool:
+    """Lists of texts, or of structs."""
+    return _may_be_list_of(data_type, may_be_text)
+
+
+def may_be_ids(data_type: pa.DataType) -> bool:
+    """Lists of ids, or of structs."""
+    return _may_be_list_of(data_type, may_be_id)
+
+
+def _may_be_list_of(data_type: pa.DataType, fits: Callable[[pa.DataType], bool]) -> bool:
+    if pa.types.is_null(data_type):
+        return True
+    if not is_list(data_type):
+        return False
+    item_type = plain_type(data_type.value_type)
+    return fits(item_type) or pa.types.is_struct(item_type)
+
+
+def struct_of(list_type: pa.DataType) -> pa.StructType | None:
+    """The type of the document structs; None where documents are texts or always null."""
+    list_type = plain_type(list_type)
+    item_type = plain_type(list_type.value_type) if is_list(list_type) else list_type
+    return item_type if pa.types.is_struct(item_type) else None
+
+
+def is_list(data_type: pa.DataType) -> bool:
+    """Lists of any kind."""
+    types = pa.types
+    return any(
+        is_type(data_type)
+        for is_type in (
+            types.is_list,
+            types.is_large_list,
+            types.is_list_view,
+            types.is_large_list_view,
+            types.is_fixed_size_list,
+        )
+    )
