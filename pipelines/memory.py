@@ -30,6 +30,9 @@ class Engine(Protocol):
     @property
     def spec(self) -> Any: ...
 
+    @property
+    def dtype(self) -> Any: ...
+
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each of these pairs, of which no two are equal; float32 [len(pairs)]."""
 
@@ -49,6 +52,10 @@ class ReusingEngine:
     @property
     def spec(self) -> Any:
         return self.engine.spec
+
+    @property
+    def dtype(self) -> Any:
+        return self.engine.dtype
 
     def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each pair, float32 [len(pairs)], in the order given; equal pairs have exactly equal logits."""

@@ -109,6 +109,7 @@ def test_a_reranker_with_a_memory_ranks_as_one_without(reranker: Reranker) -> No
         if lengths:
             assert 0 < engine.reused < chunks  # the short pairs are the same ones
     assert reranker.engine is not engine
+    assert reranker.with_engine(engine).fingerprint == reranker.fingerprint
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
