@@ -13,7 +13,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
 RECENT_PAIRS = 200_000
-SCORES_GIGABYTES = 1.0
+SCORES_GIGABYTES = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class RerankSettings:
     scores: str | None = None
     """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
     scores_memory: float = SCORES_GIGABYTES
-    """Gigabytes that they may take on each node, for 50 million pairs each."""
+    """Gigabytes that they may take on each node, 50 million pairs each; five times that in the driver while it loads."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
