@@ -51,7 +51,7 @@ class RerankSettings:
     scores: str | None = None
     """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
     scores_memory: float = SCORES_GIGABYTES
-    """Gigabytes that they may take on each node, 50 million pairs each; five times that in the driver while it loads."""
+    """Gigabytes of them on each node, 50 million pairs each; five times that in the driver while it loads."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
