@@ -65,4 +65,4 @@ def score_log(
 
 def full_store(new_logits: dict[bytes, float]) -> StoredLogits:
     """What a run that starts with all of these loads."""
-    return StoredLogits.of(halves(b"".join(new_logits)), np.array(list(new_logits.values()), np.float32))
+    return StoredLogits.of(*halves(b"".join(new_logits)), np.array(list(new_logits.values()), np.float32))

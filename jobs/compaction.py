@@ -107,15 +107,15 @@ def compact(store: ScoreStore) -> Compacted:
     """Joins small files to files of FILE_PAIRS, the oldest first. Raises OSError when the storage does."""
     files = store.files()[::-1]
     done = Compacted(len(files))
-    group: dict[str, pa.Table] = {}
+    group: dict[str, StoredLogits] = {}
     for path, found in read_all(store, files):
         if isinstance(found, FileNotFoundError):  # another compaction was there first
             continue
         if isinstance(found, Exception):
             done.unusable[path] = f"{type(found).__name__}: {found}"
-        elif found.num_rows < FILE_PAIRS / 2:
+        elif len(found) < FILE_PAIRS / 2:
             group[path] = found
-        if sum(table.num_rows for table in group.values()) >= FILE_PAIRS:
+        if sum(map(len, group.values())) >= FILE_PAIRS:
             replace(store, group)
             group = {}
     replace(store, group)
@@ -123,7 +123,7 @@ def compact(store: ScoreStore) -> Compacted:
     return done
 
 
-def replace(store: ScoreStore, group: dict[str, pa.Table]) -> None:
+def replace(store: ScoreStore, group: dict[str, StoredLogits]) -> None:
     """One file for several, as old as the newest of them."""
     if len(group) < 2:
         return

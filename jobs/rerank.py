@@ -111,7 +111,7 @@ def command(
         str | None, option(help="Directory or uri of scores that later runs reuse.", panel=REUSE_PANEL)
     ] = None,
     scores_memory: Annotated[
-        str, option(help="Of them on each node; 1GB are 50 million pairs.", panel=REUSE_PANEL)
+        str, option(help="Of them on each node; 1GB is 50 million pairs.", panel=REUSE_PANEL)
     ] = SCORES_MEMORY,
     replicas: Annotated[str | None, option(help="N or MIN:MAX; default: what fits.", panel=CLUSTER_PANEL)] = None,
     num_cpus: Annotated[int, option(help="CPUs and threads of a replica.", panel=CLUSTER_PANEL)] = 1,

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
     ]
 )
 PAIR_BYTES = 20
-"""Of a pair in memory, on every node that scores; three times that in the driver while it loads them."""
+"""Of a pair in memory, on every node that scores; five times that in the driver while it loads them."""
 READING_THREADS = 16
 LOOKS = 5
 READING_FAILURES = (pa.ArrowException, OSError, ValueError)
@@ -74,7 +74,7 @@ class ScoreStore:
         storage.write_table(path, logits.replace_schema_metadata(footer))
         return path
 
-    def read(self, path: str) -> pa.Table:
+    def read(self, path: str) -> StoredLogits:
         """The logits of one file.
 
         Raises ValueError or what pyarrow raises for a file that is damaged or not one of this model,
@@ -86,15 +86,16 @@ class ScoreStore:
     def _footer(self) -> dict[str, Any]:
         return {"format": FORMAT, "model": dict(self.model)}
 
-    def _checked(self, file: pq.ParquetFile) -> pa.Table:
+    def _checked(self, file: pq.ParquetFile) -> StoredLogits:
         if json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}")) != self._footer:
             raise ValueError(f"holds no logits of format {FORMAT} and of this model")
         table = file.read()
         if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
             raise ValueError("has other columns than key and logit, or nulls in them")
-        if not np.isfinite(table["logit"].to_numpy()).all():
+        logits = table["logit"].to_numpy()
+        if not np.isfinite(logits).all():
             raise ValueError("has a logit that is not finite")
-        return table
+        return StoredLogits.of(*halves(keys_of(table)), logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,38 +117,40 @@ def load(store: ScoreStore, most: int) -> Loaded:
     Where another process replaced files meanwhile (see `jobs.compaction`), it looks again for what took their place.
     Raises StoreError when the storage fails as a whole.
     """
-    tables: dict[str, pa.Table] = {}
+    usable: dict[str, StoredLogits] = {}
     unusable: dict[str, str] = {}
     for _ in range(LOOKS):
         files = store.files()
-        unseen = [path for path in files if path not in tables and path not in unusable]
-        if not read_newest(store, unseen, most, tables, unusable):
+        unseen = [path for path in files if path not in usable and path not in unusable]
+        if not read_newest(store, unseen, most, usable, unusable):
             break
-    logits = joined(list(tables.values()), most)
-    return Loaded(logits, len(files), len(set(files) - tables.keys() - unusable.keys()), unusable)
+    logits = joined(list(usable.values()), most)
+    return Loaded(logits, len(files), len(set(files) - usable.keys() - unusable.keys()), unusable)
 
 
 def read_newest(
-    store: ScoreStore, files: Sequence[str], most: int, tables: dict[str, pa.Table], unusable: dict[str, str]
+    store: ScoreStore, files: Sequence[str], most: int, usable: dict[str, StoredLogits], unusable: dict[str, str]
 ) -> bool:
-    """Adds files to `tables` until they hold `most` pairs, or to `unusable`; whether one of them was gone."""
+    """Adds files to `usable` until they hold `most` pairs, or to `unusable`; whether one of them was gone."""
     gone = False
+    pairs = sum(map(len, usable.values()))
     for path, found in read_all(store, files):
         if isinstance(found, FileNotFoundError):
             gone = True
         elif isinstance(found, Exception):
             unusable[path] = f"{type(found).__name__}: {found}"
-        elif sum(table.num_rows for table in tables.values()) < most:
-            tables[path] = found
+        elif pairs < most:
+            usable[path] = found
+            pairs += len(found)
         else:
             break
     return gone
 
 
-def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, pa.Table | Exception]]:
-    """Each file's table, or what is wrong with it; some at a time, so that who stops early has not read all."""
+def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, StoredLogits | Exception]]:
+    """Each file's logits, or what is wrong with it; some at a time, so that who stops early has not read all."""
 
-    def attempt(path: str) -> pa.Table | Exception:
+    def attempt(path: str) -> StoredLogits | Exception:
         try:
             return store.read(path)
         except StoreError:
@@ -161,12 +164,10 @@ def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, pa.
             yield from zip(some, pool.map(attempt, some), strict=True)
 
 
-def joined(tables: Sequence[pa.Table], most: int | None = None) -> StoredLogits:
-    """Sorted for look-ups; of a pair that several have, the first has its logit."""
-    if not tables:
-        return StoredLogits()
-    table = pa.concat_tables(tables).slice(0, most).combine_chunks()
-    return StoredLogits.of(halves(keys_of(table)), table["logit"].to_numpy())
+def joined(some: Sequence[StoredLogits], most: int | None = None) -> StoredLogits:
+    """`most` of all of them; of a pair that several have, the first has its logit."""
+    columns = ([getattr(one, name) for one in (*some, StoredLogits())] for name in ("heads", "tails", "logits"))
+    return StoredLogits.of(*(np.concatenate(column)[:most] for column in columns))
 
 
 def table_of(logits: Mapping[bytes, float]) -> pa.Table:

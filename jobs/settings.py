@@ -16,7 +16,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
 RECENT_PAIRS = 200_000
-SCORES_MEMORY = "1GB"
+SCORES_MEMORY = "500MB"
 POLL_SECONDS = 5.0
 
 
@@ -58,8 +58,8 @@ class RerankSettings:
     """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
     scores: str | None = None
     """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
-    scores_memory: int = 1_000_000_000
-    """Bytes that they may take on each node, 20 a pair."""
+    scores_memory: int = 500_000_000
+    """Bytes of them on each node, 20 a pair; five times that in the driver while it loads."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None

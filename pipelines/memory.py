@@ -30,6 +30,9 @@ class Engine(Protocol):
     @property
     def spec(self) -> Any: ...
 
+    @property
+    def dtype(self) -> Any: ...
+
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each of these pairs, of which no two are equal; float32 [len(pairs)]."""
 
@@ -49,6 +52,10 @@ class ReusingEngine:
     @property
     def spec(self) -> Any:
         return self.engine.spec
+
+    @property
+    def dtype(self) -> Any:
+        return self.engine.dtype
 
     def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each pair, float32 [len(pairs)], in the order given; equal pairs have exactly equal logits."""
@@ -120,13 +127,14 @@ class StoredLogits:
     """float32 [n]"""
 
     @classmethod
-    def of(cls, keys: np.ndarray, logits: np.ndarray) -> StoredLogits:
-        """`keys` are uint64 [n, 2] of `halves`, in any order; of equal ones the first counts."""
-        order = np.argsort(keys[:, 0], kind="stable")
-        heads, tails = keys[order, 0], keys[order, 1]
+    def of(cls, heads: np.ndarray, tails: np.ndarray, logits: np.ndarray) -> StoredLogits:
+        """The `halves` of keys in any order, with their logits; of equal keys the first counts."""
+        order = np.argsort(heads, kind="stable")
         is_first = np.ones(len(order), dtype=bool)
-        is_first[1:] = (heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])
-        return cls(heads[is_first], tails[is_first], logits[order[is_first]])
+        is_first[1:] = is_different(heads[order]) | is_different(tails[order])
+        kept = order[is_first]
+        del order, is_first  # of 10^8 pairs, a gigabyte
+        return cls(heads[kept], tails[kept], logits[kept])
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -139,9 +147,9 @@ class StoredLogits:
         """
         if not len(self) or not keys:
             return {}
-        wanted = halves(b"".join(keys))
-        places = np.minimum(np.searchsorted(self.heads, wanted[:, 0]), len(self) - 1)
-        is_known = (self.heads[places] == wanted[:, 0]) & (self.tails[places] == wanted[:, 1])
+        heads, tails = halves(b"".join(keys))
+        places = np.minimum(np.searchsorted(self.heads, heads), len(self) - 1)
+        is_known = (self.heads[places] == heads) & (self.tails[places] == tails)
         found = compress(keys, is_known)
         return dict(zip(found, self.logits[places[is_known]].tolist(), strict=True))
 
@@ -162,6 +170,12 @@ def first_places(keys: Sequence[bytes]) -> dict[bytes, int]:
     return first
 
 
-def halves(keys: bytes | memoryview) -> np.ndarray:
-    """Keys laid end to end -> uint64 [n, 2], in an order that is that of the bytes."""
-    return np.frombuffer(keys, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+def is_different(values: np.ndarray) -> np.ndarray:
+    """Whether each but the first is another value than the one before it."""
+    return np.asarray(values[1:] != values[:-1])
+
+
+def halves(keys: bytes | memoryview) -> tuple[np.ndarray, np.ndarray]:
+    """Keys laid end to end -> their first and second halves, uint64 [n] each, in an order that is that of the bytes."""
+    both = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
+    return both[:, 0].astype(np.uint64), both[:, 1].astype(np.uint64)

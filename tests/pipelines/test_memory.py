@@ -43,7 +43,7 @@ def pair_of(first: int) -> TokenPair:
 
 
 def stored(logits: dict[bytes, float]) -> StoredLogits:
-    return StoredLogits.of(halves(b"".join(logits)), np.array(list(logits.values()), np.float32))
+    return StoredLogits.of(*halves(b"".join(logits)), np.array(list(logits.values()), np.float32))
 
 
 NOTHING = StoredLogits()
@@ -109,6 +109,7 @@ def test_a_reranker_with_a_memory_ranks_as_one_without(reranker: Reranker) -> No
         if lengths:
             assert 0 < engine.reused < chunks  # the short pairs are the same ones
     assert reranker.engine is not engine
+    assert reranker.with_engine(engine).fingerprint == reranker.fingerprint
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -185,7 +186,7 @@ def test_of_keys_that_share_a_half_none_is_taken_for_another() -> None:
 
 def test_of_a_pair_that_is_stored_twice_the_first_counts() -> None:
     keys = halves(b"k" * 16 + b"a" * 16 + b"k" * 16)
-    store = StoredLogits.of(keys, np.array([1, 2, 3], np.float32))
+    store = StoredLogits.of(*keys, np.array([1, 2, 3], np.float32))
     assert store.look_up([b"k" * 16, b"a" * 16]) == {b"k" * 16: 1.0, b"a" * 16: 2.0}
     assert len(store) == 2
 
