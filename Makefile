@@ -62,11 +62,14 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine and ten minutes
+bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine for half an hour
 	$(BIN)/python -m jobs.benchmark engine --output docs/benchmarks/engine.json
 	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
 	$(BIN)/python -m jobs.benchmark reuse --output docs/benchmarks/reuse.json
 	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json
+	$(BIN)/python -m jobs.benchmark_scale replicas --output docs/benchmarks/replicas.json
+	$(BIN)/python -m jobs.benchmark_scale memory --output docs/benchmarks/memory.json --plot docs/benchmarks/memory.svg
+	$(BIN)/python -m jobs.benchmark_scale skew --output docs/benchmarks/skew.json
 	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
 
 train-embedded: ## how the embedded model is trained (hours, so by hand)
