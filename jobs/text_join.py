@@ -38,10 +38,10 @@ from jobs.text_pieces import (
 )
 from jobs.units import Unit
 
-BUCKET_BYTES = 64 << 20
+BUCKET_BYTES = 32 << 20
 """Decoded: documents of the corpus that are held at once, and texts that are answered with."""
 MAX_BUCKETS = 1024
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 32 << 20
 """Decoded: texts of the units of a batch."""
 STEPS = ("asked", "corpus", "answered", "delivered")
 
