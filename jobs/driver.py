@@ -150,8 +150,7 @@ def score_everything(
     attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
     attempt.enter("start")
     with ray_session(settings.address, console):
-        corpus, size = settings.corpus, manifest.unit_bytes
-        selection = with_texts(selection, corpus, layout, todo, size, output.texts, console)
+        selection = with_texts(selection, settings.corpus, layout, todo, output.texts, console)
         known = partial(open_reuse, settings, manifest.fingerprint, console)
         score = score or score_units
         rows_left = sum(unit.rows for unit in todo)

@@ -18,10 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from jobs import storage
 from jobs.corpus import Corpus
+from jobs.errors import StoreError
 from jobs.manifest import FOOTER_THREADS
 from jobs.pieces import PieceStage, run_pieces
 from jobs.selection import Selection
@@ -36,7 +38,7 @@ from jobs.text_pieces import (
     Join,
     batch_name,
 )
-from jobs.units import Unit
+from jobs.units import Unit, read_plan
 
 BUCKET_BYTES = 32 << 20
 """Decoded: documents of the corpus that are held at once, and texts that are answered with."""
@@ -47,13 +49,13 @@ STEPS = ("asked", "corpus", "answered", "delivered")
 
 
 def join_texts(
-    selection: Selection, corpus: Corpus, todo: Sequence[Unit], unit_bytes: int, directory: str, console: Console
+    selection: Selection, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
 ) -> DeliveredTexts:
     """The texts of all units in `todo`, on disk. `selection` has the layout, and no source of texts yet.
 
     Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
     """
-    join = planned(selection, corpus, todo, unit_bytes, directory)
+    join = planned(selection, corpus, todo, directory)
     batches = range(len(join.batches))
     every_batch = [{"batch": batch} for batch in batches]
     if to_do(join, "delivered", list(batches), batch_name):
@@ -72,15 +74,14 @@ def join_texts(
     return DeliveredTexts(join)
 
 
-def planned(selection: Selection, corpus: Corpus, todo: Sequence[Unit], unit_bytes: int, directory: str) -> Join:
+def planned(selection: Selection, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
     """The plan of an earlier run, if it has all units that are to do, else a new one."""
     path = os.path.join(directory, "plan.json")
     plan = storage.read_json(path) if storage.exists(path) else None
     if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
         storage.remove_below(directory)
-        size = max(1, BATCH_BYTES // unit_bytes)
         plan = {
-            "batches": [[asdict(unit) for unit in todo[i : i + size]] for i in range(0, len(todo), size)],
+            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection)],
             "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
         }
         storage.make_directory(directory)
@@ -90,6 +91,33 @@ def planned(selection: Selection, corpus: Corpus, todo: Sequence[Unit], unit_byt
         storage.remove_temporaries(os.path.join(directory, step))
     batches = tuple(tuple(Unit(**unit) for unit in units) for units in plan["batches"])
     return Join(directory, corpus, selection, batches, plan["buckets"])
+
+
+def batches_of(todo: Sequence[Unit], selection: Selection) -> list[list[Unit]]:
+    """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
+    paths = sorted({unit.path for unit in todo})
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection), paths), strict=True))
+    batches: list[list[Unit]] = []
+    room = 0.0
+    for unit in todo:
+        size = unit.rows * per_row[unit.path]
+        if not batches or size > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(unit)
+        room -= size
+    return batches
+
+
+def bytes_of_a_row(path: str, selection: Selection) -> float:
+    """Decoded, with its texts; as good as none in a file that cannot be read."""
+    try:
+        return read_plan(path, selection).bytes_per_row
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        return 0.0
 
 
 def planned_answers(join: Join) -> list[AnswerFile]:

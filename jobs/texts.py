@@ -23,7 +23,6 @@ def with_texts(
     corpus: Corpus | None,
     layout: Layout,
     todo: Sequence[Unit],
-    unit_bytes: int,
     directory: str,
     console: Console,
 ) -> Selection:
@@ -38,7 +37,7 @@ def with_texts(
     if size_in_memory(corpus) <= room_for_corpus(corpus):
         source = held_by_all(corpus, console)
     else:
-        source = join_texts(replace(selection, texts=texts), corpus, todo, unit_bytes, directory, console)
+        source = join_texts(replace(selection, texts=texts), corpus, todo, directory, console)
     return replace(selection, texts=replace(texts, source=source))
 
 

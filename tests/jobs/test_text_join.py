@@ -17,10 +17,14 @@ from hypothesis import strategies as st
 import jobs.corpus_survey
 import jobs.text_join
 import jobs.text_pieces
+from jobs.attaching import TextsById
+from jobs.columns import ColumnMapping
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError
+from jobs.selection import Selection
+from jobs.text_join import batches_of
 from jobs.text_pieces import batch_name
-from jobs.units import MIN_UNIT_BYTES
+from jobs.units import MIN_UNIT_BYTES, Unit
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.tables import (
@@ -88,6 +92,16 @@ def test_rows_are_those_of_a_corpus_that_is_held(
     run_job(source, directory / "held", corpus=held)
     run_job(source, directory / "joined", corpus=replace(held, memory=0))
     assert rows_of_output(directory / "joined") == rows_of_output(directory / "held")
+
+
+def test_batches_hold_as_many_units_as_their_rows_with_texts_allow(tmp_path: Path) -> None:
+    """However large units are: in a file of few row groups they are larger than others."""
+    source = write_input(tmp_path / "in", a=ids_table(40, "x" * 1_000))
+    units = [Unit(str(source / "a.parquet"), start, 4) for start in range(0, 40, 4)]
+    texts = TextsById(ColumnMapping(by_id=True), 250.0)  # four of them in a row
+    batches = batches_of(units, Selection(texts=texts))
+    assert [unit for batch in batches for unit in batch] == units
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 
 
 def test_on_ray_it_is_joined_and_nothing_is_left(
