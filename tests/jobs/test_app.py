@@ -99,6 +99,7 @@ def test_a_job_of_an_app_writes_what_its_own_replicas_would(tmp_path: Path, live
     assert sum(stages[name] for name in (*OF_REPLICAS, IDLE)) == pytest.approx(attempt["replica_seconds"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_job_of_an_app_keeps_and_reuses_scores_as_its_own_replicas_do(tmp_path: Path, live_app: LiveApp) -> None:
     """First the app scores, then nobody has to."""
     source, scores = write_input(tmp_path / "in", a=wide_table(60)), str(tmp_path / "scores")
@@ -111,6 +112,7 @@ def test_a_job_of_an_app_keeps_and_reuses_scores_as_its_own_replicas_do(tmp_path
         assert_same_answers(read_output(output), read_output(tmp_path / "first"))
 
 
+@pytest.mark.slow
 def test_scorers_that_are_killed_cost_time_only(tmp_path: Path, live_app: LiveApp) -> None:
     """First one of two, then all there are."""
     output = tmp_path / "out"

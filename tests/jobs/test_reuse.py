@@ -347,6 +347,7 @@ def test_replicas_on_ray_share_what_is_stored(
     assert_same_rankings(tmp_path / "first", tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_takes_no_score_with_it_that_the_next_run_would_miss(
     tmp_path: Path, cluster: str, scores: str, run_job: RunJob
 ) -> None:

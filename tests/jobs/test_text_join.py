@@ -104,6 +104,7 @@ def test_batches_hold_as_many_units_as_their_rows_with_texts_allow(tmp_path: Pat
     assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 
 
+@pytest.mark.slow
 def test_on_ray_it_is_joined_and_nothing_is_left(
     source: Path, output: Path, corpus: Corpus, cluster: str, run_job: RunJob
 ) -> None:
