@@ -95,6 +95,7 @@ def test_a_replica_whose_process_died_is_the_same_one(cluster: str) -> None:
     assert replica_id() == f"process {os.getpid()}"
 
 
+@pytest.mark.slow
 def test_two_replicas_explain_twice_the_seconds_of_scoring(
     tmp_path: Path, cluster: str, run_job: RunJob, said: io.StringIO
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_bounded_job_stopped_and_resumed_ranks_its_rows_once(
     assert [attempt["units"] for attempt in resumed["attempts"]] == [len(before), 1]
 
 
+@pytest.mark.slow
 def test_shares_of_runs_between_which_files_come_make_up_the_input(
     source: Path, tmp_path: Path, cluster: str, run_job: RunJob
 ) -> None:

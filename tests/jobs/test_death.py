@@ -168,6 +168,7 @@ def test_killed_replicas_cost_no_row_and_get_no_row_blamed(
     assert_nothing_left_over(output)
 
 
+@pytest.mark.slow
 def test_rows_that_kill_their_replica_are_found_and_the_others_scored(
     tmp_path: Path, cluster: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_replica_that_cannot_start_stops_the_job_with_its_reason(
     assert run_job(source, tmp_path / "out")["rows"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_job_resumably(
     tmp_path: Path, cluster: str, bert_directory: Path, run_job: RunJob, number: signal.Signals, code: int

@@ -146,6 +146,7 @@ def test_a_job_whose_driver_was_killed_names_it(stopped: Path) -> None:
     assert first.startswith(f"stopped: {stopped}. Its driver died (process {driver.pid} on ")
 
 
+@pytest.mark.slow
 def test_a_running_job_is_seen_from_outside_and_not_disturbed(
     tmp_path: Path, source: Path, cluster: str, bert_directory: Path
 ) -> None:

@@ -327,6 +327,7 @@ def test_a_damaged_file_costs_its_own_rows(
     assert [*summary["unreadable"]] == [f"{source}/c.parquet"]
 
 
+@pytest.mark.slow
 def test_a_job_on_ray_with_a_model_from_the_store(
     bucket: Bucket, source: str, output: str, cluster: str, run_job: RunJob, bert_directory: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_whole_bucket_is_a_directory(bucket: Bucket) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_more_objects_than_an_answer_holds_are_listed(s3_bucket: Bucket) -> None:
     for number in range(1_005):
         s3_bucket.put(f"in/{number:04}.parquet", b"")
