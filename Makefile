@@ -42,7 +42,7 @@ test: lint ## lint and the quick tests
 	$(BIN)/python -m pytest -m "not slow and not gpu and not endurance" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed $(CLIENTS)/.installed ## the tests that take minutes: deaths, real clients, a browser
-	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not gpu and not endurance" $(PYTEST_ARGS)
 
 test-endurance: $(VENV)/.installed ## many deaths, in many minutes; wants an idle machine
 	$(BIN)/python -m pytest -s -m endurance $(PYTEST_ARGS)
