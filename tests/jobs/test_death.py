@@ -133,9 +133,8 @@ def test_a_driver_killed_again_and_again_loses_and_doubles_nothing(
     assert [row["query_id"] for row in rows_of_output(tmp_path / "out")] == table["query_id"].to_pylist()
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.endurance)]
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", [2, 3])
 def test_a_driver_killed_with_its_private_ray_loses_and_doubles_nothing(
     tmp_path: Path, bert_directory: Path, seed: int
 ) -> None:

@@ -207,7 +207,7 @@ def test_texts_that_were_not_gathered_stop_the_job(
         run_job(source, output, corpus=corpus)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_driver_killed_while_it_joins_loses_and_doubles_nothing(
     tmp_path: Path, source: Path, output: Path, corpus: Corpus, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
