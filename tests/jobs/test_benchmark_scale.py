@@ -42,7 +42,7 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     assert "10^4 pairs" in (tmp_path / "memory.svg").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_job_is_driven_by_a_process_of_its_own() -> None:
     summary, samples = measure(lists_of(30, 10), FreeScorer, 1)
     assert summary["pairs"] == 300

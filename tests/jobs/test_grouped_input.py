@@ -374,9 +374,8 @@ def finished_in(directory: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.endurance)]
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_driver_killed_in_every_stage_loses_and_doubles_nothing(
     tmp_path: Path, output: Path, bert_directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

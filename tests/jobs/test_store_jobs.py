@@ -365,7 +365,7 @@ def test_a_killed_driver_and_faults_together_lose_and_double_nothing(
         kill_and_finish(s3_bucket, cluster, bert_directory, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_killed_driver_loses_and_doubles_nothing(
     s3_bucket: Bucket, cluster: str, bert_directory: Path, tmp_path: Path
 ) -> None:
