@@ -47,7 +47,7 @@ test-slow: $(VENV)/.installed $(CLIENTS)/.installed ## the tests that take minut
 test-endurance: $(VENV)/.installed ## many deaths, in many minutes; wants an idle machine
 	$(BIN)/python -m pytest -s -m endurance $(PYTEST_ARGS)
 
-test-full: test test-slow ## every test that needs no GPU
+test-full: test test-slow ## what CI runs: all but tests of endurance and those for a GPU
 
 lint: $(VENV)/.installed ## style, types and the import contracts
 	$(BIN)/ruff check

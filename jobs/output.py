@@ -90,8 +90,10 @@ class OutputDirectory:
             storage.remove_temporaries(directory)
 
 
-def check_apart(pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT") -> None:
-    """Raises RefusedError when the job would read its own output: OUTPUT inside INPUT, or the reverse."""
+def check_apart(
+    pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT", place: str = "OUTPUT"
+) -> None:
+    """Raises RefusedError when the job would read what it writes: `output` inside what it reads, or the reverse."""
     is_directory = storage.is_directory(pattern)
     if storage.contain_one_another(pattern, output, [file.path for file in files], pattern_is_directory=is_directory):
-        raise RefusedError(f"OUTPUT {output} and {what} {pattern} contain one another; keep them apart")
+        raise RefusedError(f"{place} {output} and {what} {pattern} contain one another; keep them apart")

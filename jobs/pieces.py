@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
 
 from jobs.errors import StoppedError
-from jobs.pool import RETRIES_OF_A_UNIT, job_context
+from jobs.pool import RETRIES_OF_A_UNIT, batches_of, job_context
 
 PieceStage = Callable[[Any], Callable[[dict[str, Any]], None]]
 """Makes, of what all pieces of work share, what does one of them."""
@@ -61,15 +60,10 @@ def run_pieces(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]
             compute=ActorPoolStrategy(size=max(1, min(cpus, len(items)))),
             max_task_retries=RETRIES_OF_A_UNIT,
         )
-        try:
-            batches: Iterator[Any] = iter(
-                dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            )
-            for batch in batches:
-                for failure in filter(None, batch["failure"].to_pylist()):
-                    raise StoppedError(failure)
-                done += batch.num_rows
-        except (RayError, RuntimeError) as error:
-            raise StoppedError(f"Ray gave up: {error}") from error
+        for batch in batches_of(dataset):
+            failures = [failure for failure in batch["failure"].to_pylist() if failure]
+            if failures:
+                raise StoppedError(failures[0])
+            done += batch.num_rows
     if done < len(items):
         raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")

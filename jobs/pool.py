@@ -17,6 +17,7 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
@@ -127,10 +128,15 @@ def score_units(
         warnings.simplefilter("ignore")
         source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
         dataset = through_stages(source, pool, selection, settings, layout, fingerprint, scorer_class, known())
-        try:
-            yield from reports_of(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
-            raise StoppedError(f"Ray gave up: {error}") from error
+        yield from reports_of(batches_of(dataset))
+
+
+def batches_of(dataset: Dataset) -> Iterator[pa.Table]:
+    """What comes out of the last stage, as it comes; raises StoppedError when Ray gives up."""
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
+        raise StoppedError(f"Ray gave up: {error}") from error
 
 
 def as_json(unit: Unit) -> str:

@@ -1,4 +1,4 @@
-"""What a job was told, made definite before anything starts: absolute paths, one model, its fingerprint."""
+"""What a job was told, made definite before it starts: absolute paths, one model with its fingerprint, the corpus."""
 
 from __future__ import annotations
 

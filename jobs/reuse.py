@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError
+from jobs.output import check_apart
 from jobs.progress import say
 from jobs.score_store import PAIR_BYTES, Loaded, ScoreStore, load
 from jobs.settings import RerankSettings
@@ -76,10 +77,7 @@ def check_store(settings: RerankSettings, files: Sequence[storage.InputFile]) ->
         return
     if not storage.is_directory(scores) and storage.exists(scores):
         raise ConfigError(f"--scores {scores} is a file; give a directory")
-    is_directory = storage.is_directory(settings.input)
-    paths = [file.path for file in files]
-    if storage.contain_one_another(settings.input, scores, paths, pattern_is_directory=is_directory):
-        raise RefusedError(f"--scores {scores} and INPUT {settings.input} contain one another; keep them apart")
+    check_apart(settings.input, scores, files, place="--scores")
     pairs = ((settings.output, scores), (scores, settings.output))
     if any(storage.contain_one_another(*both, [], pattern_is_directory=True) for both in pairs):
         raise RefusedError(f"--scores {scores} and OUTPUT {settings.output} contain one another; keep them apart")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception, so that a stopped driver leaves in order."""
+"""SIGINT and SIGTERM as an exception, or as a request to stop, so that a driver leaves in order."""
 
 from __future__ import annotations
 

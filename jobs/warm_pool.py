@@ -27,7 +27,7 @@ from rich.console import Console
 
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.pool import UNITS_PER_APP_ACTOR, as_json, job_context, ray_session, scoring_pool, through_stages
+from jobs.pool import UNITS_PER_APP_ACTOR, as_json, batches_of, job_context, ray_session, scoring_pool, through_stages
 from jobs.replicas import Scorer
 from jobs.reuse import OpenReuse, Reuse
 from jobs.selection import Selection
@@ -133,11 +133,10 @@ class Run:
 
     def _collect(self, dataset: ray.data.Dataset) -> None:
         try:
-            batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            for report in reports_of(batches):
+            for report in reports_of(batches_of(dataset)):
                 self.reports.put(report)
-        except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
-            self.failure = f"Ray gave up: {error}"
+        except StoppedError as error:
+            self.failure = str(error)
         finally:
             self.reports.put(None)
 
