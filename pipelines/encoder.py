@@ -100,9 +100,9 @@ class PackedEncoder(nn.Module):
         super().__init__()
         width = shape.hidden_size
         self.shape = shape
-        self.word_embeddings = nn.Embedding(shape.vocab_size, width)
-        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, width)
+        self.word_embeddings = embedding(shape.vocab_size, width)
+        self.position_embeddings = embedding(shape.max_position_embeddings, width)
+        self.token_type_embeddings = embedding(shape.type_vocab_size, width)
         self.embedding_norm = nn.LayerNorm(width, shape.layer_norm_eps)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers - 1))
         self.layers.append(FirstTokenLayer(shape))
@@ -121,3 +121,9 @@ class PackedEncoder(nn.Module):
         segment_TD = self.token_type_embeddings.weight[0] if segments is None else self.token_type_embeddings(segments)
         x_TD = self.word_embeddings(batch.input_ids) + self.position_embeddings(batch.position_ids) + segment_TD
         return self.embedding_norm(x_TD)  # type: ignore[no-any-return]
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding without values: weights are always loaded, and drawing them on torch's meta device, where it does
+    nothing, imports torch's compiler: a second of every load."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
