@@ -1,7 +1,7 @@
 """Where the time of a job's replicas went while it scored. Arithmetic only.
 
-A replica has one unit at a time: it tokenizes, runs the model, parses and ranks; the rest of its time it is idle. Units
-are read and written at the same time in other processes, so `read` and `write` are no part of a replica's time.
+A replica has several units in work: its model computes for one of them, and meanwhile others are read, tokenized,
+parsed, ranked and written. So either its model computes (`forward`) or it is idle, and the other stages run beside it.
 `forward` includes looking up what is known already, `write` the keeping of new scores. With `--app` the job's own
 actors count as replicas, several units at once in each; `forward` is waiting for the app.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-OF_REPLICAS = ("tokenize", "forward", "parse_and_rank")
-"""Stages of a unit in its replica; the last is all but the other two, from an Arrow stream to an Arrow stream."""
-BESIDE = ("read", "write")
-"""Stages of a unit in other processes."""
+FORWARD = "forward"
+BEFORE_IT = ("read", "tokenize")
+AFTER_IT = ("parse_and_rank", "write")
+"""Parsing comes first, but its time is what is left of answering a unit, which is ranking for the most part."""
 IDLE = "idle"
 
 
@@ -24,8 +24,9 @@ class Scored:
 
     replica: str
     began: float
-    """Seconds since the epoch."""
+    """With its rows at hand; seconds since the epoch."""
     ended: float
+    """With its answer, not yet written."""
 
 
 @dataclass(slots=True)
@@ -46,13 +47,13 @@ class Presences:
 
     A replica is there from its first unit to the end of the scoring phase; until that end comes, or where it never
     came since the driver was killed, to its last unit. One whose process died is still there while Ray starts it again.
-    So idle are: waiting for units to be read, for the last units of other replicas, a death with the unit that was lost
-    to it, and Ray's own work between two units. What cannot be seen from here counts as idle too: a replica that the
-    pool gave up or that went with its node before the end. The loading of the model is no part of it.
+    So idle are: waiting for units to be read and tokenized, for the last units of other replicas, a death with the
+    units that were lost to it, and Ray's own work between two units. What cannot be seen from here counts as idle too:
+    a replica that the pool gave up or that went with its node before the end. Loading the model is no part of it.
     """
 
     units_at_once: int = 1
-    """In one replica."""
+    """For which one replica computes; an app may do so for several."""
     by_replica: dict[str, Presence] = field(default_factory=dict)
 
     def add(self, scored: Scored, now: float) -> None:
@@ -71,6 +72,6 @@ class Presences:
 
 
 def with_idle(stages: Mapping[str, float], replica_seconds: float) -> dict[str, float]:
-    """The seconds of all stages in the order of a unit's life, then what is left of `replica_seconds`."""
-    spent = {name: stages.get(name, 0.0) for name in ("read", *OF_REPLICAS, "write")}
-    return spent | {IDLE: max(0.0, replica_seconds - sum(spent[name] for name in OF_REPLICAS))}
+    """The seconds of all stages in the order of a unit's life, then those of `replica_seconds` without `forward`."""
+    spent = {name: stages.get(name, 0.0) for name in (*BEFORE_IT, FORWARD, *AFTER_IT)}
+    return spent | {IDLE: max(0.0, replica_seconds - spent[FORWARD])}

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError
-from jobs.replicas import Scorer, ends_scoring
+from jobs.scorer import Scorer, ends_scoring
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.memory import RecentLogits
@@ -69,6 +70,7 @@ class AppScorer(Scorer):
         engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
         tokenizer = pair_tokenizer(files, spec)
         self.reranker = Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will
+        self.turn = nullcontext()  # the app takes many calls
         self.recent = RecentLogits(settings.recent_pairs)
 
 

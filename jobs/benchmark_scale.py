@@ -26,7 +26,7 @@ import typer
 from jobs.benchmark import Output, make_lists, report, short_document
 from jobs.columns import Layout
 from jobs.driver import run
-from jobs.replicas import Scorer
+from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
@@ -38,7 +38,7 @@ PAIRS_PER_REPLICA = 4_000
 DISTINCT_LISTS = 500
 SAMPLE_SECONDS = 0.5
 ROWS_PER_GROUP = 1_000
-"""The same for all, since readers and the plan decode whole row groups."""
+"""The same for all, since replicas and the plan decode whole row groups."""
 MIB = 1 << 20
 
 
@@ -50,11 +50,13 @@ class FixedCostScorer(Scorer):
     def __init__(self, settings: RerankSettings, layout: Layout, _fingerprint: str) -> None:
         self.settings = settings
         self.layout = layout
+        self.turn = threading.Lock()
 
     def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
-        began = time.perf_counter()
-        time.sleep(self.seconds * sum(len(one.documents) for one in lists))
-        spent.forward += time.perf_counter() - began
+        with self.turn:
+            began = time.perf_counter()
+            time.sleep(self.seconds * sum(len(one.documents) for one in lists))
+            spent.forward += time.perf_counter() - began
         return [in_given_order(one) for one in lists]
 
 

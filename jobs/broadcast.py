@@ -1,4 +1,4 @@
-"""A corpus that fits into memory: loaded once into Ray's object store, from where every reader of a node shares it.
+"""A corpus that fits into memory: loaded once into Ray's object store, from where the replicas of a node share it.
 
 Pieces are the results of tasks, so Ray makes those of a lost node anew. Without Ray they are in this process.
 """

@@ -16,6 +16,7 @@ from jobs.grouped_input import group_input
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest
 from jobs.output import OutputDirectory, check_apart
+from jobs.parts import write_part
 from jobs.planning import (
     continued_manifest,
     library_versions,
@@ -23,16 +24,16 @@ from jobs.planning import (
     selection_of,
     selection_of_lists,
 )
-from jobs.pool import UNITS_PER_APP_ACTOR, ray_session, score_units
+from jobs.pool import ray_session, score_units, units_at_once
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
-from jobs.replicas import Scorer
+from jobs.reports import UnitReport
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.reuse import check_store, open_reuse
+from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
-from jobs.stages import UnitReport, write_part
 from jobs.storage import list_input, read_json, remove, remove_below, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.texts import with_texts
@@ -147,7 +148,7 @@ def score_everything(
     done: set[Unit] = set()
     failures: list[str] = []
     not_stored: list[str] = []
-    attempt.replicas.units_at_once = 1 if settings.app is None else UNITS_PER_APP_ACTOR
+    attempt.replicas.units_at_once = 1 if settings.app is None else units_at_once(settings)
     attempt.enter("start")
     with ray_session(settings.address, console):
         selection = with_texts(selection, settings.corpus, layout, todo, output.texts, console)
@@ -157,8 +158,9 @@ def score_everything(
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
             for report in score(todo, selection, settings, layout, fingerprint, scorer_class, known):
                 if attempt.phase == "start" and report.scored is not None:
-                    scoring = report.scored.ended - report.scored.began
-                    attempt.enter("score", seconds_ago=scoring + report.seconds.get("write", 0.0))
+                    seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
+                    attempt.enter("score", seconds_ago)
+                    progress.begin(seconds_ago)
                 if report.stop is not None:
                     raise StoppedError(report.stop)
                 if report.error is not None:

@@ -15,7 +15,7 @@ from jobs.errors import StoppedError
 from jobs.lease import is_alive, parsed, read_if_there
 from jobs.manifest import FOOTER_THREADS, Manifest
 from jobs.output import MANIFEST, OutputDirectory
-from jobs.replicas import Counts
+from jobs.scorer import Counts
 from jobs.storage import read_json
 from jobs.summary import past_attempts, read_counts, time_spent, totals, unreadable_files
 from jobs.units import Unit

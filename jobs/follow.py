@@ -30,9 +30,9 @@ from jobs.ledger import Ledger
 from jobs.manifest import Manifest
 from jobs.output import OutputDirectory, check_apart
 from jobs.progress import say
-from jobs.replicas import Scorer
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.reuse import check_store
+from jobs.scorer import Scorer
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.signals import InterruptedBySignal, StopRequest, signals_as_requests
 from jobs.storage import InputFile

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from jobs.columns import Layout, mapping_of, output_names
 from jobs.facts import Snapshot, State
-from jobs.replicas import Counts
+from jobs.parts import METADATA_KEY
 from jobs.rows import reason_of
-from jobs.stages import METADATA_KEY
+from jobs.scorer import Counts
 from jobs.storage import read_parquet
 from jobs.summary import totals
 from jobs.units import Unit

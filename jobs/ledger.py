@@ -16,7 +16,7 @@ from jobs.manifest import Manifest, PlannedFile, survey
 from jobs.output import OutputDirectory
 from jobs.partitions import continued_types, input_root
 from jobs.planning import continued_manifest, new_manifest, selection_of
-from jobs.replicas import Counts
+from jobs.scorer import Counts
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.storage import InputFile

@@ -1,4 +1,4 @@
-"""Ray for a job: the session, the size of the actor pool, and the units on their way through three stages.
+"""Ray for a job: the session, the pool of replicas, and the units on their way through it.
 
 Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs for that.
 """
@@ -12,11 +12,11 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from math import ceil
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import ray
 import ray.data
@@ -27,20 +27,31 @@ from rich.console import Console
 from jobs.app_scorer import running_replicas
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.replicas import Scorer
+from jobs.replica import Replica
+from jobs.reports import UnitReport, reports_of
 from jobs.reuse import OpenReuse, Reuse, no_reuse
+from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.stages import ReadingStage, ScoringStage, UnitReport, WritingStage, reports_of
 from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 RETRIES_OF_A_UNIT = 2
 """Further processes that a unit may try when the one it is in dies; after that the quarantine looks at it alone."""
-REPLICAS_PER_READER = 4
-"""And per writer."""
-UNITS_PER_APP_ACTOR = 4
-"""Scored at once by an actor that only prepares units for an app: one is tokenized while others wait for logits."""
+UNITS_IN_REPLICA = 2
+"""While the model computes for one, the other is read, tokenized, ranked or written."""
+UNITS_IN_FAST_REPLICA = 4
+"""With a GPU, which scores a unit in less time than an object store takes to give it or to take its part; and in an
+actor that only prepares units for an app."""
+
+ENVIRONMENT_OF_PRIVATE_RAY = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side warns of what Ray Data does on purpose
+    # glibc gives the kernel back what a thread frees and takes it again page by page. A replica's activations come and
+    # go in a thread: with its memory kept it was 1.5% faster.
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+}
+"""Where the user sets nothing else."""
 
 
 @contextmanager
@@ -52,7 +63,8 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     if address is None:
         console.print("starting a private Ray on this machine ...")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side warns of what Ray Data does on purpose
+        for name, value in ENVIRONMENT_OF_PRIVATE_RAY.items():
+            os.environ.setdefault(name, value)
     where: dict[str, Any] = (
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
@@ -67,22 +79,44 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)  # ray.init takes it for itself
         yield
     finally:
+        if address is None:
+            kill_autoscaler_monitor()
         ray.shutdown()
 
 
-def scoring_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
-    """The actors that score, or those that keep an app busy: one more than it has replicas now.
+def kill_autoscaler_monitor() -> None:
+    """Ends a process of a private Ray that has nothing to do there, and that `ray.shutdown` would wait a second for.
 
-    With several calls under way from each, as many tokens wait as make an autoscaling app grow.
+    It ends the GCS first, and then asks the monitor, which does not answer without it.
+    """
+    with suppress(psutil.Error):
+        for child in psutil.Process().children():
+            if any(argument.endswith("autoscaler/_private/monitor.py") for argument in child.cmdline()):
+                child.kill()
+
+
+def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
+    """The replicas, or the actors that keep an app busy: one more than it has replicas now.
+
+    With several units under way in each of these, as many tokens wait as make an autoscaling app grow.
     """
     if settings.app is None:
         fewest, most = pool_bounds(settings, units)
-        return ActorPoolStrategy(min_size=fewest, max_size=most)
+    else:
+        fewest = most = min(running_replicas(settings.app) + 1, units)
+    at_once = units_at_once(settings)
     return ActorPoolStrategy(
-        size=min(running_replicas(settings.app) + 1, units),
-        max_concurrent_calls_per_actor=UNITS_PER_APP_ACTOR,
+        min_size=fewest,
+        max_size=most,
+        max_concurrent_calls_per_actor=at_once,
         enable_true_multi_threading=True,
+        max_tasks_in_flight_per_actor=at_once,  # none queued besides: those would be lost with its process too
     )
+
+
+def units_at_once(settings: RerankSettings) -> int:
+    """In one actor."""
+    return UNITS_IN_FAST_REPLICA if settings.num_gpus or settings.app is not None else UNITS_IN_REPLICA
 
 
 def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
@@ -122,17 +156,17 @@ def score_units(
 
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
-    pool = scoring_pool(settings, len(units))
+    pool = replica_pool(settings, len(units))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
         source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
-        dataset = through_stages(source, pool, selection, settings, layout, fingerprint, scorer_class, known())
+        dataset = through_pool(source, pool, selection, settings, layout, fingerprint, scorer_class, known())
         yield from reports_of(batches_of(dataset))
 
 
 def batches_of(dataset: Dataset) -> Iterator[pa.Table]:
-    """What comes out of the last stage, as it comes; raises StoppedError when Ray gives up."""
+    """What comes out at the end, as it comes; raises StoppedError when Ray gives up."""
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
@@ -140,11 +174,11 @@ def batches_of(dataset: Dataset) -> Iterator[pa.Table]:
 
 
 def as_json(unit: Unit) -> str:
-    """A unit as it goes into the first stage."""
+    """A unit as it goes into the pool."""
     return json.dumps(asdict(unit))
 
 
-def through_stages(
+def through_pool(
     source: Dataset,
     pool: ActorPoolStrategy,
     selection: Selection,
@@ -155,40 +189,15 @@ def through_stages(
     reuse: Reuse,
 ) -> Dataset:
     """Rows of units -> their reports; nothing runs yet."""
-    helpers = ActorPoolStrategy(size=ceil(pool.max_size / REPLICAS_PER_READER))
-    return (
-        source
-        # Readers and writers take no CPU: with the replicas on all of them they would wait for the last score.
-        # They are actors and not tasks: Ray ends a node's idle task workers after a second, and starting them
-        # again and again took 0.6 of 2 cores. Their number bounds memory: without it all is read at once.
-        .map_batches(
-            ReadingStage,
-            fn_constructor_args=(selection,),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0,
-            compute=helpers,
-            max_task_retries=RETRIES_OF_A_UNIT,
-        )
-        .map_batches(
-            ScoringStage,
-            fn_constructor_args=(settings, layout, fingerprint, scorer_class, reuse),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=settings.stage_cpus,
-            num_gpus=settings.num_gpus or None,
-            compute=pool,
-            max_task_retries=RETRIES_OF_A_UNIT,
-        )
-        .map_batches(
-            WritingStage,
-            fn_constructor_args=(settings.output, fingerprint, reuse),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0,
-            compute=helpers,
-            max_task_retries=RETRIES_OF_A_UNIT,
-        )
+    return source.map_batches(
+        Replica,
+        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, reuse),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=settings.stage_cpus,
+        num_gpus=settings.num_gpus or None,
+        compute=pool,
+        max_task_retries=RETRIES_OF_A_UNIT,
     )
 
 
@@ -197,6 +206,7 @@ def job_context() -> DataContext:
     context = DataContext.get_current().copy()
     context.target_max_block_size = None  # one unit is one block, of any size
     context.max_errored_blocks = -1
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # a pool grows when all its replicas are full
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a lost unit is ours to report

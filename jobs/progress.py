@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jobs.accounting import BESIDE, IDLE, OF_REPLICAS
+from jobs.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE
 
 LOG_SECONDS = 10.0
 
@@ -26,22 +26,22 @@ class ProgressView:
         self.total_rows = total_rows
         self.rows_before = self.rows_done = rows_done
         self.pairs = 0
-        self.began: float | None = None
-        self.logged = time.perf_counter()
+        self.began = self.logged = time.perf_counter()
         self.task = bar.add_task("scoring", total=total_rows, completed=rows_done, speed="starting") if bar else None
+
+    def begin(self, seconds_ago: float) -> None:
+        """The first replica began to score so long ago: rates are not diluted by what came before."""
+        self.began = time.perf_counter() - seconds_ago
 
     def advance(self, rows: int, pairs: int) -> None:
         """A unit is written."""
         now = time.perf_counter()
-        # The first unit starts the clock at its end: its rate is unknown, the next ones' is not diluted by start-up.
-        if self.began is None:
-            self.began, self.rows_before = now, self.rows_before + rows
         self.rows_done += rows
-        self.pairs += pairs if now > self.began else 0
-        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s" if self.pairs else "scoring"
+        self.pairs += pairs
+        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s"
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.rows_done, speed=speed)
-        elif now - self.logged > LOG_SECONDS and self.rows_done > self.rows_before:
+        elif now - self.logged > LOG_SECONDS:
             self.logged = now
             left = (self.total_rows - self.rows_done) * (now - self.began) / (self.rows_done - self.rows_before)
             self.console.print(f"{self.rows_done:,} of {self.total_rows:,} rows, {speed}, {left:,.0f} s left")
@@ -86,9 +86,9 @@ def time_rows(stages: Mapping[str, float], replica_seconds: float) -> Iterable[t
     if not replica_seconds:
         return
     yield "seconds of all replicas", f"{replica_seconds:,.1f}"
-    for name in (*OF_REPLICAS, IDLE):
-        yield f"  {name.replace('_', ' ')}", f"{stages[name]:,.1f} ({stages[name] / replica_seconds:.0%})"
-    yield "beside them", ", ".join(f"{name} {stages[name]:,.1f}" for name in BESIDE)
+    for name in (FORWARD, IDLE):
+        yield f"  {name}", f"{stages[name]:,.1f} ({stages[name] / replica_seconds:.0%})"
+    yield "beside that", ", ".join(f"{name.replace('_', ' ')} {stages[name]:,.1f}" for name in (*BEFORE_IT, *AFTER_IT))
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:

@@ -16,11 +16,12 @@ from ray.exceptions import RayError
 
 from jobs.columns import Layout
 from jobs.errors import StoppedError, StoreError
-from jobs.replicas import Answered, Counts, count
+from jobs.replica import Replica
 from jobs.rows import ParsedRow, append_rankings, append_scores
+from jobs.scorer import Answered, Counts, count
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
-from jobs.stages import ScoringStage, from_stream, to_stream
+from jobs.streams import from_stream, to_stream
 from jobs.units import Unit, read_rows
 
 DEATHS_TO_BLAME = 3
@@ -29,14 +30,14 @@ FRUITLESS_STARTS = 10
 PAUSE_SECONDS = 1.0
 
 StartReplica = Callable[[], Any]
-"""Starts a ScoringStage actor that Ray neither restarts nor retries."""
+"""Starts a Replica actor that Ray neither restarts nor retries."""
 
 
 def replica_starter(
     settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Any]
 ) -> StartReplica:
     """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
-    mortal = ray.remote(ScoringStage).options(
+    mortal = ray.remote(Replica).options(
         num_cpus=settings.stage_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
     )
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import ray
 from rich.console import Console
 
@@ -14,7 +13,7 @@ from jobs import storage
 from jobs.errors import RefusedError
 from jobs.output import check_apart
 from jobs.progress import say
-from jobs.score_store import PAIR_BYTES, Loaded, ScoreStore, load
+from jobs.score_store import PAIR_BYTES, Loaded, ScoreStore, load, table_of
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from pipelines.memory import StoredLogits
@@ -57,11 +56,13 @@ class LogitKeeper:
         self.store = store
         self.failure: str | None = None
 
-    def keep(self, logits: pa.Table) -> str | None:
+    def keep(self, logits: Mapping[bytes, float]) -> str | None:
         """Why they are not kept, or None; never raises what the storage does."""
-        if self.store is not None and self.failure is None:
+        if self.store is None or not logits:
+            return None
+        if self.failure is None:
             try:
-                self.store.write(logits)
+                self.store.write(table_of(logits))
             except OSError as error:
                 self.failure = f"{type(error).__name__}: {error}"
         return self.failure

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """All rows of all files, unless something is given; the same in the driver and in all readers."""
+    """All rows of all files, unless something is given; the same in the driver and in all replicas."""
 
     partitions: Partitions = field(default_factory=Partitions)
     where: tuple[Condition, ...] = ()
@@ -80,7 +80,7 @@ class Selection:
         """What the texts are expected to be that these rows get from elsewhere."""
         return 0.0 if self.texts is None else self.texts.expected_bytes(rows)
 
-    # For the readers.
+    # For the replicas.
 
     def checked_columns(self, own: pa.Schema) -> list[str]:
         """The file's columns that conditions look at; the path's are settled in the plan."""

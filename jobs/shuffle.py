@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.stages import from_stream, to_stream
 from jobs.storage import read_parquet, write_table
+from jobs.streams import from_stream, to_stream
 
 CELLS = pa.schema([("bucket", pa.int32()), ("content", pa.large_binary())])
 SIZES_KEY = b"crossray_cells"

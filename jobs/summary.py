@@ -22,8 +22,9 @@ from jobs.accounting import Presences, with_idle
 from jobs.errors import StoppedError
 from jobs.manifest import FOOTER_THREADS, Manifest
 from jobs.output import OutputDirectory
-from jobs.replicas import Counts
-from jobs.stages import METADATA_KEY, UnitReport
+from jobs.parts import METADATA_KEY
+from jobs.reports import UnitReport
+from jobs.scorer import Counts
 from jobs.units import Unit
 
 
@@ -40,7 +41,7 @@ class Attempt:
     """Seconds of the driver by phase: `plan`; `group`, with --group-by; `start`, until Ray runs, ids have their
     texts and a replica begins to score; `score`, until the last part; `quarantine`; `finish`, in which Ray ends."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds by stage, added up over all finished units, in whatever process they ran."""
+    """Seconds by stage, added up over all finished units."""
     replicas: Presences = field(default_factory=Presences)
     scoring_ended: float | None = None
     units: int = 0

@@ -4,7 +4,7 @@
     _texts/asked/           for each batch of units the ids that they name, by bucket of the id's hash
     _texts/corpus/          for each piece of the corpus its documents, by bucket
     _texts/answered/        for each bucket the texts that batches ask for, by batch
-    _texts/delivered/       for each batch the texts of its units, by unit: what their readers read
+    _texts/delivered/       for each batch the texts of its units, by unit: what their replicas read
 
 Each file is whole or not there, so the join goes on where it was stopped. All of it goes when the job is complete.
 """

@@ -92,7 +92,7 @@ def ask(join: Join, batch: int) -> None:
 def named_ids(join: Join, batch: int) -> Iterator[tuple[int, pa.Array]]:
     """(number in the batch, ids in the order of its rows) of each unit.
 
-    Units that cannot be read are left out: their reader will say why.
+    Units that cannot be read are left out: their replica will say why.
     """
     for number, unit in enumerate(join.batches[batch]):
         try:

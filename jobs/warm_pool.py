@@ -1,7 +1,7 @@
 """A pool for a follower: replicas that stay loaded from one round to the next, on one Ray Data run without an end.
 
 Ray Data's source is an actor that is asked for the next unit and answers when there is one. So units that come later go
-through the same stages as those of a job, and a source that ends lets what is in work come to its end.
+through the same pool as those of a job, and a source that ends lets what is in work come to its end.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from rich.console import Console
 
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.pool import UNITS_PER_APP_ACTOR, as_json, batches_of, job_context, ray_session, scoring_pool, through_stages
-from jobs.replicas import Scorer
+from jobs.pool import as_json, batches_of, job_context, ray_session, replica_pool, through_pool, units_at_once
+from jobs.reports import UnitReport, reports_of
 from jobs.reuse import OpenReuse, Reuse
+from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
-from jobs.stages import UnitReport, reports_of
 from jobs.units import Unit
 
 ANY_NUMBER = 1 << 31
-UNITS_PER_REPLICA = 4
-"""On their way at once, read, queued, scored or written: as few as keep a replica busy, since a stop waits for them."""
+UNITS_SENT_PER_UNIT_IN_WORK = 2
+"""On their way at once for each that is in work: as few as keep a replica busy, since a stop waits for them."""
 STALLED_SECONDS = 60.0
 """Without any news, before the run is ended to see which units are lost. Ending one that is only slow costs a start."""
 LOADING_SECONDS = 600.0
@@ -117,8 +117,8 @@ class Run:
         self.failure: str | None = None
         self.sent = 0
         self.has_answered = False
-        pool = scoring_pool(settings, ANY_NUMBER)
-        self.window = UNITS_PER_REPLICA * int(pool.max_size) * (1 if settings.app is None else UNITS_PER_APP_ACTOR)
+        pool = replica_pool(settings, ANY_NUMBER)
+        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(settings)
         context = job_context()
         context.target_max_block_size = 1  # a block per row: with None the source's only block would wait for its end
         self.feed: Any = ray.remote(Feed).options(num_cpus=0).remote()
@@ -127,7 +127,7 @@ class Run:
             source = ray.data.read_datasource(
                 FedSource(self.feed), override_num_blocks=1, ray_remote_args={"num_cpus": 0}
             )
-            dataset = through_stages(source, pool, selection, settings, layout, fingerprint, scorer_class, reuse)
+            dataset = through_pool(source, pool, selection, settings, layout, fingerprint, scorer_class, reuse)
         self.thread = threading.Thread(target=self._collect, args=(dataset,), name="reports", daemon=True)
         self.thread.start()
 

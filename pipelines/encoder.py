@@ -126,4 +126,4 @@ class PackedEncoder(nn.Module):
 def embedding(rows: int, width: int) -> nn.Embedding:
     """An embedding without values: weights are always loaded, and drawing them on torch's meta device, where it does
     nothing, imports torch's compiler: a second of every load."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-any-return]

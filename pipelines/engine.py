@@ -40,7 +40,8 @@ class CrossEncoder:
         on_cpu = self.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
         # One batch per core beats one batch on all cores: no barriers, and small operations are not split. The
-        # thread count that torch gives a thread holds for that thread alone.
+        # thread count that torch gives a thread holds for that thread alone. A single one has its thread too: the
+        # C library keeps memory per thread, and callers that come and go had their activations paged in anew.
         self.parallel_batches = torch.get_num_threads() if on_cpu else 1
         self.workers = ThreadPoolExecutor(self.parallel_batches, "batch", torch.set_num_threads, (1,))
 
@@ -84,7 +85,7 @@ class CrossEncoder:
         )
         batches = ([pairs[i] for i in run] for run in runs)
         logits = np.empty(len(pairs), dtype=np.float32)
-        map_batches = map if self.parallel_batches == 1 else self.workers.map
+        map_batches = self.workers.map if self.device.type == "cpu" else map
         # A GPU works behind our back: while it runs one batch we pack the next, and only then ask for the logits.
         for run, values in zip(runs, list(map_batches(self._forward, batches)), strict=True):
             logits[run] = torch.cat(values).cpu().numpy()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,10 +42,20 @@ class Engine(Protocol):
 class ReusingEngine:
     """The engine of one call of a Reranker: forwards only pairs that nobody knows, and each of them once."""
 
-    def __init__(self, engine: Engine, recent: RecentLogits, stored: StoredLogits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        recent: RecentLogits,
+        stored: StoredLogits,
+        turn: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """`turn` is held while logits are looked up and computed: a lock, where threads share the engine."""
         self.engine = engine
         self.recent = recent
         self.stored = stored
+        self.turn = turn or nullcontext()
+        self.waited = 0.0
+        """Seconds until it was this call's turn."""
         self.new_logits: dict[bytes, float] = {}
         """Of the pairs that went through the engine, by digest; finite ones alone."""
         self.reused = 0
@@ -61,10 +73,13 @@ class ReusingEngine:
         """The logit of each pair, float32 [len(pairs)], in the order given; equal pairs have exactly equal logits."""
         keys = [pair_digest(pair) for pair in pairs]
         first = first_places(keys)
-        known = self._known(list(first))
-        unknown = [key for key in first if key not in known]
-        scored = self.engine.distinct_logits([pairs[first[key]] for key in unknown]).tolist()
-        self._remember(unknown, scored)
+        asked = time.perf_counter()
+        with self.turn:  # the lookup too: who waits finds what the others scored meanwhile
+            self.waited += time.perf_counter() - asked
+            known = self._known(list(first))
+            unknown = [key for key in first if key not in known]
+            scored = self.engine.distinct_logits([pairs[first[key]] for key in unknown]).tolist()
+            self._remember(unknown, scored)
         self.reused += len(pairs) - len(unknown)
         known.update(zip(unknown, scored, strict=True))
         return np.array([known[key] for key in keys], dtype=np.float32)

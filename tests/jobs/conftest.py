@@ -17,7 +17,7 @@ import jobs.grouped_input
 import jobs.text_join
 from jobs import storage
 from jobs.driver import run
-from jobs.replicas import Scorer
+from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
@@ -28,7 +28,7 @@ RunJob = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs run their stages in this process: for claims about data and directories, to which Ray adds nothing."""
+    """Jobs run in this process: for claims about data and directories, to which Ray adds nothing."""
     monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
     monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)

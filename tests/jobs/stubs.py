@@ -1,4 +1,4 @@
-"""Scorers that stand in for a model, importable by Ray's workers, and a job's stages without Ray."""
+"""Scorers that stand in for a model, importable by Ray's workers, and a job without Ray."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from jobs.columns import Layout
 from jobs.pieces import PieceStage
-from jobs.replicas import Scorer
+from jobs.pool import as_json
+from jobs.replica import Replica
+from jobs.reports import UnitReport, reports_of
 from jobs.reuse import OpenReuse, no_reuse
+from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.stages import ScoringStage, UnitReport, WritingStage, in_flight, read_unit, reports_of
 from jobs.units import Unit
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
@@ -164,13 +168,10 @@ def score_units_here(
     scorer_class: Callable[..., Scorer],
     known: OpenReuse = no_reuse,
 ) -> Iterator[UnitReport]:
-    """`jobs.pool.score_units` without Ray: the same stages, one unit after the other, in this process."""
-    reuse = known()
-    scorer = ScoringStage(settings, layout, fingerprint, scorer_class, reuse)
-    writer = WritingStage(settings.output, fingerprint, reuse)
+    """`jobs.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
+    replica = Replica(settings, layout, fingerprint, scorer_class, selection, known())
     for unit in units:
-        batch = in_flight(unit, None, {})
-        yield from reports_of([writer(scorer(read_unit(batch, selection)))])
+        yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 
 
 def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.stages import METADATA_KEY
+from jobs.parts import METADATA_KEY
 from jobs.units import MIN_UNIT_BYTES
 from tests.checkpoints import words
 

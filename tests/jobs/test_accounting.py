@@ -12,8 +12,8 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.accounting import BESIDE, IDLE, OF_REPLICAS, Presences, Scored, with_idle
-from jobs.stages import replica_id
+from jobs.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, Presences, Scored, with_idle
+from jobs.replica import replica_id
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import SlowScorer
 from tests.jobs.tables import wide_table, write_input
@@ -47,7 +47,7 @@ def test_a_replica_is_there_from_its_first_unit_to_the_end_whatever_its_clock_sa
     assert len(presences.by_replica) == len(replicas)
     worked = sum(seconds for units in replicas for _, seconds in units)
     stages = with_idle({"forward": worked}, presences.seconds(ended))
-    assert sum(stages.values()) == pytest.approx(expected, abs=1e-6)
+    assert stages[FORWARD] + stages[IDLE] == pytest.approx(expected, abs=1e-6)
     assert stages[IDLE] >= 0
 
 
@@ -69,7 +69,7 @@ def test_a_replica_with_several_units_at_once_is_there_as_often() -> None:
 
 def test_nobody_scored_nothing_is_idle() -> None:
     assert Presences().seconds(100.0) == 0.0
-    assert with_idle({"read": 1.0}, 0.0) == dict.fromkeys([*OF_REPLICAS, *BESIDE, IDLE], 0.0) | {"read": 1.0}
+    assert with_idle({"read": 1.0}, 0.0) == dict.fromkeys([*BEFORE_IT, FORWARD, *AFTER_IT, IDLE], 0.0) | {"read": 1.0}
 
 
 def test_the_stages_stand_in_the_order_of_a_units_life() -> None:
@@ -105,7 +105,7 @@ def test_two_replicas_explain_twice_the_seconds_of_scoring(
     [attempt] = summary["attempts"]
     stages, present = summary["stages"], summary["replica_seconds"]
     assert (attempt["replicas"], attempt["units_at_once"]) == (2, 1)
-    assert sum(stages[name] for name in (*OF_REPLICAS, IDLE)) == pytest.approx(present, abs=0.01)
+    assert stages[FORWARD] + stages[IDLE] == pytest.approx(present, abs=0.01)
     assert stages["parse_and_rank"] >= 4  # a stub's time is neither for tokens nor a model's
     assert present <= 2 * (attempt["phases"]["score"] + 1)  # which begins with the first unit that was heard of
     assert stages["read"] > 0

@@ -12,11 +12,11 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.stages
+import jobs.parts
 from jobs.columns import ColumnMapping
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
-from jobs.replicas import Answered, Counts
+from jobs.scorer import Answered, Counts
 from jobs.shards import PIECE_BYTES, Shard
 from jobs.units import Unit
 from pipelines.errors import ConfigError
@@ -309,13 +309,13 @@ class TestWithoutRay:
             run_job(source, output, **bounds)
 
 
-def test_the_writer_takes_exactly_the_rows_that_the_reader_let_through(tmp_path: Path) -> None:
+def test_a_part_takes_exactly_the_rows_that_were_read(tmp_path: Path) -> None:
     unit, table = Unit("/in/a.parquet", 0, 10), pa.table({"a": range(4)})
-    counts = jobs.stages.write_part(str(tmp_path), "f", unit, 4, Answered(table, Counts(rows=4)))
+    counts = jobs.parts.write_part(str(tmp_path), "f", unit, 4, Answered(table, Counts(rows=4)))
     assert (counts.rows, counts.rows_left_out) == (4, 6)
     for rows, counted in ((5, 4), (4, 5), (10, 10)):
         with pytest.raises(StoppedError, match="please report this bug"):
-            jobs.stages.write_part(str(tmp_path), "f", unit, rows, Answered(table, Counts(rows=counted)))
+            jobs.parts.write_part(str(tmp_path), "f", unit, rows, Answered(table, Counts(rows=counted)))
 
 
 def test_settings_refuse_what_cannot_work(settings_of: Callable[..., Any]) -> None:

@@ -113,7 +113,7 @@ def test_lists_of_ids_are_ranked_with_the_texts_of_the_corpus(
 
 
 @pytest.mark.slow
-def test_on_ray_the_readers_share_it_and_a_stopped_job_goes_on(
+def test_on_ray_the_replicas_share_it_and_a_stopped_job_goes_on(
     source: Path, output: Path, corpus: Corpus, cluster: str, run_job: RunJob
 ) -> None:
     run_job(source, output, corpus=corpus)

@@ -200,7 +200,7 @@ def test_a_row_on_which_the_scorer_raises_gets_the_error(tmp_path: Path, cluster
     assert_summary_adds_up(tmp_path / "out", summary, 8)
 
 
-def test_a_disk_that_fails_under_the_writers_stops_the_job_resumably(
+def test_a_disk_that_fails_under_the_replicas_stops_the_job_resumably(
     tmp_path: Path, cluster: str, run_job: RunJob
 ) -> None:
     output = tmp_path / "out"
@@ -295,7 +295,7 @@ def test_a_signal_stops_a_job_with_its_private_ray(tmp_path: Path, bert_director
 
 
 def test_parts_are_written_while_scoring_goes_on(tmp_path: Path, cluster: str, run_job: RunJob) -> None:
-    """With replicas on all CPUs the writers must not wait for the last score: a kill would lose everything."""
+    """With replicas on all CPUs no part may wait for the last score: a kill would lose everything."""
     output = tmp_path / "out"
     source = write_input(tmp_path / "in", a=wide_table(700))
     summary = run_job(source, output, scorer_class=RecordingScorer, replicas=(2, 2))

@@ -19,7 +19,7 @@ from jobs.columns import Layout
 from jobs.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_speed
 from jobs.errors import RefusedError
 from jobs.filters import parse_condition
-from jobs.replicas import Scorer
+from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.shards import Shard
 from pipelines.errors import ConfigError, ModelNotFoundError

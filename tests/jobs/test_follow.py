@@ -1,4 +1,4 @@
-"""A job that follows its input. Its stages run without Ray, and its clock moves only while it waits."""
+"""A job that follows its input. It runs without Ray, and its clock moves only while it waits."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class Torment:
 
 
 def is_replica(cmdline: list[str]) -> bool:
-    return cmdline[0].startswith("ray::") and "ScoringStage" in cmdline[0]
+    return cmdline[0].startswith("ray::") and "Replica" in cmdline[0]
 
 
 @pytest.mark.endurance

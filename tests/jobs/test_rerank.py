@@ -18,8 +18,8 @@ import pytest
 import jobs.driver
 from jobs.columns import RANKING_TYPE, ColumnMapping, Layout
 from jobs.driver import run
-from jobs.replicas import Scorer
 from jobs.rerank import exit_code
+from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList

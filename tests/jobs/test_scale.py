@@ -17,7 +17,9 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.mark.slow
-def test_three_times_the_object_store_passes_through_it(tmp_path: Path, cluster: str, run_job: RunJob) -> None:
+def test_three_times_the_object_store_is_ranked_in_bounded_memory(
+    tmp_path: Path, cluster: str, run_job: RunJob
+) -> None:
     """600 MiB of decoded rows, an object store of 200 MiB, and a driver that holds none of them."""
     source = tmp_path / "in"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""Every state in which a job may find its output directory. The stages run without Ray, which adds nothing here."""
+"""Every state in which a job may find its output directory. The jobs run without Ray, which adds nothing here."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ import pytest
 from jobs import storage
 from jobs.errors import RefusedError, StoppedError
 from jobs.lease import hold_lease
-from jobs.replicas import Scorer
 from jobs.rerank import exit_code
+from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from tests.jobs import drive
@@ -343,7 +343,7 @@ def test_a_job_on_ray_with_a_model_from_the_store(
 def test_a_job_on_ray_through_faults_loses_and_doubles_nothing(
     s3_bucket: Bucket, cluster: str, run_job: RunJob, tmp_path: Path
 ) -> None:
-    """Every fifth request of driver, readers and writers fails in one of six ways."""
+    """Every fifth request of driver and replicas fails in one of six ways."""
     table = wide_table(300)
     source = upload(write_input(tmp_path / "in", a=table), s3_bucket, "in")
     with s3_bucket.proxy.failing(1 / 5, seed=5) as injected:

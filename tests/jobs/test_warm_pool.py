@@ -12,12 +12,12 @@ from rich.console import Console
 import jobs.warm_pool
 from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.replicas import Scorer
+from jobs.reports import UnitReport
 from jobs.reuse import no_reuse
+from jobs.scorer import Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.signals import InterruptedBySignal, StopRequest
-from jobs.stages import UnitReport
 from jobs.units import Unit
 from jobs.warm_pool import WarmPool
 from tests.jobs.stubs import POISON, PoisonScorer, SlowScorer, StubScorer, UnstartableScorer
@@ -84,7 +84,7 @@ def test_the_replicas_of_one_round_score_the_next(tmp_path: Path, score: Score, 
 
 @pytest.mark.slow
 def test_another_selection_has_replicas_of_its_own(score: Score, units: list[Unit]) -> None:
-    """The readers were told of the old one."""
+    """The replicas were told of the old one."""
     before = list(score(units[:2]))
     after = list(score(units[2:4], selection=Selection(limit=5)))
     assert len(after) == 2
@@ -95,13 +95,14 @@ def test_another_selection_has_replicas_of_its_own(score: Score, units: list[Uni
 def test_a_unit_that_kills_its_replica_is_left_out(
     tmp_path: Path, score: Score, units: list[Unit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in `jobs.pool.score_units`; those that wait behind it are scored."""
+    """As in `jobs.pool.score_units`, with the one that was in the same replica each time, if any; others are scored."""
     monkeypatch.setattr(jobs.warm_pool, "STALLED_SECONDS", 8.0)
     table = lists_table(ROWS)
     texts = [POISON if row == 3 else f"q{row}" for row in range(ROWS)]
     write_input(tmp_path / "in", a=table.set_column(1, "query", [texts]))
     done = {report.unit for report in score(units, PoisonScorer)}
-    assert done == set(units) - {units[3]}
+    assert units[3] not in done
+    assert len(done) >= ROWS - 2
     assert {report.unit for report in score(units[:2])} == set(units[:2])
 
 
@@ -109,7 +110,7 @@ def test_a_stop_lets_what_is_begun_come_to_its_end(score: Score, units: list[Uni
     reports: list[UnitReport] = []
     with pytest.raises(InterruptedBySignal):
         stop_after(2, score(units, SlowScorer), reports, stop)
-    assert 2 <= len(reports) <= 2 + jobs.warm_pool.UNITS_PER_REPLICA
+    assert 2 <= len(reports) <= 2 + jobs.warm_pool.UNITS_SENT_PER_UNIT_IN_WORK * jobs.pool.UNITS_IN_REPLICA
 
 
 def test_a_stop_after_the_last_unit_was_begun_is_no_interruption(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -210,3 +212,25 @@ def test_a_digest_is_the_same_in_every_version() -> None:
 
 def test_places_are_those_of_the_first() -> None:
     assert list(first_places([b"b", b"a", b"b"]).items()) == [(b"b", 0), (b"a", 1)]
+
+
+def test_threads_that_share_an_engine_take_turns_and_find_what_the_others_scored() -> None:
+    class SlowEngine(FirstTokenEngine):
+        inside = 0
+
+        def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+            self.inside += 1
+            assert self.inside == 1
+            time.sleep(0.05)
+            logits = super().distinct_logits(pairs)
+            self.inside -= 1
+            return logits
+
+    slow, recent, turn = SlowEngine(), RecentLogits(100), threading.Lock()
+    engines = [ReusingEngine(slow, recent, NOTHING, turn) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda engine: engine.logits([pair_of(1), pair_of(2)]).tolist(), engines))
+    assert answers == [[1.0, 2.0]] * 4
+    assert len(slow.forwarded) == 2
+    assert sum(engine.reused for engine in engines) == 6
+    assert sum(engine.waited for engine in engines) >= 0.05

@@ -29,6 +29,15 @@ print([name for name in ("torch", "tokenizers", "transformers", "ray") if name i
 """
 
 
+LOAD = """
+import sys
+from pipelines import Reranker
+
+Reranker.load(sys.argv[1], device="cpu", num_threads=1)
+print([name for name in ("torch._dynamo", "sympy", "transformers") if name in sys.modules])
+"""
+
+
 def run_python(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
@@ -36,6 +45,11 @@ def run_python(code: str, *arguments: str) -> str:
 
 def test_a_model_scores_where_ray_http_and_s3_are_not_installed(bert_directory: Path) -> None:
     assert run_python(SCORE_WITHOUT_RAY, str(bert_directory)) == "[0, 1]"
+
+
+def test_loading_a_model_does_not_import_a_compiler(bert_directory: Path) -> None:
+    """It would take longer than all the rest of loading."""
+    assert run_python(LOAD, str(bert_directory)) == "[]"
 
 
 def test_importing_the_package_loads_no_torch() -> None:

@@ -1,11 +1,14 @@
-"""The Scorer actor of a job: one Reranker that turns the rows of a unit into answered rows and their counts."""
+"""The Scorer of a job's replica: one Reranker that turns the rows of a unit into answered rows and their counts."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -50,15 +53,12 @@ class Counts:
 class Effort(ScoringTime):
     """What it took to answer a unit, and what was learned; depends on what was known, so it is no part of Counts."""
 
+    waited: float = 0.0
+    """Seconds until the model was free; no part of `forward`."""
     chunks_reused: int = 0
     """Of those in Usage: chunks that did not go through the model, equal ones within the unit among them."""
     new_logits: dict[bytes, float] = field(default_factory=dict)
     """Of the others, by the digest of their token pair."""
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """By stage: see `jobs.accounting`."""
-        return {"tokenize": self.tokenize, "forward": self.forward}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Answered:
 
 
 class Scorer:
-    """Loads the model once and scores unit after unit; the class that Ray runs as the replicas of a job."""
+    """Loads the model once and scores units; several threads may ask, while the model computes for one at a time."""
 
     stored = StoredLogits()
     """What earlier runs left; see `jobs.score_store`."""
@@ -81,11 +81,13 @@ class Scorer:
         """Raises RuntimeError when the model on this node is not the one that the driver saw."""
         # The tokenizer's own threads follow the replica's CPUs, as torch's do; read when its first batch comes.
         os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)
-        from pipelines.reranker import Reranker  # torch: seconds, and not for the driver
+        with nothing_collected():
+            from pipelines.reranker import Reranker  # torch: a second, and not for the driver
 
+            self.reranker = Reranker.from_config(settings.reranker)
         self.settings = settings
         self.layout = layout
-        self.reranker = Reranker.from_config(settings.reranker)
+        self.turn: AbstractContextManager[Any] = Lock()
         self.recent = RecentLogits(settings.recent_pairs)
         loaded = self.reranker.fingerprint
         if loaded.hash != fingerprint:
@@ -129,11 +131,26 @@ class Scorer:
             return Ranking([], Usage(), f"scoring_failed: {type(error).__name__}: {error}")
 
     def rerank_lists(self, lists: Sequence[CandidateList], spent: Effort) -> list[Ranking]:
-        engine = ReusingEngine(self.reranker.engine, self.recent, self.stored)
+        engine = ReusingEngine(self.reranker.engine, self.recent, self.stored, self.turn)
         rankings = self.reranker.with_engine(engine).rerank_lists(lists, top_n=self.settings.top_n, spent=spent)
+        spent.waited += engine.waited
+        spent.forward -= engine.waited
         spent.chunks_reused += engine.reused
         spent.new_logits |= engine.new_logits
         return rankings
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """What is made within is never looked through for garbage: while torch is imported a tenth of that time, later,
+    between units, 1.5% of all.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:
