@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -32,20 +33,19 @@ RAY = Path(sys.executable).with_name("ray")
 SECONDS = 180.0
 
 
-def free_port() -> int:
-    """Above those of Ray's workers (10002 to 19999), as systems hand them out."""
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def free_ports() -> Iterator[int]:
+    """Between those of Ray's workers (10002 to 19999) and those that systems hand out, which other Rays take."""
+    for port in random.sample(range(20_000, 32_000), 12_000):
+        with closing(socket.socket()) as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            yield port
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
     """The job address of a cluster of this machine; every process of it is gone afterwards, and no other."""
-    ports = {
-        name: free_port()
-        for name in ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
-    }
+    names_of_ports = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+    ports = dict(zip(names_of_ports, free_ports(), strict=False))
     flags = [f"--{name}={port}" for name, port in ports.items()]
     environment = os.environ | {"RAY_raylet_start_wait_time_s": "120"}
     # Not pytest's directory: the paths of Ray's sockets have to be short.
