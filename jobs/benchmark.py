@@ -269,10 +269,9 @@ def interleave(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(rounds + 1):
         for name, side in sides.items():
-            started = time.perf_counter()
-            side()
+            took = seconds_of(side)
             if i:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(took)
     return seconds
 
 

@@ -194,7 +194,7 @@ def through_pool(
         fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, reuse),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=settings.stage_cpus,
+        num_cpus=settings.replica_cpus,
         num_gpus=settings.num_gpus or None,
         compute=pool,
         max_task_retries=RETRIES_OF_A_UNIT,

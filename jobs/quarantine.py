@@ -38,7 +38,7 @@ def replica_starter(
 ) -> StartReplica:
     """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
     mortal = ray.remote(Replica).options(
-        num_cpus=settings.stage_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
+        num_cpus=settings.replica_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
     )
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
 

@@ -138,7 +138,7 @@ class RerankSettings:
             raise ConfigError(f"{', '.join(flags)} with --app {self.app}: the app decides that; leave it out")
 
     @property
-    def stage_cpus(self) -> int:
+    def replica_cpus(self) -> int:
         """CPUs that are set aside for an actor that scores: none where the app's replicas do the work."""
         return 0 if self.app is not None else self.num_cpus
 

@@ -32,6 +32,7 @@ from pipelines.packing import TokenPair
 from pipelines.records import Usage
 from tests.jobs.stubs import StubScorer
 from tests.jobs.tables import lists_table, write_input
+from tests.jobs.test_death import wait_until
 
 ROWS = 8
 PATIENCE = 30.0
@@ -70,14 +71,6 @@ def replica(tmp_path: Path, settings_of: Callable[..., RerankSettings]) -> Repli
 @pytest.fixture
 def units(tmp_path: Path) -> list[Unit]:
     return [Unit(str(tmp_path / "in" / "a.parquet"), start, 2) for start in range(0, ROWS, 2)]
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """Raises when it does not come true."""
-    deadline = time.monotonic() + PATIENCE
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_while_the_model_computes_for_one_unit_the_next_is_read_and_tokenized(
