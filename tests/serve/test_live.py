@@ -150,11 +150,17 @@ def test_a_scorer_killed_under_load_costs_no_answer(whole: LiveApp) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lists", [LISTS, LARGE], ids=["8 KB", "200 KB"])
-def test_an_endpoint_killed_under_load_costs_no_answer(whole: LiveApp, lists: list[Body]) -> None:
-    """HAProxy sends its requests to the other one."""
-    answers = under_load(whole, lambda: os.kill(pids_of("Endpoint")[0], signal.SIGKILL), lists)
-    assert set(answers) == {(200, None)}
+@pytest.mark.parametrize(
+    ("lists", "deaths"), [(LISTS, 1), (LARGE, 1), (LARGE, 2)], ids=["8 KB", "200 KB", "200 KB, both endpoints"]
+)
+def test_endpoints_killed_under_load_cost_no_answer(whole: LiveApp, lists: list[Body], deaths: int) -> None:
+    """HAProxy sends their requests to the other one, and to Serve's own proxy if there is none."""
+
+    def kill() -> None:
+        for pid in pids_of("Endpoint")[:deaths]:
+            os.kill(pid, signal.SIGKILL)
+
+    assert set(under_load(whole, kill, lists)) == {(200, None)}
 
 
 @pytest.mark.slow
