@@ -14,9 +14,12 @@ two packets. Serve has no setting for this directive, and copies the one for the
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a quarter of the latency of Serve's own proxy, and less
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",  # with the next three: an endpoint's death costs nothing
-    # After 3 errors, as by default, whoever makes the third has used up his retries, if there is no other endpoint yet.
+    # With the next four, an endpoint's death costs nothing.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # A request meets a dead endpoint up to three times: the connection it is on, one kept open, and a new one that is
+    # refused, which takes the endpoint out. Twice that, for two that die at once; the defaults are 3 refusals, 3 retries.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "6",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": f"5s\n{WAIT_FOR_BODY}\ndefault-server",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPLAYABLE_BYTES),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is back in 5 s instead of 31
