@@ -22,11 +22,15 @@ from jobs.errors import DeadlyError, StoppedError, StoreError
 from jobs.parts import write_part
 from jobs.reports import UnitReport, to_batch
 from jobs.reuse import NO_REUSE, LogitKeeper, Reuse
+from jobs.row_groups import RowGroups
 from jobs.scorer import Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.streams import from_stream, to_stream
 from jobs.units import Unit, read_rows
+
+ROW_GROUPS_KEPT = 2
+"""Those of units side by side when the first has passed into the next row group; or one, and what `--where` asks."""
 
 
 class Replica:
@@ -47,6 +51,7 @@ class Replica:
         self.output = settings.output
         self.fingerprint = fingerprint
         self.selection = selection
+        self.groups = RowGroups(ROW_GROUPS_KEPT)
         self.scorer = scorer_class(settings, layout, fingerprint)
         self.scorer.stored = reuse.stored_logits()
         self.keeper = LogitKeeper(reuse.store)
@@ -61,7 +66,7 @@ class Replica:
         """Reads, scores and writes one unit. New logits come before the part, so that a death in between costs none."""
         clock = time.perf_counter()
         try:
-            table = read_rows(unit, self.selection)
+            table = read_rows(unit, self.selection, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
         except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job

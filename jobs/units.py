@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.errors import StoreError
+from jobs.row_groups import RowGroups
 from jobs.selection import EVERYTHING, Selection, filtered
 from jobs.storage import read_parquet
 
@@ -25,7 +26,7 @@ UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a 
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
 MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
 MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB, 10 GB in units of 20 MB
-UNITS_PER_ROW_GROUP = 64  # each unit decodes its row group anew: more of them would read longer than they score
+UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group anew
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
 
@@ -155,40 +156,46 @@ def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield begin, end - begin
 
 
-def read_rows(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table:
+def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups | None = None) -> pa.Table:
     """The unit's rows that pass, with all their columns, those of the path, and texts from elsewhere.
 
-    Reads only the row groups that it touches.
+    Reads only the row groups that it touches, and not those that `groups` has kept.
 
     Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
     """
-    table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection))
+    table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection, groups))
     return selection.with_texts(selection.with_partitions(table, unit.path), unit)
 
 
-def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection) -> pa.Table:
+def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection, groups: RowGroups | None) -> pa.Table:
     """The unit's rows that the selection lets through; raises ValueError when the file has fewer rows than planned."""
 
     def read(columns: Sequence[str] | None = None) -> pa.Table:
-        return read_columns(file, unit, columns)
+        return read_columns(file, unit, columns, groups)
 
     return read_passing(read, selection, file.schema_arrow)
 
 
-def read_columns(file: pq.ParquetFile, unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+def read_columns(
+    file: pq.ParquetFile, unit: Unit, columns: Sequence[str] | None = None, groups: RowGroups | None = None
+) -> pa.Table:
     """All rows of the unit; raises ValueError when the file has fewer than planned."""
     first_row = 0
-    wanted, skipped = [], 0
+    wanted, skipped, read = [], 0, 0
     for i in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(i).num_rows
         if first_row + rows <= unit.start:
             skipped = first_row + rows
         elif first_row < unit.start + unit.rows:
             wanted.append(i)
+            read += rows
         first_row += rows
     if first_row < unit.start + unit.rows:
         raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
-    return file.read_row_groups(wanted, columns=columns).slice(unit.start - skipped, unit.rows)
+    if groups is None or read == unit.rows:  # no other unit needs them
+        groups = RowGroups()
+    table = groups.read(file, unit.path, wanted, columns)
+    return table.slice(unit.start - skipped, unit.rows)
 
 
 def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:

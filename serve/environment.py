@@ -16,8 +16,8 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # With the next four, an endpoint's death costs nothing.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    # A request meets a dead endpoint up to three times: the connection it is on, one kept open, and a new one that is
-    # refused, which takes the endpoint out. Twice that, for two that die at once; the defaults are 3 refusals, 3 retries.
+    # A request meets a dead endpoint up to three times: on its connection, on one kept open, and on a new one, which is
+    # refused, and that takes the endpoint out. Twice that, for two that die at once; defaults: 3 refusals, 3 retries.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "6",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": f"5s\n{WAIT_FOR_BODY}\ndefault-server",

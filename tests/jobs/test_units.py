@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.filters import Condition, parse_condition
+from jobs.row_groups import RowGroups
+from jobs.selection import Selection
 from jobs.units import (
     MAX_UNIT_BYTES,
     MAX_UNITS_OF_FILE,
@@ -123,6 +130,49 @@ def test_a_unit_reads_its_slice_of_the_file(tmp_path: Path, row_group_size: int)
     pq.write_table(table, path, row_group_size=row_group_size)
     for start, rows in [(0, 100), (0, 1), (99, 1), (6, 2), (7, 7), (13, 50), (20, 0)]:
         assert read_rows(Unit(path, start, rows)).equals(table.slice(start, rows))
+
+
+@pytest.mark.parametrize(
+    ("where", "most"),
+    [((), 2), ((parse_condition("number >= 30"),), 9)],  # whose column is read for itself, and threads pass on in turn
+    ids=["all rows", "where"],
+)
+def test_units_side_by_side_read_their_row_group_once(tmp_path: Path, where: tuple[Condition, ...], most: int) -> None:
+    path = str(tmp_path / "a.parquet")
+    table = pa.table({"number": range(100), "text": [str(i) for i in range(100)]})
+    pq.write_table(table, path, row_group_size=50)
+    groups, selection = RowGroups(kept=2), Selection(where=where)
+    read_row_groups = pq.ParquetFile.read_row_groups
+
+    def slowly_read(*arguments: Any, **options: Any) -> pa.Table:
+        time.sleep(0.05)  # so that other threads come while it is under way
+        return read_row_groups(*arguments, **options)
+
+    reading = patch.object(pq.ParquetFile, "read_row_groups", autospec=True, side_effect=slowly_read)
+    with reading as reads, ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda i: read_rows(Unit(path, 5 * i, 5), selection, groups), range(20)))
+    assert pa.concat_tables(parts).equals(table.slice(30 if where else 0))
+    assert reads.call_count <= most
+
+
+def test_row_groups_are_read_again_when_they_failed_or_the_file_is_another(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    groups = RowGroups(kept=2)
+    pq.write_table(pa.table({"number": range(10)}), path)
+    failing = patch.object(pq.ParquetFile, "read_row_groups", side_effect=OSError("gone for a moment"))
+    with failing, pytest.raises(OSError, match="gone for a moment"):
+        read_rows(Unit(path, 0, 5), groups=groups)
+    assert read_rows(Unit(path, 0, 5), groups=groups)["number"].to_pylist() == [0, 1, 2, 3, 4]
+    pq.write_table(pa.table({"number": range(100, 120)}), path)
+    assert read_rows(Unit(path, 0, 5), groups=groups)["number"].to_pylist() == [100, 101, 102, 103, 104]
+
+
+def test_row_groups_that_a_unit_reads_whole_are_not_kept(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"number": range(10)}), path, row_group_size=5)
+    groups = RowGroups(kept=2)
+    read_rows(Unit(path, 0, 10), groups=groups)
+    assert not groups.reads
 
 
 def test_a_file_that_shrank_is_an_error(tmp_path: Path) -> None:

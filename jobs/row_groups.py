@@ -1,0 +1,45 @@
+"""Decoded row groups. A large one is cut into many units, and each unit would fetch and decode all of it again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class RowGroups:
+    """Reads row groups, and keeps the last `kept` of what it read; threads that want the same read it once."""
+
+    def __init__(self, kept: int = 0) -> None:
+        self.kept = kept
+        self.lock = Lock()
+        self.reads: dict[Hashable, Future[pa.Table]] = {}
+        """By what was read; what was asked for last comes last."""
+
+    def read(
+        self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """These row groups of the open file at `path`; raises what pyarrow raises when they are damaged."""
+        key = (path, footer_of(file, numbers), None if columns is None else tuple(columns))
+        with self.lock:
+            known = self.reads.pop(key, None)
+            read = self.reads[key] = known or Future()
+            while len(self.reads) > self.kept:
+                del self.reads[next(iter(self.reads))]
+        if known is None:
+            try:
+                read.set_result(file.read_row_groups(numbers, columns=columns))
+            except BaseException as error:
+                with self.lock:
+                    self.reads.pop(key, None)  # so that a retry reads again
+                read.set_exception(error)
+        return read.result()
+
+
+def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
+    """What tells row groups from those of a file that took the same path since."""
+    groups = [file.metadata.row_group(number) for number in numbers]
+    return tuple((i, group.num_rows, group.total_byte_size) for i, group in zip(numbers, groups, strict=True))
