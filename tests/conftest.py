@@ -7,6 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,15 +79,19 @@ def azurite(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def s3_bucket(stores: Stores, s3: None) -> Bucket:
+def s3_bucket(stores: Stores, s3: None) -> Iterator[Bucket]:
     """A bucket of this test."""
-    return S3TestBucket(stores.s3, f"bucket-{uuid.uuid4().hex}")
+    bucket = S3TestBucket(stores.s3, f"bucket-{uuid.uuid4().hex}")
+    with closing(bucket.client):
+        yield bucket
 
 
 @pytest.fixture
-def azure_container(stores: Stores, azurite: None) -> Bucket:
+def azure_container(stores: Stores, azurite: None) -> Iterator[Bucket]:
     """A container of this test."""
-    return AzureTestContainer(stores.azure, f"container-{uuid.uuid4().hex}")
+    container = AzureTestContainer(stores.azure, f"container-{uuid.uuid4().hex}")
+    with closing(container.client):
+        yield container
 
 
 @pytest.fixture(params=["s3", "azure"])
