@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 class RowGroups:
     """Reads row groups, and keeps the last `kept` of what it read; threads that want the same read it once."""
 
-    def __init__(self, kept: int = 0) -> None:
+    def __init__(self, kept: int) -> None:
         self.kept = kept
         self.lock = Lock()
         self.reads: dict[Hashable, Future[pa.Table]] = {}

@@ -193,8 +193,9 @@ def read_columns(
     if first_row < unit.start + unit.rows:
         raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
     if groups is None or read == unit.rows:  # no other unit needs them
-        groups = RowGroups()
-    table = groups.read(file, unit.path, wanted, columns)
+        table = file.read_row_groups(wanted, columns=columns)
+    else:
+        table = groups.read(file, unit.path, wanted, columns)
     return table.slice(unit.start - skipped, unit.rows)
 
 
