@@ -29,6 +29,7 @@ from tokenizers import Tokenizer
 from ..encoder import EncoderShape, PackedEncoder
 from ..packing import TokenPair, pack, split_by_token_budget
 from ..weights import expected_names, from_checkpoint, to_checkpoint
+from .attention import padded_attention
 from .card import evaluate, first_stage_order
 from .mining import fastest_dtype
 
@@ -132,34 +133,6 @@ def backward_on_lists(
         total += float(loss.detach())
         right += sum(int(one.argmax() == 0) for one in logits)
     return total / len(lists), right / len(lists)
-
-
-def padded_attention(
-    q_TNH: torch.Tensor,
-    k_TNH: torch.Tensor,
-    v_TNH: torch.Tensor,
-    cu_seqlens_q: torch.Tensor,
-    cu_seqlens_k: torch.Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-) -> torch.Tensor:
-    """Attention by plain matrix products over padded pairs: on CPUs torch's fused kernel has a slow backward pass."""
-
-    def pad(x_TNH: torch.Tensor, cu_seqlens: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-        lengths = cu_seqlens.diff().long()
-        shifts = torch.arange(len(lengths)) * longest - cu_seqlens[:-1].long()
-        places = torch.arange(len(x_TNH)) + shifts.repeat_interleave(lengths)
-        flat = x_TNH.new_zeros(len(lengths) * longest, *x_TNH.shape[1:]).index_copy(0, places, x_TNH)
-        return flat.unflatten(0, (len(lengths), longest)).transpose(1, 2), places
-
-    q_BNLH, places = pad(q_TNH, cu_seqlens_q, max_seqlen_q)
-    k_BNLH, _ = pad(k_TNH, cu_seqlens_k, max_seqlen_k)
-    v_BNLH, _ = pad(v_TNH, cu_seqlens_k, max_seqlen_k)
-    is_padding = torch.arange(max_seqlen_k) >= cu_seqlens_k.diff().unsqueeze(1)
-    logits = q_BNLH @ k_BNLH.transpose(2, 3) * q_TNH.shape[-1] ** -0.5
-    weights = logits.masked_fill(is_padding[:, None, None], float("-inf")).softmax(-1)
-    o_BNLH: torch.Tensor = weights.to(v_BNLH.dtype) @ v_BNLH
-    return o_BNLH.transpose(1, 2).flatten(0, 1)[places]
 
 
 def list_target(cosines: Sequence[float], teacher_share: float) -> torch.Tensor:

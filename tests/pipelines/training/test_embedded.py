@@ -19,6 +19,7 @@ from pipelines.attention import sdpa_attention
 from pipelines.encoder import PackedEncoder
 from pipelines.packing import TokenPair, pack
 from pipelines.training import embedded
+from pipelines.training.attention import padded_attention
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_attention_by_padding_is_the_packed_one() -> None:
     q_TNH, k_TNH, v_TNH = torch.randn(3, sum(lengths), 2, 4).unbind()
     for queries, bounds, longest in ((q_TNH, ends, 9), (q_TNH[:4], torch.arange(5, dtype=torch.int32), 1)):
         arguments = (queries, k_TNH, v_TNH, bounds, ends, longest, 9)
-        torch.testing.assert_close(embedded.padded_attention(*arguments), sdpa_attention(*arguments))
+        torch.testing.assert_close(padded_attention(*arguments), sdpa_attention(*arguments))
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -1,0 +1,172 @@
+"""The kit: one folder with token lists, a recipe and an encoder's weights, to train from wherever torch and numpy are.
+
+    python -m pipelines.training.kit train KIT OUTPUT --minutes 9 --of 18
+
+trains for nine minutes of eighteen in all; the same command again does the rest. Weights travel in half precision and
+in pieces of at most 16 MiB. The optimizer's moments do not travel: each call warms up anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..encoder import EncoderShape, PackedEncoder
+from .batches import PairLayout
+from .loop import Progress, Recipe, Trainer
+from .token_lists import TokenLists
+
+PIECE_BYTES = 16_000_000
+GPU_MICRO_BATCH_TOKENS = 131_072
+STEPS_BETWEEN_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What one folder holds."""
+
+    shape: EncoderShape
+    layout: PairLayout
+    recipe: Recipe
+    """Its `steps` are replaced by what the time allows."""
+
+    def save(self, folder: Path, lists: TokenLists, weights: Mapping[str, torch.Tensor]) -> None:
+        """Writes the folder; `weights` are the state dict of a PackedEncoder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lists.save(folder / "lists.npz")
+        save_pieces(folder, "weights", weights)
+        (folder / "kit.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Kit:
+        """Raises FileNotFoundError where there is no kit, ValueError for a recipe that cannot be."""
+        parts = json.loads((folder / "kit.json").read_text())
+        recipe = parts["recipe"] | {"max_lengths": tuple(parts["recipe"]["max_lengths"])}
+        return cls(EncoderShape(**parts["shape"]), PairLayout(**parts["layout"]), Recipe(**recipe))
+
+
+def save_pieces(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes tensors in half precision as NAME-0.bin, NAME-1.bin, ..., replacing pieces that an earlier call left."""
+    content = io.BytesIO()
+    torch.save({key: tensor.detach().cpu().half() for key, tensor in tensors.items()}, content)
+    whole = content.getvalue()
+    for path in folder.glob(f"{name}-*.bin"):
+        path.unlink()
+    for i, start in enumerate(range(0, len(whole), PIECE_BYTES)):
+        (folder / f"{name}-{i}.bin").write_bytes(whole[start : start + PIECE_BYTES])
+
+
+def load_pieces(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Reads what `save_pieces` wrote, as float32; raises FileNotFoundError where there is no piece."""
+    paths = sorted(folder.glob(f"{name}-*.bin"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    if not paths:
+        raise FileNotFoundError(f"{folder} has no {name}-0.bin")
+    content = io.BytesIO(b"".join(path.read_bytes() for path in paths))
+    return {key: tensor.float() for key, tensor in torch.load(content, weights_only=True).items()}
+
+
+class Clock:
+    """How much of the time of a whole run is over, and so how many steps it will have had at its end."""
+
+    def __init__(self, minutes: float, total_minutes: float, spent_seconds: float = 0) -> None:
+        self.began = time.perf_counter()
+        self.spent_before = spent_seconds
+        self.limit = min(minutes * 60, max(0.0, total_minutes * 60 - spent_seconds))
+        self.total = total_minutes * 60
+
+    def this_call(self) -> float:
+        """Seconds since this call began to train."""
+        return time.perf_counter() - self.began
+
+    def is_over(self) -> bool:
+        return self.this_call() >= self.limit
+
+    def steps_in_all(self, steps_before: int, steps_now: int) -> int:
+        """Steps of the whole run, judged by the speed of this call."""
+        seconds_per_step = self.this_call() / max(1, steps_now - steps_before)
+        left = max(0.0, self.total - self.spent_before - self.this_call())
+        return max(steps_now + 1, steps_now + int(left / seconds_per_step))
+
+
+def train(folder: Path, output: Path, minutes: float, total_minutes: float, device: torch.device) -> Progress | None:
+    """Trains from a kit, or goes on from OUTPUT, and leaves weights, learning curve and progress there.
+
+    Returns the last step's progress, None where the time of the whole run was over already.
+    """
+    kit = Kit.load(folder)
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0}
+    if (output / "progress.json").exists():
+        state = json.loads((output / "progress.json").read_text())
+    with torch.device("meta"):
+        encoder = PackedEncoder(kit.shape)
+    weights = load_pieces(output if state["step"] else folder, "weights")
+    encoder.load_state_dict(weights, assign=True)
+    recipe = kit.recipe
+    if device.type == "cuda":
+        recipe = replace(recipe, micro_batch_tokens=max(recipe.micro_batch_tokens, GPU_MICRO_BATCH_TOKENS))
+    trainer = Trainer(encoder, TokenLists.load(folder / "lists.npz"), kit.layout, recipe, device)
+    trainer.step = trainer.moments_since = state["step"]
+    output.mkdir(parents=True, exist_ok=True)
+    clock = Clock(minutes, total_minutes, state["seconds"])
+    last = None
+    with (output / "curve.csv").open("a", newline="") as file:
+        curve = csv.writer(file)
+        window: list[Progress] = []
+        trainer.recipe = replace(recipe, steps=max(recipe.steps, trainer.step + 1))
+        for last in trainer.run(clock.is_over):
+            window.append(last)
+            trainer.recipe = replace(trainer.recipe, steps=clock.steps_in_all(state["step"], last.step))
+            if len(window) == STEPS_BETWEEN_LINES:
+                report(window, trainer.recipe, curve)
+                file.flush()
+                window = []
+    if last is not None:
+        save_pieces(output, "weights", trainer.encoder.state_dict())
+        state = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
+        (output / "progress.json").write_text(json.dumps(state) + "\n")
+    return last
+
+
+def report(window: list[Progress], recipe: Recipe, curve: Any) -> None:
+    """One line on the terminal and one of the learning curve, over the last steps."""
+    loss = float(np.mean([one.loss for one in window]))
+    labelled = [one.positive_first for one in window if not math.isnan(one.positive_first)]
+    first = float(np.mean(labelled)) if labelled else math.nan
+    pairs_per_second = sum(one.pairs for one in window) / sum(one.seconds for one in window)
+    step = window[-1].step
+    curve.writerow([step, f"{loss:.4f}", f"{first:.4f}", f"{pairs_per_second:.0f}", f"{recipe.rate(step):.2e}"])
+    print(
+        f"step {step} of about {recipe.steps}, loss {loss:.4f}, best label first {first:.3f}, "
+        f"{pairs_per_second:.0f} pairs/s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("train", help="train from a kit, or go on where OUTPUT stands")
+    command.add_argument("kit", type=Path)
+    command.add_argument("output", type=Path)
+    command.add_argument("--minutes", type=float, required=True, help="of this call")
+    command.add_argument("--of", type=float, help="minutes of all calls together; this call's without it")
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
+    print("the time of the whole run is over" if last is None else f"saved step {last.step} in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

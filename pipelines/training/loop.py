@@ -1,0 +1,242 @@
+"""The training loop: token lists and an encoder in, a better encoder and its learning curve out. No files of models.
+
+torch and numpy suffice. What a step does depends on the recipe, the seed and the step's number alone, so a run that
+was killed goes on from its last checkpoint as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..encoder import PackedEncoder
+from .attention import training_attention
+from .batches import BatchMaker, Drawn, PairLayout, draw, lists_of_step
+from .losses import LOSSES
+from .token_lists import TokenLists
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a training run does, besides its data and the weights that it begins from."""
+
+    steps: int
+    """Steps of the whole run: the learning rate has fallen to zero at their end."""
+    lists_per_step: int = 64
+    passages_per_list: int = 12
+    max_lengths: tuple[int, ...] = (128,)
+    """Tokens of a pair; the run goes through these in equal shares, short ones first for speed."""
+    max_query_length: int = 64
+    learning_rate: float = 1e-4
+    """At its peak, after the warm-up."""
+    warm_up: float = 0.03
+    """Share of the steps."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    label_loss: str = "softmax"
+    """A name in LOSSES, of the lists that have a positive label."""
+    label_share: float = 0.5
+    """Weight of the label loss; the teacher loss has the rest."""
+    teacher_loss: str = "kl"
+    """A name in LOSSES, of the lists that a teacher scored."""
+    teacher_scale: float = 2.0
+    """Teacher scores are multiplied by it."""
+    train_embeddings: bool = True
+    micro_batch_tokens: int = 4096
+    """Tokens of one forward pass; a step adds up the gradients of as many as it needs."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "lists_per_step", "max_query_length", "micro_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is at least 1")
+        if self.passages_per_list < 2:
+            raise ValueError(f"passages_per_list is {self.passages_per_list}; a list to order has at least 2")
+        if not self.max_lengths or min(self.max_lengths) <= self.max_query_length + 8:
+            raise ValueError(
+                f"max_lengths is {self.max_lengths}; give at least one, each above max_query_length + 8 "
+                f"({self.max_query_length + 8})"
+            )
+        if not 0 <= self.label_share <= 1:
+            raise ValueError(f"label_share is {self.label_share}; it lies between 0 and 1")
+        for name in ("label_loss", "teacher_loss"):
+            if getattr(self, name) not in LOSSES:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(LOSSES)}")
+
+    def max_length(self, step: int) -> int:
+        """Tokens of a pair in this step."""
+        return self.max_lengths[min(step * len(self.max_lengths) // self.steps, len(self.max_lengths) - 1)]
+
+    def rate(self, step: int, moments_since: int = 0) -> float:
+        """The learning rate of this step: a linear warm-up, then a linear decay to zero.
+
+        The warm-up is for the optimizer's moments, so it begins at the step in which these began.
+        """
+        warm = max(1, math.ceil(self.steps * self.warm_up))
+        decay = (self.steps - step) / max(1, self.steps - warm)
+        return self.learning_rate * min((step - moments_since + 1) / warm, max(0.0, decay), 1.0)
+
+
+class Progress(NamedTuple):
+    """How a run stands after a step."""
+
+    step: int
+    """Steps done."""
+    loss: float
+    positive_first: float
+    """Share of the step's labelled lists whose best label got the highest logit; NaN where none is labelled."""
+    pairs: int
+    """Pairs of this step."""
+    seconds: float
+    """Of this step."""
+
+
+class Trainer:
+    """One run: an encoder, its optimizer and the number of steps done."""
+
+    def __init__(
+        self, encoder: PackedEncoder, lists: TokenLists, layout: PairLayout, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.recipe = recipe
+        self.lists = lists
+        self.device = device
+        self.members = np.flatnonzero(~lists.held_back & (np.diff(lists.list_starts) > 1))
+        if not len(self.members):
+            raise ValueError(f"none of {len(lists)} lists can be trained on: all are held back or have one passage")
+        longest = encoder.position_embeddings.num_embeddings - (
+            0 if layout.padding_id is None else layout.padding_id + 1
+        )
+        if max(recipe.max_lengths) > longest:
+            raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
+        self.batches = BatchMaker(lists, layout, device)
+        self.encoder = encoder.to(device=device, dtype=torch.float32).train()
+        self.encoder.attention = training_attention(device)
+        self.encoder.word_embeddings.weight.requires_grad_(recipe.train_embeddings)
+        self.optimizer = torch.optim.AdamW(decayed_apart(encoder, recipe.weight_decay), lr=recipe.learning_rate)
+        self.step = 0
+        self.moments_since = 0
+        """The step in which the optimizer's moments were zero."""
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
+        """Trains until the recipe's steps are done or `should_stop`; gives the progress after every step."""
+        while self.step < self.recipe.steps and not should_stop():
+            yield self.train_step()
+
+    def train_step(self) -> Progress:
+        """One update of the weights."""
+        began = time.perf_counter()
+        recipe = self.recipe
+        numbers = lists_of_step(self.members, self.step, recipe.lists_per_step, recipe.seed)
+        drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(self.step, self.moments_since)
+        loss, logits_LC = self.add_gradients(drawn, recipe.max_length(self.step))
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        pairs = int(drawn.is_real_LC.sum())
+        return Progress(self.step, loss, positive_first(logits_LC, drawn), pairs, time.perf_counter() - began)
+
+    def add_gradients(self, drawn: Drawn, max_length: int) -> tuple[float, np.ndarray]:
+        """Adds the gradients of the mean loss over the lists of `drawn`; returns that loss and all logits [L, C]."""
+        recipe, total = self.recipe, torch.zeros((), device=self.device)
+        logits = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
+        micro_batches = self.batches.micro_batches(
+            drawn, max_length, recipe.max_query_length, recipe.micro_batch_tokens
+        )
+        parts = []
+        for rows, batch in micro_batches:
+            real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
+                logits_P = self.encoder(batch)
+            logits_LC = torch.zeros(real_LC.shape, device=self.device).masked_scatter(real_LC, logits_P)
+            loss = self.loss(logits_LC, drawn, rows) * (len(real_LC) / len(drawn.queries_L))
+            loss.backward()
+            total += loss.detach()
+            parts.append((rows, logits_LC.detach()))
+        for rows, part in parts:  # only now, so that a GPU is never waited for between two passes
+            logits[rows] = np.where(drawn.is_real_LC[rows], part.cpu().numpy(), -np.inf)
+        return float(total), logits
+
+    def loss(self, logits_LC: torch.Tensor, drawn: Drawn, rows: slice) -> torch.Tensor:
+        """The mean over the lists of `rows` of what the recipe mixes: the label loss and the teacher loss.
+
+        A passage whose label is unknown takes no part in the label loss. A list without a positive label, or without
+        a teacher, has the other loss alone, with all of the weight.
+        """
+        recipe = self.recipe
+        labels_LC, teacher_LC = (torch.from_numpy(all_LC[rows]) for all_LC in (drawn.labels_LC, drawn.teacher_LC))
+        is_real_LC = torch.from_numpy(drawn.is_real_LC[rows])
+        known_LC, scored_LC = is_real_LC & ~labels_LC.isnan(), is_real_LC & ~teacher_LC.isnan()
+        has_label, has_teacher = (known_LC & (labels_LC > 0)).any(dim=1), scored_LC.any(dim=1)
+        share_L = torch.where(has_label & has_teacher, recipe.label_share, has_label.float())
+        total = logits_LC.sum() * 0
+        for name, targets_LC, known, weight_L in (
+            (recipe.label_loss, labels_LC, known_LC, share_L * has_label),
+            (recipe.teacher_loss, teacher_LC * recipe.teacher_scale, scored_LC, (1 - share_L) * has_teacher),
+        ):
+            for weight in weight_L[weight_L > 0].unique().tolist():
+                chosen = torch.nonzero(weight_L == weight)[:, 0]
+                at = chosen.to(self.device)
+                loss = LOSSES[name](logits_LC[at], targets_LC[chosen].to(self.device), known[chosen].to(self.device))
+                total = total + weight * len(chosen) * loss
+        return total / len(logits_LC)
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        state = {
+            "encoder": self.encoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "moments_since": self.moments_since,
+            "recipe": asdict(self.recipe),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint; raises ValueError, naming what differs, where it has another recipe."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        mine = asdict(self.recipe)
+        different = [name for name in mine if state["recipe"].get(name) != mine[name]]
+        if different:
+            name = different[0]
+            raise ValueError(
+                f"{path} was made with {name} = {state['recipe'].get(name)!r}, and now it is {mine[name]!r}; "
+                "take the old value, or another folder"
+            )
+        self.encoder.load_state_dict(state["encoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.moments_since = state["step"], state["moments_since"]
+
+
+def positive_first(logits_LC: np.ndarray, drawn: Drawn) -> float:
+    """Share of the lists with a positive label whose best label got the highest logit; NaN where there is none."""
+    labels_LC = np.nan_to_num(drawn.labels_LC, nan=-1)
+    labelled = labels_LC.max(axis=1) > 0
+    winners = np.take_along_axis(labels_LC, logits_LC.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return float((winners == labels_LC.max(axis=1))[labelled].mean()) if labelled.any() else math.nan
+
+
+def decayed_apart(encoder: PackedEncoder, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW: matrices decay towards zero, biases and norms do not."""
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    return [
+        {"params": [one for one in trained if one.ndim > 1], "weight_decay": weight_decay},
+        {"params": [one for one in trained if one.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32 there: on GPUs, and on CPUs with AVX-512 BF16 or AMX."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()

@@ -1,0 +1,125 @@
+"""TokenLists: candidate lists with labels and teacher scores as token ids in one compressed file; no texts, no model.
+
+Each text is stored once, however many lists it stands in. torch and numpy suffice to train from the file.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_TOKEN_ID = int(np.iinfo(np.uint16).max)
+CORRUPT = (zipfile.BadZipFile, KeyError, ValueError, EOFError)
+
+
+class TokenList(NamedTuple):
+    """One list on its way into the file: texts as token ids without special tokens."""
+
+    query: Sequence[int]
+    passages: Sequence[Sequence[int]]
+    labels: Sequence[float]
+    """Grade of each passage, 0 for irrelevant, NaN for unknown."""
+    teacher: Sequence[float]
+    """Score that a teacher gave to each passage, on the teacher's own scale; NaN for none."""
+    held_back: bool = False
+
+
+class TokenListsError(ValueError):
+    """A file or a list that cannot be trained from; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLists:
+    """Lists laid end to end: list i owns the passages list_starts[i]:list_starts[i + 1]."""
+
+    tokens: np.ndarray
+    """uint16 [tokens of all texts]"""
+    text_starts: np.ndarray
+    """int64 [texts + 1]: text t owns the tokens text_starts[t]:text_starts[t + 1]."""
+    queries: np.ndarray
+    """int32 [lists]: the text that each list asks for."""
+    list_starts: np.ndarray
+    """int64 [lists + 1]"""
+    passages: np.ndarray
+    """int32 [passages of all lists]: a text each."""
+    labels: np.ndarray
+    """float16 [passages of all lists]; NaN where unknown."""
+    teacher: np.ndarray
+    """float16 [passages of all lists]; NaN where no teacher scored."""
+    held_back: np.ndarray
+    """bool [lists]: not to be trained on, for validation and calibration."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def text(self, number: int) -> np.ndarray:
+        """The token ids of one text."""
+        return self.tokens[self.text_starts[number] : self.text_starts[number + 1]]
+
+    @classmethod
+    def of(cls, lists: Iterable[TokenList]) -> TokenLists:
+        """Collects lists; equal texts are stored once.
+
+        Raises TokenListsError for a list without passages, for one whose labels or teacher scores are not one per
+        passage, and for a token id that 16 bits do not hold.
+        """
+        numbers: dict[tuple[int, ...], int] = {}
+        queries: list[int] = []
+        passages: list[int] = []
+        labels: list[float] = []
+        teacher: list[float] = []
+        held_back: list[bool] = []
+        sizes: list[int] = []
+        for i, one in enumerate(lists):
+            if not len(one.passages) == len(one.labels) == len(one.teacher) > 0:
+                raise TokenListsError(
+                    f"list {i} has {len(one.passages)} passages, {len(one.labels)} labels and {len(one.teacher)} "
+                    "teacher scores; give one of each for every passage, and at least one passage"
+                )
+            queries.append(numbers.setdefault(tuple(one.query), len(numbers)))
+            passages += [numbers.setdefault(tuple(passage), len(numbers)) for passage in one.passages]
+            labels += one.labels
+            teacher += one.teacher
+            held_back.append(one.held_back)
+            sizes.append(len(one.passages))
+        tokens = np.fromiter((token for text in numbers for token in text), dtype=np.int64)
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() <= MAX_TOKEN_ID:
+            raise TokenListsError(f"token ids reach from {tokens.min()} to {tokens.max()}; 0 to {MAX_TOKEN_ID} fit")
+        return cls(
+            tokens=tokens.astype(np.uint16),
+            text_starts=starts_of([len(text) for text in numbers]),
+            queries=np.array(queries, dtype=np.int32),
+            list_starts=starts_of(sizes),
+            passages=np.array(passages, dtype=np.int32),
+            labels=np.array(labels, dtype=np.float16),
+            teacher=np.array(teacher, dtype=np.float16),
+            held_back=np.array(held_back, dtype=bool),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes one file, which `numpy.load` reads too; LZMA makes it half as large as savez_compressed's zlib."""
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+            for field in fields(self):
+                with archive.open(f"{field.name}.npy", "w") as entry:
+                    np.lib.format.write_array(entry, getattr(self, field.name), allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: Path) -> TokenLists:
+        """Reads what `save` wrote; raises TokenListsError for another file. Nothing in it is unpickled."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except CORRUPT as error:
+            raise TokenListsError(f"{path} holds no token lists ({error}); make it again") from None
+
+
+def starts_of(sizes: Sequence[int]) -> np.ndarray:
+    """Where each of several neighbours begins, and where the last one ends: int64 [len(sizes) + 1]."""
+    starts = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts

@@ -1,0 +1,182 @@
+"""The training loop: batches are those that scoring makes, a run learns, and a killed run goes on as if nothing was."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.encoder import EncoderShape, PackedEncoder
+from pipelines.packing import TokenPair, pack
+from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
+from pipelines.training.kit import Kit, load_pieces, train
+from pipelines.training.loop import Recipe, Trainer
+from pipelines.training.token_lists import TokenList, TokenLists
+
+SHAPE = EncoderShape(40, 16, 2, 2, 32, 64, 2, 1e-12)
+LAYOUT = PairLayout(start=1, separator=2)
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    steps=120, lists_per_step=8, passages_per_list=4, max_lengths=(16, 24), max_query_length=6, learning_rate=1e-2
+)
+
+
+def new_encoder(seed: int = 0) -> PackedEncoder:
+    torch.manual_seed(seed)
+    encoder = PackedEncoder(SHAPE)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.1)
+    return encoder
+
+
+def lists_about_words(count: int = 40, teacher: bool = True) -> TokenLists:
+    """The positive of each list holds the query's token; the teacher knows it too."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(count):
+        word = int(rng.integers(5, 15))
+        others = [w for w in range(5, 15) if w != word]
+        passages = [[word, 20 + i % 10], *([int(w), 20 + j] for j, w in enumerate(rng.permutation(others)[:5]))]
+        scores = [3.0, *[0.0] * 5] if teacher else [math.nan] * 6
+        made.append(TokenList([word, 30], passages, [1.0, *[0.0] * 5], scores, held_back=i % 10 == 9))
+    return TokenLists.of(made)
+
+
+@pytest.mark.parametrize(
+    ("layout", "between", "padding_id"),
+    [(LAYOUT, [2], None), (PairLayout(0, 2, 2, 1, False), [2, 2], 1)],
+    ids=["BERT", "XLM-RoBERTa"],
+)
+def test_batches_are_those_that_scoring_packs(layout: PairLayout, between: list[int], padding_id: int | None) -> None:
+    """The query is cut to 4 tokens, then the passage to what is left of 12; an empty passage is a passage."""
+    texts = [[5, 6, 7], [8] * 9, [9, 10], [], list(range(10, 30))]
+    lists = TokenLists.of([TokenList(texts[0], texts[1:], [0.0] * 4, [0.0] * 4)])
+    queries, passages = np.array([0, 1, 0, 2]), np.array([4, 2, 3, 4])
+    actual = BatchMaker(lists, layout, CPU).pack(queries, passages, max_length=12, max_query_length=4)
+
+    pairs = []
+    for query, passage in zip(queries, passages, strict=True):
+        head = [layout.start, *texts[query][:4], *between]
+        tail = [*texts[passage][: 12 - len(head) - 1], layout.separator]
+        pairs.append(TokenPair(head + tail, [0] * len(head) + [1] * len(tail) if layout.has_segments else None))
+    expected = pack(pairs, padding_id)
+    for ours, theirs in zip(actual[:4], expected[:4], strict=True):
+        if theirs is None or ours is None:
+            assert ours is theirs
+        else:
+            torch.testing.assert_close(ours, theirs)
+    assert actual.max_seqlen == expected.max_seqlen
+
+
+def test_every_epoch_takes_every_list_once_in_another_order() -> None:
+    members = np.array([3, 5, 7, 9, 11])
+    drawn = np.concatenate([lists_of_step(members, step, 2, seed=1) for step in range(5)])
+    assert sorted(drawn[:5]) == sorted(drawn[5:]) == list(members)
+    assert list(drawn[:5]) != list(drawn[5:])
+
+
+def test_a_draw_keeps_the_best_label_and_pads_short_lists() -> None:
+    long = TokenList([1], [[i] for i in range(9)], [0.0] * 7 + [2.0, 1.0], [float(i) for i in range(9)])
+    short = TokenList([2], [[3], [4]], [math.nan, math.nan], [1.0, 2.0])
+    drawn = draw(TokenLists.of([long, short]), np.array([0, 1]), 4, seed=0, step=3)
+    assert drawn.labels_LC[0].max() == 2.0
+    assert drawn.is_real_LC.tolist() == [[True] * 4, [True, True, False, False]]
+    assert sorted(drawn.teacher_LC[1, :2]) == [1.0, 2.0]
+    again = draw(TokenLists.of([long, short]), np.array([0, 1]), 4, seed=0, step=3)
+    np.testing.assert_array_equal(again.passages_LC, drawn.passages_LC)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_training_learns_what_the_lists_show(teacher: bool) -> None:
+    trainer = Trainer(new_encoder(), lists_about_words(teacher=teacher), LAYOUT, RECIPE, CPU)
+    curve = [progress.positive_first for progress in trainer.run()]
+    assert len(curve) == RECIPE.steps
+    assert np.mean(curve[:5]) < 0.6
+    assert np.mean(curve[-5:]) > 0.9
+
+
+def test_gradients_do_not_depend_on_the_micro_batches() -> None:
+    gradients = []
+    for tokens in (40, 10_000):
+        trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, replace(RECIPE, micro_batch_tokens=tokens), CPU)
+        drawn = draw(trainer.lists, np.arange(8), 4, seed=0, step=0)
+        loss, _ = trainer.add_gradients(drawn, 16)
+        gradients.append((loss, [parameter.grad for parameter in trainer.encoder.parameters()]))
+    (loss, ours), (other_loss, theirs) = gradients
+    assert loss == pytest.approx(other_loss, rel=1e-2)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=3e-3, rtol=0.05)  # the products are bfloat16 where that is fast
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=12)
+    whole = Trainer(new_encoder(), lists_about_words(), LAYOUT, recipe, CPU)
+    for _ in whole.run():
+        pass
+
+    first = Trainer(new_encoder(), lists_about_words(), LAYOUT, recipe, CPU)
+    for progress in first.run():
+        if progress.step == 5:
+            first.save(tmp_path / "checkpoint.pt")
+    second = Trainer(new_encoder(seed=1), lists_about_words(), LAYOUT, recipe, CPU)
+    second.resume(tmp_path / "checkpoint.pt")
+    assert [progress.step for progress in second.run()] == list(range(6, 13))
+    for ours, theirs in zip(second.encoder.parameters(), whole.encoder.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU)
+    trainer.save(tmp_path / "checkpoint.pt")
+    other = Trainer(new_encoder(), lists_about_words(), LAYOUT, replace(RECIPE, seed=4), CPU)
+    with pytest.raises(ValueError, match="was made with seed = 0, and now it is 4"):
+        other.resume(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"passages_per_list": 1}, "passages_per_list is 1"),
+        ({"max_lengths": ()}, "max_lengths is"),
+        ({"max_lengths": (10,)}, "above max_query_length"),
+        ({"label_share": 1.5}, "label_share is 1.5"),
+        ({"teacher_loss": "hinge"}, "teacher_loss is 'hinge'; it is one of softmax, "),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RECIPE, **change)  # type: ignore[arg-type]
+
+
+def test_pairs_longer_than_the_model_reads_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_lengths reaches 65; the model reads 64 tokens"):
+        Trainer(new_encoder(), lists_about_words(), LAYOUT, replace(RECIPE, max_lengths=(65,)), CPU)
+
+
+def test_a_kit_trains_and_goes_on_from_its_pieces(tmp_path: Path) -> None:
+    """Two calls of a run; the second begins at the first one's weights and steps, and the third has nothing left."""
+    kit = Kit(SHAPE, LAYOUT, replace(RECIPE, max_lengths=(16,)))
+    kit.save(tmp_path / "kit", lists_about_words(), new_encoder().state_dict())
+    assert Kit.load(tmp_path / "kit") == kit
+
+    minutes = 2 / 60
+    first = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
+    left = load_pieces(tmp_path / "out", "weights")
+    second = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
+    third = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
+
+    assert first is not None
+    assert second is not None
+    assert second.step > first.step > 1
+    assert second.positive_first > 0.9
+    assert third is None
+    assert any((left[name] != tensor).any() for name, tensor in load_pieces(tmp_path / "out", "weights").items())
+    lines = (tmp_path / "out" / "curve.csv").read_text().splitlines()
+    assert len(lines) >= 2
