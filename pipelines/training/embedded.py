@@ -275,18 +275,27 @@ def export(args: argparse.Namespace) -> None:
     logits = torch.from_numpy(score(encoder, [pair for one in lists for pair in one]))
     labels = torch.cat([F.one_hot(torch.tensor(0), len(one)).float() for one in lists])
     scale, bias = platt(logits, labels)
-    with torch.no_grad():
-        encoder.head_out.weight.mul_(scale)
-        encoder.head_out.bias.mul_(scale).add_(bias)
+    fold_in(encoder, scale, bias)
     first = np.mean([int(one.argmax()) == 0 for one in logits.split([len(one) for one in lists])])
     print(f"steps {saved['step']}, minutes {saved['seconds'] / 60:.1f}, held-back positive first {first:.3f}")
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}")
+    write_model(encoder, args.backbone, args.output)
 
-    args.output.mkdir(parents=True, exist_ok=True)
+
+def fold_in(encoder: PackedEncoder, scale: float, bias: float) -> None:
+    """Makes the classifier give `scale` times its logit plus `bias`, so that Platt's sigmoid is the plain one."""
+    with torch.no_grad():
+        encoder.head_out.weight.mul_(scale)
+        encoder.head_out.bias.mul_(scale).add_(bias)
+
+
+def write_model(encoder: PackedEncoder, backbone: Path, output: Path) -> None:
+    """Writes a fp16 model directory that `Reranker` and transformers load; tokenizer and sizes are the backbone's."""
+    output.mkdir(parents=True, exist_ok=True)
     tensors = to_checkpoint(encoder.state_dict(), "bert", encoder.shape.num_hidden_layers)
     halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
-    save_file(halves, args.output / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((args.backbone / "config.json").read_text())
+    save_file(halves, output / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((backbone / "config.json").read_text())
     kept = {name: config[name] for name in EncoderShape.__dataclass_fields__}
     kept |= {
         "architectures": ["BertForSequenceClassification"],
@@ -300,14 +309,14 @@ def export(args: argparse.Namespace) -> None:
         "dtype": "float16",
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
     }
-    (args.output / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (output / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(args.backbone / name, args.output / name)
+        shutil.copy(backbone / name, output / name)
     files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-    sums = [f"{hashlib.sha256((args.output / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
-    (args.output / "SHA256SUMS").write_text("".join(sums))
+    sums = [f"{hashlib.sha256((output / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    (output / "SHA256SUMS").write_text("".join(sums))
     for name in files:
-        (args.output / name).chmod(0o644)  # safetensors writes 0600, which a wheel would carry on
+        (output / name).chmod(0o644)  # safetensors writes 0600, which a wheel would carry on
 
 
 def main() -> None:

@@ -131,6 +131,8 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
                 report(window, trainer.recipe, curve)
                 file.flush()
                 window = []
+        if window:
+            report(window, trainer.recipe, curve)
     if last is not None:
         save_pieces(output, "weights", trainer.encoder.state_dict())
         state = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}

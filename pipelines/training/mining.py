@@ -146,7 +146,7 @@ def mine_source(path: Path, queries: int, encoder: DenseEncoder, rng: random.Ran
         def is_negative(
             j: int, row: dict[str, Any] = row, known: set[str] = known, i: int = i, own: float = own
         ) -> bool:
-            same_group = row["group"] is not None and row["group"] == pool[j]["group"]
+            same_group = bool(row["group"]) and row["group"] == pool[j]["group"]  # sources write "" for no group
             return texts[j] not in known and not same_group and bool(cosines[i, j] <= own + DENSE_MARGIN)
 
         ranked = {

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pipelines import Reranker
 from pipelines.attention import sdpa_attention
@@ -20,20 +19,6 @@ from pipelines.encoder import PackedEncoder
 from pipelines.packing import TokenPair, pack
 from pipelines.training import embedded
 from pipelines.training.attention import padded_attention
-
-
-@pytest.fixture
-def backbone(bert_directory: Path, tmp_path: Path) -> Path:
-    """The tiny BERT as a bi-encoder is published: no classifier, no `bert.` before the names."""
-    folder = tmp_path / "backbone"
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((bert_directory / name).read_bytes())
-    tensors = load_file(bert_directory / "model.safetensors")
-    kept = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
-    save_file(kept, folder / "model.safetensors")
-    return folder
-
 
 KINDS = ("bm25", "dense", "given", "random")
 

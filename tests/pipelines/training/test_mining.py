@@ -64,6 +64,17 @@ def test_a_document_of_the_same_group_is_no_negative_and_one_that_came_with_the_
         assert group["given"]
 
 
+@pytest.mark.parametrize("no_group", ["", None])
+def test_documents_without_a_group_are_not_of_the_same_one(tmp_path: Path, rows: Rows, no_group: str | None) -> None:
+    """Half of the sources write an empty group, and none of their rows had a mined negative."""
+    for row in rows:
+        row["group"] = no_group
+    for group in mine(tmp_path, rows):
+        assert group["bm25"]
+        assert group["dense"]
+        assert group["random"]
+
+
 def test_a_document_far_closer_than_the_positive_is_taken_for_unlabelled(tmp_path: Path) -> None:
     rows = [
         {"query": "zzz", "positive": "abc", "negatives": None, "group": None},

@@ -1,0 +1,71 @@
+"""Makes a model directory of what a kit trained: calibrated on the lists that were held back, loadable everywhere.
+
+python -m pipelines.training.export KIT TRAINED --backbone DIR --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..encoder import PackedEncoder
+from .attention import training_attention
+from .batches import BatchMaker, draw
+from .embedded import fold_in, platt, write_model
+from .kit import Kit, load_pieces
+from .token_lists import TokenLists
+
+BATCH_TOKENS = 4096
+NO_LISTS = "no list is held back with a positive and another label; make the kit with more queries"
+
+
+@torch.inference_mode()
+def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels (0 or 1) of the labelled pairs of all lists that were held back, float32 [pairs] each."""
+    numbers = np.flatnonzero(lists.held_back)
+    if not len(numbers):
+        raise ValueError(NO_LISTS)
+    widest = int(np.diff(lists.list_starts)[numbers].max())
+    drawn = draw(lists, numbers, widest, seed=0, step=0)
+    maker = BatchMaker(lists, kit.layout, torch.device("cpu"))
+    logits_LC = np.full(drawn.labels_LC.shape, np.nan, dtype=np.float32)
+    longest, longest_query = max(kit.recipe.max_lengths), kit.recipe.max_query_length
+    for rows, batch in maker.micro_batches(drawn, longest, longest_query, BATCH_TOKENS):
+        logits_LC[rows][drawn.is_real_LC[rows]] = encoder(batch).numpy()
+    known = ~np.isnan(drawn.labels_LC)
+    return logits_LC[known], (drawn.labels_LC[known] > 0).astype(np.float32)
+
+
+def export(folder: Path, trained: Path, backbone: Path, output: Path) -> tuple[float, float]:
+    """Writes the model directory; returns Platt's scale and bias, which its classifier holds now."""
+    kit = Kit.load(folder)
+    with torch.device("meta"):
+        encoder = PackedEncoder(kit.shape)
+    encoder.load_state_dict(load_pieces(trained, "weights"), assign=True)
+    encoder.attention = training_attention(torch.device("cpu"))
+    logits, labels = held_back_logits(encoder, TokenLists.load(folder / "lists.npz"), kit)
+    if not 0 < labels.mean() < 1:
+        raise ValueError(NO_LISTS)
+    scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
+    fold_in(encoder, scale, bias)
+    write_model(encoder, backbone, output)
+    return scale, bias
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kit", type=Path)
+    parser.add_argument("trained", type=Path, help="folder that `kit train` wrote")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder whose tokenizer the model takes")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    scale, bias = export(args.kit, args.trained, args.backbone, args.output)
+    print(f"Platt: scale {scale:.3f}, bias {bias:.3f}; the model is in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

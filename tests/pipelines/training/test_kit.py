@@ -1,0 +1,90 @@
+"""From Parquet sources to a model directory, with the commands that a user types."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines import Reranker
+from pipelines.training import export, kit, make_kit
+from pipelines.training.token_lists import TokenLists
+
+WORDS = ["read", "write", "file", "list", "sort", "open"]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """One source of 240 rows whose positives repeat the query's word."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    rows = [
+        {"query": f"{WORDS[i % 6]} {i}", "positive": f"{WORDS[i % 6]} {i % 40}", "negatives": [], "group": None}
+        for i in range(240)
+    ]
+    types = {"query": pa.string(), "positive": pa.string(), "negatives": pa.list_(pa.string()), "group": pa.string()}
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(types.items()))), folder / "mbxp.parquet")
+    return folder
+
+
+def run(main: object, *arguments: object) -> None:
+    """Calls a module's `main` with a command line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        main()  # type: ignore[operator]
+
+
+def test_sources_become_a_kit_and_a_kit_becomes_a_model(
+    sources: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model has the weights that training left, up to Platt's scale, and `Reranker` loads it."""
+    threads = torch.get_num_threads()
+    longest = 30  # what the tiny model reads
+    monkeypatch.setattr(make_kit, "HELD_BACK_SHARE", 0.2)
+    monkeypatch.setattr(
+        make_kit,
+        "RECIPE",
+        kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_lengths=(longest,), max_query_length=8),
+    )
+    folder, trained, model = tmp_path / "kit", tmp_path / "trained", tmp_path / "model"
+    run(make_kit.main, "--train", sources, "--backbone", backbone, "--output", folder, "--sources", "mbxp",
+        "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1)  # fmt: skip
+    lists = TokenLists.load(folder / "lists.npz")
+    assert len(lists) == 150
+    assert 0 < lists.held_back.sum() < 75
+
+    run(kit.main, "train", folder, trained, "--minutes", 1 / 60, "--device", "cpu")
+    run(export.main, folder, trained, "--backbone", backbone, "--output", model)
+
+    reranker = Reranker.load(str(model))
+    [score] = reranker.compute_score([("read", "read 3")])
+    assert 0 < score < 1
+    theirs = load_file(model / "model.safetensors")["bert.encoder.layer.0.attention.output.dense.weight"].float()
+    torch.testing.assert_close(theirs, kit.load_pieces(trained, "weights")["layers.0.attention_out.weight"])
+    assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
+    torch.set_num_threads(threads)
+
+
+def test_a_kit_without_held_back_positives_cannot_be_calibrated(
+    sources: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_kit, "HELD_BACK_SHARE", 0.0)
+    folder = tmp_path / "kit"
+    run(make_kit.main, "--train", sources, "--backbone", backbone, "--output", folder, "--sources", "mbxp",
+        "--scale", 0.01)  # fmt: skip
+    (folder / "trained").mkdir()
+    kit.save_pieces(folder / "trained", "weights", kit.load_pieces(folder, "weights"))
+    with pytest.raises(ValueError, match="no list is held back with a positive"):
+        export.export(folder, folder / "trained", backbone, tmp_path / "model")
+
+
+def test_a_kit_trains_where_there_is_nothing_but_torch_and_numpy() -> None:
+    absent = ("tokenizers", "transformers", "safetensors", "pyarrow", "ray", "huggingface_hub", "bm25s", "tenacity")
+    program = f"import sys; sys.modules |= dict.fromkeys({absent}); import pipelines.training.kit"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])

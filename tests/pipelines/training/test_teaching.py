@@ -1,0 +1,161 @@
+"""Taught lists: which passages stand in them, what their labels say, and that the teacher is the sum of z-scores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.training import teaching
+from pipelines.training.mining import Rows
+from pipelines.training.teaching import CODE_SOURCES, TaughtList, choose_candidates, standardize, teach_source
+
+WORDS = ("sort", "file", "read", "open", "list", "write", "split", "join", "copy", "move")
+DEPTH = 12
+
+
+class LetterEncoder:
+    """Unit vectors of letter counts: texts are close when they share letters."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        counts = np.array([[text.count(letter) + 0.01 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+        return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
+
+
+def teach(
+    folder: Path, rows: Rows, queries: int = 100, unlabelled: int = 0, seed: int = 0, source: str = "source"
+) -> list[TaughtList]:
+    path = folder / f"{source}.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    encoder = LetterEncoder()
+    return list(teach_source(path, encoder, queries, DEPTH, random.Random(seed), unlabelled))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def rows() -> Rows:
+    """Two rows a word: the same query with two right answers and one given negative, all in the word's group."""
+    return [
+        {
+            "query": f"how to {word}",
+            "positive": f"you can {word} it with the {kind} tool",
+            "negatives": [f"{word} given"],
+            "group": word,
+        }
+        for word in WORDS
+        for kind in ("first", "second")
+    ]
+
+
+def labels_by_passage(taught: TaughtList) -> dict[str, float]:
+    return dict(zip(taught.passages, taught.labels, strict=True))
+
+
+def test_every_query_has_one_list_with_its_positive_and_different_passages(tmp_path: Path, rows: Rows) -> None:
+    lists = teach(tmp_path, rows)
+    assert sorted(taught.query for taught in lists) == sorted(f"how to {word}" for word in WORDS)
+    for taught in lists:
+        assert taught.passages[0].startswith(f"you can {taught.query.removeprefix('how to ')} ")
+        assert len(set(taught.passages)) == len(taught.passages) == DEPTH
+        assert len(taught.labels) == len(taught.teacher) == DEPTH
+
+
+def test_positives_of_the_same_query_are_right_and_given_negatives_and_other_passages_wrong(
+    tmp_path: Path, rows: Rows
+) -> None:
+    for taught in teach(tmp_path, rows):
+        word = taught.query.removeprefix("how to ")
+        labels = labels_by_passage(taught)
+        assert {text for text, label in labels.items() if label == 1.0} == {
+            f"you can {word} it with the {kind} tool" for kind in ("first", "second")
+        }
+        assert {label for text, label in labels.items() if word not in text} == {0.0}
+        assert labels[f"{word} given"] == 0.0
+
+
+def test_nothing_is_known_of_another_passage_of_the_same_group(tmp_path: Path, rows: Rows) -> None:
+    others = [{"query": f"{word}?", "positive": f"{word} {word}", "negatives": [], "group": word} for word in WORDS]
+    for taught in teach(tmp_path, rows + others):
+        if taught.query.startswith("how to "):
+            word = taught.query.removeprefix("how to ")
+            labels = labels_by_passage(taught)
+            assert {text for text, label in labels.items() if np.isnan(label)} == {f"{word} {word}"}
+
+
+@pytest.mark.parametrize("group", ["", None])
+def test_rows_without_a_group_share_none(tmp_path: Path, rows: Rows, group: str | None) -> None:
+    lists = teach(tmp_path, [row | {"group": group} for row in rows])
+    assert lists
+    assert not any(np.isnan(label) for taught in lists for label in taught.labels)
+
+
+@pytest.mark.parametrize("source", ["source", sorted(CODE_SOURCES)[0]])
+def test_teacher_is_the_sum_of_z_scores_and_on_code_the_cosine_alone(tmp_path: Path, rows: Rows, source: str) -> None:
+    taught = teach(tmp_path, rows, source=source)[0]
+    pool = sorted({text for row in rows for text in (row["positive"], *row["negatives"])})
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(pool, stopwords="en", show_progress=False), show_progress=False)
+    scores = index.get_scores(bm25s.tokenize([taught.query], stopwords="en", return_ids=False, show_progress=False)[0])
+    bm25 = np.array([scores[pool.index(text)] for text in taught.passages])
+    cosine = LetterEncoder().encode(taught.passages) @ LetterEncoder().encode([taught.query])[0]
+    assert bm25.std() > 0
+    expected = (cosine - cosine.mean()) / cosine.std()
+    if source == "source":
+        expected = expected + (bm25 - bm25.mean()) / bm25.std()
+    np.testing.assert_allclose(taught.teacher, expected, atol=1e-4)
+
+
+def test_equal_scores_have_no_z_score() -> None:
+    assert standardize(np.full(7, 0.1, dtype=np.float32)).tolist() == [0.0] * 7
+
+
+def test_a_query_of_stopwords_alone_is_taught_by_the_cosine(tmp_path: Path, rows: Rows) -> None:
+    taught = teach(tmp_path, [*rows, {"query": "the of", "positive": "stop", "negatives": [], "group": ""}])
+    (stopwords,) = (each for each in taught if each.query == "the of")
+    assert stopwords.passages[0] == "stop"
+    assert np.std(stopwords.teacher) == pytest.approx(1.0)
+
+
+def test_a_list_holds_the_best_of_both_rankings_given_negatives_and_random_passages() -> None:
+    bm25 = np.arange(200, dtype=np.float32)  # best: the last ones
+    cosines = -np.arange(200, dtype=np.float32)  # best: the first ones
+    candidates = choose_candidates(100, list(range(110, 130)), bm25, cosines, DEPTH, random.Random(0))
+    assert candidates[:9] == [100, 199, 198, 197, 196, 0, 1, 2, 3]
+    assert candidates[9] in range(110, 130)
+    assert len(set(candidates)) == DEPTH
+
+
+def test_a_query_of_an_unlabelled_list_is_a_sentence_of_its_first_passage(tmp_path: Path, rows: Rows) -> None:
+    long = [
+        {"query": word, "positive": f"Short. Now {word} all of it! And then rest.", "negatives": [], "group": ""}
+        for word in WORDS
+    ]
+    unlabelled = teach(tmp_path, rows + long, queries=3, unlabelled=20)[3:]
+    assert len(unlabelled) == 20
+    for taught in unlabelled:
+        assert 4 <= len(taught.query.split()) <= 30
+        assert taught.query in taught.passages[0]
+        assert all(np.isnan(label) for label in taught.labels)
+        assert np.isfinite(taught.teacher).all()
+
+
+def test_the_same_seed_gives_the_same_lists_and_another_seed_others(tmp_path: Path, rows: Rows) -> None:
+    lists, again, other = (repr(teach(tmp_path, rows, unlabelled=5, seed=seed)) for seed in (0, 0, 1))
+    assert again == lists
+    assert other != lists
+
+
+def test_a_capped_pool_still_holds_the_positives_asked_for(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "POOL_CAP", 4)
+    lists = teach(tmp_path, rows, queries=6)
+    pool = {text for taught in lists for text in taught.passages}
+    assert len(lists) == 6
+    assert {taught.passages[0] for taught in lists} == {text for text in pool if text.startswith("you can")}
+    assert len(pool) == 6 + 4
