@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +56,15 @@ def lists_of_step(members: np.ndarray, step: int, lists_per_step: int, seed: int
     chosen: list[int] = []
     while len(chosen) < lists_per_step:
         epoch, place = divmod(at + len(chosen), len(members))
-        order = np.random.default_rng((seed, epoch)).permutation(len(members))
-        chosen.extend(order[place : place + lists_per_step - len(chosen)])
+        chosen.extend(epoch_order(len(members), seed, epoch)[place : place + lists_per_step - len(chosen)])
     numbers: np.ndarray = members[np.array(chosen)]
     return numbers
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The numbers 0 to `count` - 1 in the order of one epoch; kept, since every step of the epoch asks for it."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def draw(lists: TokenLists, numbers: np.ndarray, passages_per_list: int, seed: int, step: int) -> Drawn:

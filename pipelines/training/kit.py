@@ -61,10 +61,13 @@ def save_pieces(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) ->
     content = io.BytesIO()
     torch.save({key: tensor.detach().cpu().half() for key, tensor in tensors.items()}, content)
     whole = content.getvalue()
-    for path in folder.glob(f"{name}-*.bin"):
+    pieces = [folder / f"{name}-{i}.bin" for i in range(-(-len(whole) // PIECE_BYTES))]
+    for i, path in enumerate(pieces):
+        path.with_suffix(".tmp").write_bytes(whole[i * PIECE_BYTES : (i + 1) * PIECE_BYTES])
+    for path in pieces:
+        path.with_suffix(".tmp").rename(path)
+    for path in set(folder.glob(f"{name}-*.bin")) - set(pieces):
         path.unlink()
-    for i, start in enumerate(range(0, len(whole), PIECE_BYTES)):
-        (folder / f"{name}-{i}.bin").write_bytes(whole[start : start + PIECE_BYTES])
 
 
 def load_pieces(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -119,24 +122,30 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
     trainer.step = trainer.moments_since = state["step"]
     output.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes, total_minutes, state["seconds"])
-    last = None
-    with (output / "curve.csv").open("a", newline="") as file:
+    try:
+        return run_steps(trainer, clock, output / "curve.csv")
+    finally:  # a step that fails, or Ctrl-C, costs that step and not the minutes before it
+        if trainer.step > state["step"]:
+            save_pieces(output, "weights", trainer.encoder.state_dict())
+            progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
+            (output / "progress.json").write_text(json.dumps(progress) + "\n")
+
+
+def run_steps(trainer: Trainer, clock: Clock, curve_file: Path) -> Progress | None:
+    """Trains until the clock's time is over, reports on the way, and returns the last step's progress."""
+    steps_before, last = trainer.step, None
+    with curve_file.open("a", newline="", buffering=1) as file:
         curve = csv.writer(file)
         window: list[Progress] = []
-        trainer.recipe = replace(recipe, steps=max(recipe.steps, trainer.step + 1))
+        trainer.recipe = replace(trainer.recipe, steps=max(trainer.recipe.steps, trainer.step + 1))
         for last in trainer.run(clock.is_over):
             window.append(last)
-            trainer.recipe = replace(trainer.recipe, steps=clock.steps_in_all(state["step"], last.step))
+            trainer.recipe = replace(trainer.recipe, steps=clock.steps_in_all(steps_before, last.step))
             if len(window) == STEPS_BETWEEN_LINES:
                 report(window, trainer.recipe, curve)
-                file.flush()
                 window = []
         if window:
             report(window, trainer.recipe, curve)
-    if last is not None:
-        save_pieces(output, "weights", trainer.encoder.state_dict())
-        state = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
-        (output / "progress.json").write_text(json.dumps(state) + "\n")
     return last
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,25 @@ def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object], message: 
 def test_pairs_longer_than_the_model_reads_are_refused() -> None:
     with pytest.raises(ValueError, match="max_lengths reaches 65; the model reads 64 tokens"):
         Trainer(new_encoder(), lists_about_words(), LAYOUT, replace(RECIPE, max_lengths=(65,)), CPU)
+
+
+def test_a_step_that_fails_costs_a_kit_nothing_but_that_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Kit(SHAPE, LAYOUT, replace(RECIPE, max_lengths=(16,))).save(
+        tmp_path / "kit", lists_about_words(), new_encoder().state_dict()
+    )
+    trained = Trainer.train_step
+
+    def fails_in_the_fourth(trainer: Trainer) -> object:
+        if trainer.step == 3:
+            raise RuntimeError("the gradient is not finite")
+        return trained(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", fails_in_the_fourth)
+    with pytest.raises(RuntimeError, match="not finite"):
+        train(tmp_path / "kit", tmp_path / "out", 1, 1, CPU)
+    assert json.loads((tmp_path / "out" / "progress.json").read_text())["step"] == 3
+    start, left = (load_pieces(tmp_path / folder, "weights") for folder in ("kit", "out"))
+    assert any((start[name] != left[name]).any() for name in start)
 
 
 def test_a_kit_trains_and_goes_on_from_its_pieces(tmp_path: Path) -> None:
