@@ -150,13 +150,21 @@ def labelled_questions(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Quest
 
 
 def inverse_questions(passages: Sequence[str], count: int, rng: random.Random) -> list[Question]:
-    """Up to `count` different sentences of random passages, one a passage; fewer where too few passages have one."""
+    """Up to `count` different sentences of random passages, one a passage; fewer where too few passages have one.
+
+    A sentence that is half of its passage or more is no query: its own passage would stand so far above the others of
+    the list that the teacher's z-scores told nothing of these.
+    """
     questions: dict[str, Question] = {}
     for passage in rng.sample(passages, len(passages)):
         if len(questions) >= count:
             break
         sentences = [sentence.strip() for sentence in SENTENCE_END.split(passage)]
-        usable = [sentence for sentence in sentences if MIN_WORDS <= len(sentence.split()) <= MAX_WORDS]
+        usable = [
+            sentence
+            for sentence in sentences
+            if MIN_WORDS <= len(sentence.split()) <= MAX_WORDS and 2 * len(sentence) < len(passage)
+        ]
         if usable:
             sentence = rng.choice(usable)
             questions.setdefault(sentence, Question(sentence, passage))

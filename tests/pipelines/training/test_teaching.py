@@ -130,13 +130,24 @@ def test_a_list_holds_the_best_of_both_rankings_given_negatives_and_random_passa
     assert len(set(candidates)) == DEPTH
 
 
+def test_a_sentence_that_is_its_whole_passage_is_no_query(tmp_path: Path, rows: Rows) -> None:
+    """The positives of `rows` are single sentences."""
+    assert len(teach(tmp_path, rows, queries=3, unlabelled=20)) == 3
+
+
 def test_a_query_of_an_unlabelled_list_is_a_sentence_of_its_first_passage(tmp_path: Path, rows: Rows) -> None:
     long = [
-        {"query": word, "positive": f"Short. Now {word} all of it! And then rest.", "negatives": [], "group": ""}
+        {
+            "query": word,
+            "positive": f"Short. Now {word} all of it! And afterwards everything.",
+            "negatives": [],
+            "group": "",
+        }
         for word in WORDS
     ]
+    assert len(teach(tmp_path, rows + long, queries=3, unlabelled=8)[3:]) == 8
     unlabelled = teach(tmp_path, rows + long, queries=3, unlabelled=20)[3:]
-    assert len(unlabelled) == 20
+    assert len(unlabelled) == len(WORDS)  # no other passage has a sentence that can ask for it
     for taught in unlabelled:
         assert 4 <= len(taught.query.split()) <= 30
         assert taught.query in taught.passages[0]
