@@ -8,7 +8,7 @@ from ..attention import Attention, select_attention
 
 
 def training_attention(device: torch.device) -> Attention:
-    """The packed kernel on a GPU that has one for bfloat16, else products over padded pairs."""
+    """What scoring in bfloat16 takes on that GPU; on CPUs products over padded pairs."""
     if device.type == "cuda":
         return select_attention(device, torch.bfloat16)
     return padded_attention

@@ -70,7 +70,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def draw(lists: TokenLists, numbers: np.ndarray, passages_per_list: int, seed: int, step: int) -> Drawn:
     """Draws passages from each list: the best label first, the others by chance, the same for the same seed and step.
 
-    Lists of several hundred candidates are for ranking; training learns more from more queries.
+    The best label stands first, so a list that is cut to few passages still has something to learn.
     """
     rng = np.random.default_rng((seed, 1, step))
     shape = (len(numbers), passages_per_list)

@@ -15,7 +15,7 @@ from ..encoder import PackedEncoder
 from .attention import training_attention
 from .batches import BatchMaker, draw
 from .embedded import fold_in, platt, write_model
-from .kit import Kit, load_pieces
+from .kit import Kit
 from .token_lists import TokenLists
 
 BATCH_TOKENS = 4096
@@ -42,9 +42,7 @@ def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tup
 def export(folder: Path, trained: Path, backbone: Path, output: Path) -> tuple[float, float]:
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now."""
     kit = Kit.load(folder)
-    with torch.device("meta"):
-        encoder = PackedEncoder(kit.shape)
-    encoder.load_state_dict(load_pieces(trained, "weights"), assign=True)
+    encoder = kit.encoder(trained)
     encoder.attention = training_attention(torch.device("cpu"))
     logits, labels = held_back_logits(encoder, TokenLists.load(folder / "lists.npz"), kit)
     if not 0 < labels.mean() < 1:

@@ -3,7 +3,7 @@
     python -m pipelines.training.kit train KIT OUTPUT --minutes 9 --of 18
 
 trains for nine minutes of eighteen in all; the same command again does the rest. Weights travel in half precision and
-in pieces of at most 16 MiB. The optimizer's moments do not travel: each call warms up anew.
+in pieces of at most 16 MB. The optimizer's moments do not travel: each call warms up anew.
 """
 
 from __future__ import annotations
@@ -54,6 +54,13 @@ class Kit:
         parts = json.loads((folder / "kit.json").read_text())
         recipe = parts["recipe"] | {"max_lengths": tuple(parts["recipe"]["max_lengths"])}
         return cls(EncoderShape(**parts["shape"]), PairLayout(**parts["layout"]), Recipe(**recipe))
+
+    def encoder(self, folder: Path) -> PackedEncoder:
+        """The encoder with the weights of `folder`: the kit's own, or one that training left."""
+        with torch.device("meta"):
+            encoder = PackedEncoder(self.shape)
+        encoder.load_state_dict(load_pieces(folder, "weights"), assign=True)
+        return encoder
 
 
 def save_pieces(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -111,10 +118,7 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
     state: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if (output / "progress.json").exists():
         state = json.loads((output / "progress.json").read_text())
-    with torch.device("meta"):
-        encoder = PackedEncoder(kit.shape)
-    weights = load_pieces(output if state["step"] else folder, "weights")
-    encoder.load_state_dict(weights, assign=True)
+    encoder = kit.encoder(output if state["step"] else folder)
     recipe = kit.recipe
     if device.type == "cuda":
         recipe = replace(recipe, micro_batch_tokens=max(recipe.micro_batch_tokens, GPU_MICRO_BATCH_TOKENS))
