@@ -6,10 +6,12 @@ was killed goes on from its last checkpoint as if nothing had happened.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +119,11 @@ class Trainer:
             raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
         self.batches = BatchMaker(lists, layout, device)
         self.encoder = encoder.to(device=device, dtype=torch.float32).train()
-        self.encoder.attention = training_attention(device)
         self.encoder.word_embeddings.weight.requires_grad_(recipe.train_embeddings)
-        self.optimizer = torch.optim.AdamW(decayed_apart(encoder, recipe.weight_decay), lr=recipe.learning_rate)
+        self.passing = passing_copy(self.encoder) if has_fast_bfloat16(device) else self.encoder
+        self.passing.attention = training_attention(device)
+        groups = decayed_apart(encoder, recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self.step = 0
         self.moments_since = 0
         """The step in which the optimizer's moments were zero."""
@@ -149,6 +153,9 @@ class Trainer:
     def add_gradients(self, drawn: Drawn, max_length: int) -> tuple[float, np.ndarray]:
         """Adds the gradients of the mean loss over the lists of `drawn`; returns that loss and all logits [L, C]."""
         recipe, total = self.recipe, torch.zeros((), device=self.device)
+        if self.passing is not self.encoder:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.passing.parameters()), list(self.encoder.parameters()))
         logits = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
         micro_batches = self.batches.micro_batches(
             drawn, max_length, recipe.max_query_length, recipe.micro_batch_tokens
@@ -156,9 +163,7 @@ class Trainer:
         parts = []
         for rows, batch in micro_batches:
             real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
-                logits_P = self.encoder(batch)
-            logits_LC = torch.zeros(real_LC.shape, device=self.device).masked_scatter(real_LC, logits_P)
+            logits_LC = torch.zeros(real_LC.shape, device=self.device).masked_scatter(real_LC, self.passing(batch))
             loss = self.loss(logits_LC, drawn, rows) * (len(real_LC) / len(drawn.queries_L))
             loss.backward()
             total += loss.detach()
@@ -235,6 +240,28 @@ def decayed_apart(encoder: PackedEncoder, weight_decay: float) -> list[dict[str,
         {"params": [one for one in trained if one.ndim > 1], "weight_decay": weight_decay},
         {"params": [one for one in trained if one.ndim == 1], "weight_decay": 0.0},
     ]
+
+
+def passing_copy(encoder: PackedEncoder) -> PackedEncoder:
+    """A bfloat16 copy of the encoder for both passes: what it finds as gradients goes to the encoder, in float32.
+
+    Where bfloat16 is fast, casting costs more than the products: autocast would do it for every weight and activation
+    of every pass. The weights themselves stay in float32, as a step's change is too small for bfloat16, and so does
+    the head, as bfloat16 tells logits apart by a hundredth at best.
+    """
+    passing = copy.deepcopy(encoder).bfloat16()
+    passing.head_dense.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    passing.head_out.float()
+
+    def hand_over(weight: torch.nn.Parameter, copied: torch.Tensor) -> None:
+        gradient, copied.grad = copied.grad, None
+        assert gradient is not None
+        weight.grad = gradient.float() if weight.grad is None else weight.grad.add_(gradient)
+
+    for weight, copied in zip(encoder.parameters(), passing.parameters(), strict=True):
+        if copied.requires_grad:
+            copied.register_post_accumulate_grad_hook(partial(hand_over, weight))
+    return passing
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

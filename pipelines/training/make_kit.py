@@ -54,7 +54,8 @@ def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
         unlabelled = round(queries * args.unlabelled)
         rng = random.Random(f"{args.seed}/{source}")
         count = 0
-        for one in teach_source(args.train / f"{source}.parquet", encoder, queries, args.depth, rng, unlabelled):
+        path = args.train / f"{source}.parquet"
+        for one in teach_source(path, encoder, queries, args.depth, rng, unlabelled, args.pool):
             yield one
             count += 1
         print(f"{source}: {count} lists, {time.monotonic() - began:.0f} s", flush=True)
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=24, help="passages of a list")
     parser.add_argument("--scale", type=float, default=1.0, help="of the queries that each source gives by default")
     parser.add_argument("--unlabelled", type=float, default=0.5, help="lists without labels for each one with labels")
+    parser.add_argument("--pool", type=int, default=20_000, help="passages of a source that candidates come out of")
     parser.add_argument("--sources", nargs="*", choices=list(QUERIES_PER_SOURCE), metavar="SOURCE", help="not all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

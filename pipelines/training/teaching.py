@@ -22,7 +22,6 @@ from .mining import DenseEncoder
 
 # On code BM25 makes the teacher worse: nDCG .502 with it, .577 without, on two dev sets.
 CODE_SOURCES = frozenset({"code_permissive", "mbxp", "mconala_train"})
-POOL_CAP = 20_000  # distinct positives of a source's pool, and as many of the negatives that its rows bring
 QUERY_CHUNK = 64  # queries whose cosines to the whole pool are in memory at once
 MIN_WORDS, MAX_WORDS = 4, 30  # of a sentence that can stand as a query
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -75,11 +74,18 @@ class Question:
 
 
 def teach_source(
-    path: Path, encoder: DenseEncoder, queries: int, depth: int, rng: random.Random, unlabelled: int = 0
+    path: Path,
+    encoder: DenseEncoder,
+    queries: int,
+    depth: int,
+    rng: random.Random,
+    unlabelled: int = 0,
+    pool_cap: int = 20_000,
 ) -> Iterator[TaughtList]:
     """Up to `queries` labelled lists of at most `depth` passages, then up to `unlabelled` lists without labels.
 
-    The query of an unlabelled list is a sentence of a passage. The same seed gives the same lists.
+    The query of an unlabelled list is a sentence of a passage. Candidates come out of at most `pool_cap` positives of
+    the source and as many of its negatives. The same seed gives the same lists.
     """
     rows = read_rows(path)
     rng.shuffle(rows)
@@ -87,7 +93,7 @@ def teach_source(
     for row in rows:
         first_rows.setdefault(row.query, row)
     chosen = list(islice(first_rows.values(), queries))
-    pool = gather_pool(rows, chosen)
+    pool = gather_pool(rows, chosen, pool_cap)
     questions = labelled_questions(rows, chosen) + inverse_questions(list(pool), unlabelled, rng)
     if not questions:
         return
@@ -115,16 +121,16 @@ def read_rows(path: Path) -> list[Row]:
     ]
 
 
-def gather_pool(rows: Sequence[Row], chosen: Sequence[Row]) -> Pool:
-    """All positives of `chosen`, then others up to POOL_CAP, then up to POOL_CAP negatives, those of `chosen` first.
+def gather_pool(rows: Sequence[Row], chosen: Sequence[Row], cap: int) -> Pool:
+    """All positives of `chosen`, then others up to `cap`, then up to `cap` negatives, those of `chosen` first.
 
     `rows` come in random order, so the first ones are a sample.
     """
     ordered = [*chosen, *rows]
     positives = dict.fromkeys(row.positive for row in ordered)
-    pool: dict[str, set[str]] = {text: set() for text in islice(positives, max(POOL_CAP, len(chosen)))}
+    pool: dict[str, set[str]] = {text: set() for text in islice(positives, max(cap, len(chosen)))}
     negatives = dict.fromkeys(text for row in ordered for text in row.negatives if text not in pool)
-    pool |= {text: set() for text in islice(negatives, POOL_CAP)}
+    pool |= {text: set() for text in islice(negatives, cap)}
     for row in rows:
         for text in (row.positive, *row.negatives):
             if row.group and text in pool:

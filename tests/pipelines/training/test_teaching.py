@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.training import teaching
 from pipelines.training.mining import Rows
 from pipelines.training.teaching import CODE_SOURCES, TaughtList, choose_candidates, standardize, teach_source
 
@@ -29,12 +28,18 @@ class LetterEncoder:
 
 
 def teach(
-    folder: Path, rows: Rows, queries: int = 100, unlabelled: int = 0, seed: int = 0, source: str = "source"
+    folder: Path,
+    rows: Rows,
+    queries: int = 100,
+    unlabelled: int = 0,
+    seed: int = 0,
+    source: str = "source",
+    pool_cap: int = 20_000,
 ) -> list[TaughtList]:
     path = folder / f"{source}.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     encoder = LetterEncoder()
-    return list(teach_source(path, encoder, queries, DEPTH, random.Random(seed), unlabelled))  # type: ignore[arg-type]
+    return list(teach_source(path, encoder, queries, DEPTH, random.Random(seed), unlabelled, pool_cap))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -161,11 +166,8 @@ def test_the_same_seed_gives_the_same_lists_and_another_seed_others(tmp_path: Pa
     assert other != lists
 
 
-def test_a_capped_pool_still_holds_the_positives_asked_for(
-    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(teaching, "POOL_CAP", 4)
-    lists = teach(tmp_path, rows, queries=6)
+def test_a_capped_pool_still_holds_the_positives_asked_for(tmp_path: Path, rows: Rows) -> None:
+    lists = teach(tmp_path, rows, queries=6, pool_cap=4)
     pool = {text for taught in lists for text in taught.passages}
     assert len(lists) == 6
     assert {taught.passages[0] for taught in lists} == {text for text in pool if text.startswith("you can")}
