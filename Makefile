@@ -73,8 +73,9 @@ bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine fo
 	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
 
 train-embedded: ## how the embedded model is trained (hours, so by hand)
-	@echo "$(BIN)/python -m pipelines.training.mining --help    # 1. hard negatives"
-	@echo "$(BIN)/python -m pipelines.training.embedded --help  # 2. the model"
+	@echo "$(BIN)/python -m pipelines.training.make_kit --help    # 1. lists with teacher scores"
+	@echo "$(BIN)/python -m pipelines.training.kit train --help   # 2. the weights"
+	@echo "$(BIN)/python -m pipelines.training.export --help      # 3. the model"
 
 clean: ## remove what the other targets made, the virtual environment too
 	rm -rf $(VENV) $(CLIENTS) .azurite demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

@@ -51,8 +51,8 @@ def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     unusable = why_unusable(table.schema, mapping, Layout.LISTS)
     if unusable:
         return [_failed(unusable)] * table.num_rows
-    queries = _column_texts(table.column(mapping.query))
-    lists = _attached(table) if mapping.by_id else _column_lists(table.column(mapping.documents), mapping)
+    queries = column_texts(table.column(mapping.query))
+    lists = _attached(table) if mapping.by_id else column_lists(table.column(mapping.documents), mapping)
     return [
         _list_row(query, documents, mapping) if problem is None else _failed(problem)
         for query, documents, problem in zip(queries, lists, _problems(table), strict=True)
@@ -64,11 +64,11 @@ def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     unusable = why_unusable(table.schema, mapping, Layout.PAIRS)
     if unusable:
         return [_failed(unusable)] * table.num_rows
-    queries = _column_texts(table.column(mapping.query))
+    queries = column_texts(table.column(mapping.query))
     if mapping.by_id:
         documents = [None if row is None else row.texts[0] for row in _attached(table)]
     else:
-        documents = _column_texts(table.column(mapping.document))
+        documents = column_texts(table.column(mapping.document))
     return [
         _pair_row(query, document, mapping) if problem is None else _failed(problem)
         for query, document, problem in zip(queries, documents, _problems(table), strict=True)
@@ -101,14 +101,14 @@ def reason_of(error: str) -> str:
     return reason.group(1) if reason else Reason.NOT_RANKED
 
 
-class _Documents(NamedTuple):
+class Documents(NamedTuple):
     """The documents of one row, not judged yet."""
 
     texts: list[Text]
     ids: list[Text] | None
 
 
-def _list_row(query: Text, documents: _Documents | None, mapping: ColumnMapping) -> ParsedRow:
+def _list_row(query: Text, documents: Documents | None, mapping: ColumnMapping) -> ParsedRow:
     try:
         checked_query = _checked_query(query, mapping)
         if documents is None:
@@ -166,27 +166,27 @@ def _refuse(value: UnicodeDecodeError | None, if_null: Reason, place: str) -> No
     raise InvalidInputError(f"{Reason.INVALID_UTF8}: {place} is not valid UTF-8 at byte {value.start}")
 
 
-def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[_Documents | None]:
+def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[Documents | None]:
     """The documents of each row of one chunk; decoded all at once, then cut at the lists' ends."""
     lists = _decoded(lists)
     if pa.types.is_null(lists.type):
         return [None] * len(lists)
     texts, ids = _flat_documents(_decoded(lists.flatten()), mapping)
-    rows: list[_Documents | None] = []
+    rows: list[Documents | None] = []
     start = 0
     for length in pc.list_value_length(lists).to_pylist():
         end = start + (length or 0)
-        cut = _Documents(texts[start:end], None if ids is None else ids[start:end])
+        cut = Documents(texts[start:end], None if ids is None else ids[start:end])
         rows.append(None if length is None else cut)
         start = end
     return rows
 
 
-def _attached(table: pa.Table) -> list[_Documents | None]:
+def _attached(table: pa.Table) -> list[Documents | None]:
     """The documents that `jobs.attaching` gave each row."""
     chunks = [pc.struct_field(chunk, "documents") for chunk in table.column(ATTACHED).chunks]
     names = ColumnMapping(text_field="text", id_field="id")
-    return _column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)
+    return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)
 
 
 def _problems(table: pa.Table) -> list[str | None]:
@@ -200,7 +200,8 @@ def _problems(table: pa.Table) -> list[str | None]:
     return [problem or error for problem, error in zip(problems, errors, strict=True)]
 
 
-def _column_lists(column: pa.ChunkedArray, mapping: ColumnMapping) -> list[_Documents | None]:
+def column_lists(column: pa.ChunkedArray, mapping: ColumnMapping) -> list[Documents | None]:
+    """The documents of each row of a column of lists, not judged yet; None for a null."""
     return [row for chunk in column.chunks for row in _lists(chunk, mapping)]
 
 
@@ -221,7 +222,8 @@ def _decoded(array: pa.Array) -> pa.Array:
     return array
 
 
-def _column_texts(column: pa.ChunkedArray) -> list[Text]:
+def column_texts(column: pa.ChunkedArray) -> list[Text]:
+    """Each value of a column of texts."""
     return [text for chunk in column.chunks for text in _texts(chunk)]
 
 

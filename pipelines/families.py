@@ -20,6 +20,13 @@ from .tokens import PairTemplate
 
 Config = dict[str, Any]
 
+XLM_ROBERTA_PAIRS: dict[str, Any] = {
+    "special_tokens": ("<s>", "</s>"),
+    "separators_between": 2,
+    "has_segments": False,
+}
+"""How XLM-RoBERTa's tokenizer joins a pair, also where it stands before a BERT (multilingual-e5-small)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -42,6 +49,8 @@ class ModelSpec:
     def pair_template(self, tokenizer: Tokenizer) -> PairTemplate:
         """The template with this tokenizer's ids; raises ModelRefusedError when it lacks the special tokens."""
         start, separator = (tokenizer.token_to_id(token) for token in self.special_tokens)
+        if start is None and self.layout == "bert" and tokenizer.token_to_id("<s>") is not None:
+            return replace(self, **XLM_ROBERTA_PAIRS).pair_template(tokenizer)
         if start is None or separator is None:
             raise ModelRefusedError(
                 f"tokenizer.json has no {' or '.join(self.special_tokens)}; it does not belong to a {self.layout} model"
@@ -79,9 +88,7 @@ def xlm_roberta(config: Config) -> ModelSpec:
         shape=encoder_shape(config),
         max_length=config["max_position_embeddings"] - padding_id - 1,
         padding_id=padding_id,
-        special_tokens=("<s>", "</s>"),
-        separators_between=2,
-        has_segments=False,
+        **XLM_ROBERTA_PAIRS,
     )
 
 

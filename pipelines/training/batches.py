@@ -16,6 +16,9 @@ import torch
 from ..packing import PackedBatch, cut_by_size
 from .token_lists import TokenLists
 
+MAX_TOKENS_ON_GPU = 1 << 30
+"""4 GiB of int32; more stay where they are, in memory or in a mapped file."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairLayout:
@@ -48,6 +51,10 @@ class Drawn(NamedTuple):
     """float32"""
     is_real_LC: np.ndarray
     """bool: whether there is a passage."""
+
+    def part(self, number: int, of: int) -> Drawn:
+        """Every so-manieth list: the share of one worker."""
+        return Drawn(*(rows[number::of] for rows in self))
 
 
 def lists_of_step(members: np.ndarray, step: int, lists_per_step: int, seed: int) -> np.ndarray:
@@ -88,14 +95,24 @@ def draw(lists: TokenLists, numbers: np.ndarray, passages_per_list: int, seed: i
 
 
 class BatchMaker:
-    """Packs pairs of texts, whose token ids lie on the model's device, so that only text numbers travel there."""
+    """Packs pairs of texts. On a GPU all token ids lie there if they fit, so that only numbers of texts travel."""
 
     def __init__(self, lists: TokenLists, layout: PairLayout, device: torch.device) -> None:
         self.layout = layout
         self.device = device
         self.starts = lists.text_starts[:-1]
         self.lengths = np.diff(lists.text_starts)
-        self.tokens = torch.from_numpy(lists.tokens.astype(np.int32)).to(device)
+        self.tokens = lists.tokens
+        self.tokens_there: torch.Tensor | None = None
+        if device.type == "cuda" and len(lists.tokens) <= MAX_TOKENS_ON_GPU:
+            self.tokens_there = torch.from_numpy(lists.tokens.astype(np.int32)).to(device)
+
+    def tokens_at(self, places: torch.Tensor) -> torch.Tensor:
+        """Token ids at places of all texts laid end to end, int64, on the device."""
+        places = places.clamp(0, len(self.tokens) - 1)
+        if self.tokens_there is not None:
+            return self.tokens_there[places].long()
+        return torch.from_numpy(self.tokens[places.cpu().numpy()].astype(np.int64)).to(self.device)
 
     def pair_lengths(
         self, queries: np.ndarray, passages: np.ndarray, max_length: int, max_query_length: int
@@ -123,9 +140,8 @@ class BatchMaker:
         in_passage = (place >= passage_at_T) & (place < last)
         source = torch.where(in_query, query_start + place - 1, passage_start + place - passage_at_T)
         special = torch.where(place == 0, layout.start, layout.separator)
-        text = self.tokens[source.clamp(0, len(self.tokens) - 1)].long()
         return PackedBatch(
-            input_ids=torch.where(in_query | in_passage, text, special),
+            input_ids=torch.where(in_query | in_passage, self.tokens_at(source), special),
             token_type_ids=(place >= passage_at_T).long() if layout.has_segments else None,
             position_ids=place if layout.padding_id is None else place + layout.padding_id + 1,
             cu_seqlens=torch.from_numpy(bounds.astype(np.int32)).to(self.device),

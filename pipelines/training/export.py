@@ -1,6 +1,6 @@
 """Makes a model directory of what a kit trained: calibrated on the lists that were held back, loadable everywhere.
 
-python -m pipelines.training.export KIT TRAINED --backbone DIR --output DIR
+python -m pipelines.training.export KIT TRAINED --backbone NAME --output DIR
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 
 from ..encoder import PackedEncoder
 from .attention import training_attention
+from .base import load_base, write_model
 from .batches import BatchMaker, draw
-from .embedded import fold_in, platt, write_model
+from .calibration import fold_in, platt
 from .kit import Kit
 from .token_lists import TokenLists
 
@@ -39,9 +40,14 @@ def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tup
     return logits_LC[known], (drawn.labels_LC[known] > 0).astype(np.float32)
 
 
-def export(folder: Path, trained: Path, backbone: Path, output: Path) -> tuple[float, float]:
-    """Writes the model directory; returns Platt's scale and bias, which its classifier holds now."""
-    kit = Kit.load(folder)
+def export(folder: Path, trained: Path, backbone: str, output: Path) -> tuple[float, float]:
+    """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
+
+    Raises ValueError for a backbone of other sizes or special tokens than the kit's, and where nothing can be fitted.
+    """
+    kit, base = Kit.load(folder), load_base(backbone)
+    if (kit.shape, kit.layout) != (base.spec.shape, base.layout):
+        raise ValueError(f"{backbone} has other sizes or special tokens than {folder}; give what the kit was made from")
     encoder = kit.encoder(trained)
     encoder.attention = training_attention(torch.device("cpu"))
     logits, labels = held_back_logits(encoder, TokenLists.load(folder / "lists.npz"), kit)
@@ -49,7 +55,7 @@ def export(folder: Path, trained: Path, backbone: Path, output: Path) -> tuple[f
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
     fold_in(encoder, scale, bias)
-    write_model(encoder, backbone, output)
+    write_model(encoder, base, output)
     return scale, bias
 
 
@@ -58,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
     parser.add_argument("trained", type=Path, help="folder that `kit train` wrote")
-    parser.add_argument("--backbone", type=Path, required=True, help="folder whose tokenizer the model takes")
+    parser.add_argument("--backbone", required=True, help="what the kit was made from; the model takes its tokenizer")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     scale, bias = export(args.kit, args.trained, args.backbone, args.output)

@@ -14,7 +14,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from .token_lists import TokenLists
 PIECE_BYTES = 16_000_000
 GPU_MICRO_BATCH_TOKENS = 131_072
 STEPS_BETWEEN_LINES = 20
+SECONDS_BETWEEN_SAVES = 300
+"""What a machine that goes away costs at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +128,22 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
     trainer.step = trainer.moments_since = state["step"]
     output.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes, total_minutes, state["seconds"])
+
+    def save() -> None:
+        save_pieces(output, "weights", trainer.encoder.state_dict())
+        progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
+        (output / "progress.json").write_text(json.dumps(progress) + "\n")
+
     try:
-        return run_steps(trainer, clock, output / "curve.csv")
+        return run_steps(trainer, clock, output / "curve.csv", save)
     finally:  # a step that fails, or Ctrl-C, costs that step and not the minutes before it
         if trainer.step > state["step"]:
-            save_pieces(output, "weights", trainer.encoder.state_dict())
-            progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
-            (output / "progress.json").write_text(json.dumps(progress) + "\n")
+            save()
 
 
-def run_steps(trainer: Trainer, clock: Clock, curve_file: Path) -> Progress | None:
-    """Trains until the clock's time is over, reports on the way, and returns the last step's progress."""
-    steps_before, last = trainer.step, None
+def run_steps(trainer: Trainer, clock: Clock, curve_file: Path, save: Callable[[], None]) -> Progress | None:
+    """Trains until the clock's time is over, reports and saves on the way, and returns the last step's progress."""
+    steps_before, last, saved_at = trainer.step, None, 0.0
     with curve_file.open("a", newline="", buffering=1) as file:
         curve = csv.writer(file)
         window: list[Progress] = []
@@ -148,6 +154,9 @@ def run_steps(trainer: Trainer, clock: Clock, curve_file: Path) -> Progress | No
             if len(window) == STEPS_BETWEEN_LINES:
                 report(window, trainer.recipe, curve)
                 window = []
+            if clock.this_call() - saved_at > SECONDS_BETWEEN_SAVES:
+                saved_at = clock.this_call()
+                save()
         if window:
             report(window, trainer.recipe, curve)
     return last

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed
 
 from ..encoder import PackedEncoder
 from .attention import training_attention
@@ -101,7 +102,11 @@ class Progress(NamedTuple):
 
 
 class Trainer:
-    """One run: an encoder, its optimizer and the number of steps done."""
+    """One run: an encoder, its optimizer and the number of steps done.
+
+    Where torch.distributed is initialized, each of its processes has a Trainer of the same lists and recipe, passes
+    every so-manieth list of a step, and adds up the gradients with the others; all take the same step then.
+    """
 
     def __init__(
         self, encoder: PackedEncoder, lists: TokenLists, layout: PairLayout, recipe: Recipe, device: torch.device
@@ -109,6 +114,14 @@ class Trainer:
         self.recipe = recipe
         self.lists = lists
         self.device = device
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.rank, self.workers = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
+        )
+        if recipe.lists_per_step < self.workers:
+            raise ValueError(
+                f"lists_per_step is {recipe.lists_per_step}; {self.workers} workers need one each at least"
+            )
         self.members = np.flatnonzero(~lists.held_back & (np.diff(lists.list_starts) > 1))
         if not len(self.members):
             raise ValueError(f"none of {len(lists)} lists can be trained on: all are held back or have one passage")
@@ -141,21 +154,35 @@ class Trainer:
         drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step, self.moments_since)
-        loss, logits_LC = self.add_gradients(drawn, recipe.max_length(self.step))
+        mine = drawn.part(self.rank, self.workers)
+        loss, logits_LC = self.add_gradients(mine, recipe.max_length(self.step))
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        loss, first = self.exchange(trained, loss, positive_first(logits_LC, mine), len(mine.queries_L))
         torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm, error_if_nonfinite=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        pairs = int(drawn.is_real_LC.sum())
-        return Progress(self.step, loss, positive_first(logits_LC, drawn), pairs, time.perf_counter() - began)
+        return Progress(self.step, loss, first, int(drawn.is_real_LC.sum()), time.perf_counter() - began)
+
+    def exchange(self, trained: list[torch.nn.Parameter], loss: float, first: float, lists: int) -> tuple[float, float]:
+        """Makes the gradients of this worker's lists those of all lists of the step; returns loss and share of all."""
+        if self.workers == 1:
+            return loss, first
+        counts = [lists, loss * lists, *((0, 0) if math.isnan(first) else (lists, first * lists))]
+        sums = torch.tensor(counts, dtype=torch.float64).to(self.device, torch.float32)
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
+        whole = torch.cat([sums, *(gradient.flatten() * lists for gradient in gradients)])
+        torch.distributed.all_reduce(whole)
+        all_lists, loss_sum, labelled, first_sum = whole[:4].tolist()
+        pieces = (whole[4:] / all_lists).split([one.numel() for one in trained])
+        for one, piece in zip(trained, pieces, strict=True):
+            one.grad = piece.view_as(one)
+        return loss_sum / all_lists, first_sum / labelled if labelled else math.nan
 
     def add_gradients(self, drawn: Drawn, max_length: int) -> tuple[float, np.ndarray]:
         """Adds the gradients of the mean loss over the lists of `drawn`; returns that loss and all logits [L, C]."""
         recipe, total = self.recipe, torch.zeros((), device=self.device)
-        if self.passing is not self.encoder:
-            with torch.no_grad():
-                torch._foreach_copy_(list(self.passing.parameters()), list(self.encoder.parameters()))
+        self.refresh_passing()
         logits = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
         micro_batches = self.batches.micro_batches(
             drawn, max_length, recipe.max_query_length, recipe.micro_batch_tokens
@@ -171,6 +198,12 @@ class Trainer:
         for rows, part in parts:  # only now, so that a GPU is never waited for between two passes
             logits[rows] = np.where(drawn.is_real_LC[rows], part.cpu().numpy(), -np.inf)
         return float(total), logits
+
+    def refresh_passing(self) -> None:
+        """Brings the copy that passes are made with to where the encoder stands."""
+        if self.passing is not self.encoder:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.passing.parameters()), list(self.encoder.parameters()))
 
     def loss(self, logits_LC: torch.Tensor, drawn: Drawn, rows: slice) -> torch.Tensor:
         """The mean over the lists of `rows` of what the recipe mixes: the label loss and the teacher loss.

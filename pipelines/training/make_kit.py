@@ -1,9 +1,10 @@
 """Makes a kit: token lists with teacher scores from query-positive Parquet sources, and an encoder to begin from.
 
-    python -m pipelines.training.make_kit --train SOURCES --backbone DIR --output KIT
+    python -m pipelines.training.make_kit --train SOURCES --backbone NAME --teacher MINILM --output KIT
 
-SOURCES is a folder of Parquet files (`query, positive, negatives, group`); the backbone is all-MiniLM-L6-v2, which is
-the dense half of the teacher too. `kit.py` trains from what this writes.
+SOURCES is a folder of Parquet files (`query, positive, negatives, group`); the backbone is any model that `base.py`
+takes. The dense half of the teacher is all-MiniLM-L6-v2, which may be the backbone too: then `--teacher` is not needed.
+`kit.py` trains from what this writes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 
-from .batches import PairLayout
-from .embedded import load_backbone
+from .base import load_base
 from .kit import Kit
 from .loop import Recipe
 from .mining import QUERIES_PER_SOURCE, DenseEncoder, fastest_dtype
@@ -47,7 +46,7 @@ def token_lists(taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.
 
 def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
     """The lists of every source that may be shipped, one source after the other."""
-    encoder = DenseEncoder(args.backbone, dtype=fastest_dtype())
+    encoder = DenseEncoder(args.teacher or Path(args.backbone), dtype=fastest_dtype())
     for source in args.sources or QUERIES_PER_SOURCE:
         began = time.monotonic()
         queries = max(1, round(QUERIES_PER_SOURCE[source] * args.scale))
@@ -65,7 +64,8 @@ def main() -> None:
     """Writes the kit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="folder of the training sources")
-    parser.add_argument("--backbone", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--backbone", required=True, help="embedded, a directory, a uri or a hub name")
+    parser.add_argument("--teacher", type=Path, help="folder of all-MiniLM-L6-v2; the backbone's without it")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--depth", type=int, default=24, help="passages of a list")
     parser.add_argument("--scale", type=float, default=1.0, help="of the queries that each source gives by default")
@@ -74,15 +74,10 @@ def main() -> None:
     parser.add_argument("--sources", nargs="*", choices=list(QUERIES_PER_SOURCE), metavar="SOURCE", help="not all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    tokenizer = Tokenizer.from_file(str(args.backbone / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    start, separator = tokenizer.encode("").ids
+    base = load_base(args.backbone, seed=args.seed)
     rng = random.Random(args.seed)
-    lists = TokenLists.of(token_lists(taught_sources(args), tokenizer, rng))
-    encoder = load_backbone(args.backbone)
-    Kit(encoder.shape, PairLayout(start, separator), RECIPE).save(args.output, lists, encoder.state_dict())
+    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng))
+    Kit(base.spec.shape, base.layout, RECIPE).save(args.output, lists, base.encoder.state_dict())
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")
 

@@ -9,11 +9,10 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-MAX_TOKEN_ID = int(np.iinfo(np.uint16).max)
 CORRUPT = (zipfile.BadZipFile, KeyError, ValueError, EOFError)
 
 
@@ -38,7 +37,7 @@ class TokenLists:
     """Lists laid end to end: list i owns the passages list_starts[i]:list_starts[i + 1]."""
 
     tokens: np.ndarray
-    """uint16 [tokens of all texts]"""
+    """uint16 [tokens of all texts]; uint32 where an id is too large."""
     text_starts: np.ndarray
     """int64 [texts + 1]: text t owns the tokens text_starts[t]:text_starts[t + 1]."""
     queries: np.ndarray
@@ -65,8 +64,8 @@ class TokenLists:
     def of(cls, lists: Iterable[TokenList]) -> TokenLists:
         """Collects lists; equal texts are stored once.
 
-        Raises TokenListsError for a list without passages, for one whose labels or teacher scores are not one per
-        passage, and for a token id that 16 bits do not hold.
+        Raises TokenListsError for a list without passages, and for one whose labels or teacher scores are not one per
+        passage.
         """
         numbers: dict[tuple[int, ...], int] = {}
         queries: list[int] = []
@@ -88,10 +87,9 @@ class TokenLists:
             held_back.append(one.held_back)
             sizes.append(len(one.passages))
         tokens = np.fromiter((token for text in numbers for token in text), dtype=np.int64)
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() <= MAX_TOKEN_ID:
-            raise TokenListsError(f"token ids reach from {tokens.min()} to {tokens.max()}; 0 to {MAX_TOKEN_ID} fit")
+        fits = not tokens.size or tokens.max() <= np.iinfo(np.uint16).max
         return cls(
-            tokens=tokens.astype(np.uint16),
+            tokens=tokens.astype(np.uint16 if fits else np.uint32),
             text_starts=starts_of([len(text) for text in numbers]),
             queries=np.array(queries, dtype=np.int32),
             list_starts=starts_of(sizes),
@@ -101,21 +99,21 @@ class TokenLists:
             held_back=np.array(held_back, dtype=bool),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, file: Path | BinaryIO, compression: int = zipfile.ZIP_LZMA) -> None:
         """Writes one file, which `numpy.load` reads too; LZMA makes it half as large as savez_compressed's zlib."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        with zipfile.ZipFile(file, "w", compression) as archive:
             for field in fields(self):
                 with archive.open(f"{field.name}.npy", "w") as entry:
                     np.lib.format.write_array(entry, getattr(self, field.name), allow_pickle=False)
 
     @classmethod
-    def load(cls, path: Path) -> TokenLists:
+    def load(cls, file: Path | BinaryIO) -> TokenLists:
         """Reads what `save` wrote; raises TokenListsError for another file. Nothing in it is unpickled."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(file, allow_pickle=False) as arrays:
                 return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except CORRUPT as error:
-            raise TokenListsError(f"{path} holds no token lists ({error}); make it again") from None
+            raise TokenListsError(f"{file} holds no token lists ({error}); make it again") from None
 
 
 def starts_of(sizes: Sequence[int]) -> np.ndarray:

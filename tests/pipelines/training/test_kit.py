@@ -81,7 +81,7 @@ def test_a_kit_without_held_back_positives_cannot_be_calibrated(
     (folder / "trained").mkdir()
     kit.save_pieces(folder / "trained", "weights", kit.load_pieces(folder, "weights"))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
-        export.export(folder, folder / "trained", backbone, tmp_path / "model")
+        export.export(folder, folder / "trained", str(backbone), tmp_path / "model")
 
 
 def test_a_kit_trains_where_there_is_nothing_but_torch_and_numpy() -> None:

@@ -1,0 +1,243 @@
+"""Arrow rows to training rows: a query, its passages, what is known of each. One bad row never costs another.
+
+Three layouts, told by the columns: lists (`documents` with `labels`, `teacher` or both), positives (`positive`,
+perhaps `negatives` or `negative`, `group`), and graded pairs (`document`, `label`), of which neighbours with equal
+queries are one list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import groupby
+
+import pyarrow as pa
+
+from jobs.column_types import is_list, may_be_id, may_be_text, may_be_texts, plain_type
+from jobs.columns import ColumnMapping, Reason
+from jobs.rows import Text, column_lists, column_texts
+from jobs.training.config import Columns
+
+UNKNOWN = math.nan
+
+
+class Fault(StrEnum):
+    """Why a training row cannot be used, beside the reasons that every job has."""
+
+    NO_POSITIVE = "no_positive"
+    LABEL_IS_NO_NUMBER = "label_is_no_number"
+    LABELS_DO_NOT_MATCH = "labels_do_not_match"
+    """Not one label or teacher score for each document."""
+    NOTHING_TO_LEARN = "nothing_to_learn"
+    """No label above 0 and no teacher score."""
+
+
+class Layout(StrEnum):
+    """How a table holds training rows."""
+
+    LISTS = "lists"
+    POSITIVES = "positives"
+    PAIRS = "pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A query and its passages; labels and teacher scores are NaN where unknown."""
+
+    query: str
+    passages: list[str]
+    labels: list[float]
+    teacher: list[float]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """Why a row cannot be used: `reason` for counting, `detail` for whoever mends it."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class BadRows:
+    """Counts by reason, and the first rows of each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+
+    EXAMPLES = 2  # of each reason, of each file
+
+    def add(self, row: int, bad: BadRow) -> None:
+        """Counts the row of this number."""
+        count = self.counts[bad.reason] = self.counts.get(bad.reason, 0) + 1
+        if count <= self.EXAMPLES:
+            self.examples.append(f"row {row}: {bad.reason}: {bad.detail}")
+
+
+def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
+    """The layout of a table; raises ValueError, which says what is missing or of the wrong type."""
+
+    def has(name: str) -> bool:
+        return name in schema.names
+
+    def expect(name: str, fits: Callable[[pa.DataType], bool], what: str) -> None:
+        if name in schema.names and not fits(plain_type(schema.field(name).type)):
+            raise ValueError(f"column {name!r} is {schema.field(name).type}, not {what}")
+
+    if not has(columns.query):
+        raise ValueError(f"there is no column {columns.query!r}; the table has {', '.join(schema.names)}")
+    expect(columns.query, may_be_text, "texts")
+    if has(columns.documents):
+        expect(columns.documents, may_be_texts, "lists of texts")
+        if not has(columns.labels) and not has(columns.teacher):
+            raise ValueError(f"neither {columns.labels!r} nor {columns.teacher!r} says what is to be learnt")
+        for name in (columns.labels, columns.teacher):
+            expect(name, is_list, "lists of numbers")
+        return Layout.LISTS
+    if has(columns.positive):
+        for name in (columns.positive, columns.negative, columns.group):
+            expect(name, may_be_id, "texts")
+        expect(columns.negatives, may_be_texts, "lists of texts")
+        return Layout.POSITIVES
+    if has(columns.document) and has(columns.label):
+        expect(columns.document, may_be_text, "texts")
+        return Layout.PAIRS
+    raise ValueError(
+        f"there is no column {columns.documents!r}, no {columns.positive!r}, and not both {columns.document!r} and "
+        f"{columns.label!r}; the table has {', '.join(schema.names)}"
+    )
+
+
+def needed_columns(schema: pa.Schema, columns: Columns) -> list[str]:
+    """The columns of the table that are read."""
+    layout = layout_of(schema, columns)
+    of_layout = {
+        Layout.LISTS: (columns.query, columns.documents, columns.labels, columns.teacher),
+        Layout.POSITIVES: (columns.query, columns.positive, columns.negatives, columns.negative, columns.group),
+        Layout.PAIRS: (columns.query, columns.document, columns.label),
+    }
+    return [name for name in of_layout[layout] if name in schema.names]
+
+
+def training_rows(table: pa.Table, columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
+    """(row number, what it says) for each row; for pairs one for each run of equal queries."""
+    layout = layout_of(table.schema, columns)
+    queries = column_texts(table.column(columns.query))
+    if layout is Layout.LISTS:
+        yield from enumerate(list_rows(table, queries, columns))
+    elif layout is Layout.POSITIVES:
+        yield from enumerate(positive_rows(table, queries, columns))
+    else:
+        yield from pair_rows(table, queries, columns)
+
+
+def list_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
+    """Of the layout LISTS; a null document is left out with its label, as nothing can be learnt from it."""
+    documents = column_lists(table.column(columns.documents), ColumnMapping(text_field=columns.text_field))
+    labels, teacher = (
+        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
+        for name in (columns.labels, columns.teacher)
+    )
+    for query, found, grades, scores in zip(queries, documents, labels, teacher, strict=True):
+        if bad := bad_text(query, Reason.NULL_QUERY, columns.query):
+            yield bad
+        elif found is None or not found.texts:
+            yield BadRow(Reason.NULL_DOCUMENTS, f"{columns.documents} is {'null' if found is None else 'empty'}")
+        else:
+            yield list_row(str(query), found.texts, grades, scores, columns)
+
+
+def list_row(
+    query: str, texts: Sequence[Text], grades: list[object] | None, scores: list[object] | None, columns: Columns
+) -> TrainingRow | BadRow:
+    """One list whose query is a text."""
+    numbers: list[list[float]] = []
+    for name, values in ((columns.labels, grades), (columns.teacher, scores)):
+        if values is not None and len(values) != len(texts):
+            return BadRow(Fault.LABELS_DO_NOT_MATCH, f"{len(texts)} documents and {len(values)} {name}")
+        found = [number_of(value) for value in values or [None] * len(texts)]
+        if None in found:
+            value = (values or [])[found.index(None)]
+            return BadRow(Fault.LABEL_IS_NO_NUMBER, f"{name}[{found.index(None)}] is {value!r}")
+        numbers.append([number for number in found if number is not None])
+    for i, text in enumerate(texts):
+        if isinstance(text, UnicodeDecodeError):
+            return BadRow(Reason.INVALID_UTF8, f"{columns.documents}[{i}] is not valid UTF-8 at byte {text.start}")
+    kept = [i for i, text in enumerate(texts) if text is not None]
+    labels, teacher = ([values[i] for i in kept] for values in numbers)
+    if not any(label > 0 for label in labels) and all(math.isnan(score) for score in teacher):
+        return BadRow(Fault.NOTHING_TO_LEARN, f"no label of {columns.labels} is above 0, and no teacher scored")
+    return TrainingRow(query, [str(texts[i]) for i in kept], labels, teacher)
+
+
+def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
+    """Of the layout POSITIVES: the positive is graded 1, what the row calls negative 0."""
+    names = table.column_names
+    nothing: list[None] = [None] * table.num_rows
+    groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
+    single = column_texts(table.column(columns.negative)) if columns.negative in names else nothing
+    several = column_lists(table.column(columns.negatives), ColumnMapping()) if columns.negatives in names else nothing
+    positives = column_texts(table.column(columns.positive))
+    for query, positive, one, more, group in zip(queries, positives, single, several, groups, strict=True):
+        bad = bad_text(query, Reason.NULL_QUERY, columns.query) or bad_text(
+            positive, Fault.NO_POSITIVE, columns.positive
+        )
+        if bad:
+            yield bad
+            continue
+        negatives = dict.fromkeys(text for text in (one, *(more.texts if more else ())) if isinstance(text, str))
+        passages = [str(positive), *(text for text in negatives if text.strip() and text != positive)]
+        labels = [1.0] + [0.0] * (len(passages) - 1)
+        page = group if isinstance(group, str) else ""
+        yield TrainingRow(str(query), passages, labels, [UNKNOWN] * len(passages), page)
+
+
+def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
+    """Of the layout PAIRS."""
+    documents = column_texts(table.column(columns.document))
+    labels = [number_of(value) for value in table.column(columns.label).to_pylist()]
+    values = table.column(columns.label)
+    good: list[tuple[int, str, str, float]] = []
+    for row, (query, document, label) in enumerate(zip(queries, documents, labels, strict=True)):
+        bad = bad_text(query, Reason.NULL_QUERY, columns.query)
+        if bad is None and not isinstance(document, str):
+            bad = bad_text(document, Reason.NULL_DOCUMENT, columns.document)
+        if bad is None and (label is None or math.isnan(label)):
+            bad = BadRow(Fault.LABEL_IS_NO_NUMBER, f"{columns.label} is {values[row].as_py()!r}")
+        if bad:
+            yield row, bad
+        elif label is not None:
+            good.append((row, str(query), str(document), label))
+    for query, run in groupby(good, key=lambda pair: pair[1]):
+        pairs = list(run)
+        texts, grades = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
+        yield pairs[0][0], TrainingRow(query, texts, grades, [UNKNOWN] * len(texts))
+
+
+def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:
+    """What is wrong with a text that must have something in it."""
+    if text is None:
+        return BadRow(if_null, f"{name} is null")
+    if isinstance(text, UnicodeDecodeError):
+        return BadRow(Reason.INVALID_UTF8, f"{name} is not valid UTF-8 at byte {text.start}")
+    if not text.strip():
+        blank = Reason.BLANK_QUERY if if_null == Reason.NULL_QUERY else if_null
+        return BadRow(blank, f"{name} has nothing but white space")
+    return None
+
+
+def number_of(value: object) -> float | None:
+    """A label or score: NaN for null, None for what is no finite number. A text that reads as a number is one."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else None
+    return None

@@ -1,0 +1,296 @@
+"""What each worker of Ray Train does: joins the shards on its machine, trains, validates, leaves checkpoints.
+
+Worker 0 also writes the learning curve, how the run stands, and at the end the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from filelock import FileLock
+
+from jobs import storage
+from jobs.training.config import TrainConfig
+from jobs.training.paths import Output
+from jobs.training.shards import ShardReport, read_shard, source_numbers
+from pipelines.model_files import ModelFiles
+from pipelines.training.base import load_base, write_model
+from pipelines.training.calibration import Calibration, calibration, fold_in, platt
+from pipelines.training.loop import Progress, Trainer
+from pipelines.training.mapped_lists import join, load_mapped
+from pipelines.training.token_lists import TokenLists
+from pipelines.training.validation import (
+    labelled_pairs,
+    means_by,
+    ndcg,
+    score_lists,
+    validation_lists,
+)
+
+SECONDS_BETWEEN_NEWS = 2.0
+STEPS_BETWEEN_LINES = 10
+CURVE = ("step", "loss", "best label first", "pairs per second", "learning rate", "validation nDCG@10")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told."""
+
+    config: TrainConfig
+    output: Output
+    reports: tuple[ShardReport, ...]
+    """Of the shards that are there, in their order."""
+    shards: tuple[str, ...]
+    source_names: tuple[str, ...]
+    vocab_size: int
+    data_id: str
+    """Names the joined shards in the cache of a machine."""
+    tensorboard: str | None
+
+
+@dataclass(slots=True)
+class History:
+    """What a run has been through; stands in its checkpoints."""
+
+    lines: list[list[str]] = field(default_factory=list)
+    """Of the learning curve."""
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = -1
+    best: float = -math.inf
+    """nDCG@10 of the best validation."""
+    seconds: float = 0.0
+    pairs: int = 0
+
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        return sum(one["step"] > self.best_step for one in self.validations)
+
+
+def train_worker(task: Task) -> None:
+    """Trains from the last checkpoint on; returns when the run is over and its model written."""
+    with local_lists(task) as lists:
+        Run(task, lists).go()
+
+
+class Run:
+    """One worker's part of a run."""
+
+    def __init__(self, task: Task, lists: TokenLists) -> None:
+        config = self.config = task.config
+        self.task = task
+        self.lists = lists
+        device = ray.train.torch.get_device()
+        torch.set_num_threads(max(1, int(config.workers.cpus)))
+        self.base = load_base(config.base, seed=config.recipe.seed)
+        self.trainer = Trainer(self.base.encoder, lists, self.base.layout, config.recipe, device)
+        self.rank, self.workers = self.trainer.rank, self.trainer.workers
+        self.numbers = validation_lists(lists, config.validation.lists, config.recipe.seed)
+        self.sources = source_numbers(task.reports)
+        self.history = History()
+        self.best_weights = self.weights()
+        self.news_at = -math.inf
+        self.board: Any = None
+        if task.tensorboard and self.rank == 0:
+            from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
+
+            self.board = SummaryWriter(task.tensorboard)
+
+    def go(self) -> None:
+        """Trains, validates at the start, every so often and at the end, and writes the model."""
+        self.resume()
+        every, patience = self.config.validation.every, self.config.validation.patience
+        if not self.history.validations:
+            self.validate()
+        window: list[Progress] = []
+        began, seconds_before = time.perf_counter(), self.history.seconds
+        is_over = self.is_over(patience)
+        while self.trainer.step < self.config.recipe.steps and not is_over:
+            progress = self.trainer.train_step()
+            window.append(progress)
+            self.history.pairs += progress.pairs
+            self.history.seconds = seconds_before + time.perf_counter() - began
+            last = progress.step == self.config.recipe.steps
+            if progress.step % STEPS_BETWEEN_LINES == 0 or last:
+                self.add_line(window)
+                window = []
+            if progress.step % every == 0 or last:
+                self.validate()
+                is_over = self.is_over(patience)
+                self.leave_checkpoint()
+            self.tell(progress)
+        if self.rank == 0:
+            self.finish()
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the run ends early; the same on all workers, who all know all validations."""
+        return 0 < patience <= self.history.without_gain()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the encoder's, in main memory."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.encoder.state_dict().items()}
+
+    def validate(self) -> None:
+        """Orders the lists that were held back, all workers a share each; keeps the best weights."""
+        recipe = self.config.recipe
+        mine = self.numbers[self.rank :: self.workers]
+        self.trainer.refresh_passing()
+        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
+        scored = score_lists(self.trainer.passing, self.trainer.batches, self.lists, mine, longest, longest_query)
+        values = np.zeros(len(self.numbers), dtype=np.float64)
+        values[self.rank :: self.workers] = ndcg(scored.drawn.labels_LC, scored.logits_LC)
+        if self.workers > 1:
+            shared = torch.from_numpy(values).float().to(self.trainer.device)
+            torch.distributed.all_reduce(shared)
+            values = shared.double().cpu().numpy()
+        by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
+        mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
+        self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
+        if math.isnan(mean) or mean > self.history.best:
+            self.history.best, self.history.best_step = mean, self.trainer.step
+            self.best_weights = self.weights()
+        if self.board and not math.isnan(mean):
+            self.board.add_scalar("validation/nDCG@10", mean, self.trainer.step)
+
+    def add_line(self, window: list[Progress]) -> None:
+        """A line of the learning curve, over the last steps."""
+        firsts = [one.positive_first for one in window if not math.isnan(one.positive_first)]
+        loss = float(np.mean([one.loss for one in window]))
+        first = float(np.mean(firsts)) if firsts else math.nan
+        speed = sum(one.pairs for one in window) / sum(one.seconds for one in window)
+        step = window[-1].step
+        rate = self.config.recipe.rate(step - 1)
+        self.history.lines.append([str(step), f"{loss:.4f}", f"{first:.4f}", f"{speed:.0f}", f"{rate:.3e}"])
+        if self.board:
+            for name, value in (("loss", loss), ("best label first", first), ("pairs per second", speed)):
+                self.board.add_scalar(f"train/{name}", value, step)
+
+    def tell(self, progress: Progress) -> None:
+        """How the run stands, for the driver's live line and for who looks at the files."""
+        now = time.perf_counter()
+        if self.rank or now - self.news_at < SECONDS_BETWEEN_NEWS:
+            return
+        self.news_at = now
+        history, steps = self.history, self.config.recipe.steps
+        done_here = max(1, progress.step)
+        news = {
+            "step": progress.step,
+            "steps": steps,
+            "loss": progress.loss,
+            "ndcg": history.validations[-1]["ndcg"] if history.validations else None,
+            "pairs_per_second": progress.pairs / progress.seconds,
+            "seconds_left": history.seconds / done_here * (steps - progress.step),
+        }
+        storage.write_json(self.task.output.news, news)
+        write_text(self.task.output.curve, curve_csv(history))
+
+    def leave_checkpoint(self) -> None:
+        """All workers come here at the same steps; worker 0 brings the files."""
+        metrics = {"step": self.trainer.step, "ndcg": self.history.validations[-1]["ndcg"]}
+        if self.rank:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.trainer.save(Path(folder) / "trainer.pt")
+            torch.save(self.best_weights, Path(folder) / "best.pt")
+            (Path(folder) / "history.json").write_text(json.dumps(asdict(self.history)))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint, where there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            self.trainer.resume(Path(folder) / "trainer.pt")
+            self.best_weights = torch.load(Path(folder) / "best.pt", map_location="cpu", weights_only=True)
+            self.history = History(**json.loads((Path(folder) / "history.json").read_text()))
+
+    def finish(self) -> None:
+        """Calibrates the best weights, writes the model and what the driver makes the card of."""
+        self.trainer.encoder.load_state_dict(self.best_weights)
+        self.trainer.refresh_passing()
+        encoder, recipe = self.trainer.passing, self.config.recipe
+        everything = validation_lists(self.lists, len(self.lists), recipe.seed)
+        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
+        scored = score_lists(encoder, self.trainer.batches, self.lists, everything, longest, longest_query)
+        logits, labels, numbers = labelled_pairs(scored)
+        result: dict[str, Any] = {
+            "history": asdict(self.history),
+            "validation_lists": len(self.numbers),
+            "platt": None,
+        }
+        fitted_on = numbers % 2 == 0
+        if calibration(logits[fitted_on], labels[fitted_on]):
+            scale, bias = platt(torch.from_numpy(logits[fitted_on]), torch.from_numpy(labels[fitted_on]))
+            fold_in(self.trainer.encoder, scale, bias)
+            result["platt"] = [scale, bias]
+            logits, labels, numbers = (values[~fitted_on] for values in (logits, labels, numbers))
+            result["calibration"] = self.calibrations(logits * scale + bias, labels, numbers)
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(self.trainer.encoder.cpu(), self.base, Path(folder) / "model")
+            result["digest"] = ModelFiles(self.config.name, Path(folder) / "model").digest()
+            storage.make_directory(self.task.output.model)
+            for path in sorted((Path(folder) / "model").iterdir()):
+                location = f"{self.task.output.model}/{path.name}"
+                storage.store_of(location).write(location, path.read_bytes())
+        write_text(self.task.output.curve, curve_csv(self.history))
+        storage.write_json(self.task.output.result, result)
+        if self.board:
+            self.board.close()
+
+    def calibrations(self, logits: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+        """Of all sources together, and of each that has both classes, on lists that Platt's fit did not see."""
+        found: dict[str, Calibration | None] = {"all": calibration(logits, labels)}
+        for number, name in enumerate(self.task.source_names):
+            of_source = self.sources[numbers] == number
+            if of_source.any():
+                found[name] = calibration(logits[of_source], labels[of_source])
+        return {name: asdict(one) for name, one in found.items() if one}
+
+
+def curve_csv(history: History) -> str:
+    """The learning curve; a validation stands in the line of its step, or in one of its own."""
+    validations = {one["step"]: f"{one['ndcg']:.4f}" for one in history.validations}
+    lines = {int(line[0]): [*line, ""] for line in history.lines}
+    for step, value in validations.items():
+        lines.setdefault(step, [str(step), "", "", "", "", ""])[5] = value
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(CURVE)
+    writer.writerows(lines[step] for step in sorted(lines))
+    return content.getvalue()
+
+
+def write_text(location: str, text: str) -> None:
+    """A small file, whole or not at all."""
+    storage.store_of(location).write(location, text.encode())
+
+
+@contextmanager
+def local_lists(task: Task) -> Iterator[TokenLists]:
+    """The joined shards on this machine's disk, made by whichever of its workers comes first.
+
+    They are removed when the run is over; a run that is resumed finds them by their name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"crossray-lists-{task.data_id}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "dtypes.json").exists():
+            join((read_shard(shard) for shard in task.shards), folder, task.vocab_size)
+    yield load_mapped(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # pages that another worker has mapped stay with it

@@ -1,0 +1,148 @@
+"""What training begins from, and the directory that it leaves: any model of the packed families, in and out.
+
+A cross-encoder is taken as it is. A plain encoder (a bi-encoder, a masked language model) gets a new head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from ..encoder import PackedEncoder
+from ..errors import ModelRefusedError
+from ..families import ModelSpec, model_limit, recognise
+from ..model_files import ModelFiles, find_model, tensor_names
+from ..tokens import PairTokenizer
+from ..weights import Tensors, from_checkpoint, module_names, to_checkpoint
+from .batches import PairLayout
+
+LEFT_OUT = ("pooler.", "cls.", "lm_head.")
+"""Beginnings of names that a plain encoder may have: heads of what it was trained for, which a new head replaces."""
+HEAD_DEVIATION = 0.02
+SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+SUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model in float32 with all that training and writing it again need."""
+
+    name: str
+    files: ModelFiles
+    spec: ModelSpec
+    encoder: PackedEncoder
+    tokenizer: Tokenizer
+    """Neither truncates nor pads."""
+    layout: PairLayout
+    has_head: bool
+    """Whether the checkpoint brought its own."""
+    max_length: int
+    """Tokens of the longest pair."""
+
+
+def load_base(name: str, revision: str | None = None, token: str | None = None, seed: int = 0) -> Base:
+    """The model of `embedded`, a directory, a uri or a hub name; `seed` draws a head where there is none.
+
+    Raises ModelNotFoundError, and ModelRefusedError for what would train from garbage.
+    """
+    files = find_model(name, revision, token)
+    names = list(tensor_names(files))
+    has_head = any(key.startswith("classifier.") for key in names)
+    config = files.config() if has_head else files.config() | {"num_labels": 1}
+    spec = recognise(config, names)
+    tensors = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
+    if not has_head:
+        tensors = with_new_head(tensors, spec, seed)
+    encoder = PackedEncoder(spec.shape)
+    try:
+        encoder.load_state_dict(from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers))
+    except RuntimeError as error:
+        raise ModelRefusedError(f"the tensors of {name} do not have the sizes of its config.json: {error}") from None
+    tokenizer = files.tokenizer()
+    template = spec.pair_template(tokenizer)
+    PairTokenizer(tokenizer, template)  # refuses now what `Reranker` would refuse once it is trained
+    layout = PairLayout(
+        start=template.first[0],
+        separator=template.last[0],
+        separators_between=len(template.middle),
+        padding_id=spec.padding_id,
+        has_segments=template.has_segments,
+    )
+    return Base(name, files, spec, encoder, tokenizer, layout, has_head, model_limit(spec, files))
+
+
+def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:
+    """The tensors of a plain encoder as those of a cross-encoder: dense layer the identity, output layer drawn.
+
+    The identity keeps what the first token says of the text; a new dense layer would have to learn it again.
+    """
+    prefix = "bert." if spec.layout == "bert" else "roberta."
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    kept = {f"{prefix}{name}": tensor for name, tensor in named.items() if not name.startswith(LEFT_OUT)}
+    width = spec.shape.hidden_size
+    heads = module_names(spec.layout, spec.shape.num_hidden_layers)
+    drawn = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) * HEAD_DEVIATION
+    for module, weight in (("head_dense", torch.eye(width)), ("head_out", drawn)):
+        kept[f"{heads[module]}.weight"] = weight
+        kept[f"{heads[module]}.bias"] = torch.zeros(len(weight))
+    return kept
+
+
+def write_model(
+    encoder: PackedEncoder, base: Base, output: Path, dtype: torch.dtype = torch.float16, *, overwrite: bool = False
+) -> None:
+    """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
+
+    Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten.
+    """
+    if output.exists() and not (overwrite and (output / SUMS).is_file()):
+        raise FileExistsError(f"{output} is there already; give another directory")
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    layout = "bert" if base.spec.layout == "bert" else "xlm-roberta"
+    tensors = to_checkpoint(encoder.state_dict(), layout, encoder.shape.num_hidden_layers)
+    contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
+    save_file(contents, unfinished / "model.safetensors", metadata={"format": "pt"})
+    config = written_config(base, layout, dtype)
+    (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (base.files.directory / name).is_file():
+            shutil.copyfile(base.files.directory / name, unfinished / name)
+    paths = sorted(unfinished.iterdir())
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
+    (unfinished / SUMS).write_text("".join(sums))
+    for path in paths:
+        path.chmod(0o644)  # safetensors writes 0600, which a wheel would carry on
+    if output.exists():
+        shutil.rmtree(output)
+    unfinished.rename(output)
+
+
+def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The config.json of a model that was trained from `base`: of its own only what an encoder needs."""
+    own = base.files.config()
+    ids: dict[str, Any] = {"pad_token_id": 0} if layout == "bert" else dict(zip(SPECIAL_IDS, (1, 0, 2), strict=True))
+    ids |= {name: own[name] for name in SPECIAL_IDS if own.get(name) is not None}
+    family = "Bert" if layout == "bert" else "XLMRoberta"
+    return {
+        **asdict(base.spec.shape),
+        **ids,
+        "architectures": [f"{family}ForSequenceClassification"],
+        "model_type": layout,
+        "num_labels": 1,
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "dtype": str(dtype).removeprefix("torch."),
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+    }

@@ -1,0 +1,104 @@
+"""How well an encoder orders the lists that were held back. torch and numpy.
+
+Shape legend: L lists, C passages of the longest, P labelled pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..encoder import PackedEncoder
+from .batches import BatchMaker, Drawn, draw
+from .token_lists import TokenLists
+
+RANKS = 10
+BATCH_TOKENS = 8192
+LISTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The lists of a validation with the logits that an encoder gave."""
+
+    numbers_L: np.ndarray
+    """int64: of the lists."""
+    drawn: Drawn
+    logits_LC: np.ndarray
+    """float32, minus infinity in padding."""
+
+
+@torch.inference_mode()
+def score_lists(
+    encoder: PackedEncoder,
+    maker: BatchMaker,
+    lists: TokenLists,
+    numbers: np.ndarray,
+    max_length: int,
+    max_query_length: int,
+) -> Scored:
+    """Scores all passages of some lists, in the precision that the encoder has."""
+    widest = int(np.diff(lists.list_starts)[numbers].max()) if len(numbers) else 0
+    drawn = draw(lists, numbers, widest, seed=0, step=0)
+    logits_LC = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
+    for start in range(0, len(numbers), LISTS_AT_ONCE):
+        some = slice(start, start + LISTS_AT_ONCE)
+        part = Drawn(*(rows[some] for rows in drawn))
+        for rows, batch in maker.micro_batches(part, max_length, max_query_length, BATCH_TOKENS):
+            logits_LC[some][rows][part.is_real_LC[rows]] = encoder(batch).cpu().numpy()
+    return Scored(numbers, drawn, logits_LC)
+
+
+def validation_lists(lists: TokenLists, most: int, seed: int) -> np.ndarray:
+    """At most so many of the lists that were held back and have a positive and another label, int64, sorted."""
+    starts = lists.list_starts
+    numbers = [
+        number
+        for number in np.flatnonzero(lists.held_back)
+        if has_both(np.asarray(lists.labels[starts[number] : starts[number + 1]], dtype=np.float32))
+    ]
+    chosen = np.random.default_rng((seed, 2)).permutation(np.array(numbers, dtype=np.int64))[:most]
+    return np.sort(chosen)
+
+
+def has_both(labels: np.ndarray) -> bool:
+    """Whether an order of these passages can be right or wrong."""
+    known = labels[~np.isnan(labels)]
+    return bool(len(known) and known.max() > 0 and known.min() < known.max())
+
+
+def ndcg(labels_LC: np.ndarray, logits_LC: np.ndarray, ranks: int = RANKS) -> np.ndarray:
+    """nDCG of each list with linear gains, as trec_eval has it, over the passages whose label is known; float64 [L].
+
+    Passages with equal logits share the mean of their gains, so that no order among them is rewarded.
+    """
+    discounts = 1 / np.log2(np.arange(2, ranks + 2))
+    values = np.zeros(len(labels_LC))
+    for row, (labels, logits) in enumerate(zip(labels_LC, logits_LC, strict=True)):
+        known = ~np.isnan(labels) & np.isfinite(logits)
+        gains, scores = np.maximum(labels[known], 0).astype(np.float64), logits[known]
+        best = np.sort(gains)[::-1][:ranks]
+        order = np.argsort(-scores, kind="stable")
+        _, group, sizes = np.unique(-scores[order], return_inverse=True, return_counts=True)
+        means = np.bincount(group, gains[order]) / sizes
+        ideal = best @ discounts[: len(best)]
+        ranked = means[group][:ranks]
+        values[row] = ranked @ discounts[: len(ranked)] / ideal if ideal else np.nan
+    return values
+
+
+def labelled_pairs(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, labels (0 or 1) and list numbers of all pairs whose label is known: float32, float32, int64 [P]."""
+    known = ~np.isnan(scored.drawn.labels_LC)
+    numbers = np.broadcast_to(scored.numbers_L[:, None], known.shape)[known]
+    return scored.logits_LC[known], (scored.drawn.labels_LC[known] > 0).astype(np.float32), numbers
+
+
+def means_by(values: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """The mean of each group that has values, by its name."""
+    return {
+        name: float(values[groups == number].mean()) for number, name in enumerate(names) if (groups == number).any()
+    }

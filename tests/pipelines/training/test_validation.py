@@ -1,0 +1,69 @@
+"""Figures of a validation have the right values, and mapped lists are the lists that were joined."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+from ir_measures import nDCG
+
+from pipelines.training.mapped_lists import join, load_mapped
+from pipelines.training.token_lists import TokenList, TokenLists
+from pipelines.training.validation import has_both, ndcg, validation_lists
+
+NAN = math.nan
+
+
+def test_ndcg_is_that_of_ir_measures() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (50, 24)).astype(np.float32)
+    labels[:, 0] = 3  # every list has a right answer
+    logits = rng.normal(size=(50, 24)).astype(np.float32)
+    qrels = [ir_measures.Qrel(str(q), str(d), int(labels[q, d])) for q in range(50) for d in range(24)]
+    run = [ir_measures.ScoredDoc(str(q), str(d), float(logits[q, d])) for q in range(50) for d in range(24)]
+    expected = {metric.query_id: metric.value for metric in ir_measures.iter_calc([nDCG @ 10], qrels, run)}
+    assert ndcg(labels, logits) == pytest.approx([expected[str(q)] for q in range(50)])
+
+
+def test_unknown_labels_and_padding_take_no_part_and_ties_share() -> None:
+    labels = np.array([[1, 0, NAN, NAN], [1, 0, 0, 0]], dtype=np.float32)
+    logits = np.array([[1, 2, 3, -np.inf], [0, 0, 0, 0]], dtype=np.float32)
+    discounts = 1 / np.log2([2, 3, 4, 5])
+    assert ndcg(labels, logits) == pytest.approx([discounts[1], discounts.mean()])
+
+
+def lists(first: int, count: int) -> TokenLists:
+    return TokenLists.of(
+        TokenList([first + i], [[9, i], [], [first, 5, 6]], [1.0, 0.0, NAN], [NAN, 0.5, 1.5], held_back=i % 2 == 0)
+        for i in range(count)
+    )
+
+
+@pytest.mark.parametrize("vocab_size", [30_522, 250_037])
+def test_joined_lists_are_those_of_the_shards(tmp_path: Path, vocab_size: int) -> None:
+    shards = [lists(100, 3), lists(200, 1), lists(300, 5)]
+    join(iter(shards), tmp_path, vocab_size)
+    joined = load_mapped(tmp_path)
+    assert joined.tokens.dtype == (np.uint16 if vocab_size < 1 << 16 else np.uint32)
+    assert len(joined) == 9
+    expected = [(shard, number) for shard in shards for number in range(len(shard))]
+    for place, (shard, number) in enumerate(expected):
+        assert joined.text(joined.queries[place]).tolist() == shard.text(shard.queries[number]).tolist()
+        ours, theirs = joined.list_starts[place : place + 2], shard.list_starts[number : number + 2]
+        for mine, other in zip(joined.passages[slice(*ours)], shard.passages[slice(*theirs)], strict=True):
+            assert joined.text(mine).tolist() == shard.text(other).tolist()
+        np.testing.assert_array_equal(joined.labels[slice(*ours)], shard.labels[slice(*theirs)])
+        np.testing.assert_array_equal(joined.teacher[slice(*ours)], shard.teacher[slice(*theirs)])
+    assert joined.held_back.tolist() == [bool(shard.held_back[number]) for shard, number in expected]
+
+
+def test_lists_of_a_validation_are_held_back_and_have_an_order() -> None:
+    assert not has_both(np.array([1, 1, NAN]))
+    assert not has_both(np.array([NAN, NAN]))
+    assert has_both(np.array([2, 1, NAN]))
+    some = lists(100, 9)
+    assert validation_lists(some, 100, seed=0).tolist() == [0, 2, 4, 6, 8]
+    assert len(validation_lists(some, 3, seed=0)) == 3
