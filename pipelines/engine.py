@@ -21,7 +21,7 @@ from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
 from .model_files import ModelFiles, tensor_names
 from .packing import TokenPair, pack, split_by_token_budget
-from .weights import from_checkpoint
+from .weights import from_checkpoint, with_restored_rows
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class CrossEncoder:
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             encoder = PackedEncoder(spec.shape)
         try:
-            state = from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers)
+            state = from_checkpoint(with_restored_rows(tensors), spec.layout, spec.shape.num_hidden_layers)
             encoder.load_state_dict(state, assign=True)
         except RuntimeError as error:
             message = f"the tensors of {files.name} do not have the sizes of its config.json: {error}"

@@ -20,6 +20,9 @@ HEADS = {
     "flash-xlm-roberta": {"head_dense": "classifier.dense", "head_out": "classifier.out_proj"},
 }
 EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+SCALES = ".row_scales"
+"""After the name of a matrix in 8 bits: the name of its rows' scales. The large embeddings of the embedded models."""
+INT8_MAX = 127
 IGNORED_SUFFIXES = ("embeddings.position_ids",)  # a buffer that old versions of transformers saved
 
 
@@ -80,6 +83,28 @@ def from_checkpoint(tensors: Mapping[str, torch.Tensor], layout: str, num_layers
             rows = fused.split([thirds * len(fused) // 3 for thirds in parts.values()])
             state |= {f"layers.{i}.{part}.{kind}": tensor for part, tensor in zip(parts, rows, strict=True)}
     return state
+
+
+def in_8_bits(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix as int8, and the float32 scale of each row: the largest value of a row becomes 127."""
+    rows = rows.float()
+    scales = rows.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / INT8_MAX
+    return (rows / scales[:, None]).round().to(torch.int8), scales
+
+
+def with_restored_rows(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors with those that are stored in 8 bits in float32 again, and without their scales.
+
+    Raises ModelRefusedError for one that has no scale for each row.
+    """
+    restored = dict(tensors)
+    for name, rows in tensors.items():
+        if rows.dtype == torch.int8:
+            scales = restored.pop(f"{name}{SCALES}", None)
+            if scales is None or scales.shape != rows.shape[:1]:
+                raise ModelRefusedError(f"{name} is in 8 bits, and {name}{SCALES} has not one scale for each row")
+            restored[name] = rows.float() * scales.float()[:, None]
+    return restored
 
 
 def to_checkpoint(state: Mapping[str, torch.Tensor], layout: str, num_layers: int) -> Tensors:

@@ -21,7 +21,15 @@ from ..errors import ModelRefusedError
 from ..families import ModelSpec, model_limit, recognise
 from ..model_files import ModelFiles, find_model, tensor_names
 from ..tokens import PairTokenizer
-from ..weights import Tensors, from_checkpoint, module_names, to_checkpoint
+from ..weights import (
+    SCALES,
+    Tensors,
+    from_checkpoint,
+    in_8_bits,
+    module_names,
+    to_checkpoint,
+    with_restored_rows,
+)
 from .batches import PairLayout
 
 LEFT_OUT = ("pooler.", "cls.", "lm_head.")
@@ -58,7 +66,8 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     has_head = any(key.startswith("classifier.") for key in names)
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     spec = recognise(config, names)
-    tensors = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
+    stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
+    tensors = with_restored_rows(stored)
     if not has_head:
         tensors = with_new_head(tensors, spec, seed)
     encoder = PackedEncoder(spec.shape)
@@ -97,9 +106,17 @@ def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:
 
 
 def write_model(
-    encoder: PackedEncoder, base: Base, output: Path, dtype: torch.dtype = torch.float16, *, overwrite: bool = False
+    encoder: PackedEncoder,
+    base: Base,
+    output: Path,
+    dtype: torch.dtype = torch.float16,
+    *,
+    small: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
+
+    With `small` the word embeddings are in 8 bits with a scale for each row, which transformers does not read.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten.
     """
@@ -111,6 +128,9 @@ def write_model(
     layout = "bert" if base.spec.layout == "bert" else "xlm-roberta"
     tensors = to_checkpoint(encoder.state_dict(), layout, encoder.shape.num_hidden_layers)
     contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
+    if small:
+        words = f"{module_names(layout, encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
+        contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
     save_file(contents, unfinished / "model.safetensors", metadata={"format": "pt"})
     config = written_config(base, layout, dtype)
     (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -23,7 +23,7 @@ from pyarrow import csv
 
 from ..records import CandidateList
 from ..reranker import Reranker
-from .mining import DenseEncoder
+from .dense import DenseEncoder
 
 SAMPLE = (50, 30)
 """Queries drawn from a set, and candidates of each."""

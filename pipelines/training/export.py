@@ -1,6 +1,6 @@
 """Makes a model directory of what a kit trained: calibrated on the lists that were held back, loadable everywhere.
 
-python -m pipelines.training.export KIT TRAINED --backbone NAME --output DIR
+python -m pipelines.training.export KIT TRAINED --base MODEL --output DIR
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tup
     return logits_LC[known], (drawn.labels_LC[known] > 0).astype(np.float32)
 
 
-def export(folder: Path, trained: Path, backbone: str, output: Path) -> tuple[float, float]:
+def export(folder: Path, trained: Path, base_name: str, output: Path, *, small: bool = False) -> tuple[float, float]:
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
 
-    Raises ValueError for a backbone of other sizes or special tokens than the kit's, and where nothing can be fitted.
+    Raises ValueError for a base of other sizes or special tokens than the kit's, and where nothing can be fitted.
     """
-    kit, base = Kit.load(folder), load_base(backbone)
+    kit, base = Kit.load(folder), load_base(base_name)
     if (kit.shape, kit.layout) != (base.spec.shape, base.layout):
-        raise ValueError(f"{backbone} has other sizes or special tokens than {folder}; give what the kit was made from")
+        raise ValueError(
+            f"{base_name} has other sizes or special tokens than {folder}; give what the kit was made from"
+        )
     encoder = kit.encoder(trained)
     encoder.attention = training_attention(torch.device("cpu"))
     logits, labels = held_back_logits(encoder, TokenLists.load(folder / "lists.npz"), kit)
@@ -55,7 +57,7 @@ def export(folder: Path, trained: Path, backbone: str, output: Path) -> tuple[fl
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
     fold_in(encoder, scale, bias)
-    write_model(encoder, base, output)
+    write_model(encoder, base, output, small=small)
     return scale, bias
 
 
@@ -64,10 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
     parser.add_argument("trained", type=Path, help="folder that `kit train` wrote")
-    parser.add_argument("--backbone", required=True, help="what the kit was made from; the model takes its tokenizer")
+    parser.add_argument("--base", required=True, help="what the kit was made from; the model takes its tokenizer")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--small", action="store_true", help="word embeddings in 8 bits")
     args = parser.parse_args()
-    scale, bias = export(args.kit, args.trained, args.backbone, args.output)
+    scale, bias = export(args.kit, args.trained, args.base, args.output, small=args.small)
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}; the model is in {args.output}")
 
 

@@ -1,10 +1,9 @@
 """Makes a kit: token lists with teacher scores from query-positive Parquet sources, and an encoder to begin from.
 
-    python -m pipelines.training.make_kit --train SOURCES --backbone NAME --teacher MINILM --output KIT
+    python -m pipelines.training.make_kit STAGE.toml ... --data FOLDER --base MODEL --dense DIR --output KIT
 
-SOURCES is a folder of Parquet files (`query, positive, negatives, group`); the backbone is any model that `base.py`
-takes. The dense half of the teacher is all-MiniLM-L6-v2, which may be the backbone too: then `--teacher` is not needed.
-`kit.py` trains from what this writes.
+The stages name the sources, as `crossray train` has them: Parquet files in FOLDER with `query, positive, negatives,
+group`, and how many lists of each. `kit.py` trains from what this writes.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from .base import load_base
+from .dense import DenseEncoder, fastest_dtype
 from .kit import Kit
 from .loop import Recipe
-from .mining import QUERIES_PER_SOURCE, DenseEncoder, fastest_dtype
-from .teaching import TaughtList, teach_source
+from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 
 MAX_CHARACTERS = 6000
@@ -29,6 +29,8 @@ MAX_CHARACTERS = 6000
 STORED_TOKENS = 160
 """Of a text: what pairs of at most 192 tokens can hold beside a query."""
 HELD_BACK_SHARE = 0.01
+MOST_LISTS = 20_000
+"""Of a source for which its stage names no number."""
 RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
@@ -44,37 +46,55 @@ def token_lists(taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.
         yield TokenList(query, passages, one.labels, one.teacher, held_back=rng.random() < HELD_BACK_SHARE)
 
 
+def sources_of(stages: Sequence[Path]) -> dict[str, int]:
+    """Path and lists of every source of some stages; what several stages name counts once, with the most lists."""
+    sources: dict[str, int] = {}
+    for stage in stages:
+        for source in tomllib.loads(stage.read_text())["sources"]:
+            path = source["path"]
+            sources[path] = max(sources.get(path, 0), source.get("lists", MOST_LISTS))
+    return sources
+
+
 def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
-    """The lists of every source that may be shipped, one source after the other."""
-    encoder = DenseEncoder(args.teacher or Path(args.backbone), dtype=fastest_dtype())
-    for source in args.sources or QUERIES_PER_SOURCE:
+    """The lists of every source, one source after the other."""
+    dense = [Dense(DenseEncoder(path, dtype=fastest_dtype())) for path in args.dense]
+    dense += [
+        Dense(DenseEncoder(path, dtype=fastest_dtype(), query_prefix="query: ", passage_prefix="passage: "), True)
+        for path in args.multilingual
+    ]
+    for name, lists in sources_of(args.stages).items():
         began = time.monotonic()
-        queries = max(1, round(QUERIES_PER_SOURCE[source] * args.scale))
+        queries = max(1, round(lists * args.scale))
         unlabelled = round(queries * args.unlabelled)
-        rng = random.Random(f"{args.seed}/{source}")
+        rng = random.Random(f"{args.seed}/{Path(name).stem}")
         count = 0
-        path = args.train / f"{source}.parquet"
-        for one in teach_source(path, encoder, queries, args.depth, rng, unlabelled, args.pool):
+        for one in teach_source(args.data / name, dense, queries, args.depth, rng, unlabelled, args.pool):
             yield one
             count += 1
-        print(f"{source}: {count} lists, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{name}: {count} lists, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> None:
     """Writes the kit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, required=True, help="folder of the training sources")
-    parser.add_argument("--backbone", required=True, help="embedded, a directory, a uri or a hub name")
-    parser.add_argument("--teacher", type=Path, help="folder of all-MiniLM-L6-v2; the backbone's without it")
+    parser.add_argument("stages", type=Path, nargs="+", help="configs of `crossray train` with the sources")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sources")
+    parser.add_argument("--base", required=True, help="model that training begins from")
+    parser.add_argument("--dense", type=Path, nargs="*", default=[], help="bi-encoders of the teacher")
+    parser.add_argument(
+        "--multilingual", type=Path, nargs="*", default=[], help="bi-encoders of the e5 kind, for all languages"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--depth", type=int, default=24, help="passages of a list")
     parser.add_argument("--scale", type=float, default=1.0, help="of the queries that each source gives by default")
     parser.add_argument("--unlabelled", type=float, default=0.5, help="lists without labels for each one with labels")
     parser.add_argument("--pool", type=int, default=20_000, help="passages of a source that candidates come out of")
-    parser.add_argument("--sources", nargs="*", choices=list(QUERIES_PER_SOURCE), metavar="SOURCE", help="not all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    base = load_base(args.backbone, seed=args.seed)
+    if not args.dense and not args.multilingual:
+        parser.error("give at least one bi-encoder: --dense or --multilingual")
+    base = load_base(args.base, seed=args.seed)
     rng = random.Random(args.seed)
     lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng))
     Kit(base.spec.shape, base.layout, RECIPE).save(args.output, lists, base.encoder.state_dict())

@@ -1,7 +1,7 @@
 """Lists of candidates with teacher scores, out of query-positive Parquet sources: what a reranker is distilled from.
 
-The teacher is the sum of two z-scores within a list, of BM25 and of a dense bi-encoder's cosine; it needs no labels.
-Single negatives are mined in `mining`; texts become tokens in `token_lists`.
+The teacher is the sum of z-scores within a list, of BM25 and of the cosines of dense bi-encoders; it needs no labels.
+Texts become tokens in `token_lists`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import bm25s
 import numpy as np
 import pyarrow.parquet as pq
 
-from .mining import DenseEncoder
+from .dense import DenseEncoder
 
 # On code BM25 makes the teacher worse: nDCG .502 with it, .577 without, on two dev sets.
 CODE_SOURCES = frozenset({"code_permissive", "mbxp", "mconala_train"})
+FORMAL = frozenset({"json", "shell", "sql", "python", "java", "cpp", "csharp", "go", "javascript", "php", "ruby"})
+"""Values of `doc_lang` that are no natural language: names in them are English."""
 QUERY_CHUNK = 64  # queries whose cosines to the whole pool are in memory at once
 MIN_WORDS, MAX_WORDS = 4, 30  # of a sentence that can stand as a query
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -47,6 +49,16 @@ class Row(NamedTuple):
     positive: str
     negatives: list[str]
     group: str
+    crosses: bool = False
+    """Whether query and passage are in different languages: words in common say nothing then."""
+
+
+class Dense(NamedTuple):
+    """A bi-encoder among the teachers."""
+
+    encoder: DenseEncoder
+    crosses: bool = False
+    """Whether it was trained for queries and passages in different languages."""
 
 
 Pool = Mapping[str, set[str]]  # the passages of a source, each with the groups of the rows that hold it
@@ -63,6 +75,7 @@ class Question:
     given: tuple[str, ...] = ()
     """Negatives that came with the query: known to be wrong, even those of the positive's own group."""
     groups: frozenset[str] = frozenset()
+    crosses: bool = False
 
     def label(self, passage: str, passage_groups: set[str]) -> float:
         """1.0, 0.0 or NaN, as `TaughtList.labels` has them."""
@@ -75,7 +88,7 @@ class Question:
 
 def teach_source(
     path: Path,
-    encoder: DenseEncoder,
+    dense: Sequence[Dense],
     queries: int,
     depth: int,
     rng: random.Random,
@@ -99,26 +112,46 @@ def teach_source(
         return
     passages = list(pool)
     place = {passage: j for j, passage in enumerate(passages)}
-    scores = score_pool([question.query for question in questions], passages, encoder)
+    scores = score_pool([question.query for question in questions], passages, [one.encoder for one in dense])
     for question, (bm25, cosines) in zip(questions, scores, strict=True):
         given = [place[passage] for passage in question.given if passage in place]
-        candidates = choose_candidates(place[question.anchor], given, bm25, cosines, depth, rng)
-        teacher = standardize(cosines[candidates])
-        if path.stem not in CODE_SOURCES:
-            teacher += standardize(bm25[candidates])
+        able = [row for row, one in zip(cosines, dense, strict=True) if one.crosses or not question.crosses]
+        judges = able or list(cosines)
+        closeness = np.sum([standardize(row) for row in judges], axis=0)
+        candidates = choose_candidates(place[question.anchor], given, bm25, closeness, depth, rng)
+        if path.stem not in CODE_SOURCES and not question.crosses:
+            judges.append(bm25)
+        teacher = np.sum([standardize(row[candidates]) for row in judges], axis=0)
         texts = [passages[j] for j in candidates]
         labels = [question.label(text, pool[text]) for text in texts]
         yield TaughtList(path.stem, question.query, texts, labels, teacher.tolist())
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a Parquet source (`query, positive, negatives, group`) whose query and positive are not blank."""
-    table = pq.read_table(path, columns=["query", "positive", "negatives", "group"])
+    """The rows of a Parquet source whose query and positive are not blank.
+
+    Columns: `query, positive, negatives, group`, and where they are known `query_lang, doc_lang`.
+    """
+    names = ["query", "positive", "negatives", "group", "query_lang", "doc_lang"]
+    table = pq.read_table(path, columns=[name for name in names if name in pq.read_schema(path).names])
     return [
-        Row(row["query"], row["positive"], [text for text in row["negatives"] or [] if text], row["group"] or "")
+        Row(
+            row["query"],
+            row["positive"],
+            [text for text in row["negatives"] or [] if text],
+            row["group"] or "",
+            crosses_languages(row.get("query_lang"), row.get("doc_lang")),
+        )
         for row in table.to_pylist()
         if (row["query"] or "").strip() and (row["positive"] or "").strip()
     ]
+
+
+def crosses_languages(query: str | None, document: str | None) -> bool:
+    """Whether words in common say nothing; an unknown language counts as the same."""
+    if query is None or document is None:
+        return False
+    return query != ("en" if document in FORMAL else document)
 
 
 def gather_pool(rows: Sequence[Row], chosen: Sequence[Row], cap: int) -> Pool:
@@ -151,7 +184,7 @@ def labelled_questions(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Quest
         negatives = dict.fromkeys(chain.from_iterable(other.negatives for other in same))
         given = tuple(text for text in negatives if text not in positives)
         groups = frozenset(other.group for other in same if other.group)
-        questions.append(Question(row.query, row.positive, positives, given, groups))
+        questions.append(Question(row.query, row.positive, positives, given, groups, row.crosses))
     return questions
 
 
@@ -178,19 +211,20 @@ def inverse_questions(passages: Sequence[str], count: int, rng: random.Random) -
 
 
 def score_pool(
-    queries: Sequence[str], passages: Sequence[str], encoder: DenseEncoder
+    queries: Sequence[str], passages: Sequence[str], encoders: Sequence[DenseEncoder]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each query its BM25 scores and its cosines to all passages, float32 [passages] each."""
+    """For each query its BM25 scores, float32 [passages], and its cosines, float32 [encoders, passages]."""
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), show_progress=False)
     tokens = bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
-    vectors = encoder.encode(passages)
-    query_vectors = encoder.encode(queries)
+    vectors = [encoder.encode_passages(passages) for encoder in encoders]
+    query_vectors = [encoder.encode_queries(queries) for encoder in encoders]
     for start in range(0, len(queries), QUERY_CHUNK):
-        cosines = query_vectors[start : start + QUERY_CHUNK] @ vectors.T
-        for words, row in zip(tokens[start : start + QUERY_CHUNK], cosines, strict=True):
+        some = slice(start, start + QUERY_CHUNK)
+        cosines = np.stack([ours[some] @ theirs.T for ours, theirs in zip(query_vectors, vectors, strict=True)], axis=1)
+        for words, rows in zip(tokens[some], cosines, strict=True):
             # A query of stopwords alone has no tokens, which bm25s refuses.
-            yield index.get_scores(words) if words else np.zeros(len(passages), dtype=np.float32), row
+            yield index.get_scores(words) if words else np.zeros(len(passages), dtype=np.float32), rows
 
 
 def choose_candidates(

@@ -48,6 +48,27 @@ def test_a_cross_encoder_comes_out_as_it_went_in(checkpoint: Path, tmp_path: Pat
     assert logits_of(tmp_path / "half") == pytest.approx(before, abs=2e-2)
 
 
+def test_embeddings_in_8_bits_score_as_what_is_restored_of_them(checkpoint: Path, tmp_path: Path) -> None:
+    base = load_base(str(checkpoint))
+    write_model(base.encoder, base, tmp_path / "small", torch.float32, small=True)
+    again = load_base(str(tmp_path / "small"))
+    before, after = base.encoder.word_embeddings.weight, again.encoder.word_embeddings.weight
+    assert 0 < (before - after).abs().max() <= before.abs().max() / 254 + 1e-6
+    write_model(again.encoder, again, tmp_path / "restored", torch.float32)
+    assert logits_of(tmp_path / "small") == pytest.approx(logits_of(tmp_path / "restored"), abs=1e-5)
+    assert logits_of_transformers(tmp_path / "restored") == pytest.approx(logits_of(tmp_path / "small"), abs=1e-4)
+
+
+def test_8_bits_without_their_scales_are_refused(bert_directory: Path, tmp_path: Path) -> None:
+    base = load_base(str(bert_directory))
+    write_model(base.encoder, base, tmp_path / "small", small=True)
+    tensors = load_file(tmp_path / "small" / "model.safetensors")
+    del tensors["bert.embeddings.word_embeddings.weight.row_scales"]
+    save_file(tensors, tmp_path / "small" / "model.safetensors")
+    with pytest.raises(ModelRefusedError, match="is in 8 bits"):
+        logits_of(tmp_path / "small")
+
+
 def plain_encoder(checkpoint: Path, folder: Path, prefix: str, extra: dict[str, torch.Tensor]) -> Path:
     """The encoder alone, under names with or without a prefix, as bi-encoders and masked language models have them."""
     folder.mkdir()

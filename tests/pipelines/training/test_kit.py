@@ -30,6 +30,7 @@ def sources(tmp_path: Path) -> Path:
     ]
     types = {"query": pa.string(), "positive": pa.string(), "negatives": pa.list_(pa.string()), "group": pa.string()}
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(types.items()))), folder / "mbxp.parquet")
+    (tmp_path / "stage.toml").write_text('[[sources]]\npath = "mbxp.parquet"\nlists = 1500\n')
     return folder
 
 
@@ -53,14 +54,14 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(
         kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_lengths=(longest,), max_query_length=8),
     )
     folder, trained, model = tmp_path / "kit", tmp_path / "trained", tmp_path / "model"
-    run(make_kit.main, "--train", sources, "--backbone", backbone, "--output", folder, "--sources", "mbxp",
-        "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1)  # fmt: skip
+    run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
+        "--output", folder, "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1)  # fmt: skip
     lists = TokenLists.load(folder / "lists.npz")
     assert len(lists) == 150
     assert 0 < lists.held_back.sum() < 75
 
     run(kit.main, "train", folder, trained, "--minutes", 1 / 60, "--device", "cpu")
-    run(export.main, folder, trained, "--backbone", backbone, "--output", model)
+    run(export.main, folder, trained, "--base", backbone, "--output", model)
 
     reranker = Reranker.load(str(model))
     [score] = reranker.compute_score([("read", "read 3")])
@@ -71,13 +72,19 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(
     torch.set_num_threads(threads)
 
 
+def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
+    (tmp_path / "1.toml").write_text('[[sources]]\npath = "a"\nlists = 5\n[[sources]]\npath = "b"\n')
+    (tmp_path / "2.toml").write_text('[[sources]]\npath = "a"\nlists = 7\n')
+    assert make_kit.sources_of([tmp_path / "1.toml", tmp_path / "2.toml"]) == {"a": 7, "b": make_kit.MOST_LISTS}
+
+
 def test_a_kit_without_held_back_positives_cannot_be_calibrated(
     sources: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make_kit, "HELD_BACK_SHARE", 0.0)
     folder = tmp_path / "kit"
-    run(make_kit.main, "--train", sources, "--backbone", backbone, "--output", folder, "--sources", "mbxp",
-        "--scale", 0.01)  # fmt: skip
+    run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
+        "--output", folder, "--scale", 0.01)  # fmt: skip
     (folder / "trained").mkdir()
     kit.save_pieces(folder / "trained", "weights", kit.load_pieces(folder, "weights"))
     with pytest.raises(ValueError, match="no list is held back with a positive"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -12,8 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.training.mining import Rows
-from pipelines.training.teaching import CODE_SOURCES, TaughtList, choose_candidates, standardize, teach_source
+from pipelines.training.teaching import (
+    CODE_SOURCES,
+    Dense,
+    TaughtList,
+    choose_candidates,
+    crosses_languages,
+    standardize,
+    teach_source,
+)
+
+Rows = list[dict[str, Any]]
 
 WORDS = ("sort", "file", "read", "open", "list", "write", "split", "join", "copy", "move")
 DEPTH = 12
@@ -22,9 +32,14 @@ DEPTH = 12
 class LetterEncoder:
     """Unit vectors of letter counts: texts are close when they share letters."""
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        counts = np.array([[text.count(letter) + 0.01 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+    def __init__(self, letters: str = "abcdefghijklmnopqrstuvwxyz") -> None:
+        self.letters = letters
+
+    def encode_passages(self, texts: Sequence[str]) -> np.ndarray:
+        counts = np.array([[text.count(letter) + 0.01 for letter in self.letters] for text in texts])
         return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
+
+    encode_queries = encode_passages
 
 
 def teach(
@@ -35,11 +50,12 @@ def teach(
     seed: int = 0,
     source: str = "source",
     pool_cap: int = 20_000,
+    encoders: Sequence[tuple[LetterEncoder, bool]] = ((LetterEncoder(), False),),
 ) -> list[TaughtList]:
     path = folder / f"{source}.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
-    encoder = LetterEncoder()
-    return list(teach_source(path, encoder, queries, DEPTH, random.Random(seed), unlabelled, pool_cap))  # type: ignore[arg-type]
+    dense = [Dense(encoder, crosses) for encoder, crosses in encoders]  # type: ignore[arg-type]
+    return list(teach_source(path, dense, queries, DEPTH, random.Random(seed), unlabelled, pool_cap))
 
 
 @pytest.fixture
@@ -107,12 +123,37 @@ def test_teacher_is_the_sum_of_z_scores_and_on_code_the_cosine_alone(tmp_path: P
     index.index(bm25s.tokenize(pool, stopwords="en", show_progress=False), show_progress=False)
     scores = index.get_scores(bm25s.tokenize([taught.query], stopwords="en", return_ids=False, show_progress=False)[0])
     bm25 = np.array([scores[pool.index(text)] for text in taught.passages])
-    cosine = LetterEncoder().encode(taught.passages) @ LetterEncoder().encode([taught.query])[0]
+    cosine = cosines_of(LetterEncoder(), taught)
     assert bm25.std() > 0
     expected = (cosine - cosine.mean()) / cosine.std()
     if source == "source":
         expected = expected + (bm25 - bm25.mean()) / bm25.std()
     np.testing.assert_allclose(taught.teacher, expected, atol=1e-4)
+
+
+def cosines_of(encoder: LetterEncoder, taught: TaughtList) -> np.ndarray:
+    cosines: np.ndarray = encoder.encode_passages(taught.passages) @ encoder.encode_queries([taught.query])[0]
+    return cosines
+
+
+def test_across_languages_only_bi_encoders_for_that_are_asked(tmp_path: Path, rows: Rows) -> None:
+    english, every = LetterEncoder(), LetterEncoder("aeiou")
+    languages = {"query_lang": "de", "doc_lang": "en"}
+    both = ((english, False), (every, True))
+    [crossing, *_] = teach(tmp_path, [row | languages for row in rows], encoders=both)
+    [within, *_] = teach(tmp_path, [row | {"query_lang": "en", "doc_lang": "en"} for row in rows], encoders=both)
+    np.testing.assert_allclose(crossing.teacher, standardize(cosines_of(every, crossing)), atol=1e-4)
+    dense = standardize(cosines_of(every, within)) + standardize(cosines_of(english, within))
+    without_bm25 = np.array(within.teacher) - dense
+    assert without_bm25.std() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_names_in_code_are_english() -> None:
+    assert not crosses_languages("en", "json")
+    assert not crosses_languages("de", "de")
+    assert not crosses_languages(None, "de")
+    assert crosses_languages("zh", "json")
+    assert crosses_languages("de", "en")
 
 
 def test_equal_scores_have_no_z_score() -> None:

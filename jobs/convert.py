@@ -1,0 +1,47 @@
+"""`crossray convert`: any model that we load as a directory that plain transformers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs import errors
+from jobs.progress import say
+from pipelines.errors import ConfigError, ModelError
+
+DTYPES = ("float16", "float32", "bfloat16")
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="`embedded`, directory, uri or hub name.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the result goes; must not exist.")],
+    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = DTYPES[0],
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token.", envvar="HF_TOKEN")] = None,
+) -> None:
+    """Write MODEL as a directory that transformers loads: jina-reranker-v2's layout, and embeddings in 8 bits, undone.
+
+    Exit codes: 0 done, 2 usage, 3 refused (DIRECTORY is there already).
+    """
+    import torch  # seconds, spared to --help
+
+    from pipelines.training.base import load_base, write_model
+
+    console = Console(stderr=True)
+    try:
+        if dtype not in DTYPES:
+            raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+        base = load_base(model, revision, token)
+        if not base.has_head:
+            raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
+        write_model(base.encoder, base, directory, getattr(torch, dtype))
+    except FileExistsError as error:
+        say(console, str(error), "refused: ")
+        raise typer.Exit(errors.REFUSED) from None
+    except (ConfigError, ModelError) as error:
+        say(console, str(error), "error: ")
+        raise typer.Exit(errors.USAGE) from None
+    say(Console(), f"{directory}; AutoModelForSequenceClassification.from_pretrained loads it", "written: ", "green")

@@ -1,0 +1,150 @@
+"""A smaller model for fewer languages: an encoder of XLM-RoBERTa's vocabulary with the pieces that are needed alone.
+
+    python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
+
+A piece stays when it is special, a single character (so that nothing becomes unknown that was not), or among the most
+frequent ones of the texts. The embeddings keep those rows; every text is cut into fewer and longer pieces no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from ..errors import ModelRefusedError
+
+WORD_START = "▁"
+TEXTS_AT_ONCE = 1000
+MAX_CHARACTERS = 2000
+"""Of a text that is counted: long ones would decide alone."""
+
+
+def count_pieces(texts: Iterable[str], tokenizer: Tokenizer) -> Counter[int]:
+    """How often each piece stands in the texts."""
+    counts: Counter[int] = Counter()
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text[:MAX_CHARACTERS])
+        if len(batch) == TEXTS_AT_ONCE:
+            counts.update(piece for one in encode(tokenizer, batch) for piece in one)
+            batch = []
+    counts.update(piece for one in encode(tokenizer, batch) for piece in one)
+    return counts
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Token ids of each text, without special tokens."""
+    return (encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+
+
+def chosen_pieces(tokenizer: dict[str, Any], counts: Counter[int], rows: int) -> list[int]:
+    """The ids of the pieces that stay, in their order; raises ValueError where `rows` does not hold what must stay."""
+    pieces = [piece for piece, _ in tokenizer["model"]["vocab"]]
+    special = {token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(pieces)}
+    must = special | {i for i, piece in enumerate(pieces) if len(piece.removeprefix(WORD_START)) <= 1}
+    if len(must) > rows:
+        raise ValueError(f"{len(must)} pieces are special or single characters; {rows} rows do not hold them")
+    frequent = [piece for piece, _ in counts.most_common() if piece not in must]
+    return sorted(must.union(frequent[: rows - len(must)]))
+
+
+def pruned_tokenizer(tokenizer: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """The content of tokenizer.json with the pieces `kept` alone, numbered anew."""
+    place = {old: new for new, old in enumerate(kept)}
+    model = tokenizer["model"]
+    if model.get("type") != "Unigram":
+        raise ModelRefusedError(f"the tokenizer is of type {model.get('type')!r}; only Unigram vocabularies are pruned")
+    # A mask token, which may lie beyond the vocabulary, has no use in a reranker.
+    added = [token | {"id": place[token["id"]]} for token in tokenizer["added_tokens"] if token["id"] in place]
+    changed = tokenizer | {"added_tokens": added}
+    changed["model"] = model | {"vocab": [model["vocab"][old] for old in kept], "unk_id": place[model["unk_id"]]}
+    changed["post_processor"] = renumbered(tokenizer["post_processor"], place)
+    return changed
+
+
+def renumbered(processor: dict[str, Any] | None, place: dict[int, int]) -> dict[str, Any] | None:
+    """What puts special tokens around a text, with their new numbers."""
+    if processor is None:
+        return None
+    if processor["type"] == "TemplateProcessing":
+        tokens = {
+            name: token | {"ids": [place[old] for old in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+        return processor | {"special_tokens": tokens}
+    if processor["type"] in ("RobertaProcessing", "BertProcessing"):
+        return processor | {name: [processor[name][0], place[processor[name][1]]] for name in ("sep", "cls")}
+    raise ModelRefusedError(f"the tokenizer's post-processor is a {processor['type']}, which cannot be renumbered")
+
+
+def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] | None = None) -> None:
+    """Writes the encoder with the rows `kept` of its embeddings and, if given, those of its layers alone."""
+    output.mkdir(parents=True)
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    text = json.dumps(pruned_tokenizer(tokenizer, kept), ensure_ascii=False)
+    (output / "tokenizer.json").write_text(text, encoding="utf-8")
+    config = json.loads((model / "config.json").read_text()) | {"vocab_size": len(kept)}
+    tensors = load_file(model / "model.safetensors")
+    [words] = [name for name in tensors if name.endswith("embeddings.word_embeddings.weight")]
+    tensors[words] = tensors[words][list(kept)].clone()
+    if layers is not None:
+        place = {old: new for new, old in enumerate(layers)}
+        config["num_hidden_layers"] = len(layers)
+        tensors = {moved: tensor for name, tensor in tensors.items() if (moved := moved_layer(name, place))}
+    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
+    if (model / "tokenizer_config.json").is_file():
+        shutil.copyfile(model / "tokenizer_config.json", output / "tokenizer_config.json")
+
+
+def moved_layer(name: str, place: dict[int, int]) -> str | None:
+    """The name of a tensor after layers were left out; None for one of these."""
+    before, found, after = name.partition("encoder.layer.")
+    if not found:
+        return name
+    number, _, rest = after.partition(".")
+    return f"{before}encoder.layer.{place[int(number)]}.{rest}" if int(number) in place else None
+
+
+def texts_of(patterns: Sequence[str]) -> Iterator[str]:
+    """Queries and positives of Parquet tables."""
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
+        table = pq.read_table(path, columns=["query", "positive"])
+        for name in ("query", "positive"):
+            yield from (text for text in table[name].to_pylist() if text)
+
+
+def main() -> None:
+    """Counts, chooses and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram tokenizer")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--texts", nargs="+", help="Parquet files (`query`, `positive`) whose pieces are counted")
+    parser.add_argument("--keep", type=Path, help="JSON list of the ids that stay, instead of --texts and --rows")
+    parser.add_argument("--rows", type=int, default=1 << 16)
+    parser.add_argument("--layers", type=int, nargs="+", help="only these layers, from 0")
+    args = parser.parse_args()
+    if args.keep:
+        kept = sorted(json.loads(args.keep.read_text()))
+    elif args.texts:
+        counts = count_pieces(texts_of(args.texts), Tokenizer.from_file(str(args.model / "tokenizer.json")))
+        tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
+        kept = chosen_pieces(tokenizer, counts, args.rows)
+    else:
+        parser.error("give --texts to count pieces in, or --keep")
+    prune(args.model, args.output, kept, args.layers)
+    print(f"{len(kept)} pieces in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

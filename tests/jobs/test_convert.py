@@ -1,0 +1,38 @@
+"""`crossray convert` writes what transformers loads, and never over something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipelines.config import RerankerConfig
+from pipelines.reranker import Reranker
+
+
+def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
+    arguments = ["convert", str(jina_v2_directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    ours = Reranker.from_config(RerankerConfig(str(jina_v2_directory), raw_scores=True, device="cpu", dtype="float32"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    with torch.inference_mode():
+        [[theirs]] = model(**tokenizer("zebra river", "river salmon", return_tensors="pt")).logits.tolist()
+    assert ours.compute_score([("zebra river", "river salmon")]) == [pytest.approx(theirs, abs=1e-4)]
+
+    again = CliRunner().invoke(app, arguments)
+    assert (again.exit_code, "is there already" in again.output) == (3, True)
+
+
+def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
+    for arguments, message in (
+        ([str(tmp_path / "nothing"), str(tmp_path / "model")], "there is no directory"),
+        (["embedded", str(tmp_path / "model"), "--dtype", "int4"], "--dtype is 'int4'"),
+    ):
+        result = CliRunner().invoke(app, ["convert", *arguments])
+        assert result.exit_code == 2
+        assert message in result.output.replace("\n", " ")

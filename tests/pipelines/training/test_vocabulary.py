@@ -1,0 +1,77 @@
+"""A pruned model reads with fewer pieces, and scores what it still reads alike as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from pipelines.training.base import load_base
+from pipelines.training.vocabulary import WORD_START, chosen_pieces, count_pieces, prune
+
+TEXTS = ["alpine apple river", "zebra river äöü", "river river"]
+
+
+def plain(xlm_roberta_directory: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
+        shutil.copy(xlm_roberta_directory / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def pruned(xlm_roberta_directory: Path, tmp_path: Path) -> Path:
+    model = plain(xlm_roberta_directory, tmp_path / "model")
+    content = json.loads((model / "tokenizer.json").read_text())
+    counts = count_pieces(TEXTS, Tokenizer.from_file(str(model / "tokenizer.json")))
+    must = chosen_pieces(content, Counter(), len(content["model"]["vocab"]))
+    short = [i for i, (piece, _) in enumerate(content["model"]["vocab"]) if len(piece.removeprefix(WORD_START)) <= 1]
+    assert set(short) <= set(must)
+    kept = chosen_pieces(content, counts, len(set(short) | {token["id"] for token in content["added_tokens"]}) + 3)
+    prune(model, tmp_path / "pruned", kept)
+    return tmp_path / "pruned"
+
+
+def test_frequent_pieces_and_single_characters_stay(pruned: Path, xlm_roberta_directory: Path) -> None:
+    before = Tokenizer.from_file(str(xlm_roberta_directory / "tokenizer.json"))
+    after = Tokenizer.from_file(str(pruned / "tokenizer.json"))
+    assert after.get_vocab_size() < before.get_vocab_size()
+    assert after.encode("river").tokens == before.encode("river").tokens
+    unknown = after.token_to_id("<unk>")
+    for text in ("window thunder", "äöü abc", "walnut"):
+        assert "".join(after.encode(text).tokens) == "".join(before.encode(text).tokens)
+        assert unknown not in after.encode(text).ids
+
+
+def test_the_rows_are_those_of_the_pieces(pruned: Path, xlm_roberta_directory: Path) -> None:
+    before, after = load_base(str(xlm_roberta_directory)), load_base(str(pruned))
+    for piece, number in after.tokenizer.get_vocab().items():
+        old = before.tokenizer.token_to_id(piece)
+        torch.testing.assert_close(
+            after.encoder.word_embeddings.weight[number], before.encoder.word_embeddings.weight[old]
+        )
+    assert after.layout.start == after.tokenizer.token_to_id("<s>")
+    assert after.encoder.shape.vocab_size == len(after.encoder.word_embeddings.weight)
+
+
+def test_layers_can_be_left_out(xlm_roberta_directory: Path, tmp_path: Path) -> None:
+    rows = range(len(json.loads((xlm_roberta_directory / "tokenizer.json").read_text())["model"]["vocab"]))
+    prune(xlm_roberta_directory, tmp_path / "shallow", rows, layers=[1])
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (xlm_roberta_directory, tmp_path / "shallow")
+    )
+    assert load_base(str(tmp_path / "shallow")).spec.shape.num_hidden_layers == 1
+    name = "roberta.encoder.layer.{}.output.dense.weight"
+    torch.testing.assert_close(after[name.format(0)], before[name.format(1)])
+
+
+def test_too_few_rows_are_refused(xlm_roberta_directory: Path) -> None:
+    content = json.loads((xlm_roberta_directory / "tokenizer.json").read_text())
+    with pytest.raises(ValueError, match="5 rows do not hold them"):
+        chosen_pieces(content, Counter(), 5)
