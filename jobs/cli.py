@@ -6,7 +6,7 @@ import importlib.metadata
 
 import typer
 
-from jobs import compaction, inspection, pairs, rerank
+from jobs import compaction, convert, inspection, label, mine, pairs, rerank, train
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
@@ -15,6 +15,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encode
 app.command("rerank")(rerank.command)
 app.command("inspect")(inspection.command)
 app.command("pairs")(pairs.command)
+app.command("mine")(mine.command)
+app.command("label")(label.command)
+app.command("train")(train.command)
+app.command("convert")(convert.command)
 app.add_typer(compaction.app, name="scores")
 
 

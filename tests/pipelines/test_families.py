@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families import ModelSpec, recognise
+from pipelines.tokens import PairTokenizer
 from tests.checkpoints import read_weights, unigram_tokenizer, wordpiece_tokenizer
 
 
@@ -90,6 +93,22 @@ def test_the_template_takes_the_ids_of_the_tokenizer(bert_spec: ModelSpec) -> No
     assert (template.first, template.middle, template.last) == ((2,), (3,), (3,))
 
 
-def test_a_tokenizer_without_the_familys_special_tokens_is_refused(bert_spec: ModelSpec) -> None:
+def test_a_bert_with_xlm_robertas_tokenizer_reads_pairs_as_that_joins_them(bert_spec: ModelSpec) -> None:
+    """multilingual-e5-small: two separators, one segment."""
+    tokenizer = unigram_tokenizer()
+    template = bert_spec.pair_template(tokenizer)
+
+    assert (template.first, template.middle, template.last) == ((0,), (2, 2), (2,))
+    assert not template.has_segments
+    assert PairTokenizer(tokenizer, template).template == template
+
+
+def test_a_tokenizer_without_the_familys_special_tokens_is_refused(xlm_roberta_directory: Path) -> None:
+    spec = recognise(read_config(xlm_roberta_directory), read_weights(xlm_roberta_directory))
+    with pytest.raises(ModelRefusedError, match="has no <s> or </s>"):
+        spec.pair_template(wordpiece_tokenizer())
+
+
+def test_a_tokenizer_that_is_neither_berts_nor_xlm_robertas_is_refused(bert_spec: ModelSpec) -> None:
     with pytest.raises(ModelRefusedError, match=r"has no \[CLS\] or \[SEP\]"):
-        bert_spec.pair_template(unigram_tokenizer())
+        bert_spec.pair_template(Tokenizer(WordPiece({"[UNK]": 0}, unk_token="[UNK]")))

@@ -1,0 +1,64 @@
+"""BM25 of single passages by counts that may come from many files: what `bm25s` gives for an index of all of them.
+
+Words are those of `bm25s.tokenize` without English stop words; the formula is its default, Lucene's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from pipelines.errors import ConfigError
+
+K1, B = 1.5, 0.75
+"""Defaults of bm25s."""
+
+
+def load_bm25s() -> ModuleType:
+    """Raises ConfigError where it is not installed."""
+    try:
+        import bm25s  # optional: the extra `train`
+    except ImportError:
+        raise ConfigError("BM25 needs the package bm25s: pip install 'crossray[train]'") from None
+    return bm25s  # type: ignore[no-any-return]
+
+
+def words_of(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text, in lower case, with repetitions."""
+    if not texts:
+        return []
+    found: list[list[str]] = load_bm25s().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    return found
+
+
+@dataclass(slots=True)
+class Frequencies:
+    """What BM25 has to know of a collection."""
+
+    documents: int = 0
+    words: int = 0
+    """Of all documents, with repetitions."""
+    containing: Counter[str] = field(default_factory=Counter)
+    """How many documents have a word."""
+
+    def add(self, documents: Iterable[Sequence[str]]) -> None:
+        """Counts documents, each given by its words."""
+        for words in documents:
+            self.documents += 1
+            self.words += len(words)
+            self.containing.update(set(words))
+
+    def score(self, query: Sequence[str], document: Sequence[str]) -> float:
+        """Of a document of the collection; a word that the query repeats counts as often."""
+        asked, found = Counter(query), Counter(document)
+        return sum(times * self.weight(word, found, len(document)) for word, times in asked.items() if word in found)
+
+    def weight(self, word: str, found: Mapping[str, int], length: int) -> float:
+        """What a word of the query adds to the score of a document that has it."""
+        containing = self.containing[word]
+        rarity = math.log(1 + (self.documents - containing + 0.5) / (containing + 0.5))
+        norm = K1 * (1 - B + B * length * self.documents / self.words)
+        return rarity * found[word] / (found[word] + norm)

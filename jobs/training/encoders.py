@@ -1,0 +1,70 @@
+"""What a job is told of a dense bi-encoder, and the encoder that its workers load."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.storage import absolute
+from pipelines.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.training.dense import DenseEncoder
+
+MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """A directory of the BERT family, on a disk that all nodes see. Raises ConfigError for lengths that cannot be."""
+
+    directory: str
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_length: int = MAX_LENGTH
+    """Tokens of a text; at most what the model can read."""
+    num_cpus: int = 1
+    """Threads that it computes with."""
+    num_gpus: float = 0
+    """More than 0: it computes there."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 3:
+            raise ConfigError(f"--dense-length is {self.max_length}; it is at least 3 tokens")
+
+    def load(self) -> DenseEncoder:
+        """In a worker."""
+        import torch  # seconds, and not for the driver
+
+        from pipelines.training.dense import DenseEncoder
+
+        torch.set_num_threads(self.num_cpus)
+        on_gpu = bool(self.num_gpus)
+        return DenseEncoder(
+            Path(self.directory),
+            self.max_length,
+            torch.float16 if on_gpu else torch.float32,
+            "cuda" if on_gpu else "cpu",
+            self.query_prefix,
+            self.passage_prefix,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores, as JSON types; reads the files once. Raises ModelError where there is no model."""
+        from pipelines.model_files import find_model
+
+        digest = find_model(self.directory).digest()
+        where = {"directory", "num_cpus"}
+        return {"files": digest, **{name: value for name, value in asdict(self).items() if name not in where}}
+
+
+def with_absolute_directory(encoder: EncoderSettings, flag: str) -> EncoderSettings:
+    """Raises ConfigError for what is no directory, and for a relative one in a submitted job."""
+    from jobs.resolution import JOB_ENVIRONMENT  # ray.serve: not for workers
+
+    directory = absolute(encoder.directory, flag, allow_relative=JOB_ENVIRONMENT not in os.environ)
+    if not os.path.isdir(directory):
+        raise ConfigError(f"{flag} is {encoder.directory!r}, which is no directory; give the folder of a bi-encoder")
+    return replace(encoder, directory=directory)

@@ -1,0 +1,279 @@
+"""The driver of `crossray label`: INPUT -> lists and word counts, if a teacher needs them -> parts with its scores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs import storage
+from jobs.columns import Layout, detect_layout, why_unusable
+from jobs.driver import disk_failures_as_stops, refused_access_as_usage_error
+from jobs.errors import StoppedError
+from jobs.manifest import Survey, survey
+from jobs.output import check_apart
+from jobs.partitions import Partitions, infer_types, input_root
+from jobs.pieces import run_pieces
+from jobs.pool import ray_session
+from jobs.progress import say
+from jobs.resolution import with_absolute_paths, with_resolved_model
+from jobs.reuse import check_store
+from jobs.selection import Selection
+from jobs.settings import RerankSettings
+from jobs.signals import signals_as_exceptions
+from jobs.storage import InputFile
+from jobs.training.bm25 import load_bm25s
+from jobs.training.encoders import EncoderSettings, with_absolute_directory
+from jobs.training.frequencies import ALL, write_owned, write_sum
+from jobs.training.label_pieces import FREQUENCIES_ROOM, LISTS_ROOM, CountStage, Labelling, LabelStage, ReadStage
+from jobs.training.pools import run_pieces_on_replicas
+from jobs.training.ranked import Rankings, rank
+from jobs.training.table_output import TableOutput, added_up, read_counts
+from jobs.training.teachers import Kind, Teacher
+from jobs.units import Unit
+from pipelines.errors import ConfigError
+
+PIECE_BYTES = 16 << 20
+"""Decoded: what a worker reads, scores and writes at once."""
+RANKED_ROOM = "_ranked"
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """One labelling. Raises ConfigError for values that cannot work."""
+
+    job: RerankSettings
+    """INPUT, OUTPUT and columns; lengths, score store and replicas of rerankers, whose model is the teacher's."""
+    teacher: Teacher
+    column: str = TEACHER
+    encoder: EncoderSettings | None = None
+    """Prefixes and lengths of dense encoders; their directories are the teachers'."""
+
+    def __post_init__(self) -> None:
+        if self.column in (self.job.mapping.query, self.job.mapping.documents):
+            raise ConfigError(f"--column is {self.column!r}, which the input's texts are in; give another name")
+
+
+def label(settings: LabelSettings, console: Console | None = None) -> dict[str, Any]:
+    """Labels or resumes and returns the summary.
+
+    Raises ConfigError, RefusedError, StoppedError or InterruptedBySignal, as `jobs.driver.run` does.
+    """
+    console = console or Console()
+    with signals_as_exceptions(), disk_failures_as_stops(), ExitStack() as until_the_end:
+        started = time.perf_counter()
+        job = with_absolute_paths(settings.job)
+        encoders = encoders_of(settings)
+        jobs = {one: job_of(one, job) for one in settings.teacher.members if one.kind is Kind.RERANKER}
+        rooms = (LISTS_ROOM, FREQUENCIES_ROOM, RANKED_ROOM)
+        output = TableOutput(job.output, "label", rooms)
+        with refused_access_as_usage_error():
+            files = storage.list_input(job.input)
+            check_apart(job.input, job.output, files)
+            check_store(job, files)
+            options = options_of(settings, job, encoders, jobs)
+            is_new = job.overwrite or not output.directory.is_begun
+            plan = planned(settings, job, files) if is_new else {}  # before anything is touched
+            until_the_end.enter_context(output.held())
+            manifest = output.begin(options, files, overwrite=job.overwrite)
+        manifest = manifest or output.write_manifest(options, files, plan)
+        labelling = labelling_of(settings, job, encoders, manifest)
+        pieces = [Unit(*piece) for piece in manifest["pieces"]]
+        todo = missing(output, pieces)
+        if not todo and output.directory.is_complete:
+            say(console, f"{output.path} is complete, and INPUT is what it was; another OUTPUT starts anew")
+            return dict(storage.read_json(output.directory.summary))
+        storage.remove(output.directory.summary)
+        output.enter_rooms()
+        console.print(f"{sum(piece.rows for piece in pieces):,} rows in {len(pieces):,} piece(s), {len(todo):,} to do")
+        with ray_session(job.address, console):
+            read_pieces(labelling, pieces, todo, output)
+            if needs_words(settings.teacher):
+                count_words(labelling, pieces, output)
+            labelling = with_rankings(labelling, jobs, output, console)
+            items = [asdict(piece) for piece in missing(output, pieces)]
+            run_pieces_on_replicas(LabelStage, labelling, items, job, loads_model=bool(encoders))
+        summary = summary_of(output, pieces, manifest, time.perf_counter() - started)
+        storage.write_json(output.directory.summary, summary)
+        # What could not be read may be another time, and the same command goes on with what is there.
+        output.leave_rooms(*(() if summary["unreadable"] else rooms))
+    print_summary(console, summary, output.path, str(settings.teacher))
+    return summary
+
+
+def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:
+    """Of the dense teachers, with absolute directories; raises ConfigError. Also where BM25 lacks its package."""
+    if needs_words(settings.teacher):
+        load_bm25s()
+    shared = settings.encoder or EncoderSettings("")
+    shared = replace(shared, num_cpus=settings.job.num_cpus, num_gpus=settings.job.num_gpus)
+    return {
+        member: with_absolute_directory(replace(shared, directory=member.model), "--teacher dense")
+        for member in settings.teacher.members
+        if member.kind is Kind.DENSE
+    }
+
+
+def job_of(teacher: Teacher, job: RerankSettings) -> RerankSettings:
+    """The offline job that gives a reranker's logits."""
+    return replace(job, reranker=replace(job.reranker, model=teacher.model, raw_scores=True))
+
+
+def options_of(
+    settings: LabelSettings,
+    job: RerankSettings,
+    encoders: Mapping[Teacher, EncoderSettings],
+    jobs: Mapping[Teacher, RerankSettings],
+) -> dict[str, Any]:
+    """What decides the result besides the input; reads the models' files. Raises ConfigError, ModelError."""
+    members = {str(one): encoder.identity() for one, encoder in encoders.items()}
+    members |= {str(one): with_resolved_model(reranking)[1] for one, reranking in jobs.items()}
+    names = {name: getattr(job.mapping, name) for name in ("query", "documents", "text_field")}
+    return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members}
+
+
+def planned(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
+    """How INPUT is cut; raises ConfigError when its columns do not fit."""
+    selection = selection_of(job, files)
+    found = survey(files, selection)
+    check_columns(found, settings, job)
+    pieces = [unit for file in found.planned(files, PIECE_BYTES) for unit in file.units()]
+    return {
+        "pieces": [[unit.path, unit.start, unit.rows] for unit in pieces],
+        "unreadable": {file.path: error for file, error in found.errors.items()},
+    }
+
+
+def selection_of(job: RerankSettings, files: Sequence[InputFile]) -> Selection:
+    """All rows, with the columns of the directories."""
+    paths = [file.path for file in files]
+    root = input_root(job.input, paths)
+    return Selection(Partitions(root, infer_types(root, paths)))
+
+
+def check_columns(found: Survey, settings: LabelSettings, job: RerankSettings) -> None:
+    """What one file lacks is an error of its rows; what all lack is a usage error."""
+    schemas = [plan.schema for plan in found.plans.values()]
+    usable = [schema for schema in schemas if why_unusable(schema, job.mapping, Layout.LISTS) is None]
+    if schemas:
+        detect_layout(usable[0] if usable else schemas[0], job.mapping, Layout.LISTS)
+    if not job.overwrite and any(settings.column in schema.names for schema in schemas):
+        raise ConfigError(
+            f"the input has a column `{settings.column}` already; give --column NAME for another one beside it, or "
+            "--overwrite to replace it"
+        )
+
+
+def labelling_of(
+    settings: LabelSettings,
+    job: RerankSettings,
+    encoders: Mapping[Teacher, EncoderSettings],
+    manifest: Mapping[str, Any],
+) -> Labelling:
+    """What workers have to know; rankings are not there yet."""
+    files = [InputFile(*file) for file in manifest["files"]]
+    selection = selection_of(job, files)
+    return Labelling(job.output, settings.column, job.mapping, selection, settings.teacher, encoders, {})
+
+
+def missing(output: TableOutput, pieces: Sequence[Unit]) -> list[Unit]:
+    """Pieces without a part."""
+    finished = output.directory.finished()
+    return [piece for piece in pieces if piece.name not in finished]
+
+
+def needs_words(teacher: Teacher) -> bool:
+    """Whether BM25 is among its members."""
+    return any(member.kind is Kind.BM25 for member in teacher.members)
+
+
+def read_pieces(labelling: Labelling, pieces: Sequence[Unit], todo: Sequence[Unit], output: TableOutput) -> None:
+    """Lists of the pieces that have no part, for rerankers; digests of all pieces, for BM25."""
+    lists, words = output.there(LISTS_ROOM), output.there(FREQUENCIES_ROOM)
+    reranks = any(member.kind is Kind.RERANKER for member in labelling.teacher.members)
+    counts = needs_words(labelling.teacher) and ALL not in words
+    unfinished = set(todo)
+    items = [
+        {
+            "piece": asdict(piece),
+            "lists": reranks and piece in unfinished and piece.name not in lists,
+            "seen": counts and f"seen-{piece.name}" not in words,
+        }
+        for piece in pieces
+    ]
+    run_pieces(ReadStage, labelling, [item for item in items if item["lists"] or item["seen"]])
+
+
+def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutput) -> None:
+    """Document frequencies over all documents of INPUT that can be read."""
+    room, there = output.room(FREQUENCIES_ROOM), output.there(FREQUENCIES_ROOM)
+    if ALL in there:
+        return
+    seen = [piece for piece in pieces if f"seen-{piece.name}" in there]
+    if any(f"owned-{piece.name}" not in there for piece in seen):
+        stale = {name for name in there if name.startswith("counted-")}
+        storage.remove(*(os.path.join(room, name) for name in stale))
+        there -= stale
+        write_owned(room, [piece.name for piece in seen])
+    run_pieces(CountStage, labelling, [asdict(piece) for piece in seen if f"counted-{piece.name}" not in there])
+    there = output.there(FREQUENCIES_ROOM)
+    write_sum(room, [piece.name for piece in seen if f"counted-{piece.name}" in there])
+
+
+def with_rankings(
+    labelling: Labelling, jobs: Mapping[Teacher, RerankSettings], output: TableOutput, console: Console
+) -> Labelling:
+    """The labelling with what the rerankers say of all lists."""
+    rankings = {}
+    for number, (teacher, job) in enumerate(jobs.items()):
+        ranked = os.path.join(output.room(RANKED_ROOM), str(number))
+        rank(output.room(LISTS_ROOM), ranked, job, console)
+        rankings[teacher] = Rankings.of(ranked)
+    return replace(labelling, rankings=rankings)
+
+
+def summary_of(
+    output: TableOutput, pieces: Sequence[Unit], manifest: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """The sum of the footers; raises StoppedError where a part is missing that nothing explains."""
+    unreadable = manifest["unreadable"] | output.unreadable()
+    lost = [piece for piece in missing(output, pieces) if piece.path not in unreadable]
+    if lost:
+        raise StoppedError(f"{len(lost)} piece(s) have no part, such as {lost[0].name}; run the same command again")
+    finished = output.directory.finished()
+    counts = read_counts([output.part(piece.name) for piece in pieces if piece.name in finished])
+    names = ("rows", "lists", "documents", "null_documents")
+    errors = added_up([one["errors"] for one in counts])
+    return {
+        **{name: sum(one[name] for one in counts) for name in names},
+        "rows_with_errors": sum(errors.values()),
+        "errors": errors,
+        "unreadable": unreadable,
+        "parts": len(counts),
+        "teacher": manifest["options"]["teacher"],
+        "column": manifest["options"]["column"],
+        "seconds": round(seconds, 1),
+        "versions": manifest["versions"],
+    }
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], output: str, teacher: str) -> None:
+    """The closing table."""
+    say(console, f"Labelled by {teacher} into {output}")
+    table = Table(show_header=False)
+    table.add_row("rows", f"{summary['rows']:,} in {summary['parts']:,} part(s)")
+    for name in ("lists", "documents", "null_documents", "rows_with_errors"):
+        table.add_row(name.replace("_", " "), f"{summary[name]:,}")
+    for reason, rows in summary["errors"].items():
+        table.add_row(f"  {reason}", f"{rows:,}")
+    table.add_row("seconds", f"{summary['seconds']:,.1f}")
+    console.print(table)
+    for path, error in summary["unreadable"].items():
+        say(console, f"{path}: {error}", "could not be read: ")

@@ -1,0 +1,150 @@
+"""Which of the reranked candidates are hard negatives, and the training lists that they make with their positive.
+
+The margin is that of TopK-PercPos in "NV-Retriever: Improving text embedding models with effective hard-negative
+mining" (arXiv:2407.15831): what scores higher than a share of its positive may be right itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.training.ranked import Rankings, Scored
+from jobs.training.rows import BadRow
+from jobs.training.table_output import write_counted
+from pipelines.errors import ConfigError
+
+TRAINING_LISTS = pa.schema(
+    {
+        "query": pa.string(),
+        "documents": pa.list_(pa.string()),
+        "labels": pa.list_(pa.float32()),
+        "scores": pa.list_(pa.float32()),
+        "source": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is taken of a reranked list. Raises ConfigError for values that cannot work."""
+
+    ranks: tuple[int, int] = (2, 30)
+    """First and last, from 1, in the whole reranked list; for what was found, not for the row's own negatives."""
+    margin: float = 0.05
+    """A negative scores at most (1 - margin) times what the positive does."""
+    negatives: int = 15
+    """At most."""
+    keep_empty: bool = False
+    """Whether a positive without negatives is a list, too."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ranks[0] <= self.ranks[1]:
+            raise ConfigError(f"--ranks is {self.ranks[0]}:{self.ranks[1]}; give FIRST:LAST with 1 <= FIRST <= LAST")
+        if not 0 <= self.margin < 1:
+            raise ConfigError(f"--margin is {self.margin:g}; it is 0 or more and below 1")
+        if self.negatives < 1:
+            raise ConfigError(f"--negatives is {self.negatives}; it is at least 1")
+
+
+def parse_ranks(text: str) -> tuple[int, int]:
+    """`2:30` -> (2, 30); raises ConfigError."""
+    first, _, last = text.partition(":")
+    try:
+        return int(first), int(last)
+    except ValueError:
+        raise ConfigError(f"--ranks is {text!r}; give FIRST:LAST such as 2:30") from None
+
+
+class Chosen(NamedTuple):
+    """Of one list."""
+
+    negatives: list[Scored]
+    """The row's own first, then the others; each kind best first."""
+    false_negatives: int
+    """Left out for their score alone."""
+
+
+def choose(ranking: Sequence[Scored], given: int, rule: Rule) -> Chosen:
+    """Negatives of a list whose document 0 is the positive, and the `given` ones after it the row's own."""
+    bar = (1 - rule.margin) * next(one.score for one in ranking if one.place == 0)
+    own: list[Scored] = []
+    found: list[Scored] = []
+    false_negatives = 0
+    first, last = rule.ranks
+    for rank, one in enumerate(ranking, start=1):
+        is_own = 1 <= one.place <= given
+        if one.place == 0 or not (is_own or first <= rank <= last):
+            continue
+        if one.score > bar:
+            false_negatives += 1
+        else:
+            (own if is_own else found).append(one)
+    return Chosen([*own, *found][: rule.negatives], false_negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """All that workers have to know to choose."""
+
+    output: str
+    room: str
+    """Of the candidate files."""
+    rankings: Rankings
+    rule: Rule
+
+
+class ChoosingStage:
+    """Candidate files to parts."""
+
+    def __init__(self, choosing: Choosing) -> None:
+        self.choosing = choosing
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        name, source = item["name"], item["source"]
+        location = os.path.join(self.choosing.room, name)
+        table = storage.read_parquet(location, lambda file: file.read())
+        lists, counts = training_lists(table, self.choosing.rankings.read(location), source, self.choosing.rule)
+        write_counted(os.path.join(self.choosing.output, name), lists, counts)
+
+
+def training_lists(
+    candidates: pa.Table, rankings: Mapping[int, list[Scored] | BadRow], source: str, rule: Rule
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The lists of a candidate file, and what is counted; a row that was not ranked is an error of it."""
+    rows: list[dict[str, Any]] = []
+    errors: dict[str, int] = {}
+    negatives = false_negatives = without_negatives = 0
+    for row in candidates.to_pylist():
+        ranking = rankings.get(row["row"], BadRow("not_ranked", "no scores came back"))
+        if isinstance(ranking, BadRow):
+            errors[ranking.reason] = errors.get(ranking.reason, 0) + 1
+            continue
+        chosen = choose(ranking, row["given"], rule)
+        negatives += len(chosen.negatives)
+        false_negatives += chosen.false_negatives
+        without_negatives += not chosen.negatives
+        if chosen.negatives or rule.keep_empty:
+            listed = [next(one for one in ranking if one.place == 0), *chosen.negatives]
+            rows.append(
+                {
+                    "query": row["query"],
+                    "documents": [row["documents"][one.place] for one in listed],
+                    "labels": [1.0] + [0.0] * len(chosen.negatives),
+                    "scores": [one.score for one in listed],
+                    "source": source,
+                }
+            )
+    counts = {
+        "lists": len(rows),
+        "negatives": negatives,
+        "false_negatives": false_negatives,
+        "without_negatives": without_negatives,
+        "errors": errors,
+    }
+    return pa.Table.from_pylist(rows, TRAINING_LISTS), counts

@@ -1,0 +1,79 @@
+"""Lists that a stage has written, scored by the offline job: run to its end or resumed, and read back by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from rich.console import Console
+
+from jobs import storage
+from jobs.columns import ColumnMapping
+from jobs.errors import StoppedError
+from jobs.manifest import Manifest
+from jobs.output import OutputDirectory
+from jobs.rows import reason_of
+from jobs.settings import RerankSettings
+from jobs.training.rows import BadRow
+
+LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list_(pa.string())})
+"""The columns of a list file; others ride along."""
+MAPPING = ColumnMapping(drop=("query", "documents"))
+
+
+class Scored(NamedTuple):
+    """A document of a list."""
+
+    place: int
+    """In the list, from 0."""
+    score: float
+
+
+def rank(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
+    """Scores all list files in a directory; needs a Ray session. Raises StoppedError; the same call goes on."""
+    from jobs.driver import run  # here, since the workers that import this module need no driver
+
+    if not storage.find_input(lists):
+        return
+    summary = run(replace(settings, input=lists, output=output, mapping=MAPPING, overwrite=False), console=console)
+    if summary["unreadable"]:
+        path, why = next(iter(summary["unreadable"].items()))
+        raise StoppedError(f"{path} cannot be read ({why}); remove it and {output}, and run the same command again")
+
+
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """What the job found, by list file."""
+
+    output: str
+    parts: Mapping[str, tuple[str, ...]]
+    """Names of the parts of each list file, in order."""
+
+    @classmethod
+    def of(cls, output: str) -> Rankings:
+        """Reads the job's manifest once; nothing is there where there was nothing to rank."""
+        directory = OutputDirectory(output)
+        if not directory.is_begun:
+            return cls(output, {})
+        files = Manifest.read(directory.manifest).files
+        return cls(output, {file.file.path: tuple(unit.name for unit in file.units()) for file in files})
+
+    def read(self, list_file: str) -> dict[int, list[Scored] | BadRow]:
+        """By the column `row`: the documents, best first, or why there are no scores."""
+        found: dict[int, list[Scored] | BadRow] = {}
+        for name in self.parts.get(list_file, ()):
+            location = os.path.join(self.output, name)
+            table = storage.read_parquet(location, lambda file: file.read(["row", "ranking", "error"]))
+            for row in table.to_pylist():
+                found[row["row"]] = outcome(row)
+        return found
+
+
+def outcome(row: Mapping[str, Any]) -> list[Scored] | BadRow:
+    """What a row of the job says."""
+    if row["error"] is not None:
+        return BadRow(reason_of(row["error"]), row["error"].partition(": ")[2])
+    return [Scored(one["index"], one["relevance_score"]) for one in row["ranking"]]

@@ -1,0 +1,178 @@
+"""OUTPUT of the commands that make tables for training: a manifest first, parts, a summary last; rooms for the stages.
+
+Parts lie side by side; what stages leave for one another lies in rooms whose names begin with `_`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.errors import RefusedError, StoppedError
+from jobs.lease import hold_lease
+from jobs.manifest import FOOTER_THREADS
+from jobs.output import OutputDirectory
+from jobs.planning import library_versions
+from jobs.storage import InputFile
+
+FORMAT = 1
+METADATA_KEY = b"crossray_counts"
+"""Key of a part's counts in its Parquet metadata."""
+UNREADABLE = "_unreadable"
+"""Room for notes on what could not be read: each names a file and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableOutput:
+    """The output directory of one command."""
+
+    path: str
+    command: str
+    rooms: tuple[str, ...]
+    """Names of those that the command makes besides UNREADABLE."""
+
+    @property
+    def directory(self) -> OutputDirectory:
+        return OutputDirectory(self.path)
+
+    def room(self, name: str) -> str:
+        """Where a stage leaves its files."""
+        return os.path.join(self.path, name)
+
+    def part(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The directory, made where it is missing; raises RefusedError where it is somebody else's or in use."""
+        self.directory.create()
+        with hold_lease(self.path):
+            self.directory.remove_temporaries()
+            yield
+
+    def begin(self, wanted: Mapping[str, Any], files: Sequence[InputFile], *, overwrite: bool) -> dict[str, Any] | None:
+        """The manifest of the same job, begun earlier, or None for a new one, for which what was there is removed.
+
+        Raises RefusedError where it was another job and `overwrite` is not given.
+        """
+        if not self.directory.is_begun:
+            return None
+        before = storage.read_json(self.directory.manifest)
+        if before.get("command") != self.command or before.get("format") != FORMAT:
+            raise RefusedError(f"OUTPUT {self.path} holds what another command wrote; give another directory")
+        changes = differences(before, wanted, files)
+        if not changes:
+            return dict(before)
+        if not overwrite:
+            raise RefusedError(
+                f"OUTPUT was begun with other settings: {'; '.join(changes)}; give the same to go on, another OUTPUT, "
+                "or --overwrite to replace what is there"
+            )
+        self.clear()
+        return None
+
+    def write_manifest(
+        self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What was asked for and how the input is cut, binding for every resumption; returns it as it is read back."""
+        manifest = {
+            "format": FORMAT,
+            "command": self.command,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": library_versions(),
+            "options": options,
+            "files": [astuple(file) for file in files],
+            **plan,
+        }
+        storage.write_json(self.directory.manifest, manifest)
+        return dict(storage.read_json(self.directory.manifest))
+
+    def enter_rooms(self) -> None:
+        """Makes the rooms, without what killed writers left, and without notes: the files are tried again."""
+        storage.remove_below(self.room(UNREADABLE))
+        for name in (UNREADABLE, *self.rooms):
+            storage.make_directory(self.room(name))
+            if storage.is_directory(self.room(name)):
+                storage.remove_temporaries(self.room(name))
+
+    def there(self, room: str) -> set[str]:
+        """Names of what a room holds."""
+        return set(storage.names(self.room(room))) if storage.is_directory(self.room(room)) else set()
+
+    def unreadable(self) -> dict[str, str]:
+        """Why files could not be read, by path."""
+        notes = [
+            storage.read_json(os.path.join(self.room(UNREADABLE), name)) for name in sorted(self.there(UNREADABLE))
+        ]
+        return {note["path"]: note["error"] for note in notes}
+
+    def clear(self) -> None:
+        """Removes what a job wrote, its manifest last."""
+        self.leave_rooms(*self.rooms)
+        self.directory.clear()
+
+    def leave_rooms(self, *names: str) -> None:
+        """Removes these rooms and the notes."""
+        for name in (UNREADABLE, *names):
+            storage.remove_below(self.room(name))
+
+
+def differences(before: Mapping[str, Any], wanted: Mapping[str, Any], files: Sequence[InputFile]) -> list[str]:
+    """In what a job differs from one that was begun earlier, in words."""
+    then, now = before["options"], json.loads(storage.to_json(wanted))
+    changes = [
+        f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+    old, new = {one[0]: tuple(one) for one in before["files"]}, {file.path: astuple(file) for file in files}
+    changes += [f"input file {path} is new" for path in sorted(new.keys() - old.keys())]
+    changes += [f"input file {path} was removed" for path in sorted(old.keys() - new.keys())]
+    changes += [f"input file {path} has changed" for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
+    return changes
+
+
+def note_unreadable(output: str, name: str, path: str, error: BaseException | str) -> None:
+    """Leaves a note; `name` tells it from others."""
+    why = error if isinstance(error, str) else f"{type(error).__name__}: {error}".splitlines()[0]
+    storage.write_json(os.path.join(output, UNREADABLE, f"{name}.json"), {"path": path, "error": why})
+
+
+def write_counted(location: str, table: pa.Table, counts: Mapping[str, Any]) -> None:
+    """A part with its counts in the footer.
+
+    What the input's metadata said goes: pandas, Spark and datasets describe all columns there, and would miss the new.
+    """
+    metadata = {METADATA_KEY: json.dumps(counts, sort_keys=True).encode()}
+    storage.write_table(location, table.replace_schema_metadata(metadata))
+
+
+def read_counts(locations: Sequence[str]) -> list[dict[str, Any]]:
+    """The counts of parts; raises StoppedError for what is no part of ours."""
+
+    def counts_of(location: str) -> dict[str, Any]:
+        metadata = storage.read_parquet(location, lambda file: file.metadata.metadata)
+        if not metadata or METADATA_KEY not in metadata:
+            raise StoppedError(f"{location} is not a part of this job; remove it and run the same command again")
+        return dict(json.loads(metadata[METADATA_KEY]))
+
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        return list(pool.map(counts_of, locations))
+
+
+def added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, the most frequent first."""
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, number in one.items():
+            total[name] = total.get(name, 0) + number
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))

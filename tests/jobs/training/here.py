@@ -1,0 +1,33 @@
+"""Making tables for training without Ray, for claims about rows and directories, to which Ray adds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import jobs.driver
+import jobs.training.labelling
+import jobs.training.mining_job
+from jobs.pieces import PieceStage
+from jobs.settings import RerankSettings
+from tests.jobs.stubs import no_ray_session, run_pieces_here, score_units_here
+
+
+def on_replicas_here(
+    stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]], settings: RerankSettings, *, loads_model: bool
+) -> None:
+    """`jobs.training.pools.run_pieces_on_replicas`."""
+    if items:
+        run_pieces_here(stage, argument, items)
+
+
+def stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray in this test."""
+    for module in (jobs.training.labelling, jobs.training.mining_job):
+        monkeypatch.setattr(module, "ray_session", no_ray_session)
+        monkeypatch.setattr(module, "run_pieces", run_pieces_here)
+        monkeypatch.setattr(module, "run_pieces_on_replicas", on_replicas_here)
+    monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
+    monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
