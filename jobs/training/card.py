@@ -11,7 +11,7 @@ from typing import Any
 from jobs import storage
 from jobs.training.config import TrainConfig
 from jobs.training.paths import Output
-from pipelines.training.loop import Recipe
+from pipelines.training.recipe import Recipe
 
 LIBRARIES = ("crossray", "torch", "ray", "tokenizers")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipelines.errors import ConfigError
-from pipelines.training.loop import Recipe
+from pipelines.training.recipe import Recipe
 
 Table = TypeVar("Table")
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list"}

@@ -23,8 +23,6 @@ from tokenizers import Tokenizer
 from jobs import storage
 from jobs.training.config import Source
 from jobs.training.rows import UNKNOWN, BadRow, BadRows, TrainingRow, needed_columns, training_rows
-from pipelines.errors import InvalidInputError
-from pipelines.tokens import check_text
 from pipelines.training.token_lists import TokenList, TokenLists
 
 MAX_CHARACTERS = 20_000
@@ -107,11 +105,10 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
     bad = BadRows()
     rows = []
     for number, row in training_rows(table.take(chosen), source.columns):
-        usable = usable_row(row)
-        if isinstance(usable, BadRow):
-            bad.add(stretch.first + chosen[number], usable)
+        if isinstance(row, BadRow):
+            bad.add(stretch.first + chosen[number], row)
         else:
-            rows.append(usable)
+            rows.append(row)
     lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), preparation))
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
@@ -132,18 +129,6 @@ def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
 
     table: pa.Table = storage.read_parquet(stretch.path, read)
     return table.slice(stretch.skip, stretch.rows)
-
-
-def usable_row(row: TrainingRow | BadRow) -> TrainingRow | BadRow:
-    """The row itself, if its texts can be tokenized."""
-    if isinstance(row, TrainingRow):
-        try:
-            for text in (row.query, *row.passages):
-                check_text(text, "text")
-        except InvalidInputError as error:
-            reason, _, detail = str(error).partition(": ")
-            return BadRow(reason, detail)
-    return row
 
 
 def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:

@@ -24,7 +24,8 @@ import torch
 
 from ..encoder import EncoderShape, PackedEncoder
 from .batches import PairLayout
-from .loop import Progress, Recipe, Trainer
+from .loop import Progress, Trainer
+from .recipe import Recipe
 from .token_lists import TokenLists
 
 PIECE_BYTES = 16_000_000

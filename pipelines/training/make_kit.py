@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from .base import load_base
 from .dense import DenseEncoder, fastest_dtype
 from .kit import Kit
-from .loop import Recipe
+from .recipe import Recipe
 from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 

@@ -18,7 +18,9 @@ from pipelines.training import loop
 from pipelines.training.attention import padded_attention
 from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
 from pipelines.training.kit import Kit, load_pieces, train
-from pipelines.training.loop import Recipe, Trainer
+from pipelines.training.loop import Trainer
+from pipelines.training.losses import LOSSES
+from pipelines.training.recipe import LOSS_NAMES, Recipe
 from pipelines.training.token_lists import TokenList, TokenLists
 
 SHAPE = EncoderShape(40, 16, 2, 2, 32, 64, 2, 1e-12)
@@ -76,6 +78,10 @@ def test_batches_are_those_that_scoring_packs(layout: PairLayout, between: list[
         else:
             torch.testing.assert_close(ours, theirs)
     assert actual.max_seqlen == expected.max_seqlen
+
+
+def test_a_recipe_knows_the_losses_that_there_are() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
 
 
 def test_every_epoch_takes_every_list_once_in_another_order() -> None:
