@@ -87,6 +87,8 @@ class TokenLists:
             held_back.append(one.held_back)
             sizes.append(len(one.passages))
         tokens = np.fromiter((token for text in numbers for token in text), dtype=np.int64)
+        if tokens.size and tokens.min() < 0:
+            raise TokenListsError(f"token id {tokens.min()} is below 0")
         fits = not tokens.size or tokens.max() <= np.iinfo(np.uint16).max
         return cls(
             tokens=tokens.astype(np.uint16 if fits else np.uint32),

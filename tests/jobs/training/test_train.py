@@ -21,14 +21,17 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from jobs import storage
 from jobs.errors import RefusedError
 from jobs.training.config import read_config
 from jobs.training.run import TooManyBadRowsError, run
+from jobs.training.worker import History
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
 from tests.checkpoints import WORDS
+from tests.stores import S3TestBucket
 
 CONFIG = """
 base = "{base}"
@@ -149,6 +152,7 @@ def test_two_workers_take_the_steps_of_one(finished: Path, tmp_path: Path) -> No
     assert one == pytest.approx(two, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_stage_begins_from_the_stage_before(finished: Path, tmp_path: Path) -> None:
     overrides = {"base": str(finished.parent / "run"), "output": str(tmp_path / "second"), "recipe.steps": 2}
     second = train(finished, overrides=overrides)
@@ -188,6 +192,28 @@ def test_what_cannot_be_trained_is_an_error_before_anything_is_written(
         with pytest.raises(ConfigError, match=message):
             train(finished, overrides=overrides | {"output": str(tmp_path / "never")})
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_to_an_object_store_and_comes_from_one(
+    finished: Path, s3_bucket: S3TestBucket, tmp_path: Path
+) -> None:
+    """The rows, the run, its checkpoints and its model; the next stage begins from there."""
+    rows = (finished.parent / "clicks.parquet").read_bytes()
+    s3_bucket.put("rows/clicks.parquet", rows)
+    overrides = {"data": f"{s3_bucket.uri}/rows", "output": f"{s3_bucket.uri}/run", "recipe.steps": 4}
+    summary = train(finished, overrides=overrides)
+    assert summary["lists"] == 300
+    assert "README.md" in storage.names(f"{s3_bucket.uri}/run/model")
+    second = train(
+        finished, overrides={"base": f"{s3_bucket.uri}/run", "output": str(tmp_path / "second"), "recipe.steps": 2}
+    )
+    assert second["base"] == f"{s3_bucket.uri}/run/model"
+
+
+def test_patience_counts_validations_since_the_best() -> None:
+    history = History(best_step=40, validations=[{"step": step} for step in (0, 20, 40, 60, 80)])
+    assert history.without_gain() == 2
 
 
 @pytest.mark.slow
