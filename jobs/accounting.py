@@ -11,22 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jobs.records import Scored
+
 FORWARD = "forward"
 BEFORE_IT = ("read", "tokenize")
 AFTER_IT = ("parse_and_rank", "write")
 """Parsing comes first, but its time is what is left of answering a unit, which is ranking for the most part."""
 IDLE = "idle"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Who scored a unit, and when by the clock there."""
-
-    replica: str
-    began: float
-    """With its rows at hand; seconds since the epoch."""
-    ended: float
-    """With its answer, not yet written."""
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.exceptions import RayActorError, RayTaskError
 
-from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError
 from jobs.scorer import Scorer, ends_scoring
 from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.memory import RecentLogits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from jobs.storage import InputFile
+from jobs.records import InputFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.column_types import is_list, plain_type
-from jobs.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout, Reason, why_unusable
 from jobs.keys import as_bytes, column_as_bytes, without_wrapping
+from jobs.table.column_types import is_list, plain_type
+from jobs.table.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
+from jobs.table.faults import why_unusable
+from jobs.table.reasons import Reason
 
 if TYPE_CHECKING:
-    from jobs.units import Unit
+    from jobs.records import Unit
 
 Label = Callable[[int], str]
 """How an error names the document at an index of its row."""

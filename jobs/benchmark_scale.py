@@ -24,10 +24,10 @@ import ray
 import typer
 
 from jobs.benchmark import Output, make_lists, report, short_document
-from jobs.columns import Layout
 from jobs.driver import run
 from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)

@@ -18,7 +18,7 @@ from jobs.attaching import Found
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError, StoreError
 from jobs.lookup import Piece, load_piece, look_up
-from jobs.units import Unit
+from jobs.records import Unit
 
 LOADERS = 4
 """Pieces that are read at once."""

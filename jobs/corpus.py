@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:  # what reads and writes files takes half a second to load, spared to --help
-    from jobs.storage import InputFile
-    from jobs.units import Unit
+    from jobs.records import InputFile, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .demo_corpus import NUM_CANDIDATES, DemoError, build_log
+from jobs.demo_corpus import NUM_CANDIDATES, DemoError, build_log
 
 MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10"}
 """Name on the screen and name in ir-measures, whose RR averages to MRR."""

@@ -10,35 +10,28 @@ from typing import Any
 from rich.console import Console
 
 from jobs.app_scorer import AppScorer
-from jobs.columns import Layout
-from jobs.errors import AccessError, StoppedError
+from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.grouped_input import group_input
 from jobs.lease import hold_lease
 from jobs.manifest import Manifest
-from jobs.output import OutputDirectory, check_apart
+from jobs.output import OutputDirectory
 from jobs.parts import write_part
-from jobs.planning import (
-    continued_manifest,
-    library_versions,
-    new_manifest,
-    selection_of,
-    selection_of_lists,
-)
+from jobs.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
 from jobs.pool import ray_session, score_units, units_at_once
 from jobs.progress import print_summary, say, show_progress
 from jobs.quarantine import Quarantine, read_apart, replica_starter
-from jobs.reports import UnitReport
+from jobs.records import Unit, UnitReport
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.reuse import check_store, open_reuse
 from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
-from jobs.storage import list_input, read_json, remove, remove_below, write_json
+from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
 from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
+from jobs.table.columns import Layout
 from jobs.texts import with_texts
-from jobs.units import Unit
-from pipelines.errors import ConfigError, ModelError
+from pipelines.errors import ConfigError
 
 ScoreUnits = Callable[..., Iterator[UnitReport]]
 """Called as `jobs.pool.score_units` is."""
@@ -221,23 +214,3 @@ def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None
         say(console, f"{path}: {error}", "cannot be read: ")
     if manifest.versions != library_versions():
         say(console, str(manifest.versions), "begun with other library versions: ", "yellow")
-
-
-@contextmanager
-def refused_access_as_usage_error() -> Iterator[None]:
-    """Before anything is written, a store that does not let us in is a wrong command; later it is a failure."""
-    try:
-        yield
-    except AccessError as error:
-        raise ConfigError(str(error)) from error
-
-
-@contextmanager
-def disk_failures_as_stops() -> Iterator[None]:
-    """A disk or store that is full or gone stops the job; what is written stays."""
-    try:
-        yield
-    except ModelError:
-        raise  # some are OSErrors too, but nothing has begun
-    except OSError as error:
-        raise StoppedError(f"{type(error).__name__}: {error}") from error

@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.columns import Layout
-from jobs.driver import disk_failures_as_stops, refused_access_as_usage_error
-from jobs.errors import StoreError
-from jobs.output import OutputDirectory, check_apart
+from jobs.errors import StoreError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.output import OutputDirectory
 from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.progress import say
+from jobs.records import Unit
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
-from jobs.rows import parse_lists, parse_pairs
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.storage import list_input
+from jobs.storage import check_apart, list_input
 from jobs.summary import missing_units, unreadable_files
+from jobs.table.columns import Layout
+from jobs.table.parsing import parse_lists, parse_pairs
 from jobs.texts import with_texts_here
-from jobs.units import Unit, read_rows
+from jobs.units import read_rows
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
 

@@ -13,12 +13,11 @@ from typing import Any
 from jobs import lease, storage
 from jobs.errors import StoppedError
 from jobs.lease import is_alive, parsed, read_if_there
-from jobs.manifest import FOOTER_THREADS, Manifest
+from jobs.manifest import Manifest
 from jobs.output import MANIFEST, OutputDirectory
-from jobs.scorer import Counts
-from jobs.storage import read_json
+from jobs.records import Counts, Unit
+from jobs.storage import FOOTER_THREADS, read_json
 from jobs.summary import past_attempts, read_counts, time_spent, totals, unreadable_files
-from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.column_types import plain_type
+from jobs.table.column_types import plain_type
 from pipelines.errors import ConfigError
 
 CONDITION = re.compile(

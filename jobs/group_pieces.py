@@ -14,9 +14,10 @@ from jobs import storage
 from jobs.errors import StoppedError, StoreError
 from jobs.grouping import GROUP_BYTES, grouped, oversize_groups, pairs_of, without_oversize
 from jobs.pair_columns import PairColumns
+from jobs.records import Unit
 from jobs.selection import Selection, filtered
 from jobs.shuffle import read_cell, write_cells
-from jobs.units import UNIT_BYTES, Unit, read_columns
+from jobs.units import UNIT_BYTES, read_columns
 
 BUCKET_BYTES = GROUP_BYTES
 """Decoded: what is grouped at once."""

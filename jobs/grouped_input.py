@@ -22,18 +22,19 @@ import pyarrow as pa
 from rich.console import Console
 
 from jobs import storage
-from jobs.columns import Layout, check_dropped_columns, check_output_names, why_unusable
 from jobs.errors import RefusedError
 from jobs.filters import check_condition_columns
 from jobs.group_pieces import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
-from jobs.manifest import FOOTER_THREADS, Manifest, Survey, check_same_job, survey
+from jobs.manifest import Manifest, Survey, check_same_job, survey
 from jobs.pair_columns import PairColumns, pair_columns
 from jobs.pieces import run_pieces
+from jobs.records import InputFile, Unit
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.shuffle import CellSize, cell_sizes
-from jobs.storage import InputFile
-from jobs.units import Unit
+from jobs.storage import FOOTER_THREADS
+from jobs.table.columns import Layout, check_dropped_columns, check_output_names
+from jobs.table.faults import why_unusable
 from pipelines.errors import ConfigError
 
 PIECE_BYTES = 32 << 20

@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.columns import PROBLEM, Layout, Reason, why_unusable
 from jobs.keys import column_as_bytes, hashes, mix, shown, without_wrapping
 from jobs.pair_columns import PairColumns
+from jobs.table.columns import PROBLEM, Layout
+from jobs.table.faults import why_unusable
+from jobs.table.reasons import Reason
 
 GROUP_BYTES = 64 << 20
 """Decoded: a group is held whole where it is ranked."""

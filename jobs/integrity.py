@@ -13,14 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.columns import Layout, mapping_of, output_names
 from jobs.facts import Snapshot, State
 from jobs.parts import METADATA_KEY
-from jobs.rows import reason_of
-from jobs.scorer import Counts
+from jobs.records import Counts, Unit
 from jobs.storage import read_parquet
 from jobs.summary import totals
-from jobs.units import Unit
+from jobs.table.columns import Layout, mapping_of, output_names
+from jobs.table.reasons import reason_of
 
 DECODING_THREADS = 4
 """Each holds a batch of rows with all their columns."""

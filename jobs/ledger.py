@@ -12,16 +12,14 @@ from typing import Any
 from jobs import storage
 from jobs.driver import by_file
 from jobs.facts import read_summary
-from jobs.manifest import Manifest, PlannedFile, survey
+from jobs.manifest import Manifest, survey
 from jobs.output import OutputDirectory
 from jobs.partitions import continued_types, input_root
 from jobs.planning import continued_manifest, new_manifest, selection_of
-from jobs.scorer import Counts
+from jobs.records import Counts, InputFile, PlannedFile, Unit
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.storage import InputFile
 from jobs.summary import Attempt, compose, counts_of, past_attempts, totals
-from jobs.units import Unit
 
 
 class Ledger:

@@ -5,7 +5,7 @@ It binds: the plan of a file stands as long as the file does, whatever replicas 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,34 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import RefusedError, StoreError
+from jobs.records import InputFile, PlannedFile, Unit
 from jobs.selection import EVERYTHING, Selection
-from jobs.storage import InputFile, read_json, write_json
-from jobs.units import UNIT_BYTES, FilePlan, Unit, planned_ranges, read_plan, unit_bytes, unit_bytes_alone
+from jobs.storage import FOOTER_THREADS, read_json, write_json
+from jobs.units import UNIT_BYTES, FilePlan, planned_ranges, read_plan, unit_bytes, unit_bytes_alone
 from pipelines.errors import ConfigError
 
 FORMAT = 1
-FOOTER_THREADS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
-    """One input file: how it looked when it was planned, and its units."""
-
-    file: InputFile
-    rows: int
-    """Those that this run takes: its share, up to the limit."""
-    ranges: tuple[tuple[int, int], ...]
-    """(start, rows) of each unit; rows that `--where` leaves out unread are in none."""
-    error: str | None = None
-    """Why the file could not be read; it has no units then."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
-        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
-
-    def units(self) -> Iterator[Unit]:
-        return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

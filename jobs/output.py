@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import lease, storage
 from jobs.errors import RefusedError
-from jobs.storage import InputFile
 
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
@@ -88,12 +86,3 @@ class OutputDirectory:
         """Removes what killed writers left behind."""
         for directory in filter(storage.is_directory, (self.path, self.attempts)):
             storage.remove_temporaries(directory)
-
-
-def check_apart(
-    pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT", place: str = "OUTPUT"
-) -> None:
-    """Raises RefusedError when the job would read what it writes: `output` inside what it reads, or the reverse."""
-    is_directory = storage.is_directory(pattern)
-    if storage.contain_one_another(pattern, output, [file.path for file in files], pattern_is_directory=is_directory):
-        raise RefusedError(f"{place} {output} and {what} {pattern} contain one another; keep them apart")

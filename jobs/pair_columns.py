@@ -7,21 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.column_types import may_be_id, plain_type
-from jobs.columns import PROBLEM, ColumnMapping
+from jobs.table.column_types import may_be_id, plain_type
+from jobs.table.columns import PROBLEM, ColumnMapping, GroupBy
 from pipelines.errors import ConfigError
 
 DEFAULT_RANK = "rank"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBy:
-    """How pair rows become lists."""
-
-    column: str
-    """Rows with the same value are one list."""
-    rank_column: str | None = None
-    """Of numbers, that order a list; None is `rank` where all files have it so, else the order of the rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,14 +24,15 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
-from jobs.columns import ColumnMapping, Layout
 from jobs.errors import RefusedError, StoreError
-from jobs.output import check_apart
 from jobs.progress import say
+from jobs.records import Unit
 from jobs.rerank import COLUMN_PANEL, COLUMNS, column, option
-from jobs.rows import parse_lists, parse_pairs
 from jobs.settings import RerankSettings
-from jobs.units import Unit, read_rows
+from jobs.storage import check_apart
+from jobs.table.columns import ColumnMapping, Layout
+from jobs.table.parsing import parse_lists, parse_pairs
+from jobs.units import read_rows
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"

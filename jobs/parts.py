@@ -7,9 +7,9 @@ import os
 from dataclasses import asdict, replace
 
 from jobs.errors import StoppedError
-from jobs.scorer import Answered, Counts
+from jobs.records import Counts, Unit
+from jobs.scorer import Answered
 from jobs.storage import write_table
-from jobs.units import Unit
 
 METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""

@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.attaching import TextsById
-from jobs.columns import Layout, check_dropped_columns, check_output_names, detect_layout, why_unusable
 from jobs.filters import check_condition_columns
 from jobs.grouped_input import check_groupable, continued_groups, options_of_groups
 from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
 from jobs.output import OutputDirectory
 from jobs.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.records import InputFile
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.storage import InputFile, list_input
+from jobs.storage import list_input
+from jobs.table.columns import Layout, check_dropped_columns, check_output_names
+from jobs.table.faults import detect_layout, why_unusable
 from pipelines.errors import ConfigError
 
 

@@ -25,15 +25,15 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from jobs.app_scorer import running_replicas
-from jobs.columns import Layout
 from jobs.errors import StoppedError
+from jobs.records import Unit, UnitReport
 from jobs.replica import Replica
-from jobs.reports import UnitReport, reports_of
+from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, Reuse, no_reuse
 from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.units import Unit
+from jobs.table.columns import Layout
 from pipelines.errors import ConfigError
 
 RETRIES_OF_A_UNIT = 2

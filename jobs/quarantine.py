@@ -14,15 +14,17 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from jobs.columns import Layout
 from jobs.errors import StoppedError, StoreError
+from jobs.records import Counts, Unit
 from jobs.replica import Replica
-from jobs.rows import ParsedRow, append_rankings, append_scores
-from jobs.scorer import Answered, Counts, count
+from jobs.scorer import Answered, count
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
-from jobs.streams import from_stream, to_stream
-from jobs.units import Unit, read_rows
+from jobs.table.answers import append_rankings, append_scores
+from jobs.table.columns import Layout
+from jobs.table.parsing import ParsedRow
+from jobs.table.streams import from_stream, to_stream
+from jobs.units import read_rows
 
 DEATHS_TO_BLAME = 3
 FRUITLESS_STARTS = 10

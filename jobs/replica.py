@@ -16,18 +16,18 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from jobs.accounting import Scored
-from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError, StoreError
 from jobs.parts import write_part
-from jobs.reports import UnitReport, to_batch
+from jobs.records import Scored, Unit, UnitReport
+from jobs.reports import to_batch
 from jobs.reuse import NO_REUSE, LogitKeeper, Reuse
 from jobs.row_groups import RowGroups
 from jobs.scorer import Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
-from jobs.streams import from_stream, to_stream
-from jobs.units import Unit, read_rows
+from jobs.table.columns import Layout
+from jobs.table.streams import from_stream, to_stream
+from jobs.units import read_rows
 
 ROW_GROUPS_KEPT = 2
 """Those of units side by side when the first has passed into the next row group; or one, and what `--where` asks."""

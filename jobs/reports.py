@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import pyarrow as pa
 
-from jobs.accounting import Scored
-from jobs.scorer import Counts
-from jobs.units import Unit
+from jobs.records import Counts, Scored, Unit, UnitReport
 
 REPORTS = pa.schema([("report", pa.string())])
-
-
-@dataclass(frozen=True, slots=True)
-class UnitReport:
-    """How it went. A unit whose `error`, `failure` and `stop` are all None has its part."""
-
-    unit: Unit
-    counts: Counts = field(default_factory=Counts)
-    error: str | None = None
-    """Why its rows cannot be read: the file is at fault."""
-    failure: str | None = None
-    """Why its part could not be written although the rows were fine, such as a full disk."""
-    stop: str | None = None
-    """Why it would fail for all other units too."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By stage: see `jobs.accounting`."""
-    scored: Scored | None = None
-    """By which replica and when; None where it was not."""
-    chunks_reused: int = 0
-    """Those that did not go through the model."""
-    not_stored: str | None = None
-    """Why its new logits are not in the score store."""
 
 
 def to_batch(reports: Sequence[UnitReport]) -> pa.Table:

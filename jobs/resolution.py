@@ -10,9 +10,9 @@ from typing import Any
 from jobs.app_scorer import served_model
 from jobs.corpus_survey import surveyed
 from jobs.errors import RefusedError
-from jobs.output import check_apart
+from jobs.records import InputFile
 from jobs.settings import RerankSettings
-from jobs.storage import InputFile, absolute
+from jobs.storage import absolute, check_apart
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError
-from jobs.output import check_apart
 from jobs.progress import say
+from jobs.records import InputFile
 from jobs.score_store import PAIR_BYTES, Loaded, ScoreStore, load, table_of
 from jobs.settings import RerankSettings
+from jobs.storage import check_apart
 from pipelines.errors import ConfigError
 from pipelines.memory import StoredLogits
 
@@ -68,7 +69,7 @@ class LogitKeeper:
         return self.failure
 
 
-def check_store(settings: RerankSettings, files: Sequence[storage.InputFile]) -> None:
+def check_store(settings: RerankSettings, files: Sequence[InputFile]) -> None:
     """Raises RefusedError where the store and INPUT or OUTPUT contain one another, ConfigError where it is a file.
 
     Raises AccessError where its object store does not let us in.

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.columns import ColumnMapping, Layout, mapping_of, output_names
 from jobs.errors import StoppedError
 from jobs.facts import Snapshot
-from jobs.manifest import FOOTER_THREADS
-from jobs.rows import reason_of
-from jobs.storage import read_parquet
+from jobs.records import Unit
+from jobs.storage import FOOTER_THREADS, read_parquet
 from jobs.summary import read_counts
-from jobs.units import Unit
+from jobs.table.columns import ColumnMapping, Layout, mapping_of, output_names
+from jobs.table.reasons import reason_of
 
 PARTS_AT_A_TIME = 256
 BATCH_ROWS = 4096

@@ -7,46 +7,21 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.columns import Layout
 from jobs.errors import DeadlyError, StoppedError
-from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
+from jobs.records import Counts
 from jobs.settings import RerankSettings
+from jobs.table.answers import append_rankings, append_scores
+from jobs.table.columns import Layout
+from jobs.table.parsing import ParsedRow, parse_lists, parse_pairs
+from jobs.table.reasons import reason_of
 from pipelines.memory import RecentLogits, ReusingEngine, StoredLogits
 from pipelines.records import CandidateList, Ranking, ScoringTime, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What one unit holds and took: deterministic, so it says the same after any number of attempts. Adds up."""
-
-    rows: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    """Rows by the reason of their error."""
-    usage: Usage = field(default_factory=Usage)
-    rows_left_out: int = 0
-    """Rows of the unit that `--where` left out, on top of `rows`."""
-
-    def __add__(self, other: Counts) -> Counts:
-        errors = dict(Counter(self.errors) + Counter(other.errors))
-        left_out = self.rows_left_out + other.rows_left_out
-        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage, left_out)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types: the counts of rows, errors, and the fields of Usage beside them."""
-        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out}
-        return {**rows, "errors": self.errors, **asdict(self.usage)}
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Counts:
-        """The inverse of `as_dict`; fields that it does not know are left out."""
-        usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
-        return cls(raw["rows"], raw["errors"], usage, raw.get("rows_left_out", 0))
 
 
 @dataclass(slots=True)

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from jobs.attaching import TextsById
 from jobs.filters import Condition
 from jobs.partitions import Partitions
+from jobs.records import InputFile
 from jobs.shards import Shard
-from jobs.storage import InputFile
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jobs.units import Unit
+    from jobs.records import Unit
 
 
 @dataclass(frozen=True, slots=True)

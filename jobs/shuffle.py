@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import read_parquet, write_table
-from jobs.streams import from_stream, to_stream
+from jobs.table.streams import from_stream, to_stream
 
 CELLS = pa.schema([("bucket", pa.int32()), ("content", pa.large_binary())])
 SIZES_KEY = b"crossray_cells"

@@ -20,12 +20,11 @@ import pyarrow as pa
 from jobs import storage
 from jobs.accounting import Presences, with_idle
 from jobs.errors import StoppedError
-from jobs.manifest import FOOTER_THREADS, Manifest
+from jobs.manifest import Manifest
 from jobs.output import OutputDirectory
 from jobs.parts import METADATA_KEY
-from jobs.reports import UnitReport
-from jobs.scorer import Counts
-from jobs.units import Unit
+from jobs.records import Counts, Unit, UnitReport
+from jobs.storage import FOOTER_THREADS
 
 
 @dataclass(slots=True)

@@ -24,10 +24,11 @@ from rich.console import Console
 from jobs import storage
 from jobs.corpus import Corpus
 from jobs.errors import StoreError
-from jobs.manifest import FOOTER_THREADS
 from jobs.pieces import PieceStage, run_pieces
+from jobs.records import Unit
 from jobs.selection import Selection
 from jobs.shuffle import cell_sizes
+from jobs.storage import FOOTER_THREADS
 from jobs.text_pieces import (
     AnswerFile,
     AnsweringStage,
@@ -38,7 +39,7 @@ from jobs.text_pieces import (
     Join,
     batch_name,
 )
-from jobs.units import Unit, read_plan
+from jobs.units import read_plan
 
 BUCKET_BYTES = 32 << 20
 """Decoded: documents of the corpus that are held at once, and texts that are answered with."""

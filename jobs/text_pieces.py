@@ -16,14 +16,16 @@ import pyarrow.compute as pc
 
 from jobs.attaching import Found, TextsById
 from jobs.broadcast import loaded_here
-from jobs.columns import Reason, why_unusable
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError, StoreError
 from jobs.keys import hashes
 from jobs.lookup import Piece, look_up, piece_of, search, why_absent
+from jobs.records import Unit
 from jobs.selection import Selection
 from jobs.shuffle import read_cell, write_cells
-from jobs.units import Unit, read_rows
+from jobs.table.faults import why_unusable
+from jobs.table.reasons import Reason
+from jobs.units import read_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from jobs.attaching import TextSource
 from jobs.broadcast import broadcast, room_for_corpus, size_in_memory
-from jobs.columns import Layout
 from jobs.corpus import Corpus
+from jobs.records import Unit
 from jobs.selection import Selection
+from jobs.table.columns import Layout
 from jobs.text_join import join_texts
-from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 

@@ -6,8 +6,6 @@ the same file, resuming is a listing, and replicas, budgets and threads may chan
 
 from __future__ import annotations
 
-import hashlib
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.errors import StoreError
+from jobs.records import Unit
 from jobs.row_groups import RowGroups
 from jobs.selection import EVERYTHING, Selection, filtered
 from jobs.storage import read_parquet
@@ -29,22 +28,6 @@ MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB,
 UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group anew
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Rows `start` to `start + rows` of one file."""
-
-    path: str
-    start: int
-    rows: int
-
-    @property
-    def name(self) -> str:
-        """The part file of this unit: the same for the same rows of the same file, whoever writes it."""
-        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in os.path.splitext(os.path.basename(self.path))[0])
-        digest = hashlib.sha256(self.path.encode()).hexdigest()[:10]
-        return f"part-{stem[:60]}-{digest}-{self.start:012d}-{self.rows}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

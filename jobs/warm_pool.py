@@ -25,16 +25,16 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 from rich.console import Console
 
-from jobs.columns import Layout
 from jobs.errors import StoppedError
 from jobs.pool import as_json, batches_of, job_context, ray_session, replica_pool, through_pool, units_at_once
-from jobs.reports import UnitReport, reports_of
+from jobs.records import Unit, UnitReport
+from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, Reuse
 from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
-from jobs.units import Unit
+from jobs.table.columns import Layout
 
 ANY_NUMBER = 1 << 31
 UNITS_SENT_PER_UNIT_IN_WORK = 2

@@ -20,8 +20,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from rich.console import Console
 
 from jobs import storage
-from jobs.driver import disk_failures_as_stops
-from jobs.errors import RefusedError, StoppedError
+from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops
 from jobs.lease import hold_lease
 from jobs.pieces import run_pieces
 from jobs.pool import ray_session

@@ -13,16 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.columns import Layout
 from jobs.pieces import PieceStage
 from jobs.pool import as_json
+from jobs.records import Unit, UnitReport
 from jobs.replica import Replica
-from jobs.reports import UnitReport, reports_of
+from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, no_reuse
 from jobs.scorer import Scorer
 from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.units import Unit
+from jobs.table.columns import Layout
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 POISON = "<kills its replica>"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.arrivals import Arrivals
-from jobs.storage import InputFile
+from jobs.records import InputFile
 
 POLL = 5.0
 SIZES = st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=12)

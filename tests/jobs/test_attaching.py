@@ -7,9 +7,9 @@ import pytest
 
 from jobs.attaching import TextsById
 from jobs.broadcast import BroadcastTexts
-from jobs.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
-from jobs.rows import parse_lists, parse_pairs
-from jobs.units import Unit
+from jobs.records import Unit
+from jobs.table.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
+from jobs.table.parsing import parse_lists, parse_pairs
 from tests.jobs.test_lookup import piece
 
 BY_ID = ColumnMapping(by_id=True)

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.parts
-from jobs.columns import ColumnMapping
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import parse_condition
-from jobs.scorer import Answered, Counts
+from jobs.records import Counts, Unit
+from jobs.scorer import Answered
 from jobs.shards import PIECE_BYTES, Shard
-from jobs.units import Unit
+from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import POISON, PoisonScorer, RecordingScorer, StubScorer

@@ -18,7 +18,7 @@ from jobs.corpus import Corpus
 from jobs.corpus_survey import surveyed
 from jobs.errors import StoppedError
 from jobs.lookup import load_piece
-from jobs.units import Unit
+from jobs.records import Unit
 from tests.jobs.tables import write_input
 
 UNIT = Unit("x.parquet", 0, 1)

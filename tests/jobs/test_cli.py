@@ -16,14 +16,13 @@ import jobs.dry_run
 import jobs.signals
 from jobs import errors
 from jobs.cli import app
-from jobs.columns import FLAGS, ColumnMapping, Layout
 from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
 from jobs.filters import Condition
-from jobs.pair_columns import GroupBy
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
 from jobs.shards import Shard
+from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
 from tests.jobs.tables import assert_summary_adds_up, lists_table, read_json, write_input

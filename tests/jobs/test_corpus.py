@@ -11,7 +11,7 @@ import pytest
 import jobs.corpus_survey
 from jobs.corpus import Corpus
 from jobs.corpus_survey import surveyed
-from jobs.units import Unit
+from jobs.records import Unit
 from pipelines.errors import ConfigError
 from tests.jobs.tables import write_input
 

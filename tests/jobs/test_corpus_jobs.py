@@ -14,7 +14,6 @@ from rich.console import Console
 
 import jobs.corpus_survey
 import jobs.text_join
-from jobs.columns import ATTACHED
 from jobs.corpus import Corpus
 from jobs.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
@@ -23,6 +22,7 @@ from jobs.filters import parse_condition
 from jobs.integrity import verify
 from jobs.settings import RerankSettings
 from jobs.shards import Shard
+from jobs.table.columns import ATTACHED
 from jobs.units import MIN_UNIT_BYTES
 from pipelines.errors import ConfigError
 from tests.checkpoints import words

@@ -20,7 +20,8 @@ import pytest
 import jobs.quarantine
 from jobs.errors import StoppedError
 from jobs.quarantine import read_apart
-from jobs.units import MIN_UNIT_BYTES, Unit
+from jobs.records import Unit
+from jobs.units import MIN_UNIT_BYTES
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import (

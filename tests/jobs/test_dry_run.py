@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 import jobs.dry_run
 from jobs.cli import app
-from jobs.columns import Layout
 from jobs.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_speed
 from jobs.errors import RefusedError
 from jobs.filters import parse_condition
 from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.shards import Shard
+from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, ModelNotFoundError
 from pipelines.records import CandidateList, Ranking
 from pipelines.reranker import Reranker

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.filters import COMPARISONS, Condition, check_condition_columns, parse_condition
+from jobs.records import Unit
 from jobs.selection import Selection
-from jobs.units import Unit, planned_ranges, read_plan, read_rows
+from jobs.units import planned_ranges, read_plan, read_rows
 from pipelines.errors import ConfigError
 
 PYTHON: dict[str, Callable[[Any, list[Any]], bool]] = {

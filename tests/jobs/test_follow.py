@@ -26,10 +26,10 @@ from jobs.filters import parse_condition
 from jobs.follow import GIVE_UP_SECONDS, follow_until
 from jobs.inspection import print_all
 from jobs.integrity import verify
-from jobs.pair_columns import GroupBy
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.shards import Shard
 from jobs.signals import InterruptedBySignal, StopRequest
+from jobs.table.columns import GroupBy
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import PoolHere, StubScorer, score_units_here

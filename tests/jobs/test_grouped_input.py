@@ -21,16 +21,15 @@ from rich.console import Console
 import jobs.group_pieces
 import jobs.grouped_input
 import jobs.grouping
-from jobs.columns import ColumnMapping, Layout
 from jobs.corpus import Corpus
 from jobs.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
 from jobs.facts import look
 from jobs.filters import parse_condition
 from jobs.integrity import verify
-from jobs.pair_columns import GroupBy
 from jobs.settings import RerankSettings
 from jobs.shards import Shard
+from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.errors import ConfigError
 from tests.checkpoints import words
 from tests.jobs import drive

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobs.grouping
-from jobs.columns import ColumnMapping
 from jobs.grouping import grouped, oversize_groups, pairs_of, without_oversize
-from jobs.pair_columns import GroupBy, pair_columns
+from jobs.pair_columns import pair_columns
+from jobs.table.columns import ColumnMapping, GroupBy
 from pipelines.errors import ConfigError
 
 MAPPING = ColumnMapping()

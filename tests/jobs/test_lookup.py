@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobs.lookup
-from jobs.columns import Reason
 from jobs.lookup import Piece, look_up, piece_of
+from jobs.table.reasons import Reason
 
 Ids = st.none() | st.sampled_from(["a", "b", "c", "d17", "", "17"])
 Documents = st.lists(st.tuples(Ids, st.none() | st.sampled_from(["one text", "another", ""])), max_size=20)

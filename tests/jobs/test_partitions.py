@@ -11,9 +11,10 @@ import pytest
 
 from jobs.errors import RefusedError
 from jobs.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.records import Unit
 from jobs.selection import Selection
 from jobs.storage import list_input
-from jobs.units import Unit, read_rows
+from jobs.units import read_rows
 
 
 def write_tree(root: Path, *directories: str) -> list[str]:

@@ -19,14 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.accounting import Scored
-from jobs.columns import Layout
 from jobs.pool import as_json, kill_autoscaler_monitor
+from jobs.records import Counts, Scored, Unit, UnitReport
 from jobs.replica import Replica
-from jobs.reports import UnitReport, reports_of, to_batch
-from jobs.scorer import Answered, Counts, Scorer
+from jobs.reports import reports_of, to_batch
+from jobs.scorer import Answered, Scorer
 from jobs.settings import RerankSettings
-from jobs.units import Unit
+from jobs.table.columns import Layout
 from pipelines.fingerprint import planned_fingerprint
 from pipelines.packing import TokenPair
 from pipelines.records import Usage

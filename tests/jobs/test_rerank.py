@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.driver
-from jobs.columns import RANKING_TYPE, ColumnMapping, Layout
 from jobs.driver import run
 from jobs.rerank import exit_code
 from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
+from jobs.table.columns import RANKING_TYPE, ColumnMapping, Layout
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker

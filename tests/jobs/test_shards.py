@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.manifest import Survey
 from jobs.partitions import Partitions
+from jobs.records import InputFile
 from jobs.selection import Selection
 from jobs.shards import PIECE_BYTES, Shard, parse_shard
-from jobs.storage import InputFile
 from jobs.units import FilePlan
 from pipelines.errors import ConfigError
 

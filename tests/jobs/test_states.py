@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.driver
-from jobs.columns import ColumnMapping, Layout
 from jobs.errors import RefusedError, StoppedError
 from jobs.lease import hold_lease
 from jobs.resolution import JOB_ENVIRONMENT
 from jobs.settings import RerankSettings
+from jobs.table.columns import ColumnMapping, Layout
 from pipelines.errors import ConfigError
 from tests.checkpoints import copy_model, edit_config
 from tests.jobs.conftest import RunJob

@@ -18,13 +18,14 @@ import jobs.corpus_survey
 import jobs.text_join
 import jobs.text_pieces
 from jobs.attaching import TextsById
-from jobs.columns import ColumnMapping
 from jobs.corpus import Corpus
 from jobs.errors import StoppedError
+from jobs.records import Unit
 from jobs.selection import Selection
+from jobs.table.columns import ColumnMapping
 from jobs.text_join import batches_of
 from jobs.text_pieces import batch_name
-from jobs.units import MIN_UNIT_BYTES, Unit
+from jobs.units import MIN_UNIT_BYTES
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.tables import (

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.filters import Condition, parse_condition
+from jobs.records import Unit
 from jobs.row_groups import RowGroups
 from jobs.selection import Selection
 from jobs.units import (
@@ -25,7 +26,6 @@ from jobs.units import (
     UNIT_BYTES,
     UNITS_PER_ROW_GROUP,
     FilePlan,
-    Unit,
     cut,
     cut_evenly,
     read_plan,

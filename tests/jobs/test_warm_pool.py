@@ -10,15 +10,14 @@ import pytest
 from rich.console import Console
 
 import jobs.warm_pool
-from jobs.columns import Layout
 from jobs.errors import StoppedError
-from jobs.reports import UnitReport
+from jobs.records import Unit, UnitReport
 from jobs.reuse import no_reuse
 from jobs.scorer import Scorer
 from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.signals import InterruptedBySignal, StopRequest
-from jobs.units import Unit
+from jobs.table.columns import Layout
 from jobs.warm_pool import WarmPool
 from tests.jobs.stubs import POISON, PoisonScorer, SlowScorer, StubScorer, UnstartableScorer
 from tests.jobs.tables import lists_table, write_input

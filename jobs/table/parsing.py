@@ -1,13 +1,11 @@
-"""Arrow rows to candidate lists, and rankings back to Arrow columns. One bad row never costs another.
+"""Arrow rows to candidate lists. One bad row never costs another.
 
 The life of a row: its texts are decoded (`_texts`), judged (`_list_row`, `_pair_row`), scored elsewhere as a
-CandidateList, and come back as two more columns (`append_rankings`, `append_scores`).
+CandidateList, and come back as two more columns (`jobs.table.answers`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple, NoReturn
@@ -15,21 +13,12 @@ from typing import NamedTuple, NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.column_types import plain_type
-from jobs.columns import (
-    ATTACHED,
-    ATTACHED_TYPE,
-    PROBLEM,
-    RANKING_TYPE,
-    ColumnMapping,
-    Layout,
-    Reason,
-    kept_columns,
-    output_names,
-    why_unusable,
-)
+from jobs.table.column_types import plain_type
+from jobs.table.columns import ATTACHED, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
+from jobs.table.faults import why_unusable
+from jobs.table.reasons import Reason
 from pipelines.errors import InvalidInputError
-from pipelines.records import CandidateList, RankedDocument, Ranking
+from pipelines.records import CandidateList
 
 Text = str | UnicodeDecodeError | None
 """A value of a text column: bytes that are not UTF-8 stay in place as the error that decoding them raises."""
@@ -43,7 +32,7 @@ class ParsedRow:
     ids: list[str | None] | None
     """The documents' ids in the caller's order; None where they have none."""
     error: str | None
-    """`reason: detail`; the reason is one of `jobs.columns.Reason`."""
+    """`reason: detail`; the reason is one of `jobs.table.reasons.Reason`."""
 
 
 def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
@@ -73,32 +62,6 @@ def parse_pairs(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
         _pair_row(query, document, mapping) if problem is None else _failed(problem)
         for query, document, problem in zip(queries, documents, _problems(table), strict=True)
     ]
-
-
-def append_rankings(
-    table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
-) -> pa.Table:
-    """The list rows with `ranking` and `error`: for each row one of the two is null.
-
-    `rows` and `rankings` are as long as the table; a row with an error of its own needs no ranking.
-    """
-    errors = _errors(rows, rankings)
-    return _with_answers(table, mapping, Layout.LISTS, _ranking_array(rows, _scored(rankings, errors)), errors)
-
-
-def append_scores(
-    table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
-) -> pa.Table:
-    """The pair rows with `relevance_score` and `error`: for each row one of the two is null."""
-    errors = _errors(rows, rankings)
-    scores = [None if ranked is None else ranked[0].relevance_score for ranked in _scored(rankings, errors)]
-    return _with_answers(table, mapping, Layout.PAIRS, pa.array(scores, pa.float32()), errors)
-
-
-def reason_of(error: str) -> str:
-    """The stable word before the colon of a row's error, for counting; `not_ranked` where there is none."""
-    reason = re.match(r"([a-z][a-z0-9_]*): ", error)
-    return reason.group(1) if reason else Reason.NOT_RANKED
 
 
 class Documents(NamedTuple):
@@ -248,43 +211,3 @@ def _from_utf8(value: bytes) -> Text:
         return value.decode()
     except UnicodeDecodeError as error:
         return error
-
-
-def _errors(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> list[str | None]:
-    return [_error(row, ranking) for row, ranking in zip(rows, rankings, strict=True)]
-
-
-def _error(row: ParsedRow, ranking: Ranking | None) -> str | None:
-    if row.error is not None:
-        return row.error
-    return f"{Reason.NOT_RANKED}: no scores came back" if ranking is None else ranking.error
-
-
-def _scored(rankings: Sequence[Ranking | None], errors: Sequence[str | None]) -> list[list[RankedDocument] | None]:
-    return [
-        ranking.documents if ranking is not None and error is None else None
-        for ranking, error in zip(rankings, errors, strict=True)
-    ]
-
-
-def _ranking_array(rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None]) -> pa.ListArray:
-    starts: list[int | None] = []
-    ids: list[str | None] = []
-    ranked: list[RankedDocument] = []
-    for row, documents in zip(rows, scored, strict=True):
-        starts.append(None if documents is None else len(ranked))
-        ranked += documents or []
-        ids += [row.ids[document.index] if row.ids is not None else None for document in documents or []]
-    columns = [ids, [document.index for document in ranked], [document.relevance_score for document in ranked]]
-    fields = list(RANKING_TYPE.value_type)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
-    offsets = pa.array([*starts, len(ranked)], pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, fields=fields), type=RANKING_TYPE)
-
-
-def _with_answers(
-    table: pa.Table, mapping: ColumnMapping, layout: Layout, answers: pa.Array, errors: list[str | None]
-) -> pa.Table:
-    answer_name, error_name = output_names(mapping, layout)
-    kept = table.select(kept_columns(table.schema, mapping))
-    return kept.append_column(answer_name, answers).append_column(error_name, pa.array(errors, pa.string()))

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.columns import (
+from jobs.settings import RerankSettings
+from jobs.table.answers import append_rankings, append_scores
+from jobs.table.columns import (
     FLAGS,
     RANKING_TYPE,
     ColumnMapping,
     Layout,
-    Reason,
     check_dropped_columns,
     check_output_names,
-    detect_layout,
     mapping_of,
-    why_unusable,
 )
-from jobs.rows import ParsedRow, append_rankings, append_scores, parse_lists, parse_pairs, reason_of
-from jobs.settings import RerankSettings
+from jobs.table.faults import detect_layout, why_unusable
+from jobs.table.parsing import ParsedRow, parse_lists, parse_pairs
+from jobs.table.reasons import Reason, reason_of
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, RankedDocument, Ranking, Usage
 
@@ -588,7 +588,7 @@ def test_the_reason_is_the_word_before_the_colon(error: str, reason: str) -> Non
 
 
 def test_neither_torch_nor_ray_is_imported() -> None:
-    code = "import jobs.rows, sys; assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+    code = "import jobs.table.parsing, sys; assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

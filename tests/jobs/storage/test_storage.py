@@ -9,14 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.storage import (
-    absolute,
-    is_temporary,
-    list_input,
-    remove_temporaries,
-    write_json,
-    write_table,
-)
+from jobs.storage import absolute, is_temporary, list_input, remove_temporaries, write_json, write_table
 from jobs.storage.local import temporary_name
 from pipelines.errors import ConfigError
 
