@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.input.corpus import Corpus
+from jobs.input.cutting import BytesBesides, nothing_besides
+from jobs.input.reading import read_rows
+from jobs.input.row_groups import RowGroups
+from jobs.input.selection import Selection
 from jobs.keys import as_bytes, column_as_bytes, without_wrapping
+from jobs.records import Unit
 from jobs.table.column_types import is_list, plain_type
 from jobs.table.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
-
-if TYPE_CHECKING:
-    from jobs.records import Unit
 
 Label = Callable[[int], str]
 """How an error names the document at an index of its row."""
@@ -87,6 +90,19 @@ class TextsById:
     def label(self, index: int) -> str:
         """How an error names a document of a row."""
         return self.mapping.document_id if self.layout is Layout.PAIRS else f"{self.mapping.documents}[{index}]"
+
+
+def bytes_of_texts(corpus: Corpus | None, mapping: ColumnMapping) -> BytesBesides:
+    """What the texts are expected to be that rows get from a corpus."""
+    return nothing_besides if corpus is None else TextsById(mapping, corpus.found.bytes_per_row).expected_bytes
+
+
+def read_with_texts(
+    unit: Unit, selection: Selection, texts: TextsById | None, groups: RowGroups | None = None
+) -> pa.Table:
+    """The rows of a unit as `read_rows` has them, with the texts of their ids where these come from elsewhere."""
+    table = read_rows(unit, selection, groups)
+    return table if texts is None else texts.attach(table, unit)
 
 
 class NamedDocuments(NamedTuple):

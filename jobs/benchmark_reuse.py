@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch: seconds, and not for --help
     from pipelines.reranker import Reranker
 
 UNIT_LISTS = 30
-"""Lists of ten short documents in a unit, as `jobs.units` would cut them."""
+"""Lists of ten short documents in a unit, as `jobs.input.cutting` would cut them."""
 LIST_DOCUMENTS = 10
 QUERIES, DOCUMENTS = 500, 2_000
 """Different ones to draw from."""

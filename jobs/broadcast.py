@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from jobs.attaching import Found
-from jobs.corpus import Corpus
 from jobs.errors import StoppedError, StoreError
+from jobs.input.corpus import Corpus
 from jobs.lookup import Piece, load_piece, look_up
 from jobs.records import Unit
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from jobs.corpus import Corpus, CorpusPlan
 from jobs.errors import StoreError
+from jobs.input.corpus import Corpus, CorpusPlan
+from jobs.input.cutting import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
 from jobs.records import Unit
 from jobs.storage import FOOTER_THREADS, list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
-from jobs.units import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
 from pipelines.errors import ConfigError
 
 PIECE_BYTES = 64 << 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -10,12 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from jobs.app_scorer import AppScorer
+from jobs.attaching import TextsById
 from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.grouped_input import group_input
-from jobs.lease import hold_lease
-from jobs.manifest import Manifest
-from jobs.output import OutputDirectory
-from jobs.parts import write_part
+from jobs.input.selection import Selection
+from jobs.output.attempts import Attempt, begin_attempt
+from jobs.output.directory import OutputDirectory
+from jobs.output.lease import hold_lease
+from jobs.output.manifest import Manifest
+from jobs.output.parts import missing_units, write_part
+from jobs.output.summary import by_file, summarize, unreadable_files
 from jobs.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
 from jobs.pool import ray_session, score_units, units_at_once
 from jobs.progress import print_summary, say, show_progress
@@ -24,13 +28,11 @@ from jobs.records import Unit, UnitReport
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.reuse import check_store, open_reuse
 from jobs.scorer import Scorer
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import signals_as_exceptions
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
-from jobs.summary import Attempt, begin_attempt, missing_units, summarize, unreadable_files
 from jobs.table.columns import Layout
-from jobs.texts import with_texts
+from jobs.texts import texts_for
 from pipelines.errors import ConfigError
 
 ScoreUnits = Callable[..., Iterator[UnitReport]]
@@ -144,12 +146,12 @@ def score_everything(
     attempt.replicas.units_at_once = 1 if settings.app is None else units_at_once(settings)
     attempt.enter("start")
     with ray_session(settings.address, console):
-        selection = with_texts(selection, settings.corpus, layout, todo, output.texts, console)
+        texts = texts_for(todo, selection, settings.corpus, settings.mapping, layout, output.texts, console)
         known = partial(open_reuse, settings, manifest.fingerprint, console)
         score = score or score_units
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score(todo, selection, settings, layout, fingerprint, scorer_class, known):
+            for report in score(todo, selection, texts, settings, layout, fingerprint, scorer_class, known):
                 if attempt.phase == "start" and report.scored is not None:
                     seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
                     attempt.enter("score", seconds_ago)
@@ -175,28 +177,30 @@ def score_everything(
             why = ", ".join(sorted(set(failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
-            damaged |= score_alone(lost, selection, Quarantine(start_replica, settings, layout), output, fingerprint)
+            quarantine = Quarantine(start_replica, settings, layout)
+            damaged |= score_alone(lost, selection, texts, quarantine, output, fingerprint)
         attempt.enter("finish")
     return damaged
 
 
-def by_file(damaged: Mapping[Unit, str]) -> dict[str, str]:
-    """Why units have no part, by the path of their file."""
-    return {unit.path: error for unit, error in damaged.items()}
-
-
 def score_alone(
-    units: Sequence[Unit], selection: Selection, quarantine: Quarantine, output: OutputDirectory, fingerprint: str
+    units: Sequence[Unit],
+    selection: Selection,
+    texts: TextsById | None,
+    quarantine: Quarantine,
+    output: OutputDirectory,
+    fingerprint: str,
 ) -> dict[Unit, str]:
     """Parts for units that Ray Data gave up on; returns why units cannot be read."""
     damaged: dict[Unit, str] = {}
     try:
         for unit in units:
-            table = read_apart(unit, selection)
+            table = read_apart(unit, selection, texts)
             if isinstance(table, str):
                 damaged[unit] = table
             else:
-                write_part(output.path, fingerprint, unit, table.num_rows, quarantine.score(table))
+                answered = quarantine.score(table)
+                write_part(output.path, fingerprint, unit, table.num_rows, answered.table, answered.counts)
     finally:
         quarantine.close()
     return damaged

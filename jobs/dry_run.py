@@ -17,20 +17,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.attaching import TextsById, read_with_texts
 from jobs.errors import StoreError, disk_failures_as_stops, refused_access_as_usage_error
-from jobs.output import OutputDirectory
+from jobs.input.selection import Selection
+from jobs.output.directory import OutputDirectory
+from jobs.output.parts import missing_units
+from jobs.output.summary import unreadable_files
 from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.progress import say
 from jobs.records import Unit
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
-from jobs.summary import missing_units, unreadable_files
 from jobs.table.columns import Layout
 from jobs.table.parsing import parse_lists, parse_pairs
-from jobs.texts import with_texts_here
-from jobs.units import read_rows
+from jobs.texts import texts_here
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
 
@@ -98,8 +99,8 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
     preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
     layout = Layout(manifest.options["layout"])
-    selection = with_texts_here(selection, settings.corpus, layout, console)
-    sample = take_sample(todo, manifest.unit_bytes, selection, settings, layout, preparation)
+    texts = texts_here(settings.corpus, settings.mapping, layout, console)
+    sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
     estimate = {
         "files": len(files),
@@ -133,6 +134,7 @@ def take_sample(
     units: Sequence[Unit],
     unit_bytes: int,
     selection: Selection,
+    texts: TextsById | None,
     settings: RerankSettings,
     layout: Layout,
     preparation: Preparation,
@@ -140,7 +142,7 @@ def take_sample(
     """Some units at random, the same each time; those that cannot be read are left out, as in the job."""
     sample = Sample()
     parse = parse_lists if layout is Layout.LISTS else parse_pairs
-    for unit, table in sampled_tables(units, unit_bytes, selection):
+    for unit, table in sampled_tables(units, unit_bytes, selection, texts):
         rows = parse(table, settings.mapping)
         lists = [row.candidates for row in rows if row.candidates is not None]
         sample.rows += unit.rows
@@ -151,7 +153,9 @@ def take_sample(
     return sample
 
 
-def sampled_tables(units: Sequence[Unit], unit_bytes: int, selection: Selection) -> Iterator[tuple[Unit, pa.Table]]:
+def sampled_tables(
+    units: Sequence[Unit], unit_bytes: int, selection: Selection, texts: TextsById | None
+) -> Iterator[tuple[Unit, pa.Table]]:
     """Units, the large ones shortened, and their rows."""
     left = SAMPLE_BYTES
     for drawn in random.Random(SEED).sample(units, min(SAMPLE_UNITS, len(units))):
@@ -159,7 +163,7 @@ def sampled_tables(units: Sequence[Unit], unit_bytes: int, selection: Selection)
             return
         unit = replace(drawn, rows=max(1, min(drawn.rows, drawn.rows * UNIT_BYTES // unit_bytes)))
         try:
-            table = read_rows(unit, selection)
+            table = read_with_texts(unit, selection, texts)
         except StoreError:
             raise  # no file is at fault
         except (pa.ArrowException, OSError, ValueError):

@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from jobs import lease, storage
+from jobs import storage
 from jobs.errors import StoppedError
-from jobs.lease import is_alive, parsed, read_if_there
-from jobs.manifest import Manifest
-from jobs.output import MANIFEST, OutputDirectory
+from jobs.output import lease
+from jobs.output.attempts import past_attempts
+from jobs.output.directory import MANIFEST, OutputDirectory
+from jobs.output.lease import is_alive, parsed, read_if_there
+from jobs.output.manifest import Manifest
+from jobs.output.parts import read_counts
+from jobs.output.summary import read_summary, time_spent, totals, unreadable_files
 from jobs.records import Counts, Unit
-from jobs.storage import FOOTER_THREADS, read_json
-from jobs.summary import past_attempts, read_counts, time_spent, totals, unreadable_files
+from jobs.storage import FOOTER_THREADS
 from pipelines.errors import ConfigError
 
 
@@ -93,12 +96,12 @@ class JobFacts:
     units_done: int
     rows_planned: int
     counts: Mapping[str, Any]
-    """See `jobs.summary.totals`; of the parts that are there."""
+    """See `jobs.output.summary.totals`; of the parts that are there."""
     parts_not_read: int
     """Parts whose footers cannot be read, or are not those of this job: not in `counts`."""
     unreadable: Mapping[str, str]
     time: Mapping[str, Any]
-    """See `jobs.summary.time_spent`."""
+    """See `jobs.output.summary.time_spent`."""
     attempts: Sequence[Mapping[str, Any]]
     fingerprint: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -139,17 +142,6 @@ def look(path: str) -> Snapshot:
         summary["attempts"] if summary and not running else past_attempts(output),
         running,
     )
-
-
-def read_summary(output: OutputDirectory) -> dict[str, Any] | None:
-    """The summary of a complete job; None when it is damaged."""
-    try:
-        summary = read_json(output.summary)
-        Counts.from_dict(summary)
-        time_spent(summary["attempts"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return dict(summary)
 
 
 def gather(snapshot: Snapshot) -> JobFacts:

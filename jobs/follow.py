@@ -20,10 +20,11 @@ from jobs.app_scorer import AppScorer
 from jobs.arrivals import Arrivals
 from jobs.driver import score_everything, session_with_app
 from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops, refused_access_as_usage_error
-from jobs.lease import hold_lease
 from jobs.ledger import Ledger
-from jobs.manifest import Manifest
-from jobs.output import OutputDirectory
+from jobs.output.attempts import Attempt, begin_attempt
+from jobs.output.directory import OutputDirectory
+from jobs.output.lease import hold_lease
+from jobs.output.manifest import Manifest
 from jobs.progress import say
 from jobs.records import InputFile, Unit
 from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
@@ -32,7 +33,6 @@ from jobs.scorer import Scorer
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.signals import InterruptedBySignal, StopRequest, signals_as_requests
 from jobs.storage import check_apart
-from jobs.summary import Attempt, begin_attempt
 from jobs.warm_pool import WarmPool
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri

@@ -13,11 +13,12 @@ import pyarrow as pa
 from jobs import storage
 from jobs.errors import StoppedError, StoreError
 from jobs.grouping import GROUP_BYTES, grouped, oversize_groups, pairs_of, without_oversize
+from jobs.input.cutting import UNIT_BYTES
+from jobs.input.reading import read_columns
+from jobs.input.selection import Selection, filtered
 from jobs.pair_columns import PairColumns
 from jobs.records import Unit
-from jobs.selection import Selection, filtered
 from jobs.shuffle import read_cell, write_cells
-from jobs.units import UNIT_BYTES, read_columns
 
 BUCKET_BYTES = GROUP_BYTES
 """Decoded: what is grouped at once."""

@@ -23,13 +23,14 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError
-from jobs.filters import check_condition_columns
 from jobs.group_pieces import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
-from jobs.manifest import Manifest, Survey, check_same_job, survey
+from jobs.input.conditions import check_condition_columns
+from jobs.input.selection import Selection
+from jobs.input.survey import Survey, survey
+from jobs.output.manifest import Manifest, check_same_job
 from jobs.pair_columns import PairColumns, pair_columns
 from jobs.pieces import run_pieces
 from jobs.records import InputFile, Unit
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.shuffle import CellSize, cell_sizes
 from jobs.storage import FOOTER_THREADS
@@ -133,7 +134,7 @@ def planned(settings: RerankSettings, files: Sequence[InputFile], selection: Sel
     """The plan of an earlier run, or a new one, which depends on the input alone."""
     path = os.path.join(directory, "plan.json")
     if not storage.exists(path):
-        found = survey(files, replace(selection, shard=None, texts=None))
+        found = survey(files, replace(selection, shard=None))
         columns = columns_of(found, settings)
         pieces = [unit for file in found.planned(files, PIECE_BYTES) for unit in file.units()]
         plan = {

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.facts import Snapshot, State
-from jobs.parts import METADATA_KEY
+from jobs.output.parts import METADATA_KEY
+from jobs.output.summary import totals
 from jobs.records import Counts, Unit
 from jobs.storage import read_parquet
-from jobs.summary import totals
 from jobs.table.columns import Layout, mapping_of, output_names
 from jobs.table.reasons import reason_of
 

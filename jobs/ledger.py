@@ -10,16 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import storage
-from jobs.driver import by_file
-from jobs.facts import read_summary
-from jobs.manifest import Manifest, survey
-from jobs.output import OutputDirectory
-from jobs.partitions import continued_types, input_root
+from jobs.attaching import bytes_of_texts
+from jobs.input.partitions import continued_types, input_root
+from jobs.input.selection import Selection
+from jobs.input.survey import survey
+from jobs.output.attempts import Attempt, past_attempts
+from jobs.output.directory import OutputDirectory
+from jobs.output.manifest import Manifest
+from jobs.output.parts import counts_of
+from jobs.output.summary import by_file, compose, read_summary, totals
 from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.records import Counts, InputFile, PlannedFile, Unit
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
-from jobs.summary import Attempt, compose, counts_of, past_attempts, totals
 
 
 class Ledger:
@@ -86,7 +88,8 @@ class Ledger:
             for one in before.files
             if one.file.path not in new and (one.error is None or one.ranges or one.file.path in listed)
         ]
-        planned = survey(fresh, selection).planned(fresh, None)
+        besides = bytes_of_texts(self.settings.corpus, self.settings.mapping)
+        planned = survey(fresh, selection, besides).planned(fresh, None)
         files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
         return replace(before, files=files, options={**before.options, "partitions": types})
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.attaching import Found
-from jobs.corpus import Corpus
 from jobs.errors import StoppedError
+from jobs.input.corpus import Corpus
+from jobs.input.reading import read_columns
 from jobs.keys import column_as_bytes, hashes, shown
 from jobs.records import Unit
 from jobs.storage import is_unchanged, read_parquet
 from jobs.table.reasons import Reason
-from jobs.units import read_columns
 
 
 @dataclass(frozen=True, slots=True)

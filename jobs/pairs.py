@@ -25,6 +25,7 @@ from rich.console import Console
 
 from jobs import errors, storage
 from jobs.errors import RefusedError, StoreError
+from jobs.input.reading import read_rows
 from jobs.progress import say
 from jobs.records import Unit
 from jobs.rerank import COLUMN_PANEL, COLUMNS, column, option
@@ -32,7 +33,6 @@ from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout
 from jobs.table.parsing import parse_lists, parse_pairs
-from jobs.units import read_rows
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"

@@ -9,14 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.attaching import TextsById
-from jobs.filters import check_condition_columns
+from jobs.attaching import bytes_of_texts
+from jobs.errors import RefusedError
 from jobs.grouped_input import check_groupable, continued_groups, options_of_groups
-from jobs.manifest import Manifest, Survey, check_same_job, plan_files, reconcile, survey
-from jobs.output import OutputDirectory
-from jobs.partitions import Partitions, continued_types, infer_types, input_root
-from jobs.records import InputFile
-from jobs.selection import Selection
+from jobs.input.conditions import check_condition_columns
+from jobs.input.cutting import BytesBesides, nothing_besides
+from jobs.input.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.input.selection import EVERYTHING, Selection
+from jobs.input.survey import Survey, plan_files, survey
+from jobs.output.directory import OutputDirectory
+from jobs.output.manifest import Manifest, check_same_job
+from jobs.records import InputFile, PlannedFile
 from jobs.settings import RerankSettings
 from jobs.storage import list_input
 from jobs.table.columns import Layout, check_dropped_columns, check_output_names
@@ -28,7 +31,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     """The plan of a job that begins; raises ConfigError when the columns do not fit."""
     paths = [file.path for file in files]
     partitions = infer_types(input_root(settings.input, paths), paths)
-    found = survey(files, selection_of(settings, files, partitions))
+    found = survey(files, selection_of(settings, files, partitions), bytes_of_texts(settings.corpus, settings.mapping))
     size, planned = plan_files(found, files, followed=settings.follow)
     if settings.group_by is None:
         options = settings.result_options(checked_layout(found, settings)) | {"partitions": partitions}
@@ -50,9 +53,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
 def selection_of(settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]) -> Selection:
     """What this run takes of its input; `partitions` are the types of the columns that paths add."""
     root = input_root(settings.input, [file.path for file in files])
-    corpus = settings.corpus
-    texts = None if corpus is None else TextsById(settings.mapping, corpus.found.bytes_per_row)
-    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit, texts)
+    return Selection(Partitions(root, partitions), settings.where, settings.shard, settings.limit)
 
 
 def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
@@ -78,7 +79,8 @@ def selection_of_lists(
     """All rows of the lists that pairs were grouped into, and the manifest with their plan, which is written."""
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
-    manifest, changed = reconcile(manifest, files, output.finished(), selection)
+    besides = bytes_of_texts(settings.corpus, settings.mapping)
+    manifest, changed = reconcile(manifest, files, output.finished(), selection, besides)
     if changed:
         manifest.write(output.manifest)
     return selection, manifest
@@ -97,7 +99,8 @@ def continued_manifest(
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
     seen = [*planned, *now] if before.followed else now
     partitions = continued_types(input_root(settings.input, seen), types, planned, seen)
-    after, changed = reconcile(before, files, output.finished(), selection_of(settings, files, partitions))
+    selection, besides = selection_of(settings, files, partitions), bytes_of_texts(settings.corpus, settings.mapping)
+    after, changed = reconcile(before, files, output.finished(), selection, besides)
     return replace(after, options={**before.options, "partitions": partitions}), changed
 
 
@@ -110,3 +113,45 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "source"  # `ray job submit` runs from the sources, installed nowhere
     return versions
+
+
+def reconcile(
+    manifest: Manifest,
+    files: Sequence[InputFile],
+    finished: set[str],
+    selection: Selection = EVERYTHING,
+    besides: BytesBesides = nothing_besides,
+) -> tuple[Manifest, bool]:
+    """The manifest for the input as it is now, and whether it differs from the one before.
+
+    A file with finished units must be what it was (RefusedError); any other may change, and new files are planned.
+    Once a follower had a part in the job, finished files may go (log rotation), and other content under the name of one
+    is left alone: what was not read before it came is an error of the file.
+    """
+    now = {file.path: file for file in files}
+    kept: list[PlannedFile] = []
+    for planned in manifest.files:
+        current = now.get(planned.file.path)
+        if current == planned.file and planned.error is None:
+            kept.append(planned)
+            del now[current.path]
+        elif current != planned.file and any(unit.name in finished for unit in planned.units()):
+            state = "was removed" if current is None else "has changed"
+            if not manifest.followed:
+                raise RefusedError(
+                    f"input file {planned.file.path} {state} after units of it were finished; "
+                    "restore it, or use --overwrite to start anew"
+                )
+            kept.append(without_lost_units(planned, finished, f"{state} before all of it was ranked"))
+            now.pop(planned.file.path, None)
+    fresh = list(now.values())
+    size = None if manifest.followed else manifest.unit_bytes
+    planned_anew = survey(fresh, selection, besides).planned(fresh, size, taken=sum(one.rows for one in kept))
+    result = replace(manifest, files=tuple(sorted([*kept, *planned_anew], key=lambda one: one.file.path)))
+    return result, result.files != manifest.files
+
+
+def without_lost_units(planned: PlannedFile, finished: set[str], why: str) -> PlannedFile:
+    """The plan of a file that cannot be read any more: the units that have their part, and why there are no others."""
+    ranges = tuple((unit.start, unit.rows) for unit in planned.units() if unit.name in finished)
+    return planned if ranges == planned.ranges else replace(planned, ranges=ranges, error=planned.error or why)

@@ -25,13 +25,14 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from jobs.app_scorer import running_replicas
+from jobs.attaching import TextsById
 from jobs.errors import StoppedError
+from jobs.input.selection import Selection
 from jobs.records import Unit, UnitReport
 from jobs.replica import Replica
 from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, Reuse, no_reuse
 from jobs.scorer import Scorer
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.errors import ConfigError
@@ -146,6 +147,7 @@ def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
 def score_units(
     units: Sequence[Unit],
     selection: Selection,
+    texts: TextsById | None,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
@@ -161,7 +163,7 @@ def score_units(
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
         source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
-        dataset = through_pool(source, pool, selection, settings, layout, fingerprint, scorer_class, known())
+        dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, known())
         yield from reports_of(batches_of(dataset))
 
 
@@ -182,6 +184,7 @@ def through_pool(
     source: Dataset,
     pool: ActorPoolStrategy,
     selection: Selection,
+    texts: TextsById | None,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
@@ -191,7 +194,7 @@ def through_pool(
     """Rows of units -> their reports; nothing runs yet."""
     return source.map_batches(
         Replica,
-        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, reuse),
+        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, texts, reuse),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.replica_cpus,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jobs.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE
+from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE
 
 LOG_SECONDS = 10.0
 

@@ -14,17 +14,17 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
+from jobs.attaching import TextsById, read_with_texts
 from jobs.errors import StoppedError, StoreError
+from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import Counts, Unit
 from jobs.replica import Replica
 from jobs.scorer import Answered, count
-from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.table.answers import append_rankings, append_scores
 from jobs.table.columns import Layout
 from jobs.table.parsing import ParsedRow
 from jobs.table.streams import from_stream, to_stream
-from jobs.units import read_rows
 
 DEATHS_TO_BLAME = 3
 FRUITLESS_STARTS = 10
@@ -45,11 +45,14 @@ def replica_starter(
     return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
 
 
-def read_apart(unit: Unit, selection: Selection = EVERYTHING) -> pa.Table | str:
-    """The unit's rows, or why they cannot be read; in a process apart, since reading them may be what kills."""
-    reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_rows)
+def read_apart(unit: Unit, selection: Selection = EVERYTHING, texts: TextsById | None = None) -> pa.Table | str:
+    """The unit's rows with their texts, or why they cannot be read.
+
+    In a process apart, since reading them may be what kills.
+    """
+    reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_with_texts)
     try:
-        return ray.get(reading.remote(unit, selection))
+        return ray.get(reading.remote(unit, selection, texts))
     except RayError as error:
         cause = cause_of(error)
         return f"{type(cause).__name__}: {cause}"

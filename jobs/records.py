@@ -113,7 +113,7 @@ class UnitReport:
     stop: str | None = None
     """Why it would fail for all other units too."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage: see `jobs.accounting`."""
+    """By stage: see `jobs.output.accounting`."""
     scored: Scored | None = None
     """By which replica and when; None where it was not."""
     chunks_reused: int = 0

@@ -16,18 +16,18 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from jobs.attaching import TextsById, read_with_texts
 from jobs.errors import DeadlyError, StoppedError, StoreError
-from jobs.parts import write_part
+from jobs.input.row_groups import RowGroups
+from jobs.input.selection import EVERYTHING, Selection
+from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
 from jobs.reports import to_batch
 from jobs.reuse import NO_REUSE, LogitKeeper, Reuse
-from jobs.row_groups import RowGroups
 from jobs.scorer import Scorer
-from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from jobs.table.streams import from_stream, to_stream
-from jobs.units import read_rows
 
 ROW_GROUPS_KEPT = 2
 """Those of units side by side when the first has passed into the next row group; or one, and what `--where` asks."""
@@ -46,11 +46,13 @@ class Replica:
         fingerprint: str,
         scorer_class: Callable[..., Scorer],
         selection: Selection = EVERYTHING,
+        texts: TextsById | None = None,
         reuse: Reuse = NO_REUSE,
     ) -> None:
         self.output = settings.output
         self.fingerprint = fingerprint
         self.selection = selection
+        self.texts = texts
         self.groups = RowGroups(ROW_GROUPS_KEPT)
         self.scorer = scorer_class(settings, layout, fingerprint)
         self.scorer.stored = reuse.stored_logits()
@@ -66,7 +68,7 @@ class Replica:
         """Reads, scores and writes one unit. New logits come before the part, so that a death in between costs none."""
         clock = time.perf_counter()
         try:
-            table = read_rows(unit, self.selection, self.groups)
+            table = read_with_texts(unit, self.selection, self.texts, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
         except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
@@ -84,7 +86,7 @@ class Replica:
         scored_at = time.perf_counter()
         try:
             not_stored = self.keeper.keep(answered.spent.new_logits)
-            counts = write_part(self.output, self.fingerprint, unit, table.num_rows, answered)
+            counts = write_part(self.output, self.fingerprint, unit, table.num_rows, answered.table, answered.counts)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except OSError as error:

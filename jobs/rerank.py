@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 
 from jobs import errors
-from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
-from jobs.filters import parse_condition
+from jobs.input.conditions import parse_condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import parse_shard
 from jobs.progress import say
 from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
-from jobs.shards import parse_shard
 from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from jobs.errors import StoppedError
 from jobs.facts import Snapshot
+from jobs.output.parts import read_counts
 from jobs.records import Unit
 from jobs.storage import FOOTER_THREADS, read_parquet
-from jobs.summary import read_counts
 from jobs.table.columns import ColumnMapping, Layout, mapping_of, output_names
 from jobs.table.reasons import reason_of
 

@@ -22,11 +22,13 @@ import pyarrow as pa
 from rich.console import Console
 
 from jobs import storage
-from jobs.corpus import Corpus
+from jobs.attaching import TextsById
 from jobs.errors import StoreError
+from jobs.input.corpus import Corpus
+from jobs.input.cutting import read_plan
+from jobs.input.selection import Selection
 from jobs.pieces import PieceStage, run_pieces
 from jobs.records import Unit
-from jobs.selection import Selection
 from jobs.shuffle import cell_sizes
 from jobs.storage import FOOTER_THREADS
 from jobs.text_pieces import (
@@ -39,7 +41,6 @@ from jobs.text_pieces import (
     Join,
     batch_name,
 )
-from jobs.units import read_plan
 
 BUCKET_BYTES = 32 << 20
 """Decoded: documents of the corpus that are held at once, and texts that are answered with."""
@@ -50,13 +51,13 @@ STEPS = ("asked", "corpus", "answered", "delivered")
 
 
 def join_texts(
-    selection: Selection, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
+    selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
 ) -> DeliveredTexts:
-    """The texts of all units in `todo`, on disk. `selection` has the layout, and no source of texts yet.
+    """The texts of all units in `todo`, on disk. `texts` has the layout, and no source yet.
 
     Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
     """
-    join = planned(selection, corpus, todo, directory)
+    join = planned(selection, texts, corpus, todo, directory)
     batches = range(len(join.batches))
     every_batch = [{"batch": batch} for batch in batches]
     if to_do(join, "delivered", list(batches), batch_name):
@@ -75,14 +76,14 @@ def join_texts(
     return DeliveredTexts(join)
 
 
-def planned(selection: Selection, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
+def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
     """The plan of an earlier run, if it has all units that are to do, else a new one."""
     path = os.path.join(directory, "plan.json")
     plan = storage.read_json(path) if storage.exists(path) else None
     if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
         storage.remove_below(directory)
         plan = {
-            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection)],
+            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection, texts)],
             "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
         }
         storage.make_directory(directory)
@@ -91,14 +92,14 @@ def planned(selection: Selection, corpus: Corpus, todo: Sequence[Unit], director
         storage.make_directory(os.path.join(directory, step))
         storage.remove_temporaries(os.path.join(directory, step))
     batches = tuple(tuple(Unit(**unit) for unit in units) for units in plan["batches"])
-    return Join(directory, corpus, selection, batches, plan["buckets"])
+    return Join(directory, corpus, selection, texts, batches, plan["buckets"])
 
 
-def batches_of(todo: Sequence[Unit], selection: Selection) -> list[list[Unit]]:
+def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
     """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
     paths = sorted({unit.path for unit in todo})
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection), paths), strict=True))
+        per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection, texts), paths), strict=True))
     batches: list[list[Unit]] = []
     room = 0.0
     for unit in todo:
@@ -111,10 +112,10 @@ def batches_of(todo: Sequence[Unit], selection: Selection) -> list[list[Unit]]:
     return batches
 
 
-def bytes_of_a_row(path: str, selection: Selection) -> float:
+def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
     """Decoded, with its texts; as good as none in a file that cannot be read."""
     try:
-        return read_plan(path, selection).bytes_per_row
+        return read_plan(path, selection, texts.expected_bytes).bytes_per_row
     except StoreError:
         raise
     except (pa.ArrowException, OSError, ValueError):

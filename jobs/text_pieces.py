@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 
 from jobs.attaching import Found, TextsById
 from jobs.broadcast import loaded_here
-from jobs.corpus import Corpus
 from jobs.errors import StoppedError, StoreError
+from jobs.input.corpus import Corpus
+from jobs.input.reading import read_rows
+from jobs.input.selection import Selection
 from jobs.keys import hashes
 from jobs.lookup import Piece, look_up, piece_of, search, why_absent
 from jobs.records import Unit
-from jobs.selection import Selection
 from jobs.shuffle import read_cell, write_cells
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
-from jobs.units import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Join:
     directory: str
     corpus: Corpus
     selection: Selection
-    """Its `texts` have no source yet."""
+    texts: TextsById
+    """Without a source yet."""
     batches: tuple[tuple[Unit, ...], ...]
     buckets: int
     answers: tuple[AnswerFile, ...] = ()
@@ -68,11 +69,6 @@ class Join:
 
     def delivered(self, batch: int) -> str:
         return os.path.join(self.directory, "delivered", batch_name(batch))
-
-    @property
-    def texts(self) -> TextsById:
-        assert self.selection.texts is not None
-        return self.selection.texts
 
     def bucket_of(self, hashed: np.ndarray) -> np.ndarray:
         return (hashed % np.uint64(self.buckets)).astype(np.int64)

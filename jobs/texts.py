@@ -8,50 +8,51 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from jobs.attaching import TextSource
+from jobs.attaching import TextsById, TextSource
 from jobs.broadcast import broadcast, room_for_corpus, size_in_memory
-from jobs.corpus import Corpus
+from jobs.input.corpus import Corpus
+from jobs.input.selection import Selection
 from jobs.records import Unit
-from jobs.selection import Selection
-from jobs.table.columns import Layout
+from jobs.table.columns import ColumnMapping, Layout
 from jobs.text_join import join_texts
 from pipelines.errors import ConfigError
 
 
-def with_texts(
+def texts_for(
+    todo: Sequence[Unit],
     selection: Selection,
     corpus: Corpus | None,
+    mapping: ColumnMapping,
     layout: Layout,
-    todo: Sequence[Unit],
     directory: str,
     console: Console,
-) -> Selection:
-    """The selection with the texts of the units in `todo`; the size of the corpus decides how they come.
+) -> TextsById | None:
+    """How the documents of the units in `todo` get their texts; None where they are no ids.
 
-    Raises StoppedError when the corpus cannot be read.
+    The size of the corpus decides how they come. Raises StoppedError when it cannot be read.
     """
-    if corpus is None or selection.texts is None:
-        return selection
-    texts = replace(selection.texts, layout=layout)
+    if corpus is None:
+        return None
+    texts = TextsById(mapping, corpus.found.bytes_per_row, layout)
     source: TextSource
     if size_in_memory(corpus) <= room_for_corpus(corpus):
         source = held_by_all(corpus, console)
     else:
-        source = join_texts(replace(selection, texts=texts), corpus, todo, directory, console)
-    return replace(selection, texts=replace(texts, source=source))
+        source = join_texts(selection, texts, corpus, todo, directory, console)
+    return replace(texts, source=source)
 
 
-def with_texts_here(selection: Selection, corpus: Corpus | None, layout: Layout, console: Console) -> Selection:
+def texts_here(corpus: Corpus | None, mapping: ColumnMapping, layout: Layout, console: Console) -> TextsById | None:
     """The same in this process alone, without Ray and files; raises ConfigError for a corpus that is too large."""
-    if corpus is None or selection.texts is None:
-        return selection
+    if corpus is None:
+        return None
     size, room = size_in_memory(corpus), room_for_corpus(corpus)
     if size > room:
         raise ConfigError(
             f"--dry-run holds the whole corpus in memory, and {corpus.path} takes some {size:,} bytes, of {room:,} "
             "that it may take; give --corpus-memory to allow more (the job itself needs no more)"
         )
-    return replace(selection, texts=replace(selection.texts, layout=layout, source=held_by_all(corpus, console)))
+    return TextsById(mapping, corpus.found.bytes_per_row, layout, held_by_all(corpus, console))
 
 
 def held_by_all(corpus: Corpus, console: Console) -> TextSource:

@@ -25,13 +25,14 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 from rich.console import Console
 
+from jobs.attaching import TextsById
 from jobs.errors import StoppedError
+from jobs.input.selection import Selection
 from jobs.pool import as_json, batches_of, job_context, ray_session, replica_pool, through_pool, units_at_once
 from jobs.records import Unit, UnitReport
 from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, Reuse
 from jobs.scorer import Scorer
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
 from jobs.table.columns import Layout
@@ -105,13 +106,14 @@ class Run:
     def __init__(
         self,
         selection: Selection,
+        texts: TextsById | None,
         settings: RerankSettings,
         layout: Layout,
         fingerprint: str,
         scorer_class: Callable[..., Scorer],
         reuse: Reuse,
     ) -> None:
-        self.selection = selection
+        self.takes = selection, texts
         self.reports: queue.Queue[UnitReport | None] = queue.Queue()
         """None at the end."""
         self.failure: str | None = None
@@ -127,7 +129,7 @@ class Run:
             source = ray.data.read_datasource(
                 FedSource(self.feed), override_num_blocks=1, ray_remote_args={"num_cpus": 0}
             )
-            dataset = through_pool(source, pool, selection, settings, layout, fingerprint, scorer_class, reuse)
+            dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, reuse)
         self.thread = threading.Thread(target=self._collect, args=(dataset,), name="reports", daemon=True)
         self.thread.start()
 
@@ -177,6 +179,7 @@ class WarmPool:
         self,
         units: Sequence[Unit],
         selection: Selection,
+        texts: TextsById | None,
         settings: RerankSettings,
         layout: Layout,
         fingerprint: str,
@@ -192,9 +195,9 @@ class WarmPool:
             while waiting:
                 if self.stop.number is not None:
                     raise InterruptedBySignal(self.stop.number)
-                if self.run is None or self.run.selection != selection:
+                if self.run is None or self.run.takes != (selection, texts):
                     self.close()
-                    self.run = Run(selection, settings, layout, fingerprint, scorer_class, known())
+                    self.run = Run(selection, texts, settings, layout, fingerprint, scorer_class, known())
                 yield from self._score_in(self.run, waiting)
         except RayError as error:  # the feed is gone
             self.close(wait=False)

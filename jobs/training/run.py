@@ -21,7 +21,7 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 from jobs.pieces import run_pieces
 from jobs.pool import ray_session
 from jobs.progress import say

@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.attaching import TextsById
+from jobs.input.selection import Selection
 from jobs.pieces import PieceStage
 from jobs.pool import as_json
 from jobs.records import Unit, UnitReport
@@ -20,7 +22,6 @@ from jobs.replica import Replica
 from jobs.reports import reports_of
 from jobs.reuse import OpenReuse, no_reuse
 from jobs.scorer import Scorer
-from jobs.selection import Selection
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
@@ -162,6 +163,7 @@ def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
 def score_units_here(
     units: Sequence[Unit],
     selection: Selection,
+    texts: TextsById | None,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
@@ -169,7 +171,7 @@ def score_units_here(
     known: OpenReuse = no_reuse,
 ) -> Iterator[UnitReport]:
     """`jobs.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
-    replica = Replica(settings, layout, fingerprint, scorer_class, selection, known())
+    replica = Replica(settings, layout, fingerprint, scorer_class, selection, texts, known())
     for unit in units:
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 

@@ -14,9 +14,9 @@ import ray
 import jobs.broadcast
 import jobs.corpus_survey
 from jobs.broadcast import BroadcastTexts, broadcast, room_for_corpus, size_in_memory
-from jobs.corpus import Corpus
 from jobs.corpus_survey import surveyed
 from jobs.errors import StoppedError
+from jobs.input.corpus import Corpus
 from jobs.lookup import load_piece
 from jobs.records import Unit
 from tests.jobs.tables import write_input

@@ -16,12 +16,12 @@ import jobs.dry_run
 import jobs.signals
 from jobs import errors
 from jobs.cli import app
-from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
-from jobs.filters import Condition
+from jobs.input.conditions import Condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import Shard
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
-from jobs.shards import Shard
 from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError

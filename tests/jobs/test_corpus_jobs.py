@@ -14,16 +14,16 @@ from rich.console import Console
 
 import jobs.corpus_survey
 import jobs.text_join
-from jobs.corpus import Corpus
 from jobs.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
 from jobs.facts import look
-from jobs.filters import parse_condition
+from jobs.input.conditions import parse_condition
+from jobs.input.corpus import Corpus
+from jobs.input.cutting import MIN_UNIT_BYTES
+from jobs.input.shards import Shard
 from jobs.integrity import verify
 from jobs.settings import RerankSettings
-from jobs.shards import Shard
 from jobs.table.columns import ATTACHED
-from jobs.units import MIN_UNIT_BYTES
 from pipelines.errors import ConfigError
 from tests.checkpoints import words
 from tests.jobs.conftest import RunJob

@@ -19,9 +19,9 @@ import pytest
 
 import jobs.quarantine
 from jobs.errors import StoppedError
+from jobs.input.cutting import MIN_UNIT_BYTES
 from jobs.quarantine import read_apart
 from jobs.records import Unit
-from jobs.units import MIN_UNIT_BYTES
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import (

@@ -17,10 +17,10 @@ import jobs.dry_run
 from jobs.cli import app
 from jobs.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_speed
 from jobs.errors import RefusedError
-from jobs.filters import parse_condition
+from jobs.input.conditions import parse_condition
+from jobs.input.shards import Shard
 from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
-from jobs.shards import Shard
 from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, ModelNotFoundError
 from pipelines.records import CandidateList, Ranking

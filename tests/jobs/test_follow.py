@@ -19,15 +19,15 @@ from rich.console import Console
 import jobs.follow
 import jobs.ledger
 from jobs import storage
-from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError, StoreError
 from jobs.facts import gather, look
-from jobs.filters import parse_condition
 from jobs.follow import GIVE_UP_SECONDS, follow_until
+from jobs.input.conditions import parse_condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import Shard
 from jobs.inspection import print_all
 from jobs.integrity import verify
 from jobs.settings import POLL_SECONDS, RerankSettings
-from jobs.shards import Shard
 from jobs.signals import InterruptedBySignal, StopRequest
 from jobs.table.columns import GroupBy
 from pipelines.errors import ConfigError
@@ -616,16 +616,16 @@ def test_the_second_signal_does_not_wait() -> None:
 def test_documents_by_id_get_their_texts_in_every_round(
     source: Path, output: Path, tmp_path: Path, follow_job: FollowJob, said: StringIO
 ) -> None:
-    """Of a corpus that is loaded once: the selection is the same, so that replicas stay."""
+    """Of a corpus that is loaded once: the texts are the same, so that replicas stay."""
     corpus = write_input(tmp_path / "corpus", c=pa.table({"id": ["1", "2"], "text": ["one", "two"]}))
-    selections: list[Any] = []
+    taken: list[Any] = []
 
     def by_id(tag: str) -> pa.Table:
         return pa.table({"query_id": [f"{tag}0"], "query": ["q"], "documents": [["1", "2", "3"][: 2 + (tag == "b")]]})
 
-    def score(units: Any, selection: Any, *arguments: Any) -> Any:
-        selections.append(selection)
-        return score_units_here(units, selection, *arguments)
+    def score(units: Any, selection: Any, texts: Any, *arguments: Any) -> Any:
+        taken.append((selection, texts))
+        return score_units_here(units, selection, texts, *arguments)
 
     def events() -> Events:
         yield from come(source, a=by_id("a"))
@@ -637,8 +637,8 @@ def test_documents_by_id_get_their_texts_in_every_round(
     first, second = rows_of_output(output)
     assert {document["id"] for document in first["ranking"]} == {"1", "2"}
     assert second["error"] == "unknown_document: documents[2] is '3', which is not in the corpus"
-    assert len(selections) == 2
-    assert selections[0] == selections[1]
+    assert len(taken) == 2
+    assert taken[0] == taken[1]
     assert not (output / "_texts").exists()
 
 

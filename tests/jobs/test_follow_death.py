@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.facts import look
+from jobs.input.cutting import UNIT_BYTES
 from jobs.integrity import verify
-from jobs.units import UNIT_BYTES
 from tests.jobs import drive
 from tests.jobs.tables import assert_nothing_left_over, assert_summary_adds_up, parts, read_json, rows_of_output
 from tests.jobs.test_death import SECONDS, wait_until, written

@@ -21,14 +21,14 @@ from rich.console import Console
 import jobs.group_pieces
 import jobs.grouped_input
 import jobs.grouping
-from jobs.corpus import Corpus
 from jobs.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
 from jobs.facts import look
-from jobs.filters import parse_condition
+from jobs.input.conditions import parse_condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import Shard
 from jobs.integrity import verify
 from jobs.settings import RerankSettings
-from jobs.shards import Shard
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.errors import ConfigError
 from tests.checkpoints import words

@@ -22,8 +22,8 @@ from jobs.cli import app
 from jobs.driver import run
 from jobs.facts import State, gather, look
 from jobs.integrity import Finding, verify
-from jobs.lease import hold_lease
-from jobs.parts import METADATA_KEY
+from jobs.output.lease import hold_lease
+from jobs.output.parts import METADATA_KEY
 from jobs.row_errors import find_errors
 from jobs.settings import RerankSettings
 from jobs.storage import read_parquet
@@ -38,7 +38,7 @@ from tests.jobs.test_states import StopAfter, contents
 
 HOLD = """
 import sys, time
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 from jobs.storage import read_parquet
 with hold_lease(sys.argv[1]):
     print("held", flush=True)

@@ -15,7 +15,7 @@ import pytest
 
 import jobs.driver
 from jobs.errors import RefusedError, StoppedError
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 from jobs.resolution import JOB_ENVIRONMENT
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, Layout

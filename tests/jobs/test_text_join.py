@@ -18,14 +18,14 @@ import jobs.corpus_survey
 import jobs.text_join
 import jobs.text_pieces
 from jobs.attaching import TextsById
-from jobs.corpus import Corpus
 from jobs.errors import StoppedError
+from jobs.input.corpus import Corpus
+from jobs.input.cutting import MIN_UNIT_BYTES
+from jobs.input.selection import EVERYTHING
 from jobs.records import Unit
-from jobs.selection import Selection
 from jobs.table.columns import ColumnMapping
 from jobs.text_join import batches_of
 from jobs.text_pieces import batch_name
-from jobs.units import MIN_UNIT_BYTES
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.tables import (
@@ -100,7 +100,7 @@ def test_batches_hold_as_many_units_as_their_rows_with_texts_allow(tmp_path: Pat
     source = write_input(tmp_path / "in", a=ids_table(40, "x" * 1_000))
     units = [Unit(str(source / "a.parquet"), start, 4) for start in range(0, 40, 4)]
     texts = TextsById(ColumnMapping(by_id=True), 250.0)  # four of them in a row
-    batches = batches_of(units, Selection(texts=texts))
+    batches = batches_of(units, EVERYTHING, texts)
     assert [unit for batch in batches for unit in batch] == units
     assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 

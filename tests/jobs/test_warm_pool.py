@@ -11,10 +11,10 @@ from rich.console import Console
 
 import jobs.warm_pool
 from jobs.errors import StoppedError
+from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import Unit, UnitReport
 from jobs.reuse import no_reuse
 from jobs.scorer import Scorer
-from jobs.selection import EVERYTHING, Selection
 from jobs.settings import RerankSettings
 from jobs.signals import InterruptedBySignal, StopRequest
 from jobs.table.columns import Layout
@@ -49,7 +49,7 @@ def score(tmp_path: Path, pool: WarmPool, settings_of: Callable[..., RerankSetti
     def score_them(
         units: list[Unit], scorer_class: type[Scorer] = StubScorer, selection: Selection = EVERYTHING
     ) -> Iterator[UnitReport]:
-        return pool.score(units, selection, settings, Layout.LISTS, "abc", scorer_class, no_reuse)
+        return pool.score(units, selection, None, settings, Layout.LISTS, "abc", scorer_class, no_reuse)
 
     return score_them
 

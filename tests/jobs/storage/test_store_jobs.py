@@ -14,7 +14,7 @@ import pytest
 
 from jobs import storage
 from jobs.errors import RefusedError, StoppedError
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 from jobs.rerank import exit_code
 from jobs.scorer import Scorer
 from jobs.settings import RerankSettings
@@ -219,7 +219,7 @@ def test_a_second_driver_is_refused(source: str, unfinished: str, run_job: RunJo
 
 HOLD = """
 import sys, time
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 with hold_lease(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

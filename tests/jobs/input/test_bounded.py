@@ -12,12 +12,12 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.parts
 from jobs.errors import RefusedError, StoppedError
-from jobs.filters import parse_condition
+from jobs.input.conditions import parse_condition
+from jobs.input.shards import PIECE_BYTES, Shard
+from jobs.output.parts import write_part
 from jobs.records import Counts, Unit
 from jobs.scorer import Answered
-from jobs.shards import PIECE_BYTES, Shard
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob
@@ -311,11 +311,11 @@ class TestWithoutRay:
 
 def test_a_part_takes_exactly_the_rows_that_were_read(tmp_path: Path) -> None:
     unit, table = Unit("/in/a.parquet", 0, 10), pa.table({"a": range(4)})
-    counts = jobs.parts.write_part(str(tmp_path), "f", unit, 4, Answered(table, Counts(rows=4)))
+    counts = write_part(str(tmp_path), "f", unit, 4, table, Counts(rows=4))
     assert (counts.rows, counts.rows_left_out) == (4, 6)
     for rows, counted in ((5, 4), (4, 5), (10, 10)):
         with pytest.raises(StoppedError, match="please report this bug"):
-            jobs.parts.write_part(str(tmp_path), "f", unit, rows, Answered(table, Counts(rows=counted)))
+            write_part(str(tmp_path), "f", unit, rows, table, Counts(rows=counted))
 
 
 def test_settings_refuse_what_cannot_work(settings_of: Callable[..., Any]) -> None:

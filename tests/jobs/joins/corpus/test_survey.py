@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.corpus_survey
-from jobs.corpus import Corpus
 from jobs.corpus_survey import surveyed
+from jobs.input.corpus import Corpus
 from jobs.records import Unit
 from pipelines.errors import ConfigError
 from tests.jobs.tables import write_input

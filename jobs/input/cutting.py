@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.errors import StoreError
-from jobs.records import Unit
-from jobs.row_groups import RowGroups
-from jobs.selection import EVERYTHING, Selection, filtered
+from jobs.input.selection import EVERYTHING, Selection
 from jobs.storage import read_parquet
 
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
@@ -52,7 +49,16 @@ class FilePlan:
         return [group for i, group in enumerate(groups) if i not in self.excluded]
 
 
-def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
+BytesBesides = Callable[[pa.RecordBatch], float]
+"""Decoded bytes that some rows will have on top of their own, such as texts from elsewhere."""
+
+
+def nothing_besides(_rows: pa.RecordBatch) -> float:
+    """Of rows that have their texts."""
+    return 0.0
+
+
+def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides) -> FilePlan:
     """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read.
 
     Raises ConfigError when a condition does not fit the file's columns.
@@ -65,7 +71,6 @@ def read_plan(path: str, selection: Selection = EVERYTHING) -> FilePlan:
     stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
     sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
     try:
-        besides = selection.bytes_of_texts
         size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept, besides=besides)) if kept else 0.0
     except StoreError:
         raise
@@ -79,7 +84,7 @@ def bytes_per_row(
     rows: int,
     row_groups: list[int],
     columns: Sequence[str] | None = None,
-    besides: Callable[[pa.RecordBatch], float] = lambda _: 0.0,
+    besides: BytesBesides = nothing_besides,
 ) -> float:
     """Decoded bytes of one of the first `rows` rows of these row groups, and those that `besides` expects for them."""
     sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns), None)
@@ -137,55 +142,3 @@ def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
     for i in range(parts):
         begin, end = start + rows * i // parts, start + rows * (i + 1) // parts
         yield begin, end - begin
-
-
-def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups | None = None) -> pa.Table:
-    """The unit's rows that pass, with all their columns, those of the path, and texts from elsewhere.
-
-    Reads only the row groups that it touches, and not those that `groups` has kept.
-
-    Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
-    """
-    table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection, groups))
-    return selection.with_texts(selection.with_partitions(table, unit.path), unit)
-
-
-def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection, groups: RowGroups | None) -> pa.Table:
-    """The unit's rows that the selection lets through; raises ValueError when the file has fewer rows than planned."""
-
-    def read(columns: Sequence[str] | None = None) -> pa.Table:
-        return read_columns(file, unit, columns, groups)
-
-    return read_passing(read, selection, file.schema_arrow)
-
-
-def read_columns(
-    file: pq.ParquetFile, unit: Unit, columns: Sequence[str] | None = None, groups: RowGroups | None = None
-) -> pa.Table:
-    """All rows of the unit; raises ValueError when the file has fewer than planned."""
-    first_row = 0
-    wanted, skipped, read = [], 0, 0
-    for i in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(i).num_rows
-        if first_row + rows <= unit.start:
-            skipped = first_row + rows
-        elif first_row < unit.start + unit.rows:
-            wanted.append(i)
-            read += rows
-        first_row += rows
-    if first_row < unit.start + unit.rows:
-        raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
-    if groups is None or read == unit.rows:  # no other unit needs them
-        table = file.read_row_groups(wanted, columns=columns)
-    else:
-        table = groups.read(file, unit.path, wanted, columns)
-    return table.slice(unit.start - skipped, unit.rows)
-
-
-def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:
-    """What `read` gives for all columns, less the rows that conditions leave out; they see their own columns first."""
-    checked = selection.checked_columns(own)
-    if not checked:
-        return read()
-    passing = selection.passing(read(checked))
-    return filtered(read(), passing) if pc.any(passing).as_py() else own.empty_table()

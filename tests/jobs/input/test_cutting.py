@@ -15,11 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.filters import Condition, parse_condition
-from jobs.records import Unit
-from jobs.row_groups import RowGroups
-from jobs.selection import Selection
-from jobs.units import (
+from jobs.input.conditions import Condition, parse_condition
+from jobs.input.cutting import (
     MAX_UNIT_BYTES,
     MAX_UNITS_OF_FILE,
     MIN_UNIT_BYTES,
@@ -29,10 +26,13 @@ from jobs.units import (
     cut,
     cut_evenly,
     read_plan,
-    read_rows,
     unit_bytes,
     unit_bytes_alone,
 )
+from jobs.input.reading import read_rows
+from jobs.input.row_groups import RowGroups
+from jobs.input.selection import Selection
+from jobs.records import Unit
 
 SCHEMA = pa.schema({"query": pa.string()})
 plans = st.builds(

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.filters import COMPARISONS, Condition, check_condition_columns, parse_condition
+from jobs.input.conditions import COMPARISONS, Condition, check_condition_columns, parse_condition
+from jobs.input.cutting import planned_ranges, read_plan
+from jobs.input.reading import read_rows
+from jobs.input.selection import Selection
 from jobs.records import Unit
-from jobs.selection import Selection
-from jobs.units import planned_ranges, read_plan, read_rows
 from pipelines.errors import ConfigError
 
 PYTHON: dict[str, Callable[[Any, list[Any]], bool]] = {

@@ -12,7 +12,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, Presences, with_idle
+from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, Presences, with_idle
 from jobs.records import Scored
 from jobs.replica import replica_id
 from tests.jobs.conftest import RunJob

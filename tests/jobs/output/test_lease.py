@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from jobs import lease
 from jobs.errors import RefusedError
-from jobs.lease import NAME, STALE_SECONDS, hold_lease
+from jobs.output import lease
+from jobs.output.lease import NAME, STALE_SECONDS, hold_lease
 
 HOLD = """
 import sys, time
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 with hold_lease(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import RefusedError
-from jobs.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.input.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.input.reading import read_rows
+from jobs.input.selection import Selection
 from jobs.records import Unit
-from jobs.selection import Selection
 from jobs.storage import list_input
-from jobs.units import read_rows
 
 
 def write_tree(root: Path, *directories: str) -> list[str]:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import RefusedError
-from jobs.manifest import Manifest, check_same_job, plan_files, reconcile, survey
+from jobs.input.survey import plan_files, survey
+from jobs.output.manifest import Manifest, check_same_job
+from jobs.planning import reconcile
 from jobs.records import InputFile, PlannedFile
 from jobs.storage import list_input
 from tests.jobs.tables import lists_table, wide_table, write_input

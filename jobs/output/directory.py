@@ -6,8 +6,9 @@ import fnmatch
 import os
 from dataclasses import dataclass
 
-from jobs import lease, storage
+from jobs import storage
 from jobs.errors import RefusedError
+from jobs.output import lease
 
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.manifest import Survey
-from jobs.partitions import Partitions
+from jobs.input.cutting import FilePlan
+from jobs.input.partitions import Partitions
+from jobs.input.selection import Selection
+from jobs.input.shards import PIECE_BYTES, Shard, parse_shard
+from jobs.input.survey import Survey
 from jobs.records import InputFile
-from jobs.selection import Selection
-from jobs.shards import PIECE_BYTES, Shard, parse_shard
-from jobs.units import FilePlan
 from pipelines.errors import ConfigError
 
 SCHEMA = pa.schema({"query": pa.string()})

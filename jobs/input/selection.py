@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.attaching import TextsById
-from jobs.filters import Condition
-from jobs.partitions import Partitions
+from jobs.input.conditions import Condition
+from jobs.input.partitions import Partitions
+from jobs.input.shards import Shard
 from jobs.records import InputFile
-from jobs.shards import Shard
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jobs.records import Unit
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,6 @@ class Selection:
     shard: Shard | None = None
     limit: int | None = None
     """The first so many rows of what is this run's, before `where`."""
-    texts: TextsById | None = None
-    """From where documents that are ids get their texts."""
 
     # For the plan.
 
@@ -76,10 +73,6 @@ class Selection:
             start, end = self.shard.rows_of(name, file.size, rows, kept)
         return start, end if self.limit is None else min(end, start + max(0, self.limit - taken))
 
-    def bytes_of_texts(self, rows: pa.RecordBatch) -> float:
-        """What the texts are expected to be that these rows get from elsewhere."""
-        return 0.0 if self.texts is None else self.texts.expected_bytes(rows)
-
     # For the replicas.
 
     def checked_columns(self, own: pa.Schema) -> list[str]:
@@ -99,10 +92,6 @@ class Selection:
         for one, column in self.partitions.columns(path, table.schema, table.num_rows):
             table = table.append_column(one, column)
         return table
-
-    def with_texts(self, table: pa.Table, unit: Unit) -> pa.Table:
-        """The rows of a unit with the texts of their documents' ids, where these come from elsewhere."""
-        return table if self.texts is None else self.texts.attach(table, unit)
 
 
 EVERYTHING = Selection()
