@@ -118,7 +118,7 @@ def job(
 
     Once on a Ray that runs already, as jobs meet it on a cluster, and once with a private Ray that starts and ends.
     """
-    from jobs.pool import ray_session
+    from jobs.runtime.session import ray_session
     from pipelines.reranker import Reranker
 
     work = make_lists(pairs // 100, 100, short_document)

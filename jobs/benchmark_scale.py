@@ -25,7 +25,7 @@ import typer
 
 from jobs.benchmark import Output, make_lists, report, short_document
 from jobs.driver import run
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage

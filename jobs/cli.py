@@ -6,7 +6,8 @@ import importlib.metadata
 
 import typer
 
-from jobs import compaction, inspection, pairs, rerank
+from jobs import inspection, pairs, rerank
+from jobs.score_store import compaction
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from jobs.app_scorer import AppScorer
-from jobs.attaching import TextsById
 from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
-from jobs.grouped_input import group_input
 from jobs.input.selection import Selection
+from jobs.joins.corpus.attaching import TextsById
+from jobs.joins.corpus.texts import texts_for
+from jobs.joins.groups.stage import group_input
 from jobs.output.attempts import Attempt, begin_attempt
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
@@ -21,22 +21,22 @@ from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units, write_part
 from jobs.output.summary import by_file, summarize, unreadable_files
 from jobs.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
-from jobs.pool import ray_session, score_units, units_at_once
 from jobs.progress import print_summary, say, show_progress
-from jobs.quarantine import Quarantine, read_apart, replica_starter
 from jobs.records import Unit, UnitReport
-from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
-from jobs.reuse import check_store, open_reuse
-from jobs.scorer import Scorer
+from jobs.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
+from jobs.runtime.session import ray_session, session_with_app
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.scoring.app_scorer import AppScorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
-from jobs.signals import signals_as_exceptions
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
 from jobs.table.columns import Layout
-from jobs.texts import texts_for
-from pipelines.errors import ConfigError
+from jobs.workers.known_scores import open_reuse
+from jobs.workers.pool import score_units, units_at_once
+from jobs.workers.quarantine import Quarantine, read_apart, replica_starter
 
 ScoreUnits = Callable[..., Iterator[UnitReport]]
-"""Called as `jobs.pool.score_units` is."""
+"""Called as `jobs.workers.pool.score_units` is."""
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
 
@@ -56,7 +56,8 @@ def run(
     with signals_as_exceptions(), disk_failures_as_stops():
         if settings.app is None:
             return run_here(settings, scorer_class or Scorer, console, command)
-        with session_with_app(settings, console):  # the app knows the model: without it there is no plan
+        # The app knows the model: without it there is no plan.
+        with session_with_app(settings.address, settings.app, console):
             return run_here(settings, scorer_class or AppScorer, console, command)
 
 
@@ -106,19 +107,6 @@ def run_here(
             remove_below(output.texts)
     print_summary(console, summary, output.path)
     return summary
-
-
-@contextmanager
-def session_with_app(settings: RerankSettings, console: Console) -> Iterator[None]:
-    """The cluster that the app runs on; raises ConfigError where there is none."""
-    with ExitStack() as session:
-        try:
-            session.enter_context(ray_session(settings.address or "auto", console))
-        except ConnectionError as error:
-            raise ConfigError(
-                f"--app is {settings.app!r}, but there is no Ray to find it on: {error}; give --address or RAY_ADDRESS"
-            ) from None
-        yield
 
 
 def score_everything(

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.attaching import TextsById, read_with_texts
 from jobs.errors import StoreError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
+from jobs.joins.corpus.attaching import TextsById, read_with_texts
+from jobs.joins.corpus.texts import texts_here
 from jobs.output.directory import OutputDirectory
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
@@ -31,7 +32,6 @@ from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout
 from jobs.table.parsing import parse_lists, parse_pairs
-from jobs.texts import texts_here
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
 

@@ -16,9 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from jobs import storage
-from jobs.app_scorer import AppScorer
 from jobs.arrivals import Arrivals
-from jobs.driver import score_everything, session_with_app
+from jobs.driver import score_everything
 from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.ledger import Ledger
 from jobs.output.attempts import Attempt, begin_attempt
@@ -27,13 +26,14 @@ from jobs.output.lease import hold_lease
 from jobs.output.manifest import Manifest
 from jobs.progress import say
 from jobs.records import InputFile, Unit
-from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
-from jobs.reuse import check_store
-from jobs.scorer import Scorer
+from jobs.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
+from jobs.runtime.session import session_with_app
+from jobs.runtime.signals import InterruptedBySignal, StopRequest, signals_as_requests
+from jobs.scoring.app_scorer import AppScorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import POLL_SECONDS, RerankSettings
-from jobs.signals import InterruptedBySignal, StopRequest, signals_as_requests
 from jobs.storage import check_apart
-from jobs.warm_pool import WarmPool
+from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
@@ -59,7 +59,7 @@ def follow(
     console = console or Console()
     with signals_as_requests() as stop, disk_failures_as_stops(), ExitStack() as session:
         if settings.app is not None:
-            session.enter_context(session_with_app(settings, console))
+            session.enter_context(session_with_app(settings.address, settings.app, console))
         default = Scorer if settings.app is None else AppScorer
         with starts_that_are_stopped(stop):
             follow_until(stop, settings, scorer_class or default, console, command)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import storage
-from jobs.attaching import bytes_of_texts
 from jobs.input.partitions import continued_types, input_root
 from jobs.input.selection import Selection
 from jobs.input.survey import survey
+from jobs.joins.corpus.attaching import bytes_of_texts
 from jobs.output.attempts import Attempt, past_attempts
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.attaching import bytes_of_texts
 from jobs.errors import RefusedError
-from jobs.grouped_input import check_groupable, continued_groups, options_of_groups
 from jobs.input.conditions import check_condition_columns
 from jobs.input.cutting import BytesBesides, nothing_besides
 from jobs.input.partitions import Partitions, continued_types, infer_types, input_root
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.input.survey import Survey, plan_files, survey
+from jobs.joins.corpus.attaching import bytes_of_texts
+from jobs.joins.groups.stage import check_groupable
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest, check_same_job
 from jobs.records import InputFile, PlannedFile
@@ -155,3 +155,38 @@ def without_lost_units(planned: PlannedFile, finished: set[str], why: str) -> Pl
     """The plan of a file that cannot be read any more: the units that have their part, and why there are no others."""
     ranges = tuple((unit.start, unit.rows) for unit in planned.units() if unit.name in finished)
     return planned if ranges == planned.ranges else replace(planned, ranges=ranges, error=planned.error or why)
+
+
+def options_of_groups(
+    settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the manifest keeps of a job with groups, as JSON types: INPUT too, since its own files are the lists."""
+    listed = [list(astuple(file)) for file in files]
+    return settings.result_options(Layout.LISTS) | {"partitions": dict(partitions), "grouped_files": listed}
+
+
+def check_same_input(before: Sequence[Sequence[Any]], files: Sequence[InputFile]) -> None:
+    """Raises RefusedError when INPUT is not what it was when its pairs were grouped."""
+    then, now = {one[0]: tuple(one) for one in before}, {file.path: astuple(file) for file in files}
+    changes = {
+        "is new": sorted(now.keys() - then.keys()),
+        "was removed": sorted(then.keys() - now.keys()),
+        "has changed": sorted(path for path in then.keys() & now.keys() if then[path] != now[path]),
+    }
+    for change, paths in changes.items():
+        if paths:
+            raise RefusedError(
+                f"input file {paths[0]} {change} since pairs were grouped, and its pairs may belong to groups that are "
+                "ranked already; restore INPUT, give another OUTPUT, or use --overwrite to start anew"
+            )
+
+
+def continued_groups(
+    before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> Manifest:
+    """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
+    if before.options.get("group_by") is not None:
+        check_same_input(before.options["grouped_files"], files)
+    partitions = before.options.get("partitions", {})
+    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
+    return before

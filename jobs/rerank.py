@@ -213,7 +213,7 @@ def exit_code(settings: RerankSettings) -> int:
     from jobs.dry_run import dry_run
     from jobs.follow import follow
     from jobs.resolution import JOB_ENVIRONMENT
-    from jobs.signals import InterruptedBySignal
+    from jobs.runtime.signals import InterruptedBySignal
 
     console = Console(stderr=True)
     try:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobs.app_scorer import served_model
-from jobs.corpus_survey import surveyed
+from jobs import storage
 from jobs.errors import RefusedError
+from jobs.joins.corpus.survey import surveyed
 from jobs.records import InputFile
+from jobs.scoring.app_scorer import served_model
 from jobs.settings import RerankSettings
 from jobs.storage import absolute, check_apart
 from pipelines.config import RerankerConfig
@@ -90,3 +91,19 @@ def resolved_model(config: RerankerConfig) -> RerankerConfig:
         absolute(config.model, "--model", allow_relative=False)
 
     return resolved(config, find_model(config.model, config.revision, config.token))
+
+
+def check_store(settings: RerankSettings, files: Sequence[InputFile]) -> None:
+    """Raises RefusedError where the store and INPUT or OUTPUT contain one another, ConfigError where it is a file.
+
+    Raises AccessError where its object store does not let us in.
+    """
+    scores = settings.scores
+    if scores is None:
+        return
+    if not storage.is_directory(scores) and storage.exists(scores):
+        raise ConfigError(f"--scores {scores} is a file; give a directory")
+    check_apart(settings.input, scores, files, place="--scores")
+    pairs = ((settings.output, scores), (scores, settings.output))
+    if any(storage.contain_one_another(*both, [], pattern_is_directory=True) for both in pairs):
+        raise RefusedError(f"--scores {scores} and OUTPUT {settings.output} contain one another; keep them apart")

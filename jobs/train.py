@@ -61,7 +61,7 @@ def command(
 
 def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
     """Runs the training, says how it ended, and returns the code for it."""
-    from jobs.signals import InterruptedBySignal
+    from jobs.runtime.signals import InterruptedBySignal
     from jobs.training.config import read_config  # torch: seconds, spared to --help
 
     console = Console(stderr=True)

@@ -1,7 +1,7 @@
 """`--corpus`: a table of documents by id, for candidate lists that hold ids alone.
 
-What there is of it is found in `jobs.corpus_survey`. How ids come to texts lives in `jobs.lookup`, how the texts come
-to the rows of a unit in `jobs.attaching`.
+What there is of it is found in `jobs.joins.corpus.survey`. How ids come to texts lives in `jobs.joins.corpus.lookup`,
+how the texts come to the rows of a unit in `jobs.joins.corpus.attaching`.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[Documents | None]:
 
 
 def _attached(table: pa.Table) -> list[Documents | None]:
-    """The documents that `jobs.attaching` gave each row."""
+    """The documents that `jobs.joins.corpus.attaching` gave each row."""
     chunks = [pc.struct_field(chunk, "documents") for chunk in table.column(ATTACHED).chunks]
     names = ColumnMapping(text_field="text", id_field="id")
     return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)

@@ -13,11 +13,12 @@ from rich.console import Console
 
 import jobs.driver
 import jobs.follow
-import jobs.grouped_input
-import jobs.text_join
+import jobs.joins.corpus.disk_join
+import jobs.joins.groups.stage
+import jobs.runtime.session
 from jobs import storage
 from jobs.driver import run
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
@@ -31,8 +32,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process: for claims about data and directories, to which Ray adds nothing."""
     monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
     monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
-    monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)
-    monkeypatch.setattr(jobs.text_join, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.runtime.session, "ray_session", no_ray_session)
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_pieces", run_pieces_here)
     monkeypatch.setattr(jobs.follow, "WarmPool", PoolHere)
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import jobs.driver
 import jobs.dry_run
-import jobs.signals
+import jobs.runtime.signals
 from jobs import errors
 from jobs.cli import app
 from jobs.errors import RefusedError, StoppedError
@@ -209,7 +209,7 @@ def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
         (RefusedError("a" * 500), 3, f"refused: {'a' * 500}\n"),
         (StoppedError("disk full"), 4, "stopped: disk full. To resume:\n  crossray rerank in out\n"),
         (
-            jobs.signals.InterruptedBySignal(2),
+            jobs.runtime.signals.InterruptedBySignal(2),
             130,
             "stopped by SIGINT; what is finished stays. To resume:\n  crossray rerank in out\n",
         ),

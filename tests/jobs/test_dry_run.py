@@ -19,7 +19,7 @@ from jobs.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_spee
 from jobs.errors import RefusedError
 from jobs.input.conditions import parse_condition
 from jobs.input.shards import Shard
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, ModelNotFoundError

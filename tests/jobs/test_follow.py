@@ -27,8 +27,8 @@ from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
 from jobs.inspection import print_all
 from jobs.integrity import verify
+from jobs.runtime.signals import InterruptedBySignal, StopRequest
 from jobs.settings import POLL_SECONDS, RerankSettings
-from jobs.signals import InterruptedBySignal, StopRequest
 from jobs.table.columns import GroupBy
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob

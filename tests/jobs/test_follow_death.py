@@ -18,7 +18,7 @@ from jobs.input.cutting import UNIT_BYTES
 from jobs.integrity import verify
 from tests.jobs import drive
 from tests.jobs.tables import assert_nothing_left_over, assert_summary_adds_up, parts, read_json, rows_of_output
-from tests.jobs.test_death import SECONDS, wait_until, written
+from tests.jobs.workers.test_death import SECONDS, wait_until, written
 
 ROWS = 40
 ROWS_A_UNIT = 4

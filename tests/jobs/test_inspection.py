@@ -32,9 +32,9 @@ from tests.jobs import drive
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import RecordingScorer
 from tests.jobs.tables import lists_table, parts, read_json, wide_table, write_input
-from tests.jobs.test_death import wait_until
 from tests.jobs.test_rerank import damage_middle
 from tests.jobs.test_states import StopAfter, contents
+from tests.jobs.workers.test_death import wait_until
 
 HOLD = """
 import sys, time

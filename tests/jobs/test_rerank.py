@@ -18,7 +18,7 @@ import pytest
 import jobs.driver
 from jobs.driver import run
 from jobs.rerank import exit_code
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import RANKING_TYPE, ColumnMapping, Layout
 from pipelines.errors import ConfigError

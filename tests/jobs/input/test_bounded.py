@@ -17,7 +17,7 @@ from jobs.input.conditions import parse_condition
 from jobs.input.shards import PIECE_BYTES, Shard
 from jobs.output.parts import write_part
 from jobs.records import Counts, Unit
-from jobs.scorer import Answered
+from jobs.scoring.scorer import Answered
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob
@@ -118,7 +118,7 @@ def test_shares_of_runs_between_which_files_come_make_up_the_input(
 def test_rows_that_kill_their_replica_are_found_among_those_that_pass(
     tmp_path: Path, output: Path, cluster: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.quarantine.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("jobs.workers.quarantine.PAUSE_SECONDS", 0.01)
     table = numbered(0, 30)
     queries = table["query"].to_pylist()
     queries[3], queries[25] = POISON, POISON

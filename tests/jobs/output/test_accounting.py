@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, Presences, with_idle
 from jobs.records import Scored
-from jobs.replica import replica_id
+from jobs.workers.replica import replica_id
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import SlowScorer
 from tests.jobs.tables import wide_table, write_input

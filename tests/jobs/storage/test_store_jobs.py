@@ -16,7 +16,7 @@ from jobs import storage
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.lease import hold_lease
 from jobs.rerank import exit_code
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from tests.jobs import drive

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.corpus_survey
-from jobs.corpus_survey import surveyed
+import jobs.joins.corpus.survey
 from jobs.input.corpus import Corpus
+from jobs.joins.corpus.survey import surveyed
 from jobs.records import Unit
 from pipelines.errors import ConfigError
 from tests.jobs.tables import write_input
@@ -19,7 +19,7 @@ TABLE = pa.table({"id": ["a", "b"], "text": ["one", "two"]})
 
 
 def test_it_is_cut_into_pieces_that_cover_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.corpus_survey, "PIECE_BYTES", 1_050)
+    monkeypatch.setattr(jobs.joins.corpus.survey, "PIECE_BYTES", 1_050)
     source = write_input(tmp_path, a=TABLE, b=pa.table({"id": range(40), "text": ["x" * 88] * 40}))
     plan = surveyed(Corpus(str(source))).found
     a, b = (str(source / name) for name in ("a.parquet", "b.parquet"))
