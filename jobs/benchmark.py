@@ -152,7 +152,7 @@ def job(
 
 def run_job(work: list[CandidateList], model: str, directory: Path) -> tuple[float, dict[str, float]]:
     """The job over these lists, from Parquet to Parquet: its seconds, and those of its phases."""
-    from jobs.driver import run
+    from jobs.driver.run import run
 
     directory.mkdir()
     columns = {"query": [one.query for one in work], "documents": [list(one.documents) for one in work]}

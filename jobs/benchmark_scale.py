@@ -24,7 +24,7 @@ import ray
 import typer
 
 from jobs.benchmark import Output, make_lists, report, short_document
-from jobs.driver import run
+from jobs.driver.run import run
 from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout

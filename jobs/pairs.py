@@ -85,8 +85,8 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
     Raises ConfigError, RefusedError or OSError.
     """
-    from jobs.planning import new_manifest  # ray: a second, and not for --help
-    from jobs.resolution import with_absolute_paths
+    from jobs.driver.planning import new_manifest  # ray: a second, and not for --help
+    from jobs.driver.resolution import with_absolute_paths
 
     settings = with_absolute_paths(settings)
     files = storage.list_input(settings.input)

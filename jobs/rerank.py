@@ -209,10 +209,10 @@ def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
     if settings.follow:  # read when ray is imported: a thread of the pool must not start a Ray anew while one ends
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    from jobs.driver import run  # ray: a second, spared to --help
-    from jobs.dry_run import dry_run
-    from jobs.follow import follow
-    from jobs.resolution import JOB_ENVIRONMENT
+    from jobs.driver.dry_run import dry_run
+    from jobs.driver.resolution import JOB_ENVIRONMENT
+    from jobs.driver.run import run  # ray: a second, spared to --help
+    from jobs.follow.run import follow
     from jobs.runtime.signals import InterruptedBySignal
 
     console = Console(stderr=True)

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
+from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import AccessError, RefusedError
 from jobs.records import InputFile
-from jobs.resolution import JOB_ENVIRONMENT
 from jobs.storage import absolute
 from jobs.training.config import Source, TrainConfig
 from jobs.training.paths import Output, model_of

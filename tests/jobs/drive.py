@@ -13,8 +13,8 @@ from pathlib import Path
 
 import typer
 
-import jobs.driver
-import jobs.follow
+import jobs.driver.run
+import jobs.follow.run
 import jobs.joins.corpus.disk_join
 import jobs.joins.corpus.survey
 import jobs.joins.groups.stage
@@ -45,6 +45,6 @@ if __name__ == "__main__":
             jobs.joins.corpus.disk_join.BATCH_BYTES
         ) = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
-    jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
-    jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)
+    jobs.driver.run.run = functools.partial(jobs.driver.run.run, scorer_class=scorer_class)
+    jobs.follow.run.follow = functools.partial(jobs.follow.run.follow, scorer_class=scorer_class)
     typer.run(command)

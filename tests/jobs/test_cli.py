@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import jobs.driver
-import jobs.dry_run
+import jobs.driver.dry_run
+import jobs.driver.run
 import jobs.runtime.signals
 from jobs import errors
 from jobs.cli import app
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RerankSettings]:
         settings_asked.append(settings)
         return DONE
 
-    monkeypatch.setattr(jobs.driver, "run", remember)
+    monkeypatch.setattr(jobs.driver.run, "run", remember)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     return settings_asked
@@ -128,7 +128,7 @@ def test_flags_of_a_corpus_that_cannot_work_are_usage_errors(
 
 
 def test_a_dry_run_is_asked_for_with_its_flags(asked: list[RerankSettings], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.dry_run, "dry_run", asked.append)
+    monkeypatch.setattr(jobs.driver.dry_run, "dry_run", asked.append)
     result = invoke("in", "out", *["--dry-run", "--price", "0.5", "--pairs-per-second", "200"])
     assert result.exit_code == 0, result.output
     assert asked == [RerankSettings("in", "out", dry_run=True, price=0.5, pairs_per_second=200)]
@@ -222,7 +222,7 @@ def test_each_end_has_its_code_and_its_message_whole(
     def fail(settings: RerankSettings, **_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(jobs.driver, "run", fail)
+    monkeypatch.setattr(jobs.driver.run, "run", fail)
     monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
     assert exit_code(RerankSettings("in", "out")) == code
     assert capsys.readouterr().err == said

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.driver.planning import reconcile
 from jobs.errors import RefusedError
 from jobs.input.survey import plan_files, survey
 from jobs.output.manifest import Manifest, check_same_job
-from jobs.planning import reconcile
 from jobs.records import InputFile, PlannedFile
 from jobs.storage import list_input
 from tests.jobs.tables import lists_table, wide_table, write_input

@@ -21,7 +21,7 @@ from rich.console import Console
 import jobs.runtime.session
 import jobs.scoring.app_scorer
 import jobs.workers.quarantine
-from jobs.driver import run
+from jobs.driver.run import run
 from jobs.errors import USAGE, DeadlyError, RefusedError, StoppedError
 from jobs.rerank import exit_code
 from jobs.scoring.app_scorer import AppEngine

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 import jobs.workers.replica
-from jobs.driver import run
+from jobs.audit.facts import gather, look
+from jobs.driver.run import run
 from jobs.errors import RefusedError
-from jobs.facts import gather, look
 from jobs.inspection import counts_table
 from jobs.score_store.store import ScoreStore
 from jobs.scoring.scorer import Scorer

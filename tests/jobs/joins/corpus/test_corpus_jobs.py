@@ -14,14 +14,14 @@ from rich.console import Console
 
 import jobs.joins.corpus.disk_join
 import jobs.joins.corpus.survey
-from jobs.dry_run import dry_run
+from jobs.audit.facts import look
+from jobs.audit.integrity import verify
+from jobs.driver.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
-from jobs.facts import look
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.cutting import MIN_UNIT_BYTES
 from jobs.input.shards import Shard
-from jobs.integrity import verify
 from jobs.settings import RerankSettings
 from jobs.table.columns import ATTACHED
 from pipelines.errors import ConfigError

@@ -21,13 +21,13 @@ from rich.console import Console
 import jobs.joins.groups.grouping
 import jobs.joins.groups.stage
 import jobs.joins.groups.steps
-from jobs.dry_run import dry_run
+from jobs.audit.facts import look
+from jobs.audit.integrity import verify
+from jobs.driver.dry_run import dry_run
 from jobs.errors import RefusedError, StoppedError
-from jobs.facts import look
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
-from jobs.integrity import verify
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.errors import ConfigError

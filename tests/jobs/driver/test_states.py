@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.driver
+import jobs.driver.passes
+import jobs.driver.run
+from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.lease import hold_lease
-from jobs.resolution import JOB_ENVIRONMENT
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, Layout
 from pipelines.errors import ConfigError
@@ -148,7 +149,7 @@ def test_complete_says_so_and_does_nothing(
     source: Path, finished: Path, run_job: RunJob, said: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(finished), touched(finished)
-    monkeypatch.setattr(jobs.driver, "ray_session", None)
+    monkeypatch.setattr(jobs.driver.passes, "ray_session", None)
     summary = run_job(source, finished)
     assert f"{finished} is complete, and INPUT has nothing new" in said.getvalue()
     assert summary == read_json(finished / "_summary.json")
@@ -365,16 +366,16 @@ def test_a_job_that_was_begun_and_ended_by_another_driver_meanwhile_is_not_begun
     source: Path, output: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two drivers see an empty directory; one is done before the other gets the lease."""
-    real_lease = jobs.driver.hold_lease
+    real_lease = jobs.driver.run.hold_lease
     other: list[dict[str, tuple[int, int]]] = []
 
     def lease_after_the_other(path: str) -> Any:
-        monkeypatch.setattr(jobs.driver, "hold_lease", real_lease)
+        monkeypatch.setattr(jobs.driver.run, "hold_lease", real_lease)
         run_job(source, output)
         other.append(touched(output))
         return real_lease(path)
 
-    monkeypatch.setattr(jobs.driver, "hold_lease", lease_after_the_other)
+    monkeypatch.setattr(jobs.driver.run, "hold_lease", lease_after_the_other)
     run_job(source, output)
     assert touched(output) == other[0]
 
@@ -459,7 +460,7 @@ def test_a_disk_failure_in_the_driver_stops_resumably(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.driver, "write_json", full_disk)
+        patch.setattr(jobs.driver.run, "write_json", full_disk)
         with pytest.raises(StoppedError, match="No space left on device"):
             run_job(source, unfinished)
     assert run_job(source, unfinished)["rows"] == 105
@@ -474,7 +475,7 @@ def test_finished_units_are_not_scored_again(source: Path, unfinished: Path, run
 def test_other_library_versions_are_a_warning(
     source: Path, unfinished: Path, run_job: RunJob, said: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.driver, "library_versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(jobs.driver.run, "library_versions", lambda: {"torch": "1.0"})
     assert run_job(source, unfinished)["rows"] == 105
     assert "begun with other library versions" in said.getvalue()
 

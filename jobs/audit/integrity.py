@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.facts import Snapshot, State
+from jobs.audit.facts import Snapshot, State
 from jobs.output.parts import METADATA_KEY
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit

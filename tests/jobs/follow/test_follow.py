@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import jobs.follow
-import jobs.ledger
+import jobs.follow.follower
+import jobs.follow.ledger
 from jobs import storage
+from jobs.audit.facts import gather, look
+from jobs.audit.integrity import verify
 from jobs.errors import RefusedError, StoppedError, StoreError
-from jobs.facts import gather, look
-from jobs.follow import GIVE_UP_SECONDS, follow_until
+from jobs.follow.run import GIVE_UP_SECONDS, follow_until
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
 from jobs.inspection import print_all
-from jobs.integrity import verify
 from jobs.runtime.signals import InterruptedBySignal, StopRequest
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.table.columns import GroupBy
@@ -388,13 +388,13 @@ def test_a_restart_reads_no_part_of_a_complete_output(
     """And the sums go on from the summary."""
     follow_job(come(source, a=table("a"), b=table("b")))
     read: list[int] = []
-    counts_of = jobs.ledger.counts_of
+    counts_of = jobs.follow.ledger.counts_of
 
     def counting(*arguments: Any) -> Any:
         read.append(len(arguments[2]))
         return counts_of(*arguments)
 
-    monkeypatch.setattr(jobs.ledger, "counts_of", counting)
+    monkeypatch.setattr(jobs.follow.ledger, "counts_of", counting)
     follow_job(come(source, c=table("c")), where=())
     assert read == [1]
     assert_summary_adds_up(output, read_json(output / "_summary.json"), 15)
@@ -412,7 +412,7 @@ def test_sums_go_on_with_rows_that_are_left_out(source: Path, output: Path, foll
 def test_a_backlog_is_ranked_in_rounds(
     source: Path, output: Path, follow_job: FollowJob, monkeypatch: pytest.MonkeyPatch, said: StringIO
 ) -> None:
-    monkeypatch.setattr(jobs.follow, "FILES_PER_ROUND", 2)
+    monkeypatch.setattr(jobs.follow.follower, "FILES_PER_ROUND", 2)
     write_input(source, **{tag: table(tag) for tag in "abcde"})
     follow_job(nothing(1))
     assert ids(output) == ids_of(a=5, b=5, c=5, d=5, e=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.arrivals import Arrivals
+from jobs.follow.arrivals import Arrivals
 from jobs.records import InputFile
 
 POLL = 5.0

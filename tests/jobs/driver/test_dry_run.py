@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import jobs.dry_run
+import jobs.driver.dry_run
 from jobs.cli import app
-from jobs.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_speed
+from jobs.driver.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measured_speed
 from jobs.errors import RefusedError
 from jobs.input.conditions import parse_condition
 from jobs.input.shards import Shard
@@ -43,7 +43,7 @@ def dry_run(settings_of: Callable[..., RerankSettings], said: StringIO) -> DryRu
 
     def run_it(input: Path | str, output: Path | str, **settings: Any) -> dict[str, Any]:
         settings = {"pairs_per_second": 100.0, "dry_run": True} | settings
-        return jobs.dry_run.dry_run(settings_of(input, output, **settings), Console(file=said, width=200))
+        return jobs.driver.dry_run.dry_run(settings_of(input, output, **settings), Console(file=said, width=200))
 
     return run_it
 

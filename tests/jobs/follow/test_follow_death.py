@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.facts import look
+from jobs.audit.facts import look
+from jobs.audit.integrity import verify
 from jobs.input.cutting import UNIT_BYTES
-from jobs.integrity import verify
 from tests.jobs import drive
 from tests.jobs.tables import assert_nothing_left_over, assert_summary_adds_up, parts, read_json, rows_of_output
 from tests.jobs.workers.test_death import SECONDS, wait_until, written

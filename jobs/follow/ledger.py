@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import storage
+from jobs.driver.planning import continued_manifest, new_manifest, selection_of
 from jobs.input.partitions import continued_types, input_root
 from jobs.input.selection import Selection
 from jobs.input.survey import survey
@@ -19,7 +20,6 @@ from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.output.parts import counts_of
 from jobs.output.summary import by_file, compose, read_summary, totals
-from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.records import Counts, InputFile, PlannedFile, Unit
 from jobs.settings import RerankSettings
 

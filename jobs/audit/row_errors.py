@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.audit.facts import Snapshot
 from jobs.errors import StoppedError
-from jobs.facts import Snapshot
 from jobs.output.parts import read_counts
 from jobs.records import Unit
 from jobs.storage import FOOTER_THREADS, read_parquet

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.driver.planning import continued_manifest, new_manifest, selection_of
+from jobs.driver.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import StoreError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
@@ -24,10 +26,8 @@ from jobs.joins.corpus.texts import texts_here
 from jobs.output.directory import OutputDirectory
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
-from jobs.planning import continued_manifest, new_manifest, selection_of
 from jobs.progress import say
 from jobs.records import Unit
-from jobs.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout

@@ -72,7 +72,7 @@ class Snapshot:
 
     @property
     def following(self) -> Mapping[str, Any] | None:
-        """How a follower that runs stands: see `jobs.follow`."""
+        """How a follower that runs stands: see `jobs.follow.follower`."""
         return self.attempts[-1].get("following") if self.is_driven and self.attempts else None
 
     @property
