@@ -6,8 +6,7 @@ import importlib.metadata
 
 import typer
 
-from jobs import inspection, pairs, rerank
-from jobs.score_store import compaction
+from jobs import inspection, pairs, rerank, scores
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
@@ -16,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encode
 app.command("rerank")(rerank.command)
 app.command("inspect")(inspection.command)
 app.command("pairs")(pairs.command)
-app.add_typer(compaction.app, name="scores")
+app.add_typer(scores.app, name="scores")
 
 
 @app.callback()

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import errors
-from jobs.progress import count_rows, reuse_rows, say, time_rows
-from jobs.rerank import option
+from jobs.flags import option
+from jobs.screen import count_rows, reuse_rows, say, time_rows
 from jobs.storage import absolute
 from pipelines.errors import CrossrayError
 

@@ -25,10 +25,10 @@ from rich.console import Console
 
 from jobs import errors, storage
 from jobs.errors import RefusedError, StoreError
+from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
 from jobs.input.reading import read_rows
-from jobs.progress import say
 from jobs.records import Unit
-from jobs.rerank import COLUMN_PANEL, COLUMNS, column, option
+from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout

@@ -15,30 +15,20 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
+from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import parse_shard
-from jobs.progress import say
+from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
-from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
+from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
 
 MODEL = RerankerConfig()
-COLUMNS = ColumnMapping()
-MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
+MODEL_PANEL, CLUSTER_PANEL = "Model and lengths", "Cluster"
 CORPUS_PANEL, REUSE_PANEL = "Documents by id", "Scores that are known"
 ROWS_PANEL, DRY_RUN_PANEL, FOLLOW_PANEL = "A part of the rows", "Dry run", "Files that come later"
-
-
-def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
-    """A flag of the command line."""
-    return typer.Option(*flags, help=help, rich_help_panel=panel, envvar=envvar)  # type: ignore[no-any-return]
-
-
-def column(field: str, help: str) -> typer.models.OptionInfo:
-    """A flag that names a column; the flag's own name is that in error messages."""
-    return option(FLAGS[field], help=help, panel=COLUMN_PANEL)
 
 
 def command(

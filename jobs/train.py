@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
-from jobs.progress import say
+from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
 CONFIG_PANEL, CLUSTER_PANEL = "Instead of what the config says", "Cluster"

@@ -26,8 +26,8 @@ from jobs.joins.corpus.texts import texts_here
 from jobs.output.directory import OutputDirectory
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
-from jobs.progress import say
 from jobs.records import Unit
+from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout

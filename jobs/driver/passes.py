@@ -15,10 +15,10 @@ from jobs.output.attempts import Attempt
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.output.parts import write_part
-from jobs.progress import say, show_progress
 from jobs.records import Unit, UnitReport
 from jobs.runtime.session import ray_session
 from jobs.scoring.scorer import Scorer
+from jobs.screen import say, show_progress
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from jobs.workers.known_scores import open_reuse

@@ -19,12 +19,12 @@ from jobs.output.lease import hold_lease
 from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import by_file, summarize, unreadable_files
-from jobs.progress import print_summary, say
 from jobs.records import Unit
 from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.scoring.app_scorer import AppScorer
 from jobs.scoring.scorer import Scorer
+from jobs.screen import print_summary, say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
 

@@ -15,9 +15,9 @@ from jobs.follow.arrivals import Arrivals
 from jobs.follow.ledger import Ledger
 from jobs.output.attempts import Attempt
 from jobs.output.manifest import Manifest
-from jobs.progress import say
 from jobs.records import InputFile, Unit
 from jobs.scoring.scorer import Scorer
+from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError

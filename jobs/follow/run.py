@@ -21,11 +21,11 @@ from jobs.follow.ledger import Ledger
 from jobs.output.attempts import begin_attempt
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
-from jobs.progress import say
 from jobs.runtime.session import session_with_app
 from jobs.runtime.signals import InterruptedBySignal, StopRequest, signals_as_requests
 from jobs.scoring.app_scorer import AppScorer
 from jobs.scoring.scorer import Scorer
+from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.storage import check_apart
 from jobs.workers.warm_pool import WarmPool

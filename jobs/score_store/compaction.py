@@ -10,16 +10,13 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import typer
-from rich.console import Console
 
-from jobs import errors, storage
+from jobs import storage
 from jobs.errors import StoreError
-from jobs.progress import say
 from jobs.score_store.store import (
     METADATA_KEY,
     PREFIX,
@@ -30,40 +27,11 @@ from jobs.score_store.store import (
     joined,
     read_all,
 )
-from pipelines.errors import ConfigError, CrossrayError
+from pipelines.errors import ConfigError
 from pipelines.memory import KEY_BYTES, StoredLogits
 
 FILE_PAIRS = 2_000_000
 """Of a file that is large: 40 MB. One of half as many is left as it is, so that work does not grow with the store."""
-
-app = typer.Typer(no_args_is_help=True, help="Look after the scores that `rerank --scores PATH` keeps.")
-
-
-@app.callback()
-def scores() -> None:
-    """Look after the scores that `rerank --scores PATH` keeps."""
-
-
-@app.command("compact")
-def command(path: Annotated[str, typer.Argument(metavar="PATH", help="What --scores was; path or uri.")]) -> None:
-    """Join small files, so that the next job loads them sooner; jobs may run meanwhile.
-
-    Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage.
-    """
-    console = Console()
-    unusable = False
-    try:
-        for store in stores_in(storage.absolute(path, "PATH")):
-            done = compact(store)
-            model = ", ".join(f"{name} {value}" for name, value in store.model.items() if name != "hash")
-            say(console, f"{done.files_before:,} file(s) -> {done.files_after:,} ({model})", f"{store.directory}: ")
-            for file, why in done.unusable.items():
-                say(console, f"{file} ({why}); remove it", "skipped: ", "yellow")
-            unusable = unusable or bool(done.unusable)
-    except (CrossrayError, OSError) as error:
-        say(Console(stderr=True), str(error), "error: ")
-        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else errors.STOPPED) from None
-    raise typer.Exit(errors.DONE_WITH_ERRORS if unusable else errors.DONE)
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ import ray
 from rich.console import Console
 
 from jobs import storage
-from jobs.progress import say
 from jobs.score_store.store import PAIR_BYTES, Loaded, ScoreStore, load
+from jobs.screen import say
 from jobs.settings import RerankSettings
 from pipelines.memory import StoredLogits
 

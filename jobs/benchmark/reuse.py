@@ -1,13 +1,20 @@
-"""`python -m jobs.benchmark reuse`: the log that it scores, and the ways to score it. Measured in `jobs.benchmark`."""
+"""`python -m jobs.benchmark reuse`: a log that repeats its popular pairs, without and with what is remembered."""
 
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
+from jobs.benchmark.engine import EQUAL
+from jobs.benchmark.lists import short_document, vocabulary
+from jobs.benchmark.report import CORES, Model, Output, Rounds, Threads, interleave, report
+from jobs.settings import RECENT_PAIRS
 from pipelines.memory import RecentLogits, ReusingEngine, StoredLogits, halves
 from pipelines.records import CandidateList
 
@@ -19,6 +26,47 @@ UNIT_LISTS = 30
 LIST_DOCUMENTS = 10
 QUERIES, DOCUMENTS = 500, 2_000
 """Different ones to draw from."""
+
+
+def reuse(
+    model: Model = "embedded",
+    threads: Threads = CORES,
+    rounds: Rounds = 3,
+    pairs: Annotated[int, typer.Option(help="Short pairs by Zipf's law, in lists of 10.")] = 6_000,
+    output: Output = None,
+) -> None:
+    """One replica over a Zipfian log: each unit for itself, with the default memory, with a store that knows all."""
+    from jobs.benchmark.reuse import full_store, score_log, share_of_distinct_pairs, zipfian_log
+    from pipelines.memory import StoredLogits
+    from pipelines.reranker import Reranker
+
+    words, rng = vocabulary(), random.Random(1)
+    log = zipfian_log(pairs // 10, lambda: " ".join(rng.choices(words, k=9)), lambda: short_document(rng, words))
+    reranker = Reranker.load(model, num_threads=threads)
+    expected, logits = score_log(reranker, log, 0, StoredLogits())
+    stores = {
+        "nothing remembered": (0, StoredLogits()),
+        "memory": (RECENT_PAIRS, StoredLogits()),
+        "full store": (0, full_store(logits)),
+    }
+    differences = [np.abs(score_log(reranker, log, *side)[0] - expected).max() for side in stores.values()]
+    if max(differences) > EQUAL:
+        raise typer.BadParameter(f"scores differ by {max(differences):.1e}; what is remembered would be wrong")
+    sides: dict[str, Callable[[], Any]] = {
+        name: partial(score_log, reranker, log, *side) for name, side in stores.items()
+    }
+    medians = {name: statistics.median(times) for name, times in interleave(sides, rounds).items()}
+    distinct = share_of_distinct_pairs(log)
+    report(
+        f"{pairs} short pairs, {distinct:.0%} of them distinct, {threads} threads, {rounds} rounds; "
+        f"scores differ by {max(differences):.1e}",
+        {
+            name: {"pairs_per_second": pairs / median, "is_faster_by": medians["nothing remembered"] / median}
+            for name, median in medians.items()
+        },
+        {"share_of_distinct_pairs": distinct, "largest_score_difference": float(max(differences)), "seconds": medians},
+        output,
+    )
 
 
 def zipfian_log(lists: int, make_query: Callable[[], str], make_document: Callable[[], str]) -> list[CandidateList]:

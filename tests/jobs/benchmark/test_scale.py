@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import benchmark_scale
-from jobs.benchmark_scale import FreeScorer, draw, in_given_order, lists_of, measure, powers_of_two, splice
+from jobs.benchmark.scale import FreeScorer, draw, in_given_order, lists_of, measure, powers_of_two, splice
 from pipelines.records import CandidateList
 
 
 def test_there_are_as_many_lists_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few are made, and come again and again."""
-    monkeypatch.setattr(benchmark_scale, "DISTINCT_LISTS", 3)
+    monkeypatch.setattr("jobs.benchmark.scale.DISTINCT_LISTS", 3)
     queries = lists_of(7, 2)["query"].to_pylist()
     assert len(queries) == 7
     assert queries == [*queries[:3], *queries[:3], queries[0]]

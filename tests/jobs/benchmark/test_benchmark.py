@@ -11,38 +11,41 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs import benchmark
-from jobs.benchmark_reuse import share_of_distinct_pairs, zipfian_log
+from jobs.benchmark.__main__ import app
+from jobs.benchmark.engine import EQUAL
+from jobs.benchmark.lists import MAX_WORDS, MEDIAN_WORDS, long_document, make_lists, short_document, vocabulary
+from jobs.benchmark.report import CORES, interleave
+from jobs.benchmark.reuse import share_of_distinct_pairs, zipfian_log
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 
 
 @pytest.fixture(autouse=True)
 def words_of_a_tiny_model(bert_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "find_model", lambda name: ModelFiles(name, bert_directory))
+    monkeypatch.setattr("jobs.benchmark.lists.find_model", lambda name: ModelFiles(name, bert_directory))
 
 
 def test_work_is_the_same_each_time_and_of_the_lengths_it_says() -> None:
-    work = benchmark.make_lists(3, 50, benchmark.long_document)
+    work = make_lists(3, 50, long_document)
     lengths = sorted(len(document.split()) for one in work for document in one.documents)
-    assert work == benchmark.make_lists(3, 50, benchmark.long_document)
+    assert work == make_lists(3, 50, long_document)
     assert [len(one.documents) for one in work] == [50, 50, 50]
     assert lengths[0] >= 4
-    assert lengths[-1] <= benchmark.MAX_WORDS
-    assert benchmark.MEDIAN_WORDS * 0.7 < lengths[75] < benchmark.MEDIAN_WORDS * 1.3
+    assert lengths[-1] <= MAX_WORDS
+    assert MEDIAN_WORDS * 0.7 < lengths[75] < MEDIAN_WORDS * 1.3
 
 
 def test_sides_take_turns_and_the_first_round_does_not_count() -> None:
     calls: list[str] = []
-    seconds = benchmark.interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    seconds = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert calls == ["a", "b", "a", "b", "a", "b"]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_a_zipfian_log_is_the_same_each_time_and_repeats_what_is_popular() -> None:
     def log() -> list[CandidateList]:
-        words, rng = benchmark.vocabulary(), random.Random(1)
-        text = partial(benchmark.short_document, rng, words)
+        words, rng = vocabulary(), random.Random(1)
+        text = partial(short_document, rng, words)
         return zipfian_log(400, text, text)
 
     once = log()
@@ -56,19 +59,19 @@ def test_a_zipfian_log_is_the_same_each_time_and_repeats_what_is_popular() -> No
 def test_reuse_measures_what_a_memory_and_a_store_gain(bert_directory: Path, tmp_path: Path) -> None:
     output = tmp_path / "reuse.json"
     arguments = ["reuse", "--model", str(bert_directory), "--rounds", "1", "--pairs", "600", "--output", str(output)]
-    result = CliRunner().invoke(benchmark.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     figures = json.loads(output.read_text())
     assert figures["rows"].keys() == {"nothing remembered", "memory", "full store"}
-    assert figures["largest_score_difference"] < benchmark.EQUAL
+    assert figures["largest_score_difference"] < EQUAL
     assert 0 < figures["share_of_distinct_pairs"] < 1
 
 
 def test_load_measures_fresh_processes_and_writes_its_figures(bert_directory: Path, tmp_path: Path) -> None:
     output = tmp_path / "load.json"
     arguments = ["load", "--model", str(bert_directory), "--rounds", "1", "--output", str(output)]
-    result = CliRunner().invoke(benchmark.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     figures = json.loads(output.read_text())
     assert figures["rows"]["together"]["seconds"] > figures["rows"]["load"]["seconds"] > 0
-    assert figures["machine"]["cpus"] == benchmark.CORES
+    assert figures["machine"]["cpus"] == CORES

@@ -1,6 +1,6 @@
 """`python -m jobs.demo`: builds the demo's log, and shows what reranking it changed.
 
-The reranking between the two is `jobs.rerank`; documents and questions come from `jobs.demo_corpus`.
+The reranking between the two is `jobs.rerank`; documents and questions come from `jobs.demo.log`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.demo_corpus import NUM_CANDIDATES, DemoError, build_log
+from jobs.demo.log import NUM_CANDIDATES, DemoError, build_log
 
 MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10"}
 """Name on the screen and name in ir-measures, whose RR averages to MRR."""
@@ -208,7 +208,3 @@ def _print_commands(console: Console, heading: str, *commands: tuple[str, str]) 
 def _fail(error: DemoError) -> NoReturn:
     Console(stderr=True).print(Text(str(error)), style="red")
     raise typer.Exit(2)
-
-
-if __name__ == "__main__":
-    app()

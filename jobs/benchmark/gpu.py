@@ -1,9 +1,7 @@
-"""Measures the engine on a GPU against sentence-transformers' CrossEncoder in half precision, and against plain GEMM.
+"""`python -m jobs.benchmark gpu`: the engine on a GPU against CrossEncoder in half precision, and against plain GEMM.
 
-python -m jobs.benchmark_gpu --output docs/benchmarks/gpu.json     # needs CUDA, the group `bench`, no network
-
-The models: `embedded`, and random weights in the sizes of published rerankers with the embedded one's tokenizer; what a
-pass costs does not depend on what the weights say.
+It needs CUDA, the group `bench` and no network. The models: `embedded`, and random weights in the sizes of published
+rerankers with the embedded one's tokenizer; what a pass costs does not depend on what the weights say.
 """
 
 from __future__ import annotations
@@ -22,7 +20,9 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from jobs.benchmark import Output, interleave, long_document, make_lists, rank_with_peer, report
+from jobs.benchmark.engine import rank_with_peer
+from jobs.benchmark.lists import long_document, make_lists
+from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape, PackedEncoder
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
@@ -55,7 +55,7 @@ SIZES = {
 }
 
 
-def command(
+def gpu(
     lists: Annotated[int, typer.Option(help="Candidate lists of 100 documents.")] = 40,
     rounds: Annotated[int, typer.Option(help="Sides take turns; medians are reported.")] = 5,
     output: Output = None,
@@ -158,7 +158,3 @@ def write_random_model(directory: Path, size: Size) -> str:
     for path in embedded.directory.glob("*token*"):
         (directory / path.name).write_bytes(path.read_bytes())
     return str(directory)
-
-
-if __name__ == "__main__":
-    typer.run(command)

@@ -1,6 +1,6 @@
 """The demo's retrieval log: Python's own documentation as documents, written questions, BM25 as the first stage.
 
-Reranking it and showing the figures are in `jobs.rerank` and `jobs.demo`.
+Reranking it and showing the figures are in `jobs.rerank` and `jobs.demo.report`.
 """
 
 from __future__ import annotations
@@ -128,13 +128,13 @@ def standard_library_documents() -> list[Document]:
 
 
 def labelled_queries(document_ids: Iterable[str]) -> list[Query]:
-    """The questions of `demo_queries.jsonl` that these documents can answer, in file order.
+    """The questions of `queries.jsonl` that these documents can answer, in file order.
 
     Labels were made on Python 3.11; an id that another Python lacks is dropped, and with the last one its question.
     """
     known = frozenset(document_ids)
     queries = []
-    for line in resources.files("jobs").joinpath("demo_queries.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in resources.files("jobs.demo").joinpath("queries.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         relevant = tuple(document_id for document_id in row["relevant"] if document_id in known)
         if relevant:

@@ -1,8 +1,8 @@
-"""Shows on a small machine how a job scales, with scorers that cost a fixed time and no CPU, or nothing at all.
+"""How a job scales, on a small machine: with scorers that cost a fixed time and no CPU, or nothing at all.
 
-python -m jobs.benchmark_scale replicas     # pairs/s of a replica where there are 1 to 32
-python -m jobs.benchmark_scale memory       # of the driver and of the others, for 10^4 to 10^7 pairs
-python -m jobs.benchmark_scale skew         # one list of 10,000 candidates among lists of 10
+python -m jobs.benchmark replicas     # pairs/s of a replica where there are 1 to 32
+python -m jobs.benchmark memory       # of the driver and of the others, for 10^4 to 10^7 pairs
+python -m jobs.benchmark skew         # one list of 10,000 candidates among lists of 10
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import pyarrow.parquet as pq
 import ray
 import typer
 
-from jobs.benchmark import Output, make_lists, report, short_document
+from jobs.benchmark.lists import make_lists, short_document
+from jobs.benchmark.report import Output, report
 from jobs.driver.run import run
 from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 SECONDS_PER_PAIR = 0.01
 """100 pairs/s are what a small model does on a CPU core."""
@@ -81,7 +80,6 @@ class Measured(NamedTuple):
     """(seconds, MiB of the driver, MiB of the largest other process), every SAMPLE_SECONDS; unique set sizes."""
 
 
-@app.command()
 def replicas(
     most: Annotated[int, typer.Option(help="1, 2, 4, ... up to this many.")] = 32, output: Output = None
 ) -> None:
@@ -100,7 +98,6 @@ def replicas(
     report(f"{PAIRS_PER_REPLICA} pairs of {SECONDS_PER_PAIR * 1000:g} ms for each replica", rows, {}, output)
 
 
-@app.command()
 def memory(
     largest: Annotated[int, typer.Option(help="10^4, 10^5, ... pairs, up to 10 to this power.")] = 7,
     output: Output = None,
@@ -123,7 +120,6 @@ def memory(
         draw(curves, plot)
 
 
-@app.command()
 def skew(
     candidates: Annotated[int, typer.Option(help="Of the long list.")] = 10_000,
     lists: Annotated[int, typer.Option(help="Of 10 candidates.")] = 4_000,
@@ -229,10 +225,3 @@ def draw(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> Non
     sides[0].legend(loc="lower right")
     plt.rcParams["svg.fonttype"] = "none"  # text stays text
     figure.savefig(path)
-
-
-if __name__ == "__main__":
-    # Ray's workers find the scorers by the name of their module, which must not be `__main__`.
-    from jobs.benchmark_scale import app as app_by_name
-
-    app_by_name()

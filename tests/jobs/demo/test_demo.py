@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jobs import demo, demo_corpus
+from jobs.demo import log as demo_log
+from jobs.demo import report
 
 KNOWN_DOCUMENTS = {
     "asyncio.gather",
@@ -33,13 +34,13 @@ RANKING = pa.list_(pa.struct([("id", pa.string()), ("index", pa.int32()), ("rele
 
 
 @pytest.fixture(scope="module")
-def documents() -> list[demo_corpus.Document]:
-    return demo_corpus.standard_library_documents()
+def documents() -> list[demo_log.Document]:
+    return demo_log.standard_library_documents()
 
 
 @pytest.fixture(scope="module")
 def log() -> pa.Table:
-    return demo_corpus.build_log()
+    return demo_log.build_log()
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def ranked(tmp_path: Path) -> Path:
             }
             for query, before, relevant, after in rows
         ],
-        schema=pa.schema([*demo_corpus.LOG_SCHEMA, ("ranking", RANKING), ("error", pa.string())]),
+        schema=pa.schema([*demo_log.LOG_SCHEMA, ("ranking", RANKING), ("error", pa.string())]),
     )
     pq.write_table(table.slice(0, 2), tmp_path / "part-0.parquet")
     pq.write_table(table.slice(2), tmp_path / "part-1.parquet")
@@ -74,7 +75,7 @@ def ranked(tmp_path: Path) -> Path:
 
 
 def test_the_standard_library_has_thousands_of_documents_with_unique_ids(
-    documents: list[demo_corpus.Document],
+    documents: list[demo_log.Document],
 ) -> None:
     ids = {document.id for document in documents}
     assert len(documents) > 3000
@@ -83,32 +84,32 @@ def test_the_standard_library_has_thousands_of_documents_with_unique_ids(
     assert not [name for name in ids if any(part.startswith("_") for part in name.split("."))]
 
 
-def test_a_document_is_its_signature_and_its_docstring(documents: list[demo_corpus.Document]) -> None:
+def test_a_document_is_its_signature_and_its_docstring(documents: list[demo_log.Document]) -> None:
     (text,) = (document.text for document in documents if document.id == "str.splitlines")
     assert text.startswith("str.splitlines(self, /, keepends=False)\nReturn a list of the lines in the string")
 
 
 def test_collecting_documents_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    demo_corpus.standard_library_documents()
+    demo_log.standard_library_documents()
     assert tuple(capfd.readouterr()) == ("", "")
 
 
-def test_no_question_is_lost_on_this_python(documents: list[demo_corpus.Document]) -> None:
-    queries = demo_corpus.labelled_queries(document.id for document in documents)
+def test_no_question_is_lost_on_this_python(documents: list[demo_log.Document]) -> None:
+    queries = demo_log.labelled_queries(document.id for document in documents)
     assert len(queries) == len(written_queries()) >= 60
     assert len({query.query_id for query in queries}) == len(queries)
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="labels were made on Python 3.11; others drop a few")
-def test_every_label_names_a_document(documents: list[demo_corpus.Document]) -> None:
+def test_every_label_names_a_document(documents: list[demo_log.Document]) -> None:
     ids = {document.id for document in documents}
     assert {label for row in written_queries() for label in row["relevant"]} <= ids
 
 
 def test_labels_that_this_python_lacks_are_dropped_and_with_the_last_one_the_question() -> None:
     first = written_queries()[0]
-    (query,) = demo_corpus.labelled_queries(first["relevant"][:1])
-    assert query == demo_corpus.Query(first["query_id"], first["query"], (first["relevant"][0],))
+    (query,) = demo_log.labelled_queries(first["relevant"][:1])
+    assert query == demo_log.Query(first["query_id"], first["query"], (first["relevant"][0],))
 
 
 def test_the_log_has_the_layout_of_the_jobs_input(log: pa.Table) -> None:
@@ -125,22 +126,22 @@ def test_candidates_come_best_first_and_at_most_fifty(log: pa.Table) -> None:
         assert len(documents) <= 50
 
 
-def test_a_query_without_any_known_word_finds_nothing(documents: list[demo_corpus.Document]) -> None:
-    assert demo_corpus.retrieve(documents, ["qwertzuiop", "read a file"])[0] == []
+def test_a_query_without_any_known_word_finds_nothing(documents: list[demo_log.Document]) -> None:
+    assert demo_log.retrieve(documents, ["qwertzuiop", "read a file"])[0] == []
 
 
 def test_a_log_that_says_the_same_is_not_written_again(log: pa.Table, tmp_path: Path) -> None:
     path = tmp_path / "made" / "log.parquet"
-    assert demo.write_if_changed(log, path)
-    assert not demo.write_if_changed(log, path)
-    assert demo.write_if_changed(log.slice(1), path)
+    assert report.write_if_changed(log, path)
+    assert not report.write_if_changed(log, path)
+    assert report.write_if_changed(log.slice(1), path)
     assert [entry.name for entry in path.parent.iterdir()] == ["log.parquet"]
 
 
 def test_measures_equal_figures_worked_out_by_hand(ranked: Path) -> None:
     """For one right answer at rank r nDCG is 1 / log2(1 + r); two of them divide by 1 + 1 / log2(3) = 1.630930."""
-    queries = demo.read_queries(ranked)
-    actual = {order: demo.measure(queries, order) for order in ("before", "after", "ceiling")}
+    queries = report.read_queries(ranked)
+    actual = {order: report.measure(queries, order) for order in ("before", "after", "ceiling")}
     expected: dict[str, dict[str, list[float]]] = {
         "before": {"nDCG@10": [0.5, 0.613147, 0.630930], "MRR@10": [0.333333, 1, 0.5], "recall@10": [1, 0.5, 1]},
         "after": {"nDCG@10": [1, 0.386853, 0], "MRR@10": [1, 0.5, 0], "recall@10": [1, 0.5, 0]},
@@ -151,7 +152,7 @@ def test_measures_equal_figures_worked_out_by_hand(ranked: Path) -> None:
 
 
 def test_the_report_shows_means_changes_and_what_was_missed(ranked: Path) -> None:
-    shown = CliRunner(env={"COLUMNS": "100"}).invoke(demo.app, ["report", str(ranked)])
+    shown = CliRunner(env={"COLUMNS": "100"}).invoke(report.app, ["report", str(ranked)])
     assert shown.exit_code == 0, shown.output
     numbers = [re.findall(r"\d\.\d{3}", line) for line in shown.output.splitlines()]
     assert [line for line in numbers if line] == [
@@ -168,7 +169,7 @@ def test_the_report_shows_means_changes_and_what_was_missed(ranked: Path) -> Non
 def test_the_largest_gains_come_first_then_the_largest_losses() -> None:
     before = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
     after = [0.6, 0.9, 0.5, 0.6, 0.7, 0.4, 0.1, 0.3]
-    assert demo.largest_changes(before, after) == [1, 4, 0, 6, 7]
+    assert report.largest_changes(before, after) == [1, 4, 0, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -180,11 +181,11 @@ def test_a_directory_that_is_no_reranked_log_is_refused(
 ) -> None:
     if columns:
         pq.write_table(pa.table(columns), tmp_path / "part-0.parquet")
-    with pytest.raises(demo_corpus.DemoError, match=re.escape(message)):
-        demo.read_queries(tmp_path)
-    assert CliRunner().invoke(demo.app, ["report", str(tmp_path)]).exit_code == 2
+    with pytest.raises(demo_log.DemoError, match=re.escape(message)):
+        report.read_queries(tmp_path)
+    assert CliRunner().invoke(report.app, ["report", str(tmp_path)]).exit_code == 2
 
 
 def written_queries() -> list[dict[str, Any]]:
-    lines = Path(demo_corpus.__file__).with_name("demo_queries.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = Path(demo_log.__file__).with_name("queries.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a live bar on a terminal, a line every ten seconds in a log."""
+"""What a person sees: messages; a live bar on a terminal, or a line every ten seconds in a log; the closing table."""
 
 from __future__ import annotations
 
