@@ -67,9 +67,9 @@ bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine fo
 	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
 	$(BIN)/python -m jobs.benchmark reuse --output docs/benchmarks/reuse.json
 	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json
-	$(BIN)/python -m jobs.benchmark_scale replicas --output docs/benchmarks/replicas.json
-	$(BIN)/python -m jobs.benchmark_scale memory --output docs/benchmarks/memory.json --plot docs/benchmarks/memory.svg
-	$(BIN)/python -m jobs.benchmark_scale skew --output docs/benchmarks/skew.json
+	$(BIN)/python -m jobs.benchmark replicas --output docs/benchmarks/replicas.json
+	$(BIN)/python -m jobs.benchmark memory --output docs/benchmarks/memory.json --plot docs/benchmarks/memory.svg
+	$(BIN)/python -m jobs.benchmark skew --output docs/benchmarks/skew.json
 	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
 
 train-embedded: ## how the embedded model is trained (hours, so by hand)

@@ -6,7 +6,7 @@ import importlib.metadata
 
 import typer
 
-from jobs import compaction, convert, inspection, label, mine, pairs, rerank, train
+from jobs import convert, inspection, label, mine, pairs, rerank, scores, train
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
@@ -19,7 +19,7 @@ app.command("mine")(mine.command)
 app.command("label")(label.command)
 app.command("train")(train.command)
 app.command("convert")(convert.command)
-app.add_typer(compaction.app, name="scores")
+app.add_typer(scores.app, name="scores")
 
 
 @app.callback()

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from jobs import errors
-from jobs.progress import say
+from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
 DTYPES = ("float16", "float32", "bfloat16")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.errors import CrossrayError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines.errors import ConfigError, CrossrayError, ModelError
 
 DONE = 0
 DONE_WITH_ERRORS = 1
@@ -33,3 +36,23 @@ class StoreError(CrossrayError, OSError):
 
 class AccessError(StoreError):
     """No such bucket, or a store that does not let us in: the same request will not fare better."""
+
+
+@contextmanager
+def refused_access_as_usage_error() -> Iterator[None]:
+    """Before anything is written, a store that does not let us in is a wrong command; later it is a failure."""
+    try:
+        yield
+    except AccessError as error:
+        raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def disk_failures_as_stops() -> Iterator[None]:
+    """A disk or store that is full or gone stops the job; what is written stays."""
+    try:
+        yield
+    except ModelError:
+        raise  # some are OSErrors too, but nothing has begun
+    except OSError as error:
+        raise StoppedError(f"{type(error).__name__}: {error}") from error

@@ -2,7 +2,7 @@
 
 python -m jobs.inspection OUTPUT [flags]      # the same as `crossray inspect`; also while the job runs
 
-What there is to say is gathered in `jobs.facts`, `jobs.row_errors` and `jobs.integrity`; here it is printed.
+What there is to say is gathered in `jobs.audit`; here it is printed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import errors
-from jobs.progress import count_rows, reuse_rows, say, time_rows
-from jobs.rerank import option
+from jobs.flags import option
+from jobs.screen import count_rows, reuse_rows, say, time_rows
 from jobs.storage import absolute
 from pipelines.errors import CrossrayError
 
 if TYPE_CHECKING:  # ray: a second, and not for --help
-    from jobs.facts import Driver, JobFacts
-    from jobs.integrity import Finding
-    from jobs.row_errors import RowError
+    from jobs.audit.facts import Driver, JobFacts
+    from jobs.audit.integrity import Finding
+    from jobs.audit.row_errors import RowError
 
 FINDINGS = 1
 """Exit code where the output is not as its manifest says."""
@@ -46,9 +46,9 @@ def command(
     The job may be running.
     Exit codes: 0 fine, 1 --verify found something, 2 usage, such as a directory that is no job's output.
     """
-    from jobs.facts import gather, look
-    from jobs.integrity import verify as find_faults
-    from jobs.row_errors import find_errors
+    from jobs.audit.facts import gather, look
+    from jobs.audit.integrity import verify as find_faults
+    from jobs.audit.row_errors import find_errors
 
     try:
         snapshot = look(absolute(output, "OUTPUT"))

@@ -9,13 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.columns import ColumnMapping
-from jobs.rerank import CLUSTER_PANEL, COLUMNS, MODEL, MODEL_PANEL, REUSE_PANEL, column, option
+from jobs.flags import (
+    CLUSTER_PANEL,
+    COLUMNS,
+    DENSE_LENGTH,
+    DENSE_PANEL,
+    MODEL,
+    MODEL_PANEL,
+    REUSE_PANEL,
+    column,
+    option,
+)
 from jobs.settings import SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
+from jobs.table.columns import ColumnMapping
 from pipelines.config import RerankerConfig
-
-DENSE_PANEL = "A dense encoder"
-DENSE_LENGTH = 512
 
 
 def command(

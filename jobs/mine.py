@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.label import DENSE_LENGTH, DENSE_PANEL
-from jobs.rerank import CLUSTER_PANEL, COLUMN_PANEL, MODEL, MODEL_PANEL, REUSE_PANEL, option
+from jobs.flags import CLUSTER_PANEL, COLUMN_PANEL, DENSE_LENGTH, DENSE_PANEL, MODEL, MODEL_PANEL, REUSE_PANEL, option
 from jobs.settings import SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
 from pipelines.config import RerankerConfig
 

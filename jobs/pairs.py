@@ -24,14 +24,15 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
-from jobs.columns import ColumnMapping, Layout
 from jobs.errors import RefusedError, StoreError
-from jobs.output import check_apart
-from jobs.progress import say
-from jobs.rerank import COLUMN_PANEL, COLUMNS, column, option
-from jobs.rows import parse_lists, parse_pairs
+from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
+from jobs.input.reading import read_rows
+from jobs.records import Unit
+from jobs.screen import say
 from jobs.settings import RerankSettings
-from jobs.units import Unit, read_rows
+from jobs.storage import check_apart
+from jobs.table.columns import ColumnMapping, Layout
+from jobs.table.parsing import parse_lists, parse_pairs
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"
@@ -84,8 +85,8 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
     Raises ConfigError, RefusedError or OSError.
     """
-    from jobs.planning import new_manifest  # ray: a second, and not for --help
-    from jobs.resolution import with_absolute_paths
+    from jobs.driver.planning import new_manifest  # ray: a second, and not for --help
+    from jobs.driver.resolution import with_absolute_paths
 
     settings = with_absolute_paths(settings)
     files = storage.list_input(settings.input)

@@ -14,32 +14,19 @@ import typer
 from rich.console import Console
 
 from jobs import errors
-from jobs.columns import FLAGS, ColumnMapping, Layout
-from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
-from jobs.filters import parse_condition
-from jobs.pair_columns import GroupBy
-from jobs.progress import say
+from jobs.flags import CLUSTER_PANEL, COLUMN_PANEL, COLUMNS, MODEL, MODEL_PANEL, REUSE_PANEL, column, option
+from jobs.input.conditions import parse_condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import parse_shard
+from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
-from jobs.shards import parse_shard
+from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
 
-MODEL = RerankerConfig()
-COLUMNS = ColumnMapping()
-MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
-CORPUS_PANEL, REUSE_PANEL = "Documents by id", "Scores that are known"
-ROWS_PANEL, DRY_RUN_PANEL, FOLLOW_PANEL = "A part of the rows", "Dry run", "Files that come later"
-
-
-def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:
-    """A flag of the command line."""
-    return typer.Option(*flags, help=help, rich_help_panel=panel, envvar=envvar)  # type: ignore[no-any-return]
-
-
-def column(field: str, help: str) -> typer.models.OptionInfo:
-    """A flag that names a column; the flag's own name is that in error messages."""
-    return option(FLAGS[field], help=help, panel=COLUMN_PANEL)
+CORPUS_PANEL, ROWS_PANEL = "Documents by id", "A part of the rows"
+DRY_RUN_PANEL, FOLLOW_PANEL = "Dry run", "Files that come later"
 
 
 def command(
@@ -210,11 +197,11 @@ def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
     if settings.follow:  # read when ray is imported: a thread of the pool must not start a Ray anew while one ends
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    from jobs.driver import run  # ray: a second, spared to --help
-    from jobs.dry_run import dry_run
-    from jobs.follow import follow
-    from jobs.resolution import JOB_ENVIRONMENT
-    from jobs.signals import InterruptedBySignal
+    from jobs.driver.dry_run import dry_run
+    from jobs.driver.resolution import JOB_ENVIRONMENT
+    from jobs.driver.run import run  # ray: a second, spared to --help
+    from jobs.follow.run import follow
+    from jobs.runtime.signals import InterruptedBySignal
 
     console = Console(stderr=True)
     try:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
-from jobs.columns import ColumnMapping, Layout
-from jobs.corpus import Corpus
-from jobs.filters import Condition
-from jobs.pair_columns import GroupBy
-from jobs.shards import Shard
+from jobs.input.conditions import Condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import Shard
+from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
-from jobs.progress import say
+from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
 CONFIG_PANEL, CLUSTER_PANEL = "Instead of what the config says", "Cluster"
@@ -61,7 +61,7 @@ def command(
 
 def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
     """Runs the training, says how it ended, and returns the code for it."""
-    from jobs.signals import InterruptedBySignal
+    from jobs.runtime.signals import InterruptedBySignal
     from jobs.training.config import read_config  # torch: seconds, spared to --help
 
     console = Console(stderr=True)

@@ -7,7 +7,7 @@ What goes wrong is an OSError: a StoreError where an object store and not one fi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,25 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from jobs.errors import AccessError
-from jobs.storage.files import InputFile, Store, is_temporary
+from jobs.errors import AccessError, RefusedError
+from jobs.records import InputFile
+from jobs.storage.files import Store, is_temporary
 from jobs.storage.local import LocalDisk
 from jobs.storage.locations import absolute, contain_one_another
 from pipelines.errors import ConfigError
-from pipelines.stores import (
-    AzureAccess,
-    StoreUri,
-    azure_access,
-    is_uri,
-    parse_uri,
-    s3_endpoint,
-    without_signature,
-)
+from pipelines.stores import AzureAccess, StoreUri, azure_access, is_uri, parse_uri, s3_endpoint, without_signature
 
 __all__ = [
-    "AccessError",
-    "InputFile",
+    "FOOTER_THREADS",
     "absolute",
+    "check_apart",
     "contain_one_another",
     "exists",
     "find_input",
@@ -57,6 +50,8 @@ __all__ = [
 
 Read = TypeVar("Read")
 
+FOOTER_THREADS = 16
+"""Files of which the footers are read at once."""
 READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 
@@ -185,6 +180,15 @@ def remove_below(directory: str) -> None:
 def remove_temporaries(directory: str) -> None:
     """Removes what killed writers left behind."""
     remove(*(f"{directory}/{name}" for name in names(directory) if is_temporary(name)))
+
+
+def check_apart(
+    pattern: str, output: str, files: Sequence[InputFile], what: str = "INPUT", place: str = "OUTPUT"
+) -> None:
+    """Raises RefusedError when the job would read what it writes: `output` inside what it reads, or the reverse."""
+    paths = [file.path for file in files]
+    if contain_one_another(pattern, output, paths, pattern_is_directory=is_directory(pattern)):
+        raise RefusedError(f"{place} {output} and {what} {pattern} contain one another; keep them apart")
 
 
 def store_of(location: str) -> Store:

@@ -18,7 +18,8 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpRes
 from azure.storage.blob import BlobPrefix, BlobProperties, ContainerClient, ExponentialRetry
 
 from jobs.errors import AccessError, StoreError
-from jobs.storage.files import InputFile, object_files, swap_object
+from jobs.records import InputFile
+from jobs.storage.files import object_files, swap_object
 from pipelines.stores import AzureAccess, StoreUri, azure_filesystem, parse_uri
 
 TIMEOUT_SECONDS = 30

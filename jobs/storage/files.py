@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
 from typing import Protocol
 
 import pyarrow.parquet as pq
 
+from jobs.records import InputFile
+
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TEMPORARY_SUFFIX = ".tmp"
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One input file and what tells whether it is still the same."""
-
-    path: str
-    """A location."""
-    size: int
-    """Bytes."""
-    version: str
-    """Changes with the content: the etag in object stores, elsewhere the time of modification in ns."""
 
 
 class Store(Protocol):

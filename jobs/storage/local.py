@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from jobs.storage.files import TEMPORARY_SUFFIX, InputFile, is_data
+from jobs.records import InputFile
+from jobs.storage.files import TEMPORARY_SUFFIX, is_data
 
 SETTLE_SECONDS = 0.2
 """Within which a file that two drivers write at once has its last content."""

@@ -27,7 +27,8 @@ from botocore.exceptions import (
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from jobs.errors import AccessError, StoreError
-from jobs.storage.files import InputFile, object_files, swap_object
+from jobs.records import InputFile
+from jobs.storage.files import object_files, swap_object
 from pipelines.stores import ATTEMPTS, StoreUri, parse_uri, s3_filesystem
 
 TIMEOUT_SECONDS = 30

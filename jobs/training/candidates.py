@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.errors import StoreError
-from jobs.rows import column_texts
+from jobs.records import Unit
+from jobs.table.parsing import column_texts
 from jobs.training.bm25 import load_bm25s, words_of
 from jobs.training.encoders import EncoderSettings
 from jobs.training.mining_rows import MiningColumns, Pool, SourceRow, needed_columns, source_rows, why_no_source
 from jobs.training.ranked import LISTS
 from jobs.training.rows import BadRow, BadRows
-from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 FILE_BYTES = 64 << 20

@@ -62,7 +62,7 @@ class EncoderSettings:
 
 def with_absolute_directory(encoder: EncoderSettings, flag: str) -> EncoderSettings:
     """Raises ConfigError for what is no directory, and for a relative one in a submitted job."""
-    from jobs.resolution import JOB_ENVIRONMENT  # ray.serve: not for workers
+    from jobs.driver.resolution import JOB_ENVIRONMENT
 
     directory = absolute(encoder.directory, flag, allow_relative=JOB_ENVIRONMENT not in os.environ)
     if not os.path.isdir(directory):

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
-from jobs.progress import say
-from jobs.signals import InterruptedBySignal
+from jobs.runtime.signals import InterruptedBySignal
+from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
 

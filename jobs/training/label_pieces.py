@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.columns import ColumnMapping
 from jobs.errors import StoppedError, StoreError
-from jobs.selection import Selection
+from jobs.input.reading import read_rows
+from jobs.input.selection import Selection
+from jobs.records import Unit
+from jobs.table.columns import ColumnMapping
 from jobs.training.bm25 import words_of
 from jobs.training.encoders import EncoderSettings
 from jobs.training.frequencies import ALL, read_frequencies, write_counted_words, write_seen
@@ -22,7 +24,6 @@ from jobs.training.rows import BadRow
 from jobs.training.table_output import note_unreadable, write_counted
 from jobs.training.teachers import Kind, Teacher, z_scores
 from jobs.training.text_lists import TextList, scores_array, text_lists
-from jobs.units import Unit, read_rows
 
 LISTS_ROOM, FREQUENCIES_ROOM = "_lists", "_frequencies"
 Outcome = np.ndarray | BadRow

@@ -13,21 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs import storage
-from jobs.columns import Layout, detect_layout, why_unusable
-from jobs.driver import disk_failures_as_stops, refused_access_as_usage_error
-from jobs.errors import StoppedError
-from jobs.manifest import Survey, survey
-from jobs.output import check_apart
-from jobs.partitions import Partitions, infer_types, input_root
-from jobs.pieces import run_pieces
-from jobs.pool import ray_session
-from jobs.progress import say
-from jobs.resolution import with_absolute_paths, with_resolved_model
-from jobs.reuse import check_store
-from jobs.selection import Selection
+from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model
+from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.input.partitions import Partitions, infer_types, input_root
+from jobs.input.selection import Selection
+from jobs.input.survey import Survey, survey
+from jobs.records import InputFile, Unit
+from jobs.runtime.pieces import run_pieces
+from jobs.runtime.session import ray_session
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.screen import say
 from jobs.settings import RerankSettings
-from jobs.signals import signals_as_exceptions
-from jobs.storage import InputFile
+from jobs.storage import check_apart
+from jobs.table.columns import Layout
+from jobs.table.faults import detect_layout, why_unusable
 from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import EncoderSettings, with_absolute_directory
 from jobs.training.frequencies import ALL, write_owned, write_sum
@@ -36,7 +35,6 @@ from jobs.training.pools import run_pieces_on_replicas
 from jobs.training.ranked import Rankings, rank
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from jobs.training.teachers import Kind, Teacher
-from jobs.units import Unit
 from pipelines.errors import ConfigError
 
 PIECE_BYTES = 16 << 20

@@ -15,17 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import storage
-from jobs.driver import disk_failures_as_stops, refused_access_as_usage_error
-from jobs.errors import StoppedError, StoreError
-from jobs.output import check_apart
-from jobs.pieces import run_pieces
-from jobs.pool import ray_session
-from jobs.progress import say
-from jobs.resolution import JOB_ENVIRONMENT, with_absolute_paths, with_resolved_model
-from jobs.reuse import check_store
+from jobs.driver.resolution import JOB_ENVIRONMENT, check_store, with_absolute_paths, with_resolved_model
+from jobs.errors import StoppedError, StoreError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.records import InputFile
+from jobs.runtime.pieces import run_pieces
+from jobs.runtime.session import ray_session
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.screen import say
 from jobs.settings import RerankSettings
-from jobs.signals import signals_as_exceptions
-from jobs.storage import InputFile, absolute
+from jobs.storage import absolute, check_apart
 from jobs.training.bm25 import load_bm25s
 from jobs.training.candidates import CandidateStage, Corpus, Mining, SourceReport, read_report, report_name
 from jobs.training.encoders import EncoderSettings, with_absolute_directory

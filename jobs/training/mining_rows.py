@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.column_types import may_be_id, may_be_text, may_be_texts, plain_type
-from jobs.columns import ColumnMapping, Reason
-from jobs.rows import Text, column_lists, column_texts
+from jobs.table.column_types import may_be_id, may_be_text, may_be_texts, plain_type
+from jobs.table.columns import ColumnMapping
+from jobs.table.parsing import Text, column_lists, column_texts
+from jobs.table.reasons import Reason
 from jobs.training.rows import BadRow, Fault, bad_text
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import RefusedError
-from jobs.resolution import JOB_ENVIRONMENT
-from jobs.storage import InputFile, absolute
+from jobs.driver.resolution import JOB_ENVIRONMENT
+from jobs.errors import AccessError, RefusedError
+from jobs.records import InputFile
+from jobs.storage import absolute
 from jobs.training.config import Source, TrainConfig
 from jobs.training.paths import Output, model_of
 from jobs.training.shards import ShardReport, Stretch
@@ -88,7 +89,7 @@ def file_of(source: int, file: InputFile) -> SourceFile:
             ),
         )
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, storage.AccessError):
+        if isinstance(error, AccessError):
             raise
         return SourceFile(source, file, unreadable=f"{type(error).__name__}: {error}".splitlines()[0])
     return SourceFile(source, file, rows)

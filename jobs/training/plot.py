@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from jobs import storage
-from jobs.progress import say
+from jobs.screen import say
 from jobs.training.paths import Output
 
 

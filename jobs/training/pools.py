@@ -11,9 +11,10 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from jobs.errors import StoppedError
-from jobs.pieces import PieceActor, PieceStage, run_pieces
-from jobs.pool import RETRIES_OF_A_UNIT, batches_of, job_context, pool_bounds
+from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
+from jobs.runtime.pieces import PieceActor, PieceStage, run_pieces
 from jobs.settings import RerankSettings
+from jobs.workers.pool import pool_bounds
 
 
 def run_pieces_on_replicas(

@@ -11,12 +11,12 @@ import pyarrow as pa
 from rich.console import Console
 
 from jobs import storage
-from jobs.columns import ColumnMapping
 from jobs.errors import StoppedError
-from jobs.manifest import Manifest
-from jobs.output import OutputDirectory
-from jobs.rows import reason_of
+from jobs.output.directory import OutputDirectory
+from jobs.output.manifest import Manifest
 from jobs.settings import RerankSettings
+from jobs.table.columns import ColumnMapping
+from jobs.table.reasons import reason_of
 from jobs.training.rows import BadRow
 
 LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list_(pa.string())})
@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
 def rank(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
     """Scores all list files in a directory; needs a Ray session. Raises StoppedError; the same call goes on."""
-    from jobs.driver import run  # here, since the workers that import this module need no driver
+    from jobs.driver.run import run
 
     if not storage.find_input(lists):
         return

@@ -20,13 +20,12 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from rich.console import Console
 
 from jobs import storage
-from jobs.driver import disk_failures_as_stops
-from jobs.errors import RefusedError, StoppedError
-from jobs.lease import hold_lease
-from jobs.pieces import run_pieces
-from jobs.pool import ray_session
-from jobs.progress import say
-from jobs.signals import signals_as_exceptions
+from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops
+from jobs.output.lease import hold_lease
+from jobs.runtime.pieces import run_pieces
+from jobs.runtime.session import ray_session
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.screen import say
 from jobs.training.card import write_card
 from jobs.training.config import TrainConfig
 from jobs.training.paths import Output

@@ -11,7 +11,7 @@ from rich.status import Status
 from rich.table import Table
 
 from jobs import storage
-from jobs.progress import LOG_SECONDS, say
+from jobs.screen import LOG_SECONDS, say
 from jobs.training.config import TrainConfig
 from jobs.training.paths import Output
 from jobs.training.shards import ShardReport

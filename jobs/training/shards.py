@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from jobs import storage
+from jobs.errors import AccessError
 from jobs.training.config import Source
 from jobs.training.rows import UNKNOWN, BadRow, BadRows, TrainingRow, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
@@ -93,7 +94,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
     try:
         table = read_stretch(stretch, source)
     except (OSError, pa.ArrowException, ValueError) as error:
-        if isinstance(error, storage.AccessError):
+        if isinstance(error, AccessError):
             raise
         report.unreadable = f"{type(error).__name__}: {error}".splitlines()[0]
         report.save(stretch.report)

@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
+from jobs.driver.planning import library_versions
 from jobs.errors import RefusedError, StoppedError
-from jobs.lease import hold_lease
-from jobs.manifest import FOOTER_THREADS
-from jobs.output import OutputDirectory
-from jobs.planning import library_versions
-from jobs.storage import InputFile
+from jobs.output.directory import OutputDirectory
+from jobs.output.lease import hold_lease
+from jobs.records import InputFile
+from jobs.storage import FOOTER_THREADS
 
 FORMAT = 1
 METADATA_KEY = b"crossray_counts"

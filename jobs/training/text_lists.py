@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from jobs.columns import ColumnMapping, Layout, Reason, why_unusable
-from jobs.rows import Text, column_lists, column_texts
+from jobs.table.columns import ColumnMapping, Layout
+from jobs.table.faults import why_unusable
+from jobs.table.parsing import Text, column_lists, column_texts
+from jobs.table.reasons import Reason
 from jobs.training.rows import BadRow, bad_text
 
 SCORES_TYPE = pa.list_(pa.float32())

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import jobs.driver
-import jobs.follow
-import jobs.grouped_input
-import jobs.text_join
+import jobs.driver.passes
+import jobs.driver.run
+import jobs.follow.run
+import jobs.joins.corpus.disk_join
+import jobs.joins.groups.stage
+import jobs.runtime.session
 from jobs import storage
-from jobs.driver import run
-from jobs.scorer import Scorer
+from jobs.driver.run import run
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
@@ -29,11 +31,12 @@ RunJob = Callable[..., dict[str, Any]]
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process: for claims about data and directories, to which Ray adds nothing."""
-    monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
-    monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
-    monkeypatch.setattr(jobs.grouped_input, "run_pieces", run_pieces_here)
-    monkeypatch.setattr(jobs.text_join, "run_pieces", run_pieces_here)
-    monkeypatch.setattr(jobs.follow, "WarmPool", PoolHere)
+    for module in (jobs.driver.passes, jobs.driver.run, jobs.runtime.session):
+        monkeypatch.setattr(module, "ray_session", no_ray_session)
+    monkeypatch.setattr(jobs.driver.passes, "score_units", score_units_here)
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.follow.run, "WarmPool", PoolHere)
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import typer
 
-import jobs.corpus_survey
-import jobs.driver
-import jobs.follow
-import jobs.grouped_input
-import jobs.text_join
+import jobs.driver.run
+import jobs.follow.run
+import jobs.joins.corpus.disk_join
+import jobs.joins.corpus.survey
+import jobs.joins.groups.stage
 from jobs.rerank import command
 from tests.jobs import stubs
 
@@ -40,9 +40,11 @@ def start(scorer: str, *arguments: Path | str) -> subprocess.Popen[str]:
 if __name__ == "__main__":
     tiny = int(os.environ.get("TINY_PIECES", "0"))
     if tiny:
-        jobs.grouped_input.PIECE_BYTES = jobs.grouped_input.BUCKET_BYTES = tiny
-        jobs.corpus_survey.PIECE_BYTES = jobs.text_join.BUCKET_BYTES = jobs.text_join.BATCH_BYTES = tiny
+        jobs.joins.groups.stage.PIECE_BYTES = jobs.joins.groups.stage.BUCKET_BYTES = tiny
+        jobs.joins.corpus.survey.PIECE_BYTES = jobs.joins.corpus.disk_join.BUCKET_BYTES = (
+            jobs.joins.corpus.disk_join.BATCH_BYTES
+        ) = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
-    jobs.driver.run = functools.partial(jobs.driver.run, scorer_class=scorer_class)
-    jobs.follow.follow = functools.partial(jobs.follow.follow, scorer_class=scorer_class)
+    jobs.driver.run.run = functools.partial(jobs.driver.run.run, scorer_class=scorer_class)
+    jobs.follow.run.follow = functools.partial(jobs.follow.run.follow, scorer_class=scorer_class)
     typer.run(command)

@@ -13,16 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.columns import Layout
-from jobs.pieces import PieceStage
-from jobs.pool import as_json
-from jobs.replica import Replica
-from jobs.reports import UnitReport, reports_of
-from jobs.reuse import OpenReuse, no_reuse
-from jobs.scorer import Scorer
-from jobs.selection import Selection
+from jobs.input.selection import Selection
+from jobs.joins.corpus.attaching import TextsById
+from jobs.records import Unit, UnitReport
+from jobs.runtime.pieces import PieceStage
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
-from jobs.units import Unit
+from jobs.table.columns import Layout
+from jobs.workers.known_scores import OpenReuse, no_reuse
+from jobs.workers.replica import Replica
+from jobs.workers.wire import as_json, reports_of
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 POISON = "<kills its replica>"
@@ -162,20 +162,21 @@ def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
 def score_units_here(
     units: Sequence[Unit],
     selection: Selection,
+    texts: TextsById | None,
     settings: RerankSettings,
     layout: Layout,
     fingerprint: str,
     scorer_class: Callable[..., Scorer],
     known: OpenReuse = no_reuse,
 ) -> Iterator[UnitReport]:
-    """`jobs.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
-    replica = Replica(settings, layout, fingerprint, scorer_class, selection, known())
+    """`jobs.workers.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
+    replica = Replica(settings, layout, fingerprint, scorer_class, selection, texts, known())
     for unit in units:
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 
 
 def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
-    """`jobs.pieces.run_pieces` without Ray."""
+    """`jobs.runtime.pieces.run_pieces` without Ray."""
     work = stage(argument)
     for item in items:
         work(item)
@@ -183,12 +184,12 @@ def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, 
 
 @contextmanager
 def no_ray_session(*_: Any) -> Iterator[None]:
-    """`jobs.pool.ray_session` without Ray."""
+    """`jobs.runtime.session.ray_session` without Ray."""
     yield
 
 
 class PoolHere:
-    """`jobs.warm_pool.WarmPool` without Ray."""
+    """`jobs.workers.warm_pool.WarmPool` without Ray."""
 
     def __init__(self, *_: Any) -> None:
         self.score = score_units_here

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.parts import METADATA_KEY
-from jobs.units import MIN_UNIT_BYTES
+from jobs.input.cutting import MIN_UNIT_BYTES
+from jobs.output.parts import METADATA_KEY
 from tests.checkpoints import words
 
 PADDING = "x" * (MIN_UNIT_BYTES // 40)

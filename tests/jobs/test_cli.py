@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import jobs.driver
-import jobs.dry_run
-import jobs.signals
+import jobs.driver.dry_run
+import jobs.driver.run
+import jobs.runtime.signals
 from jobs import errors
 from jobs.cli import app
-from jobs.columns import FLAGS, ColumnMapping, Layout
-from jobs.corpus import Corpus
 from jobs.errors import RefusedError, StoppedError
-from jobs.filters import Condition
-from jobs.pair_columns import GroupBy
+from jobs.input.conditions import Condition
+from jobs.input.corpus import Corpus
+from jobs.input.shards import Shard
 from jobs.rerank import exit_code, resume_command
 from jobs.settings import RerankSettings, parse_replicas
-from jobs.shards import Shard
+from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
 from tests.jobs.tables import assert_summary_adds_up, lists_table, read_json, write_input
@@ -40,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RerankSettings]:
         settings_asked.append(settings)
         return DONE
 
-    monkeypatch.setattr(jobs.driver, "run", remember)
+    monkeypatch.setattr(jobs.driver.run, "run", remember)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     return settings_asked
@@ -129,7 +128,7 @@ def test_flags_of_a_corpus_that_cannot_work_are_usage_errors(
 
 
 def test_a_dry_run_is_asked_for_with_its_flags(asked: list[RerankSettings], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.dry_run, "dry_run", asked.append)
+    monkeypatch.setattr(jobs.driver.dry_run, "dry_run", asked.append)
     result = invoke("in", "out", *["--dry-run", "--price", "0.5", "--pairs-per-second", "200"])
     assert result.exit_code == 0, result.output
     assert asked == [RerankSettings("in", "out", dry_run=True, price=0.5, pairs_per_second=200)]
@@ -210,7 +209,7 @@ def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
         (RefusedError("a" * 500), 3, f"refused: {'a' * 500}\n"),
         (StoppedError("disk full"), 4, "stopped: disk full. To resume:\n  crossray rerank in out\n"),
         (
-            jobs.signals.InterruptedBySignal(2),
+            jobs.runtime.signals.InterruptedBySignal(2),
             130,
             "stopped by SIGINT; what is finished stays. To resume:\n  crossray rerank in out\n",
         ),
@@ -223,7 +222,7 @@ def test_each_end_has_its_code_and_its_message_whole(
     def fail(settings: RerankSettings, **_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(jobs.driver, "run", fail)
+    monkeypatch.setattr(jobs.driver.run, "run", fail)
     monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
     assert exit_code(RerankSettings("in", "out")) == code
     assert capsys.readouterr().err == said

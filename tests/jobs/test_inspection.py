@@ -18,27 +18,27 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from jobs.audit.facts import State, gather, look
+from jobs.audit.integrity import Finding, verify
+from jobs.audit.row_errors import find_errors
 from jobs.cli import app
-from jobs.driver import run
-from jobs.facts import State, gather, look
-from jobs.integrity import Finding, verify
-from jobs.lease import hold_lease
-from jobs.parts import METADATA_KEY
-from jobs.row_errors import find_errors
+from jobs.driver.run import run
+from jobs.output.lease import hold_lease
+from jobs.output.parts import METADATA_KEY
 from jobs.settings import RerankSettings
 from jobs.storage import read_parquet
 from tests.checkpoints import words
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
+from tests.jobs.driver.test_states import StopAfter, contents
 from tests.jobs.stubs import RecordingScorer
 from tests.jobs.tables import lists_table, parts, read_json, wide_table, write_input
-from tests.jobs.test_death import wait_until
 from tests.jobs.test_rerank import damage_middle
-from tests.jobs.test_states import StopAfter, contents
+from tests.jobs.workers.test_death import wait_until
 
 HOLD = """
 import sys, time
-from jobs.lease import hold_lease
+from jobs.output.lease import hold_lease
 from jobs.storage import read_parquet
 with hold_lease(sys.argv[1]):
     print("held", flush=True)
@@ -203,7 +203,7 @@ def test_a_job_that_is_complete_by_now_is_not_taken_for_stopped(
     def end_meanwhile(_: str) -> None:
         (finished / "_summary.json").write_text(summary)
 
-    monkeypatch.setattr("jobs.facts.read_if_there", end_meanwhile)
+    monkeypatch.setattr("jobs.audit.facts.read_if_there", end_meanwhile)
     assert look(str(finished)).state is State.COMPLETE
 
 
@@ -425,7 +425,7 @@ def test_of_whole_parts_no_row_is_read(
         opened.append(location)
         return read_parquet(location, reader)
 
-    monkeypatch.setattr("jobs.row_errors.read_parquet", watched)
+    monkeypatch.setattr("jobs.audit.row_errors.read_parquet", watched)
     assert len(find_errors(look(str(tmp_path / "out")), summary["errors"], 3)) == 4
     assert [Path(path) for path in opened] == [parts(tmp_path / "out")[-1]]
 

@@ -20,7 +20,7 @@ from jobs.errors import REFUSED, USAGE
 from jobs.pairs import RepeatedPairs, digests_of, texts_of, write_repeated_pairs
 from jobs.settings import RerankSettings
 from tests.jobs.tables import write_input
-from tests.jobs.test_reuse import Rerank, assert_same_rankings, forwarded, popular_table, rerank
+from tests.jobs.workers.test_known_scores import Rerank, assert_same_rankings, forwarded, popular_table, rerank
 from tests.stores import Bucket
 
 __all__ = ["forwarded", "rerank"]  # fixtures

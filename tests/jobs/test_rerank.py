@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.driver
-from jobs.columns import RANKING_TYPE, ColumnMapping, Layout
-from jobs.driver import run
+import jobs.driver.run
+from jobs.driver.run import run
 from jobs.rerank import exit_code
-from jobs.scorer import Scorer
+from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
+from jobs.table.columns import RANKING_TYPE, ColumnMapping, Layout
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
@@ -232,7 +232,7 @@ def test_a_bad_row_gets_its_error_and_costs_no_other(tmp_path: Path, cluster: st
 
 def run_with_stub(settings: RerankSettings, monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of the command line, with the stub as the scorer."""
-    monkeypatch.setattr(jobs.driver, "run", functools.partial(run, scorer_class=StubScorer))
+    monkeypatch.setattr(jobs.driver.run, "run", functools.partial(run, scorer_class=StubScorer))
     return exit_code(settings)
 
 

@@ -17,7 +17,7 @@ import pytest
 import requests
 from ray import serve
 
-from jobs.app_scorer import scorer_handle
+from jobs.scoring.app_scorer import scorer_handle
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-import jobs.driver
+import jobs.driver.passes
+import jobs.driver.run
 import jobs.training.labelling
 import jobs.training.mining_job
-from jobs.pieces import PieceStage
+from jobs.runtime.pieces import PieceStage
 from jobs.settings import RerankSettings
 from tests.jobs.stubs import no_ray_session, run_pieces_here, score_units_here
 
@@ -29,5 +30,6 @@ def stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ray_session", no_ray_session)
         monkeypatch.setattr(module, "run_pieces", run_pieces_here)
         monkeypatch.setattr(module, "run_pieces_on_replicas", on_replicas_here)
-    monkeypatch.setattr(jobs.driver, "score_units", score_units_here)
-    monkeypatch.setattr(jobs.driver, "ray_session", no_ray_session)
+    monkeypatch.setattr(jobs.driver.passes, "score_units", score_units_here)
+    for module in (jobs.driver.passes, jobs.driver.run):
+        monkeypatch.setattr(module, "ray_session", no_ray_session)

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 import jobs.training.labelling
 from jobs.cli import app
-from jobs.columns import ColumnMapping
+from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
-from jobs.resolution import JOB_ENVIRONMENT
 from jobs.settings import RerankSettings
+from jobs.table.columns import ColumnMapping
 from jobs.training.encoders import EncoderSettings
 from jobs.training.label_pieces import fused
 from jobs.training.labelling import LabelSettings, label

@@ -1,0 +1,27 @@
+"""Measures what the README claims, as ratios within one run, since machines are noisy. Wants an idle machine.
+
+python -m jobs.benchmark engine     # scoring against sentence-transformers' CrossEncoder: same weights and threads
+python -m jobs.benchmark job        # the whole job on Ray Data against the bare engine
+python -m jobs.benchmark reuse      # a log that repeats its popular pairs: nothing remembered, a memory, a full store
+python -m jobs.benchmark load       # from a cold start to a loaded model
+python -m jobs.benchmark gpu        # the engine on a GPU against CrossEncoder, and against plain GEMM
+python -m jobs.benchmark replicas | memory | skew     # how a job scales, with scorers that only wait
+"""
+
+from __future__ import annotations
+
+import typer
+
+from jobs.benchmark.engine import engine
+from jobs.benchmark.gpu import gpu
+from jobs.benchmark.job import job
+from jobs.benchmark.load import load
+from jobs.benchmark.reuse import reuse
+from jobs.benchmark.scale import memory, replicas, skew
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+for command in (engine, job, reuse, load, gpu, replicas, memory, skew):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app()

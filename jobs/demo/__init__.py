@@ -1,0 +1,1 @@
+"""The demo: a small search log, and what reranking it changes."""

@@ -1,0 +1,1 @@
+"""A job from what it was told to its summary."""

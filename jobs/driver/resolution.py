@@ -1,0 +1,109 @@
+"""What a job was told, made definite before it starts: absolute paths, one model with its fingerprint, the corpus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from jobs import storage
+from jobs.errors import RefusedError
+from jobs.joins.corpus.survey import surveyed
+from jobs.records import InputFile
+from jobs.scoring.app_scorer import served_model
+from jobs.settings import RerankSettings
+from jobs.storage import absolute, check_apart
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError
+
+JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable for the driver of a submitted job (ray._private.runtime_env.constants)."""
+
+
+def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
+    """Raises ConfigError for paths that a job cannot use."""
+    submitted = JOB_ENVIRONMENT in os.environ
+    corpus, scores = settings.corpus, settings.scores
+    mapping = replace(settings.mapping, by_id=corpus is not None)
+    if settings.group_by is not None:
+        mapping = replace(mapping, query_id=settings.group_by.column)
+    return replace(
+        settings,
+        input=absolute(settings.input, "INPUT", allow_relative=not submitted),
+        output=absolute(settings.output, "OUTPUT", allow_relative=not submitted),
+        scores=None if scores is None else absolute(scores, "--scores", allow_relative=not submitted),
+        corpus=corpus and replace(corpus, path=absolute(corpus.path, "--corpus", allow_relative=not submitted)),
+        mapping=mapping,
+    )
+
+
+def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile]) -> RerankSettings:
+    """The settings with what the corpus is now; raises ConfigError when it cannot be used.
+
+    Raises RefusedError when it overlaps with OUTPUT or with the input's `files`.
+    """
+    if settings.corpus is None:
+        return settings
+    corpus = surveyed(settings.corpus)
+    check_apart(corpus.path, settings.output, corpus.found.files, "--corpus")
+    both = sorted({file.path for file in files} & {file.path for file in corpus.found.files})
+    if both:
+        raise RefusedError(f"{both[0]} is in INPUT and in --corpus; keep candidate lists and corpus apart")
+    return replace(settings, corpus=corpus)
+
+
+def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
+    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
+    if settings.app is not None:
+        return with_model_of_app(settings, settings.app)
+
+    from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
+
+    given = settings.reranker
+    device = "cuda" if settings.num_gpus else "cpu"
+    dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
+    config = replace(resolved_model(given), device=device, dtype=dtype, num_threads=settings.num_cpus)
+    fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSettings, dict[str, Any]]:
+    """Likewise, with what the app says of its model; raises ConfigError for flags that contradict it."""
+    from pipelines.lengths import Lengths
+
+    served = served_model(app)
+    given, default, dtype = settings.reranker, RerankerConfig(), served.fingerprint.dtype
+    for name, value in (("model", served.config.model), ("revision", served.config.revision), ("dtype", dtype)):
+        if getattr(given, name) not in (getattr(default, name), value):
+            raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
+    config = replace(given, model=served.config.model, revision=served.config.revision, dtype=dtype, device="cpu")
+    fingerprint = served.fingerprint_with(Lengths.of(config))
+    return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
+
+
+def resolved_model(config: RerankerConfig) -> RerankerConfig:
+    """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
+    from pipelines.fingerprint import resolved
+    from pipelines.model_files import find_model
+
+    if JOB_ENVIRONMENT in os.environ and os.path.isdir(config.model):
+        absolute(config.model, "--model", allow_relative=False)
+
+    return resolved(config, find_model(config.model, config.revision, config.token))
+
+
+def check_store(settings: RerankSettings, files: Sequence[InputFile]) -> None:
+    """Raises RefusedError where the store and INPUT or OUTPUT contain one another, ConfigError where it is a file.
+
+    Raises AccessError where its object store does not let us in.
+    """
+    scores = settings.scores
+    if scores is None:
+        return
+    if not storage.is_directory(scores) and storage.exists(scores):
+        raise ConfigError(f"--scores {scores} is a file; give a directory")
+    check_apart(settings.input, scores, files, place="--scores")
+    pairs = ((settings.output, scores), (scores, settings.output))
+    if any(storage.contain_one_another(*both, [], pattern_is_directory=True) for both in pairs):
+        raise RefusedError(f"--scores {scores} and OUTPUT {settings.output} contain one another; keep them apart")

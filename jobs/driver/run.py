@@ -1,0 +1,111 @@
+"""The driver of a rerank job: what is asked for -> manifest -> units to do -> their parts -> summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from rich.console import Console
+
+from jobs.driver.passes import score_everything
+from jobs.driver.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
+from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
+from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
+from jobs.joins.groups.stage import group_input
+from jobs.output.attempts import begin_attempt
+from jobs.output.directory import OutputDirectory
+from jobs.output.lease import hold_lease
+from jobs.output.manifest import Manifest
+from jobs.output.parts import missing_units
+from jobs.output.summary import by_file, summarize, unreadable_files
+from jobs.records import Unit
+from jobs.runtime.session import ray_session, session_with_app
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.scoring.app_scorer import AppScorer
+from jobs.scoring.scorer import Scorer
+from jobs.screen import print_summary, say
+from jobs.settings import RerankSettings
+from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
+
+
+def run(
+    settings: RerankSettings,
+    scorer_class: Callable[..., Scorer] | None = None,
+    console: Console | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Runs or resumes the job and returns its summary; `command` is kept for whoever finds the output unfinished.
+
+    Raises ConfigError (nothing was touched), RefusedError (nothing was changed), StoppedError or InterruptedBySignal
+    (the same call resumes).
+    """
+    console = console or Console()
+    with signals_as_exceptions(), disk_failures_as_stops():
+        if settings.app is None:
+            return run_here(settings, scorer_class or Scorer, console, command)
+        # The app knows the model: without it there is no plan.
+        with session_with_app(settings.address, settings.app, console):
+            return run_here(settings, scorer_class or AppScorer, console, command)
+
+
+def run_here(
+    settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console, command: str | None
+) -> dict[str, Any]:
+    """`run`, with signals and failures of disks left as they come."""
+    settings = with_absolute_paths(settings)
+    settings, fingerprint = with_resolved_model(settings)
+    output = OutputDirectory(settings.output)
+    with ExitStack() as until_the_end:
+        with refused_access_as_usage_error():
+            files = list_input(settings.input)
+            check_apart(settings.input, output.path, files)
+            check_store(settings, files)
+            settings = with_surveyed_corpus(settings, files)
+            fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
+            output.create()
+            lease = until_the_end.enter_context(hold_lease(output.path))
+        output.remove_temporaries()
+        if fresh is not None and (settings.overwrite or not output.is_begun):  # not begun and ended since by another
+            output.clear()
+            manifest, changed = fresh, True
+        else:
+            manifest, changed = continued_manifest(output, settings, fingerprint, files)
+        if output.is_complete and not changed and not missing_units(output, manifest):
+            say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
+            return dict(read_json(output.summary))
+        attempt = begin_attempt(output, command)
+        remove(output.summary)
+        if changed:
+            manifest.write(output.manifest)
+        lease.on_heartbeat = attempt.save
+        selection = selection_of(settings, files, manifest.options["partitions"])
+        if settings.group_by is not None:
+            attempt.enter("group")
+            until_the_end.enter_context(ray_session(settings.address, console))
+            lists = group_input(settings, files, selection, output.grouped, console)
+            selection, manifest = selection_of_lists(settings, lists, manifest, output)
+        todo = missing_units(output, manifest)
+        announce(console, manifest, todo)
+        damaged = score_everything(todo, selection, settings, manifest, output, attempt, scorer_class, console)
+        attempt.save()
+        summary = summarize(output, manifest, by_file(damaged))
+        write_json(output.summary, summary)
+        if settings.corpus is not None:
+            remove_below(output.texts)
+    print_summary(console, summary, output.path)
+    return summary
+
+
+def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None:
+    """What there is and what is to do."""
+    total = len(manifest.units())
+    console.print(
+        f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"
+    )
+    if manifest.rows_left_out:
+        console.print(f"{manifest.rows_left_out:,} of the rows are in no unit: --where leaves out their row groups")
+    for path, error in unreadable_files(manifest).items():
+        say(console, f"{path}: {error}", "cannot be read: ")
+    if manifest.versions != library_versions():
+        say(console, str(manifest.versions), "begun with other library versions: ", "yellow")

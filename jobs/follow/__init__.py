@@ -1,0 +1,1 @@
+"""`--follow`: a job whose input goes on."""

@@ -1,0 +1,182 @@
+"""What a follower does when it looks: what is whole is planned, ranked in a round and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from jobs import storage
+from jobs.driver.passes import score_everything
+from jobs.errors import RefusedError
+from jobs.follow.arrivals import Arrivals
+from jobs.follow.ledger import Ledger
+from jobs.output.attempts import Attempt
+from jobs.output.manifest import Manifest
+from jobs.records import InputFile, Unit
+from jobs.scoring.scorer import Scorer
+from jobs.screen import say
+from jobs.settings import POLL_SECONDS, RerankSettings
+from jobs.workers.warm_pool import WarmPool
+from pipelines.errors import ConfigError
+from pipelines.stores import is_uri
+
+FILES_PER_ROUND = 1_000
+"""So that a backlog is planned, ranked and on record piece by piece."""
+
+
+class Follower:
+    """Looks at the input, and does what a look finds to do."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: RerankSettings,
+        attempt: Attempt,
+        pool: WarmPool,
+        scorer_class: Callable[..., Scorer],
+        console: Console,
+        clock: Callable[[], float],
+    ) -> None:
+        self.ledger = ledger
+        self.settings = settings
+        self.attempt = attempt
+        self.pool = pool
+        self.scorer_class = scorer_class
+        self.console = console
+        self.clock = clock
+        poll_seconds = settings.poll_seconds or POLL_SECONDS
+        self.arrivals = Arrivals(0.0 if is_uri(settings.input) else poll_seconds)
+        self.left_alone: dict[InputFile, str] = {}
+        """Why files are not read as they are now."""
+        self.seen: dict[str, float] = {}
+        """When files that are taken and not done were seen first."""
+        self.status: dict[str, Any] = {
+            "input": settings.input,
+            "poll_seconds": poll_seconds,
+            "rounds": 0,
+            "last_round": None,
+        }
+        self.longest_lag = 0.0
+
+    def look(self) -> bool:
+        """Lists the input once, and ranks what is whole; whether there was anything to do.
+
+        Raises StoppedError and OSError; the next look goes on from what is on record.
+        """
+        now = self.clock()
+        listed = {file.path: file for file in storage.find_input(self.settings.input)}
+        if not self.ledger.is_loaded:
+            self.ledger.load(list(listed.values()))
+        self.arrivals.note(self._new(listed), now)
+        manifest = self._planned(self.arrivals.whole(now, FILES_PER_ROUND), listed)
+        self._tell()
+        if manifest is None or (manifest is self.ledger.manifest and self.ledger.is_summed_up):
+            return False
+        self.ledger.is_loaded = False  # until all is well
+        self._rank(manifest)
+        self.ledger.is_loaded = True
+        return True
+
+    def save_attempt(self) -> None:
+        """As long as nothing has begun, OUTPUT stays empty."""
+        if self.ledger.manifest is not None:
+            self.attempt.save()
+
+    def _new(self, listed: Mapping[str, InputFile]) -> list[InputFile]:
+        """Listed files that are to be read: not planned, or changed since and without a part."""
+        self.left_alone = {file: why for file, why in self.left_alone.items() if listed.get(file.path) == file}
+        new = []
+        for file in listed.values():
+            planned = self.ledger.planned.get(file.path)
+            if file in self.left_alone or (planned is not None and planned.file == file):
+                continue
+            if planned is not None and self.ledger.has_parts(planned):
+                self._leave_alone(file, "has changed after it was ranked; give other content another name")
+            else:
+                new.append(file)
+        return new
+
+    def _planned(self, fresh: Sequence[InputFile], listed: Mapping[str, InputFile]) -> Manifest | None:
+        """The plan with those of the files that fit; None while nothing has begun and none can be read.
+
+        Raises ConfigError when the first files do not fit: then it may be the command that is wrong.
+        """
+        if not fresh:
+            return self.ledger.manifest
+        try:
+            manifest = self.ledger.extended(fresh, listed)
+        except (ConfigError, RefusedError):
+            if self.ledger.manifest is None:
+                raise
+            fresh = [file for file in fresh if self._fits(file, listed)]
+            manifest = self.ledger.extended(fresh, listed) if fresh else self.ledger.manifest
+        if self.ledger.manifest is None and all(one.error for one in manifest.files):
+            for one in manifest.files:
+                self._leave_alone(one.file, f"cannot be read: {one.error}")
+            return None
+        for one in manifest.files:
+            if one.error is not None and self.ledger.planned.get(one.file.path) is not one:
+                say(self.console, f"{one.file.path}: {one.error}", "cannot be read: ", "yellow")
+        self.seen |= {file.path: self.arrivals.sightings[file.path].first_seen for file in fresh}
+        return manifest
+
+    def _fits(self, file: InputFile, listed: Mapping[str, InputFile]) -> bool:
+        try:
+            self.ledger.extended([file], listed)
+        except (ConfigError, RefusedError) as error:
+            self._leave_alone(file, str(error))
+            return False
+        return True
+
+    def _leave_alone(self, file: InputFile, why: str) -> None:
+        self.left_alone[file] = why
+        say(self.console, f"{file.path}: {why}", "left alone: ", "yellow")
+
+    def _rank(self, manifest: Manifest) -> None:
+        """One round: brings every unit that is to do to its part."""
+        began = self.clock()
+        self.ledger.begin_round(manifest)
+        todo = list(self.ledger.todo)
+        if todo:
+            self.attempt.enter("start")
+            self.pool.start()
+        damaged = score_everything(
+            todo,
+            self.ledger.selection,
+            self.settings,
+            manifest,
+            self.ledger.output,
+            self.attempt,
+            self.scorer_class,
+            self.console,
+            self.pool.score,
+        )
+        if self.settings.corpus is not None:
+            storage.remove_below(self.ledger.output.texts)
+        self._note_round(todo, began)
+        self.attempt.enter("wait")
+        self.ledger.end_round(damaged, self.attempt)
+
+    def _note_round(self, todo: Sequence[Unit], began: float) -> None:
+        now = self.clock()
+        lag = max((now - since for since in self.seen.values()), default=0.0)
+        self.longest_lag = max(self.longest_lag, lag)
+        files = len({unit.path for unit in todo} | self.seen.keys())
+        self.seen = {}
+        rounds = self.status["rounds"] + 1
+        self.status |= {"rounds": rounds, "last_round": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")}
+        self.status |= {"lag_seconds": round(lag, 3), "longest_lag_seconds": round(self.longest_lag, 3)}
+        self._tell()
+        rows = sum(unit.rows for unit in todo)
+        told = f"{files:,} file(s), {rows:,} rows in {now - began:,.1f} s, all done {lag:,.1f} s after the first came"
+        say(self.console, told, f"round {rounds}: ", "green")
+
+    def _tell(self) -> None:
+        """How it stands, for `crossray inspect`."""
+        taken = {one.file for one in self.ledger.planned.values()} | self.left_alone.keys()
+        waiting = sum(one.file not in taken for one in self.arrivals.sightings.values())
+        left_alone = {file.path: why for file, why in self.left_alone.items()}
+        self.attempt.following = {**self.status, "files_waiting": waiting, "left_alone": left_alone}

@@ -1,0 +1,135 @@
+"""`--follow`, from its start to its end: a look, a round for what is new (`jobs.follow.follower`), a wait, and again.
+
+A round is a job as `jobs.driver.run` has it: plan, parts, summary, each on disk before the next. So a follower may die
+anywhere and be started again, and each row still comes out once.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from rich.console import Console
+
+from jobs import storage
+from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
+from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.follow.follower import Follower
+from jobs.follow.ledger import Ledger
+from jobs.output.attempts import begin_attempt
+from jobs.output.directory import OutputDirectory
+from jobs.output.lease import hold_lease
+from jobs.runtime.session import session_with_app
+from jobs.runtime.signals import InterruptedBySignal, StopRequest, signals_as_requests
+from jobs.scoring.app_scorer import AppScorer
+from jobs.scoring.scorer import Scorer
+from jobs.screen import say
+from jobs.settings import POLL_SECONDS, RerankSettings
+from jobs.storage import check_apart
+from jobs.workers.warm_pool import WarmPool
+from pipelines.errors import ConfigError
+
+GIVE_UP_SECONDS = 600.0
+"""Without one look at the input, or one round, that came to its end."""
+LONGEST_PAUSE_SECONDS = 60.0
+"""Between two tries while something fails."""
+
+
+def follow(
+    settings: RerankSettings,
+    scorer_class: Callable[..., Scorer] | None = None,
+    console: Console | None = None,
+    command: str | None = None,
+) -> None:
+    """Ranks what is there and what comes, until a signal asks for an end.
+
+    Raises ConfigError and RefusedError as `jobs.driver.run.run`; StoppedError when it failed for GIVE_UP_SECONDS, and
+    InterruptedBySignal when files that were taken are not done (the same call goes on).
+    """
+    console = console or Console()
+    with signals_as_requests() as stop, disk_failures_as_stops(), ExitStack() as session:
+        if settings.app is not None:
+            session.enter_context(session_with_app(settings.address, settings.app, console))
+        default = Scorer if settings.app is None else AppScorer
+        with starts_that_are_stopped(stop):
+            follow_until(stop, settings, scorer_class or default, console, command)
+
+
+def follow_until(
+    stop: StopRequest,
+    settings: RerankSettings,
+    scorer_class: Callable[..., Scorer],
+    console: Console,
+    command: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """`follow`, with whoever stops it, and a clock in seconds."""
+    settings = with_absolute_paths(settings)
+    settings, fingerprint = with_resolved_model(settings)
+    poll_seconds = settings.poll_seconds or POLL_SECONDS
+    output = OutputDirectory(settings.output)
+    with ExitStack() as until_the_end:
+        with refused_access_as_usage_error():
+            settings = checked(settings)
+            output.create()
+            lease = until_the_end.enter_context(hold_lease(output.path))
+        output.remove_temporaries()
+        if settings.overwrite:
+            output.clear()
+        pool = until_the_end.enter_context(WarmPool(stop, settings.address, console))
+        ledger = Ledger(settings, fingerprint, output)
+        follower = Follower(ledger, settings, begin_attempt(output, command), pool, scorer_class, console, clock)
+        lease.on_heartbeat = follower.save_attempt
+        say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
+        keep_looking(follower, stop, poll_seconds, console)
+        if ledger.todo or not ledger.is_loaded:
+            raise InterruptedBySignal(stop.number or signal.SIGTERM)
+    say(console, f"{output.path}: every file that was taken is done", "stopped: ", "cyan")
+
+
+def checked(settings: RerankSettings) -> RerankSettings:
+    """The settings with what the corpus is now, which it stays for this follower.
+
+    Raises ConfigError for an input to which no file can come, RefusedError for places that overlap.
+    """
+    if storage.exists(settings.input):
+        raise ConfigError(f"INPUT {settings.input} is a file; to follow give a directory, a prefix or a quoted glob")
+    files = storage.find_input(settings.input)
+    check_apart(settings.input, settings.output, files)
+    check_store(settings, files)
+    return with_surveyed_corpus(settings, files)
+
+
+@contextmanager
+def starts_that_are_stopped(stop: StopRequest) -> Iterator[None]:
+    """While Ray starts, it answers SIGTERM itself, with an exit."""
+    try:
+        yield
+    except SystemExit:
+        if stop.number is None:
+            raise
+        raise InterruptedBySignal(stop.number) from None
+
+
+def keep_looking(follower: Follower, stop: StopRequest, poll_seconds: float, console: Console) -> None:
+    """Looks, and ranks what is new, until it is asked to stop. What fails is tried again, later and later.
+
+    Raises what failed when nothing came to its end for GIVE_UP_SECONDS.
+    """
+    pause, failing_since = poll_seconds, None
+    while stop.number is None:
+        try:
+            was_busy = follower.look()
+        except (StoppedError, OSError) as error:
+            failing_since = follower.clock() if failing_since is None else failing_since
+            if follower.clock() - failing_since >= GIVE_UP_SECONDS:
+                raise
+            say(console, f"{error}; the next try in {pause:.0f} s", "failed: ", "yellow")
+            stop.wait(pause)
+            pause = min(2 * pause, max(poll_seconds, LONGEST_PAUSE_SECONDS))
+        else:
+            pause, failing_since = poll_seconds, None
+            if not was_busy:
+                stop.wait(poll_seconds)

@@ -1,0 +1,1 @@
+"""Which rows of which files a job takes, and how they are read."""

@@ -1,0 +1,144 @@
+"""Work units: how an input file is cut into (file, row range). They depend on the input alone.
+
+A unit is one block, one call of the scorer and one output file, whose name derives from the unit. So a retry rewrites
+the same file, resuming is a listing, and replicas, budgets and threads may change between two runs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.errors import StoreError
+from jobs.input.selection import EVERYTHING, Selection
+from jobs.storage import read_parquet
+
+UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
+MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
+MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
+MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB, 10 GB in units of 20 MB
+UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group anew
+SAMPLE_ROWS = 256
+SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """One file as the footer and a sample describe it."""
+
+    rows: int
+    row_groups: tuple[int, ...]
+    """Rows of each."""
+    bytes_per_row: float
+    """Decoded: compression and dictionaries hide the true size, so a sample of rows is read."""
+    schema: pa.Schema
+    """With the columns of its path."""
+    excluded: frozenset[int] = frozenset()
+    """Row groups without a row that `--where` lets through, by their statistics."""
+
+    @property
+    def kept(self) -> list[tuple[int, int]]:
+        """(start, rows) of the row groups that are not excluded."""
+        starts = accumulate(self.row_groups, initial=0)
+        groups = zip(starts, self.row_groups, strict=False)
+        return [group for i, group in enumerate(groups) if i not in self.excluded]
+
+
+BytesBesides = Callable[[pa.RecordBatch], float]
+"""Decoded bytes that some rows will have on top of their own, such as texts from elsewhere."""
+
+
+def nothing_besides(_rows: pa.RecordBatch) -> float:
+    """Of rows that have their texts."""
+    return 0.0
+
+
+def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides) -> FilePlan:
+    """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read.
+
+    Raises ConfigError when a condition does not fit the file's columns.
+    """
+    metadata, own = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
+    footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    groups = tuple(footer.num_rows for footer in footers)
+    excluded = selection.excluded_row_groups(path, own, metadata)
+    kept = [i for i in range(len(groups)) if i not in excluded]
+    stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
+    sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
+    try:
+        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept, besides=besides)) if kept else 0.0
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError):
+        size = stored_per_row  # damaged here: that costs the units that read it, not the file
+    return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
+
+
+def bytes_per_row(
+    file: pq.ParquetFile,
+    rows: int,
+    row_groups: list[int],
+    columns: Sequence[str] | None = None,
+    besides: BytesBesides = nothing_besides,
+) -> float:
+    """Decoded bytes of one of the first `rows` rows of these row groups, and those that `besides` expects for them."""
+    sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns), None)
+    return (sample.nbytes + besides(sample)) / sample.num_rows if sample is not None and sample.num_rows else 0.0
+
+
+def unit_bytes(total_bytes: float) -> int:
+    """Decoded bytes that a unit of a corpus of `total_bytes` should hold."""
+    wanted = min(max(UNIT_BYTES, total_bytes / MAX_UNITS), total_bytes / MIN_UNITS)
+    return int(min(max(wanted, MIN_UNIT_BYTES), MAX_UNIT_BYTES))
+
+
+def unit_bytes_alone(plan: FilePlan) -> int:
+    """Decoded bytes that a unit of this file should hold where no corpus is known: by the file alone."""
+    return int(min(max(UNIT_BYTES, plan.rows * plan.bytes_per_row / MAX_UNITS_OF_FILE), MAX_UNIT_BYTES))
+
+
+def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
+    """Row ranges (start, rows) of about `target_bytes` that cover the file, in order.
+
+    A large row group is cut evenly; small ones are joined; a range never holds parts of two row groups.
+    """
+    wanted = max(1, int(target_bytes / plan.bytes_per_row)) if plan.bytes_per_row else plan.rows
+    ranges: list[tuple[int, int]] = []
+    start = joined = 0
+    for rows in plan.row_groups:
+        if joined and joined + rows > wanted:
+            ranges.append((start, joined))
+            start, joined = start + joined, 0
+        if rows > wanted:
+            ranges += cut_evenly(start, rows, max(wanted, -(-rows // UNITS_PER_ROW_GROUP)))
+            start += rows
+        else:
+            joined += rows
+    if joined:
+        ranges.append((start, joined))
+    return ranges
+
+
+def planned_ranges(plan: FilePlan, target_bytes: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The ranges of `cut` within the rows from `start` to `end`, without those that `--where` excludes whole."""
+    ends = list(accumulate(plan.row_groups))
+    ranges = []
+    for first, rows in cut(plan, target_bytes):
+        begin, stop = max(first, start), min(first + rows, end)
+        groups = range(bisect_right(ends, begin), bisect_left(ends, stop) + 1)
+        if begin < stop and not plan.excluded.issuperset(groups):
+            ranges.append((begin, stop - begin))
+    return ranges
+
+
+def cut_evenly(start: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """`rows` rows from `start` in as few ranges of at most `most` as can be; their sizes differ by one at most."""
+    parts = -(-rows // most)
+    for i in range(parts):
+        begin, end = start + rows * i // parts, start + rows * (i + 1) // parts
+        yield begin, end - begin

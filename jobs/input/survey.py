@@ -1,0 +1,91 @@
+"""A look at all input files: their footers and some rows of each, and the units that they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from jobs.errors import StoreError
+from jobs.input.cutting import (
+    UNIT_BYTES,
+    BytesBesides,
+    FilePlan,
+    nothing_besides,
+    planned_ranges,
+    read_plan,
+    unit_bytes,
+    unit_bytes_alone,
+)
+from jobs.input.selection import EVERYTHING, Selection
+from jobs.records import InputFile, PlannedFile
+from jobs.storage import FOOTER_THREADS
+from pipelines.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the input files hold, as far as their footers and samples can be read."""
+
+    selection: Selection
+    plans: Mapping[InputFile, FilePlan]
+    errors: Mapping[InputFile, str]
+
+    @property
+    def total_bytes(self) -> float:
+        """Decoded, estimated; of what `--where` does not exclude."""
+        return sum(rows * plan.bytes_per_row for plan in self.plans.values() for _, rows in plan.kept)
+
+    def planned(self, files: Sequence[InputFile], target_bytes: int | None, taken: int = 0) -> tuple[PlannedFile, ...]:
+        """The plan of each file, with units of this size, or (None) of one that goes by the file's own.
+
+        `taken` rows of others count towards the limit already.
+        """
+        planned = []
+        for file in files:
+            planned.append(self._planned(file, target_bytes, taken))
+            taken += planned[-1].rows
+        return tuple(planned)
+
+    def _planned(self, file: InputFile, target_bytes: int | None, taken: int) -> PlannedFile:
+        plan = self.plans.get(file)
+        if plan is None:
+            return PlannedFile(file, 0, (), self.errors[file])
+        start, end = self.selection.rows_of(file, plan.rows, plan.kept, taken)
+        size = unit_bytes_alone(plan) if target_bytes is None else target_bytes
+        return PlannedFile(file, end - start, tuple(planned_ranges(plan, size, start, end)))
+
+
+def survey(
+    files: Sequence[InputFile], selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides
+) -> Survey:
+    """Reads the footer and a sample of each file; what cannot be read is an error, not an exception.
+
+    Raises ConfigError when a condition does not fit the columns of a file.
+    """
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        results = list(pool.map(lambda file: _plan_or_error(file, selection, besides), files))
+    plans = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, FilePlan)}
+    errors = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, str)}
+    return Survey(selection, plans, errors)
+
+
+def _plan_or_error(file: InputFile, selection: Selection, besides: BytesBesides) -> FilePlan | str:
+    try:
+        return read_plan(file.path, selection, besides)
+    except (ConfigError, StoreError):  # no file is at fault
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def plan_files(
+    found: Survey, files: Sequence[InputFile], *, followed: bool = False
+) -> tuple[int, tuple[PlannedFile, ...]]:
+    """Unit size and plan of a new job."""
+    if followed:
+        return UNIT_BYTES, found.planned(files, None)
+    target = unit_bytes(found.total_bytes)
+    return target, found.planned(files, target)

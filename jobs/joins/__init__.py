@@ -1,0 +1,1 @@
+"""Rows that find each other by a key, on many machines."""

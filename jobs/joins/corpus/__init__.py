@@ -1,0 +1,1 @@
+"""Documents that are ids get their texts from a corpus."""

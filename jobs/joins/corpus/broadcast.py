@@ -1,0 +1,114 @@
+"""A corpus that fits into memory: loaded once into Ray's object store, from where the replicas of a node share it.
+
+Pieces are the results of tasks, so Ray makes those of a lost node anew. Without Ray they are in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from jobs.errors import StoppedError, StoreError
+from jobs.input.corpus import Corpus
+from jobs.joins.corpus.attaching import Found
+from jobs.joins.corpus.lookup import Piece, loaded_here, look_up
+from jobs.records import Unit
+
+LOADERS = 4
+"""Pieces that are read at once."""
+SHARE_OF_MEMORY = 0.5
+"""Of the object store of a node, the smallest of all: units and what Ray holds besides need the rest."""
+BYTES_BESIDES = 32
+"""Of a document beside its id and text: hash, row and the ends of both."""
+
+
+class BroadcastTexts:
+    """A corpus of which each process sees all pieces, without copying them."""
+
+    def __init__(self, pieces: Sequence[Any]) -> None:
+        """`pieces` are the pieces themselves, or references to them in the object store."""
+        self.pieces = pieces
+        self.at_hand: list[Piece] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pieces": self.pieces, "at_hand": None}
+
+    def look_up(self, ids: pa.Array, unit: Unit) -> Found:  # noqa: ARG002 - other sources go by the unit
+        """Raises StoreError when the object store has lost the corpus for good."""
+        if self.at_hand is None:
+            self.at_hand = [self._fetched(piece) for piece in self.pieces]
+        return look_up(self.at_hand, ids)
+
+    @staticmethod
+    def _fetched(piece: Any) -> Piece:
+        if isinstance(piece, Piece):
+            return piece
+        try:
+            return ray.get(piece)  # type: ignore[no-any-return]
+        except RayError as error:
+            raise StoreError(f"the corpus could not be had from the object store: {error}") from error
+
+
+def size_in_memory(corpus: Corpus) -> int:
+    """Bytes that the whole corpus is expected to take on each node."""
+    return int(corpus.found.bytes + BYTES_BESIDES * corpus.found.rows)
+
+
+def room_for_corpus(corpus: Corpus) -> int:
+    """Bytes that it may take: as asked for, else a share of what there is."""
+    if corpus.memory is not None:
+        return corpus.memory
+    if not ray.is_initialized():
+        return int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return int(SHARE_OF_MEMORY * min(node.get("object_store_memory", 0) for node in nodes))
+
+
+def broadcast(corpus: Corpus) -> BroadcastTexts:
+    """The corpus, loaded, at once where the same Ray has it already (a follower asks in every round).
+
+    Raises StoppedError when a piece cannot be read.
+    """
+    return loaded(corpus, ray.get_runtime_context().get_job_id() if ray.is_initialized() else None)
+
+
+@lru_cache(maxsize=1)
+def loaded(corpus: Corpus, session: str | None) -> BroadcastTexts:
+    """The corpus in the object store of this Ray session, or here without one."""
+    if session is None:
+        return BroadcastTexts([loaded_here(piece, corpus) for piece in corpus.found.pieces])
+    # No CPU: with --app, Serve may have them all. The second result tells when the first is there, and if it failed.
+    load = ray.remote(num_cpus=0, num_returns=2)(load_and_tell)
+    shared = ray.put(corpus)
+    pieces: list[Any] = []
+    telling: list[Any] = []
+    for unit in corpus.found.pieces:
+        if len(telling) == LOADERS:
+            ready, telling = ray.wait(telling)
+            raise_failures(ready)
+        results: Any = load.remote(unit, shared)
+        pieces.append(results[0])
+        telling.append(results[1])
+    raise_failures(telling)
+    return BroadcastTexts(pieces)
+
+
+def load_and_tell(unit: Unit, corpus: Corpus) -> tuple[Piece, None]:
+    """A task of Ray."""
+    return loaded_here(unit, corpus), None
+
+
+def raise_failures(told: Sequence[Any]) -> None:
+    """Raises what a loading task raised."""
+    try:
+        ray.get(list(told))
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, StoppedError | StoreError) else error) from None
+    except RayError as error:
+        raise StoppedError(f"the corpus could not be loaded: {error}") from error

@@ -1,0 +1,151 @@
+"""A corpus that is too large for each node to hold: a hash join through files, below OUTPUT/_texts.
+
+    _texts/plan.json        the units in batches and the number of buckets: written first
+    _texts/asked/           for each batch of units the ids that they name, by bucket of the id's hash
+    _texts/corpus/          for each piece of the corpus its documents, by bucket
+    _texts/answered/        for each bucket the texts that batches ask for, by batch
+    _texts/delivered/       for each batch the texts of its units, by unit: what their replicas read
+
+Each file is whole or not there, so the join goes on where it was stopped. All of it goes when the job is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from jobs import storage
+from jobs.errors import StoreError
+from jobs.input.corpus import Corpus
+from jobs.input.cutting import read_plan
+from jobs.input.selection import Selection
+from jobs.joins.cells import cell_sizes
+from jobs.joins.corpus.attaching import TextsById
+from jobs.joins.corpus.disk_join_steps import (
+    AnswerFile,
+    AnsweringStage,
+    AskingStage,
+    CorpusStage,
+    DeliveredTexts,
+    DeliveringStage,
+    Join,
+    batch_name,
+)
+from jobs.records import Unit
+from jobs.runtime.pieces import PieceStage, run_pieces
+from jobs.storage import FOOTER_THREADS
+
+BUCKET_BYTES = 32 << 20
+"""Decoded: documents of the corpus that are held at once, and texts that are answered with."""
+MAX_BUCKETS = 1024
+BATCH_BYTES = 32 << 20
+"""Decoded: texts of the units of a batch."""
+STEPS = ("asked", "corpus", "answered", "delivered")
+
+
+def join_texts(
+    selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
+) -> DeliveredTexts:
+    """The texts of all units in `todo`, on disk. `texts` has the layout, and no source yet.
+
+    Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
+    """
+    join = planned(selection, texts, corpus, todo, directory)
+    batches = range(len(join.batches))
+    every_batch = [{"batch": batch} for batch in batches]
+    if to_do(join, "delivered", list(batches), batch_name):
+        console.print(
+            f"corpus: {corpus.found.rows:,} documents, joined through {join.buckets:,} buckets in {directory}"
+        )
+        run_step(join, AskingStage, "asked", every_batch, lambda item: batch_name(**item))
+        pieces = [asdict(piece) for piece in corpus.found.pieces]
+        run_step(join, CorpusStage, "corpus", pieces, lambda item: Unit(**item).name)
+        join = replace(join, answers=tuple(planned_answers(join)))
+        answers = [asdict(one) for one in join.answers]
+        run_step(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
+        run_step(join, DeliveringStage, "delivered", every_batch, lambda item: batch_name(**item))
+    for step in STEPS[:-1]:
+        storage.remove_below(os.path.join(directory, step))
+    return DeliveredTexts(join)
+
+
+def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
+    """The plan of an earlier run, if it has all units that are to do, else a new one."""
+    path = os.path.join(directory, "plan.json")
+    plan = storage.read_json(path) if storage.exists(path) else None
+    if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
+        storage.remove_below(directory)
+        plan = {
+            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection, texts)],
+            "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
+        }
+        storage.make_directory(directory)
+        storage.write_json(path, plan)
+    for step in STEPS:
+        storage.make_directory(os.path.join(directory, step))
+        storage.remove_temporaries(os.path.join(directory, step))
+    batches = tuple(tuple(Unit(**unit) for unit in units) for units in plan["batches"])
+    return Join(directory, corpus, selection, texts, batches, plan["buckets"])
+
+
+def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
+    """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
+    paths = sorted({unit.path for unit in todo})
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection, texts), paths), strict=True))
+    batches: list[list[Unit]] = []
+    room = 0.0
+    for unit in todo:
+        size = unit.rows * per_row[unit.path]
+        if not batches or size > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(unit)
+        room -= size
+    return batches
+
+
+def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
+    """Decoded, with its texts; as good as none in a file that cannot be read."""
+    try:
+        return read_plan(path, selection, texts.expected_bytes).bytes_per_row
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        return 0.0
+
+
+def planned_answers(join: Join) -> list[AnswerFile]:
+    """For each bucket as many shares of the batches as it takes to hold the texts of one."""
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        asked = list(pool.map(lambda batch: cell_sizes(join.asked(batch)), range(len(join.batches))))
+    rows: Counter[int] = Counter()
+    for cells in asked:
+        rows.update({bucket: size.rows for bucket, size in cells.items()})
+    files = []
+    for bucket, count in sorted(rows.items()):
+        shares = min(len(join.batches), max(1, round(count * join.corpus.found.bytes_per_row / BUCKET_BYTES)))
+        of_bucket = [AnswerFile(bucket, share, shares) for share in range(shares)]
+        asking = {batch for batch, cells in enumerate(asked) if bucket in cells}
+        files += [file for file in of_bucket if any(map(file.is_for, asking))]
+    return files
+
+
+def run_step(
+    join: Join, stage: PieceStage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
+) -> None:
+    """Does what is not there yet of a step."""
+    run_pieces(stage, join, to_do(join, step, items, name))
+
+
+def to_do(join: Join, step: str, items: Sequence[Any], name: Callable[[Any], str]) -> list[Any]:
+    """The items of a step without their file."""
+    there = set(storage.names(os.path.join(join.directory, step)))
+    return [item for item in items if name(item) not in there]

@@ -1,0 +1,66 @@
+"""A look at a corpus: its files, whether they can be one, how large it is, and how it is cut into pieces."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pyarrow as pa
+
+from jobs.errors import StoreError
+from jobs.input.corpus import Corpus, CorpusPlan
+from jobs.input.cutting import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
+from jobs.records import Unit
+from jobs.storage import FOOTER_THREADS, list_input, read_parquet
+from jobs.table.column_types import may_be_id, may_be_text, plain_type
+from pipelines.errors import ConfigError
+
+PIECE_BYTES = 64 << 20
+"""Decoded: what is read and hashed at once."""
+
+
+def surveyed(corpus: Corpus) -> Corpus:
+    """The corpus with its plan; raises ConfigError when it is not there, or a file cannot be used."""
+    files = tuple(list_input(corpus.path, "--corpus"))
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        plans = list(pool.map(lambda file: plan_file(corpus, file.path), files))
+    pieces = tuple(
+        Unit(file.path, start, rows)
+        for file, plan in zip(files, plans, strict=True)
+        for start, rows in cut(plan, PIECE_BYTES)
+    )
+    rows, size = sum(plan.rows for plan in plans), sum(plan.rows * plan.bytes_per_row for plan in plans)
+    return replace(corpus, plan=CorpusPlan(files, pieces, rows, size))
+
+
+def plan_file(corpus: Corpus, path: str) -> FilePlan:
+    """One file, with the bytes of its ids and texts; raises ConfigError when it cannot be used."""
+    columns = [corpus.id_column, corpus.text_column]
+    try:
+        metadata, schema = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
+        check_columns(corpus, path, schema)
+        groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        kept = list(range(len(groups)))
+        size = read_parquet(path, lambda file: bytes_per_row(file, SAMPLE_ROWS, kept, columns))
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"--corpus: {path} cannot be read: {type(error).__name__}: {error}") from None
+    return FilePlan(metadata.num_rows, groups, size, schema)
+
+
+def check_columns(corpus: Corpus, path: str, schema: pa.Schema) -> None:
+    """Raises ConfigError when the ids or texts of a file are not there or of no use."""
+    for name, flag, rule, fits in (
+        (corpus.id_column, "--corpus-id", "texts or integers", may_be_id),
+        (corpus.text_column, "--corpus-text", "texts", may_be_text),
+    ):
+        if schema.names.count(name) != 1:
+            problem = "more than one column" if name in schema.names else "no column"
+            listed = ", ".join(f"`{one}`" for one in schema.names)
+            raise ConfigError(f"--corpus: {path} has {problem} `{name}`; there are {listed}; name another with {flag}")
+        if not fits(plain_type(schema.field(name).type)):
+            kind = schema.field(name).type
+            raise ConfigError(
+                f"--corpus: `{name}` of {path} is {kind}, but it has to hold {rule}; name another with {flag}"
+            )

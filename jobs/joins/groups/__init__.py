@@ -1,0 +1,1 @@
+"""Pair rows in any order become lists."""

@@ -1,0 +1,125 @@
+"""The columns of pair rows that are grouped, and of the lists that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from jobs.table.column_types import may_be_id, plain_type
+from jobs.table.columns import PROBLEM, ColumnMapping, GroupBy
+from pipelines.errors import ConfigError
+
+DEFAULT_RANK = "rank"
+
+
+@dataclass(frozen=True, slots=True)
+class PairColumns:
+    """The columns of pairs, and of the lists that they become."""
+
+    group: str
+    rank: str | None
+    mapping: ColumnMapping
+    lists: pa.Schema
+    """Group, query, `documents` as structs of all other columns, and PROBLEM."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The column of each field of a document that has another name."""
+        return own_fields(self.mapping)
+
+    @property
+    def document_type(self) -> pa.StructType:
+        return self.lists.field(self.mapping.documents).type.value_type
+
+
+def pair_columns(schemas: Sequence[pa.Schema], group_by: GroupBy, mapping: ColumnMapping) -> PairColumns:
+    """The columns of an input; raises ConfigError when its pairs cannot be grouped."""
+    for schema in schemas:
+        check_group_column(schema, group_by.column)
+    rank = rank_column(schemas, group_by.rank_column)
+    kinds = {plain_type(schema.field(group_by.column).type) for schema in schemas}
+    is_integer = len(kinds) == 1 and pa.types.is_integer(next(iter(kinds)))
+    fields = [pa.field(group_by.column, next(iter(kinds)) if is_integer else pa.string())]
+    if group_by.column != mapping.query:
+        fields.append(pa.field(mapping.query, pa.string()))
+    documents = pa.list_(pa.struct(document_fields(schemas, group_by.column, mapping)))
+    lists = pa.schema([*fields, pa.field(mapping.documents, documents), pa.field(PROBLEM, pa.string())])
+    if len(set(lists.names)) < len(lists.names):
+        raise ConfigError(f"--group-by is {group_by.column!r}, the name that the lists have; give --documents-column")
+    return PairColumns(group_by.column, rank, mapping, lists)
+
+
+def check_group_column(schema: pa.Schema, name: str) -> None:
+    """Raises ConfigError when there is nothing to group by."""
+    if schema.names.count(name) != 1:
+        problem = "occurs more than once" if name in schema.names else "is missing in a file"
+        listed = ", ".join(f"`{one}`" for one in schema.names)
+        raise ConfigError(f"--group-by is {name!r}, which {problem}; there are {listed}")
+    if not may_be_id(plain_type(schema.field(name).type)):
+        raise ConfigError(f"--group-by is {name!r}, which is {schema.field(name).type}; give texts or integers")
+
+
+def rank_column(schemas: Sequence[pa.Schema], asked: str | None) -> str | None:
+    """The column of numbers that orders a list; raises ConfigError when one that was asked for is of no use."""
+    name = DEFAULT_RANK if asked is None else asked
+    if all(schema.names.count(name) == 1 and is_number(schema.field(name).type) for schema in schemas):
+        return name
+    if asked is None:
+        return None
+    kinds = sorted({str(schema.field(name).type) if name in schema.names else "missing" for schema in schemas})
+    raise ConfigError(f"--rank-column is {name!r}, which is {', '.join(kinds)}; it has to be a number in all files")
+
+
+def is_number(data_type: pa.DataType) -> bool:
+    """Whether values have an order as numbers."""
+    plain = plain_type(data_type)
+    return bool(pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain))
+
+
+def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMapping) -> list[pa.Field]:
+    """Id, text, and whatever else a pair has; raises ConfigError when columns do not go together."""
+    own = {column: field for field, column in own_fields(mapping).items()}
+    needed = mapping.document_id if mapping.by_id else mapping.document
+    if needed in mapping.drop:
+        raise ConfigError(f"--drop {needed} with --group-by: it becomes part of `{mapping.documents}`; drop that")
+    kinds: dict[str, list[pa.DataType]] = {}
+    for schema in schemas:
+        for field in schema:
+            if field.name not in (group, mapping.query, *mapping.drop):
+                kinds.setdefault(field.name, []).append(field.type)
+    fields = [pa.field(own[name], pa.string()) for name in own if name in kinds]
+    for name, types in kinds.items():
+        if name in own.values() and name not in own:
+            raise ConfigError(
+                f"column `{name}` would be twice in `{mapping.documents}`; give --drop {name}, or --id-field and "
+                "--text-field to name the id and the text otherwise"
+            )
+        if name not in own:
+            fields.append(pa.field(name, common_type(name, types)))
+    return fields
+
+
+def own_fields(mapping: ColumnMapping) -> dict[str, str]:
+    """The columns of a document's id and text, by the names of these in a list."""
+    text = {} if mapping.by_id else {mapping.text_field: mapping.document}
+    return {mapping.id_field: mapping.document_id, **text}
+
+
+def common_type(name: str, types: Sequence[pa.DataType]) -> pa.DataType:
+    """One that holds the values of all; raises ConfigError when there is none."""
+    try:
+        schemas = [pa.schema([pa.field(name, stored_type(one))]) for one in types]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(name).type
+    except pa.ArrowException:
+        listed = ", ".join(sorted({str(one) for one in types}))
+        raise ConfigError(f"column `{name}` is {listed} in different files; give --drop {name}") from None
+
+
+def stored_type(data_type: pa.DataType) -> pa.DataType:
+    """A plain type whose values can be taken and concatenated."""
+    plain = plain_type(data_type)
+    if pa.types.is_string_view(plain) or pa.types.is_large_string(plain):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(plain) or pa.types.is_large_binary(plain) else plain

@@ -1,0 +1,87 @@
+"""`_manifest.json`: what a job was asked to do, written before anything else; a later run has to ask for the same.
+
+It binds: the plan of a file stands as long as the file does, whatever replicas and budgets a resumption has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.errors import RefusedError
+from jobs.records import InputFile, PlannedFile, Unit
+from jobs.storage import read_json, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The job as asked for."""
+
+    fingerprint: Mapping[str, Any]
+    """Hash and readable parts."""
+    options: Mapping[str, Any]
+    """What else changes the result."""
+    unit_bytes: int
+    files: tuple[PlannedFile, ...]
+    created: str
+    versions: Mapping[str, str]
+    followed: bool = False
+    """Whether a follower had a part in it: then finished files may go or change, and a file's units depend on it alone.
+    """
+
+    def units(self) -> list[Unit]:
+        """All units, file by file."""
+        return [unit for file in self.files for unit in file.units()]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all readable files, as far as this run takes them."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def rows_left_out(self) -> int:
+        """Those of them that are in no unit."""
+        return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
+
+    def write(self, path: str) -> None:
+        files = [file.as_dict() for file in self.files]
+        fields = {name: getattr(self, name) for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
+        write_json(path, {"format": FORMAT, **fields, "followed": self.followed, "files": files})
+
+    @classmethod
+    def read(cls, path: str) -> Manifest:
+        """Raises RefusedError for a manifest that another format wrote."""
+        try:
+            raw = read_json(path)
+            if raw["format"] != FORMAT:
+                raise RefusedError(f"{path} has format {raw['format']}, this version writes {FORMAT}; use --overwrite")
+            files = tuple(
+                PlannedFile(
+                    InputFile(file["path"], file["size"], file["version"]),
+                    file["rows"],
+                    tuple((start, rows) for start, rows in file["units"]),
+                    file["error"],
+                )
+                for file in raw["files"]
+            )
+            fields = {name: raw[name] for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusedError(
+                f"{path} is damaged ({error!r}); remove the output directory or use --overwrite"
+            ) from None
+        return cls(files=files, followed=raw.get("followed", False), **fields)
+
+
+def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raises RefusedError, naming both values, when the output belongs to another job."""
+    before, now = {**manifest.fingerprint, **manifest.options}, {**fingerprint, **options}
+    names = [name for name in {**before, **now} if name != "hash" and before.get(name) != now.get(name)]
+    if names:
+        changes = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)
+        raise RefusedError(
+            f"OUTPUT was begun with other settings: {changes}; give the same settings to go on, another OUTPUT, "
+            "or --overwrite to start anew"
+        )

@@ -1,0 +1,122 @@
+"""The nouns of a job: files, units of work and what becomes of them. They know no storage, no table and no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.records import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input file and what tells whether it is still the same."""
+
+    path: str
+    """A location."""
+    size: int
+    """Bytes."""
+    version: str
+    """Changes with the content: the etag in object stores, elsewhere the time of modification in ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows `start` to `start + rows` of one file."""
+
+    path: str
+    start: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """The part file of this unit: the same for the same rows of the same file, whoever writes it."""
+        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in os.path.splitext(os.path.basename(self.path))[0])
+        digest = hashlib.sha256(self.path.encode()).hexdigest()[:10]
+        return f"part-{stem[:60]}-{digest}-{self.start:012d}-{self.rows}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One input file: how it looked when it was planned, and its units."""
+
+    file: InputFile
+    rows: int
+    """Those that this run takes: its share, up to the limit."""
+    ranges: tuple[tuple[int, int], ...]
+    """(start, rows) of each unit; rows that `--where` leaves out unread are in none."""
+    error: str | None = None
+    """Why the file could not be read; it has no units then."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
+        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
+
+    def units(self) -> Iterator[Unit]:
+        return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one unit holds and took: deterministic, so it says the same after any number of attempts. Adds up."""
+
+    rows: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """Rows by the reason of their error."""
+    usage: Usage = field(default_factory=Usage)
+    rows_left_out: int = 0
+    """Rows of the unit that `--where` left out, on top of `rows`."""
+
+    def __add__(self, other: Counts) -> Counts:
+        errors = dict(Counter(self.errors) + Counter(other.errors))
+        left_out = self.rows_left_out + other.rows_left_out
+        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage, left_out)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types: the counts of rows, errors, and the fields of Usage beside them."""
+        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out}
+        return {**rows, "errors": self.errors, **asdict(self.usage)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Counts:
+        """The inverse of `as_dict`; fields that it does not know are left out."""
+        usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
+        return cls(raw["rows"], raw["errors"], usage, raw.get("rows_left_out", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Who scored a unit, and when by the clock there."""
+
+    replica: str
+    began: float
+    """With its rows at hand; seconds since the epoch."""
+    ended: float
+    """With its answer, not yet written."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """How it went. A unit whose `error`, `failure` and `stop` are all None has its part."""
+
+    unit: Unit
+    counts: Counts = field(default_factory=Counts)
+    error: str | None = None
+    """Why its rows cannot be read: the file is at fault."""
+    failure: str | None = None
+    """Why its part could not be written although the rows were fine, such as a full disk."""
+    stop: str | None = None
+    """Why it would fail for all other units too."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage: see `jobs.output.accounting`."""
+    scored: Scored | None = None
+    """By which replica and when; None where it was not."""
+    chunks_reused: int = 0
+    """Those that did not go through the model."""
+    not_stored: str | None = None
+    """Why its new logits are not in the score store."""

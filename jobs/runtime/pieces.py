@@ -1,0 +1,69 @@
+"""Pieces of work that come before scoring, on Ray Data: each is a file in the end."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from jobs.errors import StoppedError
+from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
+
+PieceStage = Callable[[Any], Callable[[dict[str, Any]], None]]
+"""Makes, of what all pieces of work share, what does one of them."""
+
+
+class PieceActor:
+    """A stage of something that comes before scoring, on Ray Data: a row is a piece of work."""
+
+    def __init__(self, stage: PieceStage, argument: Any) -> None:
+        self.work = stage(argument)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.table({"failure": pa.array([self._failure(json.loads(item)) for item in batch["item"].to_pylist()])})
+
+    def _failure(self, item: dict[str, Any]) -> str:
+        try:
+            self.work(item)
+        except StoppedError as error:
+            return str(error)
+        except Exception as error:  # whatever it is, it would be no other another time
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+
+def run_pieces(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
+    """Does pieces of work that are files in the end, on all nodes.
+
+    Raises StoppedError when one comes to no end; what is done stays.
+    """
+    if not items:
+        return
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    done = 0
+    with DataContext.current(job_context()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = ray.data.from_items(
+            [{"item": json.dumps(item)} for item in items], override_num_blocks=len(items)
+        ).map_batches(
+            PieceActor,
+            fn_constructor_args=(stage, argument),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,  # with --app, Serve may have them all
+            compute=ActorPoolStrategy(size=max(1, min(cpus, len(items)))),
+            max_task_retries=RETRIES_OF_A_UNIT,
+        )
+        for batch in batches_of(dataset):
+            failures = [failure for failure in batch["failure"].to_pylist() if failure]
+            if failures:
+                raise StoppedError(failures[0])
+            done += batch.num_rows
+    if done < len(items):
+        raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")

@@ -1,0 +1,1 @@
+"""Logits that runs leave, for later runs."""

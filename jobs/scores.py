@@ -1,0 +1,42 @@
+"""`crossray scores`: the command line that looks after a score store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs import errors, storage
+from jobs.score_store.compaction import compact, stores_in
+from jobs.screen import say
+from pipelines.errors import ConfigError, CrossrayError
+
+app = typer.Typer(no_args_is_help=True, help="Look after the scores that `rerank --scores PATH` keeps.")
+
+
+@app.callback()
+def scores() -> None:
+    """Look after the scores that `rerank --scores PATH` keeps."""
+
+
+@app.command("compact")
+def command(path: Annotated[str, typer.Argument(metavar="PATH", help="What --scores was; path or uri.")]) -> None:
+    """Join small files, so that the next job loads them sooner; jobs may run meanwhile.
+
+    Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage.
+    """
+    console = Console()
+    unusable = False
+    try:
+        for store in stores_in(storage.absolute(path, "PATH")):
+            done = compact(store)
+            model = ", ".join(f"{name} {value}" for name, value in store.model.items() if name != "hash")
+            say(console, f"{done.files_before:,} file(s) -> {done.files_after:,} ({model})", f"{store.directory}: ")
+            for file, why in done.unusable.items():
+                say(console, f"{file} ({why}); remove it", "skipped: ", "yellow")
+            unusable = unusable or bool(done.unusable)
+    except (CrossrayError, OSError) as error:
+        say(Console(stderr=True), str(error), "error: ")
+        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else errors.STOPPED) from None
+    raise typer.Exit(errors.DONE_WITH_ERRORS if unusable else errors.DONE)

@@ -1,0 +1,110 @@
+"""What a person sees: messages; a live bar on a terminal, or a line every ten seconds in a log; the closing table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE
+
+LOG_SECONDS = 10.0
+
+
+class ProgressView:
+    """Rows done of all rows, pairs per second since scoring began."""
+
+    def __init__(self, console: Console, total_rows: int, rows_done: int, bar: Progress | None) -> None:
+        self.console = console
+        self.bar = bar
+        self.total_rows = total_rows
+        self.rows_before = self.rows_done = rows_done
+        self.pairs = 0
+        self.began = self.logged = time.perf_counter()
+        self.task = bar.add_task("scoring", total=total_rows, completed=rows_done, speed="starting") if bar else None
+
+    def begin(self, seconds_ago: float) -> None:
+        """The first replica began to score so long ago: rates are not diluted by what came before."""
+        self.began = time.perf_counter() - seconds_ago
+
+    def advance(self, rows: int, pairs: int) -> None:
+        """A unit is written."""
+        now = time.perf_counter()
+        self.rows_done += rows
+        self.pairs += pairs
+        speed = f"{self.pairs / (now - self.began):,.0f} pairs/s"
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=self.rows_done, speed=speed)
+        elif now - self.logged > LOG_SECONDS:
+            self.logged = now
+            left = (self.total_rows - self.rows_done) * (now - self.began) / (self.rows_done - self.rows_before)
+            self.console.print(f"{self.rows_done:,} of {self.total_rows:,} rows, {speed}, {left:,.0f} s left")
+
+
+@contextmanager
+def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator[ProgressView]:
+    """A view that is updated with each finished unit."""
+    if not console.is_terminal:
+        yield ProgressView(console, total_rows, rows_done, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    times = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console) as bar:
+        yield ProgressView(console, total_rows, rows_done, bar)
+
+
+def say(console: Console, message: str, label: str = "", style: str = "red") -> None:
+    """A message after its coloured label; a path in it is neither read as markup nor broken over lines."""
+    console.print(Text.assemble((label, style), message), soft_wrap=True)
+
+
+def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Lines of a table that say what was scored and what could not be."""
+    if summary["rows_left_out"]:
+        yield "rows left out", f"{summary['rows_left_out']:,}"
+    for name in ("pairs", "chunks", "tokens", "cut_documents", "cut_queries", "rows_with_errors"):
+        yield name.replace("_", " "), f"{summary[name]:,}"
+    for reason, rows in summary["errors"].items():
+        yield f"  {reason}", f"{rows:,}"
+
+
+def reuse_rows(attempts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+    """The line of a table that says what did not go through the model; none where everything did."""
+    chunks, reused = (sum(one.get(name, 0) for one in attempts) for name in ("chunks", "chunks_reused"))
+    if reused:
+        yield "chunks reused", f"{reused:,} of {chunks:,} ({reused / chunks:.0%})"
+
+
+def time_rows(stages: Mapping[str, float], replica_seconds: float) -> Iterable[tuple[str, str]]:
+    """Lines of a table that say where the time went; none before any replica has finished a unit."""
+    if not replica_seconds:
+        return
+    yield "seconds of all replicas", f"{replica_seconds:,.1f}"
+    for name in (FORWARD, IDLE):
+        yield f"  {name}", f"{stages[name]:,.1f} ({stages[name] / replica_seconds:.0%})"
+    yield "beside that", ", ".join(f"{name.replace('_', ' ')} {stages[name]:,.1f}" for name in (*BEFORE_IT, *AFTER_IT))
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
+    """The closing table."""
+    table = Table(title=Text(f"Reranked into {output}"), show_header=False, title_justify="left")
+    table.add_row("rows", f"{summary['rows']:,} in {summary['parts']:,} part(s)")
+    for name, value in count_rows(summary):
+        table.add_row(name, value)
+    last = summary["attempts"][-1] if summary["attempts"] else {"phases": {}}
+    phases = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in last["phases"].items())
+    table.add_row("seconds", f"{summary['seconds']:,.1f} in {len(summary['attempts'])} attempt(s); last: {phases}")
+    table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
+    for name, value in reuse_rows(summary["attempts"]):
+        table.add_row(name, value)
+    for name, value in time_rows(summary["stages"], summary["replica_seconds"]):
+        table.add_row(name, value)
+    console.print(table)
+    for path, error in summary["unreadable"].items():
+        say(console, f"{path}: {error}", "could not be read: ")

@@ -1,0 +1,1 @@
+"""What a row is: columns, types and texts, as Arrow has them; no file and no Ray."""

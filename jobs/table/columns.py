@@ -1,0 +1,129 @@
+"""Which columns a job reads and writes, by what names. Whether a schema has them: `jobs.table.faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import ConfigError
+
+
+class Layout(StrEnum):
+    """What one row is."""
+
+    LISTS = "lists"
+    """A query with the list of its documents."""
+    PAIRS = "pairs"
+    """A query with one document, as logs and TREC runs come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """The caller's names for what a job reads and writes."""
+
+    query_id: str = "query_id"
+    """Rides along; may be missing, unless the caller named it."""
+    query: str = "query"
+    documents: str = "documents"
+    """List rows: a list of texts, or of structs with a text."""
+    text_field: str = "text"
+    """Field of a document struct that is scored."""
+    id_field: str = "id"
+    """Field of a document struct that rankings repeat: text or integer; may be missing, unless the caller named it."""
+    document_id: str = "document_id"
+    """Pair rows: rides along; may be missing, unless the caller named it."""
+    document: str = "document"
+    """Pair rows: the text that is scored."""
+    output_prefix: str = ""
+    """Put before `ranking`, `relevance_score` and `error`."""
+    drop: tuple[str, ...] = ()
+    """Input columns that do not come out."""
+    by_id: bool = False
+    """Documents are ids; their texts come from a corpus, in the column ATTACHED."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBy:
+    """How pair rows become lists."""
+
+    column: str
+    """Rows with the same value are one list."""
+    rank_column: str | None = None
+    """Of numbers, that order a list; None is `rank` where all files have it so, else the order of the rows."""
+
+
+FLAGS = {
+    "query_id": "--query-id-column",
+    "query": "--query-column",
+    "documents": "--documents-column",
+    "text_field": "--text-field",
+    "id_field": "--id-field",
+    "document_id": "--document-id-column",
+    "document": "--document-column",
+    "output_prefix": "--output-prefix",
+    "drop": "--drop",
+    "by_id": "--corpus",
+}
+"""The flag of each field of ColumnMapping; the messages below and the command line agree on it."""
+
+RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "relevance_score": pa.float32()}))
+"""Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0."""
+
+ATTACHED = "__crossray_attached__"
+"""Column between reading and scoring where documents are ids: it comes out of no job."""
+ATTACHED_TYPE = pa.struct(
+    {
+        "documents": pa.large_list(pa.struct({"id": pa.large_string(), "text": pa.large_string()})),
+        "error": pa.string(),
+    }
+)
+"""The documents with the texts that the corpus has, or why a row cannot have them. Texts need not be valid UTF-8."""
+
+PROBLEM = "__crossray_problem__"
+"""Column of lists that were grouped from pairs: the `error` of a row that cannot be one; it comes out of no job."""
+
+
+def check_output_names(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> None:
+    """Raises ConfigError when a column that comes out already has the name of one that is added."""
+    kept = {schema.names[position] for position in kept_columns(schema, mapping)}
+    for name in output_names(mapping, layout):
+        if name in kept:
+            raise ConfigError(
+                f"the input has a column `{name}` and the output adds one; "
+                f"give {FLAGS['output_prefix']} PREFIX to rename the new one, or {FLAGS['drop']} {name}"
+            )
+
+
+def check_dropped_columns(schemas: Iterable[pa.Schema], mapping: ColumnMapping) -> None:
+    """Raises ConfigError when a column to drop is in none of the schemas."""
+    names = sorted({name for schema in schemas for name in schema.names})
+    for dropped in mapping.drop:
+        if dropped not in names:
+            raise ConfigError(f"{FLAGS['drop']} is {dropped!r}, which is no column; the columns are {listed(names)}")
+
+
+def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
+    """Names of the two columns that are added: the answer, then the error."""
+    answer = "ranking" if layout is Layout.LISTS else "relevance_score"
+    return mapping.output_prefix + answer, mapping.output_prefix + "error"
+
+
+def mapping_of(options: Mapping[str, Any]) -> ColumnMapping:
+    """The mapping among the options that a manifest keeps."""
+    given = {field.name: options[field.name] for field in dataclass_fields(ColumnMapping) if field.name in options}
+    return ColumnMapping(**given | {"drop": tuple(given["drop"])})
+
+
+def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
+    """Positions of the input columns that come out."""
+    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED, PROBLEM)]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns, as messages have them."""
+    return ", ".join(f"`{name}`" for name in names) or "none"

@@ -1,0 +1,37 @@
+"""Why a row has no score, as the first word of its `error`."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a row has no score: the word before the colon of its `error`, stable, for counting."""
+
+    NULL_QUERY = "null_query"
+    BLANK_QUERY = "blank_query"
+    NULL_DOCUMENTS = "null_documents"
+    NULL_DOCUMENT = "null_document"
+    UNKNOWN_DOCUMENT = "unknown_document"
+    """An id that the corpus does not have."""
+    AMBIGUOUS_DOCUMENT = "ambiguous_document"
+    """An id that the corpus has with more than one text."""
+    INVALID_UTF8 = "invalid_utf8"
+    MISSING_COLUMN = "missing_column"
+    """The row's file lacks a column that is read."""
+    UNUSABLE_TYPE = "unusable_type"
+    """In the row's file a column that is read cannot hold texts."""
+    NULL_GROUP = "null_group"
+    """A pair that belongs to no group."""
+    DIFFERENT_QUERIES = "different_queries"
+    """A group whose pairs do not have the same query."""
+    GROUP_TOO_LARGE = "group_too_large"
+    NOT_RANKED = "not_ranked"
+    """The reranker gave no scores, and its message has no reason of its own."""
+
+
+def reason_of(error: str) -> str:
+    """The stable word before the colon of a row's error, for counting; `not_ranked` where there is none."""
+    reason = re.match(r"([a-z][a-z0-9_]*): ", error)
+    return reason.group(1) if reason else Reason.NOT_RANKED

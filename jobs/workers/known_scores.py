@@ -1,0 +1,84 @@
+"""What a job knows of earlier runs, shared by its replicas, and the store where they leave what is new: `--scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from jobs import storage
+from jobs.score_store.store import PAIR_BYTES, Loaded, ScoreStore, load
+from jobs.screen import say
+from jobs.settings import RerankSettings
+from pipelines.memory import StoredLogits
+
+SHARE_OF_OBJECT_STORE = 0.5
+"""Of a node's object store, at most; the rest is for the units on their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """A score store on its way to the actors of a job, or none."""
+
+    store: ScoreStore | None = None
+    """Where new logits are kept."""
+    stored: Any = field(default_factory=StoredLogits)
+    """StoredLogits, or a Ray reference to them: one copy a node, which all processes there read in place."""
+
+    def stored_logits(self) -> StoredLogits:
+        """What is known, in the process that asks."""
+        if isinstance(self.stored, StoredLogits):
+            return self.stored
+        logits: StoredLogits = ray.get(self.stored)
+        return logits
+
+
+NO_REUSE = Reuse()
+OpenReuse = Callable[[], Reuse]
+"""Called once there is a Ray, by whoever starts replicas."""
+
+
+def no_reuse() -> Reuse:
+    """For jobs without a score store."""
+    return NO_REUSE
+
+
+def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console: Console) -> Reuse:
+    """Loads the store of `--scores` for all nodes of the cluster, and says what is in it.
+
+    Raises OSError where it cannot be listed or made: better at once than after a day of scores that nobody keeps.
+    """
+    if settings.scores is None:
+        return NO_REUSE
+    from pipelines.fingerprint import logits_fingerprint  # torch: seconds, and here it is loaded already
+
+    store = ScoreStore(settings.scores, logits_fingerprint(fingerprint))
+    storage.make_directory(store.directory)
+    loaded = load(store, most=int(memory_for_logits(settings.scores_memory) / PAIR_BYTES))
+    announce(console, store, loaded)
+    return Reuse(store, ray.put(loaded.logits) if ray.is_initialized() else loaded.logits)
+
+
+def memory_for_logits(allowed: int) -> float:
+    """Bytes: what the user allows, or what the smallest node has room for."""
+    nodes = ray.nodes() if ray.is_initialized() else []  # type: ignore[no-untyped-call]
+    sizes: list[float] = [node["Resources"].get("object_store_memory", 0) for node in nodes if node["Alive"]]
+    return min([allowed, *(size * SHARE_OF_OBJECT_STORE for size in sizes if size)])
+
+
+def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:
+    """What is known, what did not fit, and what is of no use."""
+    console.print(f"{len(loaded.logits):,} pairs are known from {loaded.files:,} file(s) of earlier runs")
+    if loaded.files_left_out:
+        say(
+            console,
+            f"the {loaded.files_left_out:,} oldest of {loaded.files:,} files in {store.directory} are not used; a "
+            "larger --scores-memory, and nodes with a larger object store, take more",
+            "known pairs do not all fit: ",
+            "yellow",
+        )
+    for path, why in loaded.unusable.items():
+        say(console, f"{path} ({why}); remove it", "skipped: ", "yellow")

@@ -1,0 +1,127 @@
+"""A job's pool of replicas, and the units on their way through it.
+
+Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs for that.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from jobs.input.selection import Selection
+from jobs.joins.corpus.attaching import TextsById
+from jobs.records import Unit, UnitReport
+from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
+from jobs.scoring.app_scorer import running_replicas
+from jobs.scoring.scorer import Scorer
+from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
+from jobs.workers.known_scores import OpenReuse, Reuse, no_reuse
+from jobs.workers.replica import Replica
+from jobs.workers.wire import as_json, reports_of
+from pipelines.errors import ConfigError
+
+UNITS_IN_REPLICA = 2
+"""While the model computes for one, the other is read, tokenized, ranked or written."""
+UNITS_IN_FAST_REPLICA = 4
+"""With a GPU, which scores a unit in less time than an object store takes to give it or to take its part; and in an
+actor that only prepares units for an app."""
+
+
+def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
+    """The replicas, or the actors that keep an app busy: one more than it has replicas now.
+
+    With several units under way in each of these, as many tokens wait as make an autoscaling app grow.
+    """
+    if settings.app is None:
+        fewest, most = pool_bounds(settings, units)
+    else:
+        fewest = most = min(running_replicas(settings.app) + 1, units)
+    at_once = units_at_once(settings)
+    return ActorPoolStrategy(
+        min_size=fewest,
+        max_size=most,
+        max_concurrent_calls_per_actor=at_once,
+        enable_true_multi_threading=True,
+        max_tasks_in_flight_per_actor=at_once,  # none queued besides: those would be lost with its process too
+    )
+
+
+def units_at_once(settings: RerankSettings) -> int:
+    """In one actor."""
+    return UNITS_IN_FAST_REPLICA if settings.num_gpus or settings.app is not None else UNITS_IN_REPLICA
+
+
+def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
+    """Fewest and most replicas: as asked for, else what the cluster has room for now; never more than there are units.
+
+    Raises ConfigError when a replica asks for more than any node has and nothing can be added.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    room = sum(room_on(node, settings) for node in nodes)
+    if room < 1 and (settings.replicas is None or settings.address is None):
+        largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+        raise ConfigError(
+            f"a replica asks for {settings.num_cpus} CPUs and {settings.num_gpus:g} GPUs, the largest node has "
+            f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}; lower --num-cpus or --num-gpus, or give "
+            "--address and --replicas to wait for nodes that an autoscaler adds"
+        )
+    fewest, most = settings.replicas or (room, room)
+    return min(fewest, units), min(most, units)
+
+
+def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
+    """How many replicas a node with these resources holds."""
+    by_cpu = int(node.get("CPU", 0) // settings.num_cpus)
+    return min(by_cpu, int(node.get("GPU", 0) / settings.num_gpus)) if settings.num_gpus else by_cpu
+
+
+def score_units(
+    units: Sequence[Unit],
+    selection: Selection,
+    texts: TextsById | None,
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+    known: OpenReuse = no_reuse,
+) -> Iterator[UnitReport]:
+    """A report per unit as soon as its part is written (or its reading failed), in any order.
+
+    Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
+    """
+    pool = replica_pool(settings, len(units))
+    with DataContext.current(job_context()), warnings.catch_warnings():
+        # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
+        warnings.simplefilter("ignore")
+        source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
+        dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, known())
+        yield from reports_of(batches_of(dataset))
+
+
+def through_pool(
+    source: Dataset,
+    pool: ActorPoolStrategy,
+    selection: Selection,
+    texts: TextsById | None,
+    settings: RerankSettings,
+    layout: Layout,
+    fingerprint: str,
+    scorer_class: Callable[..., Scorer],
+    reuse: Reuse,
+) -> Dataset:
+    """Rows of units -> their reports; nothing runs yet."""
+    return source.map_batches(
+        Replica,
+        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, texts, reuse),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=settings.replica_cpus,
+        num_gpus=settings.num_gpus or None,
+        compute=pool,
+        max_task_retries=RETRIES_OF_A_UNIT,
+    )

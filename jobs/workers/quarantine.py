@@ -1,0 +1,138 @@
+"""Units that came to no end: each is run alone and halved when its replica dies, until the row at fault is found.
+
+A row is blamed only after its replica failed THREE times with nothing but this row in it, each time a replica that had
+answered just before. So deaths from outside (a node, a kill, the kernel's out-of-memory killer) only cost time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from jobs.errors import StoppedError, StoreError
+from jobs.input.selection import EVERYTHING, Selection
+from jobs.joins.corpus.attaching import TextsById, read_with_texts
+from jobs.records import Counts, Unit
+from jobs.scoring.scorer import Answered, count
+from jobs.settings import RerankSettings
+from jobs.table.answers import append_rankings, append_scores
+from jobs.table.columns import Layout
+from jobs.table.parsing import ParsedRow
+from jobs.table.streams import from_stream, to_stream
+from jobs.workers.replica import Replica
+
+DEATHS_TO_BLAME = 3
+FRUITLESS_STARTS = 10
+"""Replicas in a row that died before they were of any use; then the cluster and not the data is at fault."""
+PAUSE_SECONDS = 1.0
+
+StartReplica = Callable[[], Any]
+"""Starts a Replica actor that Ray neither restarts nor retries."""
+
+
+def replica_starter(
+    settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Any]
+) -> StartReplica:
+    """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
+    mortal = ray.remote(Replica).options(
+        num_cpus=settings.replica_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
+    )
+    return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
+
+
+def read_apart(unit: Unit, selection: Selection = EVERYTHING, texts: TextsById | None = None) -> pa.Table | str:
+    """The unit's rows with their texts, or why they cannot be read.
+
+    In a process apart, since reading them may be what kills.
+    """
+    reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_with_texts)
+    try:
+        return ray.get(reading.remote(unit, selection, texts))
+    except RayError as error:
+        cause = cause_of(error)
+        return f"{type(cause).__name__}: {cause}"
+
+
+def cause_of(error: RayError) -> BaseException:
+    """What was raised in the other process, or the error itself where that process died.
+
+    Raises it where it stops the job.
+    """
+    cause: BaseException = getattr(error, "cause", error)
+    if isinstance(cause, StoppedError | StoreError):
+        raise cause from None
+    return cause
+
+
+class Quarantine:
+    """One replica at a time, with nothing else in it than the rows under suspicion."""
+
+    def __init__(self, start_replica: StartReplica, settings: RerankSettings, layout: Layout) -> None:
+        self.start_replica = start_replica
+        self.settings = settings
+        self.layout = layout
+        self.replica: Any = None
+        self.last_failure = ""
+
+    def score(self, table: pa.Table) -> Answered:
+        """The answered rows of a unit, with an error for each row that kills its replica."""
+        answered = self._attempt(table)
+        if answered is not None:
+            return answered
+        if table.num_rows > 1:
+            middle = table.num_rows // 2
+            first, second = self.score(table.slice(0, middle)), self.score(table.slice(middle))
+            return Answered(pa.concat_tables([first.table, second.table]), first.counts + second.counts)
+        for _ in range(DEATHS_TO_BLAME - 1):
+            time.sleep(PAUSE_SECONDS)
+            answered = self._attempt(table)
+            if answered is not None:
+                return answered
+        return self._blamed(table)
+
+    def close(self) -> None:
+        """Ends the replica."""
+        if self.replica is not None:
+            ray.kill(self.replica)
+            self.replica = None
+
+    def _attempt(self, table: pa.Table) -> Answered | None:
+        """The answer, or None when the replica died of these rows, or proved unfit, as far as can be told."""
+        replica = self._healthy_replica(table.slice(0, 0))
+        try:
+            content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))
+        except RayError as error:
+            cause = cause_of(error)
+            self.last_failure = type(cause).__name__
+            self.close()
+            return None
+        return Answered(from_stream(pa.py_buffer(content)), Counts.from_dict(counts))
+
+    def _healthy_replica(self, harmless: pa.Table) -> Any:
+        """A replica that has just answered; raises StoppedError when none lives long enough for that."""
+        for _ in range(FRUITLESS_STARTS):
+            if self.replica is None:
+                self.replica = self.start_replica()
+            try:
+                ray.get(self.replica.score_stream.remote(to_stream(harmless).to_pybytes()))
+                return self.replica
+            except RayError as error:
+                self.last_failure = str(cause_of(error))
+                self.close()
+                time.sleep(PAUSE_SECONDS)
+        raise StoppedError(
+            f"{FRUITLESS_STARTS} replicas in a row died before they scored anything: {self.last_failure}"
+        )
+
+    def _blamed(self, table: pa.Table) -> Answered:
+        message = (
+            f"killed_replica: scoring this row alone ended its replica {DEATHS_TO_BLAME} times ({self.last_failure})"
+        )
+        rows = [ParsedRow(candidates=None, ids=None, error=message)]
+        append = append_rankings if self.layout is Layout.LISTS else append_scores
+        return Answered(append(table, rows, [None], self.settings.mapping), count(rows, [None]))

@@ -1,0 +1,258 @@
+"""A pool for a follower: replicas that stay loaded from one round to the next, on one Ray Data run without an end.
+
+Ray Data's source is an actor that is asked for the next unit and answers when there is one. So units that come later go
+through the same pool as those of a job, and a source that ends lets what is in work come to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.exceptions import RayError
+from rich.console import Console
+
+from jobs.errors import StoppedError
+from jobs.input.selection import Selection
+from jobs.joins.corpus.attaching import TextsById
+from jobs.records import Unit, UnitReport
+from jobs.runtime.datasets import batches_of, job_context
+from jobs.runtime.session import ray_session
+from jobs.runtime.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
+from jobs.scoring.scorer import Scorer
+from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
+from jobs.workers.known_scores import OpenReuse, Reuse
+from jobs.workers.pool import replica_pool, through_pool, units_at_once
+from jobs.workers.wire import as_json, reports_of
+
+ANY_NUMBER = 1 << 31
+UNITS_SENT_PER_UNIT_IN_WORK = 2
+"""On their way at once for each that is in work: as few as keep a replica busy, since a stop waits for them."""
+STALLED_SECONDS = 60.0
+"""Without any news, before the run is ended to see which units are lost. Ending one that is only slow costs a start."""
+LOADING_SECONDS = 600.0
+"""The same before the first news of a run: a large model may come from far away."""
+GRACE_SECONDS = 20.0
+"""For what is in work when a stop is asked for; Kubernetes kills after 30 s."""
+UNITS_PER_RUN = 20_000
+"""Then the next round has a new run, so that what Ray keeps about the old one does not grow for a year."""
+
+
+class Feed:
+    """The actor that holds the units of a run in order. It forgets none, so that a source that died begins anew."""
+
+    def __init__(self) -> None:
+        self.units: list[str] = []
+        self.is_closed = False
+        self.changed = asyncio.Event()
+
+    async def put(self, units: Sequence[str]) -> None:
+        self.units += units
+        self._wake()
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self._wake()
+
+    async def get(self, index: int) -> str | None:
+        """The unit at this place, as soon as there is one; None when no more will come."""
+        while index >= len(self.units):
+            if self.is_closed:
+                return None
+            await self.changed.wait()
+        return self.units[index]
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class FedSource(Datasource):
+    """One read task that yields a block per unit, until its feed is closed."""
+
+    def __init__(self, feed: Any) -> None:
+        self.feed = feed
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        feed = self.feed
+
+        def read() -> Iterator[Block]:
+            index = 0
+            while (unit := ray.get(feed.get.remote(index))) is not None:
+                yield pa.table({"unit": [unit]})
+                index += 1
+
+        return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+
+
+class Run:
+    """One run of Ray Data, whose reports a thread collects."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        texts: TextsById | None,
+        settings: RerankSettings,
+        layout: Layout,
+        fingerprint: str,
+        scorer_class: Callable[..., Scorer],
+        reuse: Reuse,
+    ) -> None:
+        self.takes = selection, texts
+        self.reports: queue.Queue[UnitReport | None] = queue.Queue()
+        """None at the end."""
+        self.failure: str | None = None
+        self.sent = 0
+        self.has_answered = False
+        pool = replica_pool(settings, ANY_NUMBER)
+        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(settings)
+        context = job_context()
+        context.target_max_block_size = 1  # a block per row: with None the source's only block would wait for its end
+        self.feed: Any = ray.remote(Feed).options(num_cpus=0).remote()
+        with DataContext.current(context), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `jobs.workers.pool.score_units`
+            source = ray.data.read_datasource(
+                FedSource(self.feed), override_num_blocks=1, ray_remote_args={"num_cpus": 0}
+            )
+            dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, reuse)
+        self.thread = threading.Thread(target=self._collect, args=(dataset,), name="reports", daemon=True)
+        self.thread.start()
+
+    def _collect(self, dataset: ray.data.Dataset) -> None:
+        try:
+            for report in reports_of(batches_of(dataset)):
+                self.reports.put(report)
+        except StoppedError as error:
+            self.failure = str(error)
+        finally:
+            self.reports.put(None)
+
+    def send(self, units: Sequence[Unit]) -> None:
+        self.sent += len(units)
+        ray.get(self.feed.put.remote([as_json(unit) for unit in units]))
+
+    def close(self) -> None:
+        """No more units: those that are on their way come to their end, then the replicas go."""
+        with suppress(RayError):
+            ray.get(self.feed.close.remote())
+
+
+class WarmPool:
+    """What scores in place of `jobs.workers.pool.score_units`, round after round, and the Ray that it has for that."""
+
+    def __init__(self, stop: StopRequest, address: str | None, console: Console) -> None:
+        self.stop = stop
+        self.address = address
+        self.console = console
+        self.session = ExitStack()
+        self.run: Run | None = None
+
+    def __enter__(self) -> WarmPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self.session.close()
+
+    def start(self) -> None:
+        """Sees to it that there is a Ray; only the first time, and after a failure, it takes seconds."""
+        if self.run is None:
+            self.session.close()
+            self.session.enter_context(ray_session(self.address, self.console))
+
+    def score(
+        self,
+        units: Sequence[Unit],
+        selection: Selection,
+        texts: TextsById | None,
+        settings: RerankSettings,
+        layout: Layout,
+        fingerprint: str,
+        scorer_class: Callable[..., Scorer],
+        known: OpenReuse,
+    ) -> Iterator[UnitReport]:
+        """As `score_units`. After a signal no unit is begun, and those in work have GRACE_SECONDS.
+
+        Raises InterruptedBySignal when units are left then.
+        """
+        waiting = deque(units)
+        try:
+            while waiting:
+                if self.stop.number is not None:
+                    raise InterruptedBySignal(self.stop.number)
+                if self.run is None or self.run.takes != (selection, texts):
+                    self.close()
+                    self.run = Run(selection, texts, settings, layout, fingerprint, scorer_class, known())
+                yield from self._score_in(self.run, waiting)
+        except RayError as error:  # the feed is gone
+            self.close(wait=False)
+            raise StoppedError(f"Ray gave up: {error}") from error
+        except BaseException:  # a GeneratorExit too: of what is under way no later round may hear
+            self.close(wait=False)
+            raise
+        if self.run is not None and self.run.sent > UNITS_PER_RUN:
+            self.close()
+
+    def _score_in(self, run: Run, waiting: deque[Unit]) -> Iterator[UnitReport]:
+        """Until all are back, or what is not back is lost; then the run has ended, and some may wait still."""
+        begun: set[Unit] = set()
+        news = time.monotonic()
+        stopped: float | None = None
+        is_closed = False
+        while waiting or begun:
+            now = time.monotonic()
+            if self.stop.number is not None:
+                stopped = stopped or now
+                if now - stopped > GRACE_SECONDS:
+                    raise InterruptedBySignal(self.stop.number)
+            patience = STALLED_SECONDS if run.has_answered else LOADING_SECONDS
+            if not is_closed and (stopped or now - news > patience):
+                run.close()
+                is_closed = True
+            elif not is_closed and (room := run.window - len(begun)) > 0 and waiting:
+                units = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+                run.send(units)
+                begun.update(units)
+            try:
+                report = run.reports.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if report is None:
+                break
+            news, run.has_answered = time.monotonic(), True
+            begun.discard(report.unit)
+            yield report
+        else:
+            self.run = None if is_closed else run
+            return
+        self.run = None
+        if self.stop.number is not None:
+            raise InterruptedBySignal(self.stop.number)
+        if run.failure is not None or not is_closed:
+            raise StoppedError(run.failure or "Ray gave up: the run ended before its time")
+
+    def close(self, *, wait: bool = True) -> None:
+        """Ends the run; its replicas go when what they have in work is done."""
+        if self.run is None:
+            return
+        run, self.run = self.run, None
+        run.close()
+        if wait:
+            run.thread.join(GRACE_SECONDS)

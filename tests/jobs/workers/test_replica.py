@@ -1,0 +1,176 @@
+"""A replica with several units at once: what overlaps and what does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.records import Counts, Scored, Unit, UnitReport
+from jobs.runtime.session import kill_autoscaler_monitor
+from jobs.scoring.scorer import Answered, Scorer
+from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
+from jobs.workers.replica import Replica
+from jobs.workers.wire import as_json, reports_of, to_batch
+from pipelines.fingerprint import planned_fingerprint
+from pipelines.packing import TokenPair
+from pipelines.records import Usage
+from tests.jobs.stubs import StubScorer
+from tests.jobs.tables import lists_table, write_input
+from tests.jobs.workers.test_death import wait_until
+
+ROWS = 8
+PATIENCE = 30.0
+
+
+class GatedEngine:
+    """A real engine that computes when it may; how many are in it at once is on record."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.may_compute = threading.Event()
+        self.inside = self.most_inside = self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        self.calls += 1
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        assert self.may_compute.wait(PATIENCE)
+        logits: np.ndarray = self.engine.distinct_logits(pairs)
+        self.inside -= 1
+        return logits
+
+
+@pytest.fixture
+def replica(tmp_path: Path, settings_of: Callable[..., RerankSettings]) -> Replica:
+    """With the tiny model, and a file of ROWS lists to read."""
+    write_input(tmp_path / "in", a=lists_table(ROWS))
+    (tmp_path / "out").mkdir()
+    settings = settings_of(tmp_path / "in", tmp_path / "out", recent_pairs=0)
+    return Replica(settings, Layout.LISTS, planned_fingerprint(settings.reranker).hash, Scorer)
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> list[Unit]:
+    return [Unit(str(tmp_path / "in" / "a.parquet"), start, 2) for start in range(0, ROWS, 2)]
+
+
+def test_while_the_model_computes_for_one_unit_the_next_is_read_and_tokenized(
+    replica: Replica, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = GatedEngine(replica.scorer.reranker.engine)
+    monkeypatch.setattr(replica.scorer.reranker, "engine", engine)
+    prepared: list[int] = []
+    prepare = replica.scorer.reranker.preparation.prepare
+
+    def note(*arguments: Any) -> Any:
+        pairs = prepare(*arguments)
+        prepared.append(len(pairs))
+        return pairs
+
+    monkeypatch.setattr(replica.scorer.reranker.preparation, "prepare", note)
+    with ThreadPoolExecutor(2) as threads:
+        reports = [threads.submit(replica.bring_to_part, unit) for unit in units[:2]]
+        wait_until(lambda: len(prepared) == 2)
+        time.sleep(0.2)
+        assert (engine.calls, engine.inside) == (1, 1)
+        engine.may_compute.set()
+    first, second = sorted((report.result() for report in reports), key=lambda one: one.seconds["forward"])  # type: ignore[union-attr, return-value]
+    assert engine.most_inside == 1
+    assert engine.calls == 2
+    assert second is not None
+    assert first is not None
+    assert second.seconds["forward"] >= 0.2
+    assert first.seconds["forward"] < 0.2  # to wait for the model is none of it,
+    assert 0 <= first.seconds["parse_and_rank"] < 0.2  # nor of anything else
+
+
+def test_units_at_once_have_the_parts_that_they_have_alone(tmp_path: Path, replica: Replica, units: list[Unit]) -> None:
+    for unit in units:
+        replica.bring_to_part(unit)
+    alone = {unit: (tmp_path / "out" / unit.name).read_bytes() for unit in units}
+    with ThreadPoolExecutor(len(units)) as threads:
+        reports = list(threads.map(replica.bring_to_part, units))
+    assert [report.unit for report in reports if report is not None] == units
+    for unit in units:
+        ours, theirs = (
+            pq.read_table(pa.BufferReader(content))
+            for content in ((tmp_path / "out" / unit.name).read_bytes(), alone[unit])
+        )
+        assert ours.schema.equals(theirs.schema, check_metadata=True)
+        assert ours.equals(theirs)
+
+
+class ForgetfulScorer(StubScorer):
+    """Answers one row less than it was asked for."""
+
+    def score(self, table: pa.Table) -> Answered:
+        return super().score(table.slice(1))
+
+
+def test_an_answer_without_all_rows_stops_the_job_and_leaves_no_part(
+    tmp_path: Path, units: list[Unit], settings_of: Callable[..., RerankSettings]
+) -> None:
+    write_input(tmp_path / "in", a=lists_table(ROWS))
+    (tmp_path / "out").mkdir()
+    replica = Replica(settings_of(tmp_path / "in", tmp_path / "out"), Layout.LISTS, "f", ForgetfulScorer)
+    [report] = reports_of([replica(pa.table({"unit": [as_json(units[0])]}))])
+    assert report.stop is not None
+    assert "came back with 1 rows" in report.stop
+    assert not list((tmp_path / "out").iterdir())
+
+
+TEXTS = st.none() | st.text()
+SECONDS = st.floats(0, 1e6)
+REPORTS = st.builds(
+    UnitReport,
+    st.builds(Unit, st.text(), st.integers(0), st.integers(1)),
+    st.builds(Counts, st.integers(0), st.dictionaries(st.text(), st.integers(1)), st.builds(Usage, st.integers(0))),
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    st.dictionaries(st.text(), SECONDS),
+    st.none() | st.builds(Scored, st.text(), SECONDS, SECONDS),
+    st.integers(0),
+    TEXTS,
+)
+
+
+@given(st.lists(st.lists(REPORTS, max_size=3), max_size=3))
+def test_a_report_comes_to_the_driver_as_it_was_sent(batches: list[list[UnitReport]]) -> None:
+    assert list(reports_of(map(to_batch, batches))) == [report for batch in batches for report in batch]
+
+
+def test_only_the_monitor_among_our_children_is_killed(tmp_path: Path) -> None:
+    monitor = tmp_path / "autoscaler" / "_private" / "monitor.py"
+    monitor.parent.mkdir(parents=True)
+    other = tmp_path / "monitor.py"
+    for path in (monitor, other):
+        path.write_text("import time; time.sleep(60)")
+    children = [subprocess.Popen([sys.executable, str(path)]) for path in (monitor, other)]
+    try:
+        wait_until(lambda: all(len(psutil.Process(child.pid).cmdline()) == 2 for child in children))
+        kill_autoscaler_monitor()
+        assert children[0].wait(PATIENCE) != 0
+        assert children[1].poll() is None
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
