@@ -5,9 +5,12 @@ from __future__ import annotations
 import typer
 
 from jobs.table.columns import FLAGS, ColumnMapping
+from pipelines.config import RerankerConfig
 
-COLUMNS = ColumnMapping()
-COLUMN_PANEL = "Columns"
+MODEL, COLUMNS = RerankerConfig(), ColumnMapping()
+"""Their defaults are those of the flags."""
+MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
+REUSE_PANEL = "Scores that are known"
 
 
 def option(*flags: str, help: str, panel: str | None = None, envvar: str | None = None) -> typer.models.OptionInfo:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
-from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
+from jobs.flags import CLUSTER_PANEL, COLUMN_PANEL, COLUMNS, MODEL, MODEL_PANEL, REUSE_PANEL, column, option
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import parse_shard
@@ -25,10 +25,8 @@ from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelError
 
-MODEL = RerankerConfig()
-MODEL_PANEL, CLUSTER_PANEL = "Model and lengths", "Cluster"
-CORPUS_PANEL, REUSE_PANEL = "Documents by id", "Scores that are known"
-ROWS_PANEL, DRY_RUN_PANEL, FOLLOW_PANEL = "A part of the rows", "Dry run", "Files that come later"
+CORPUS_PANEL, ROWS_PANEL = "Documents by id", "A part of the rows"
+DRY_RUN_PANEL, FOLLOW_PANEL = "Dry run", "Files that come later"
 
 
 def command(
