@@ -7,8 +7,8 @@ import typer
 from jobs.table.columns import FLAGS, ColumnMapping
 from pipelines.config import RerankerConfig
 
-MODEL = RerankerConfig()
-COLUMNS = ColumnMapping()
+MODEL, COLUMNS = RerankerConfig(), ColumnMapping()
+"""Their defaults are those of the flags."""
 MODEL_PANEL, COLUMN_PANEL, CLUSTER_PANEL = "Model and lengths", "Columns", "Cluster"
 REUSE_PANEL, DENSE_PANEL = "Scores that are known", "A dense encoder"
 DENSE_LENGTH = 512

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from jobs import errors
 from jobs.errors import RefusedError, StoppedError
+from jobs.flags import CLUSTER_PANEL
 from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
-CONFIG_PANEL, CLUSTER_PANEL = "Instead of what the config says", "Cluster"
+CONFIG_PANEL = "Instead of what the config says"
 
 
 def command(

@@ -1,4 +1,4 @@
-"""The output directory: whose it is, what is done in it, what is still to do. Every state that a run may find."""
+"""The output directory: whose it is, and what is done in it. Every state that a run may find."""
 
 from __future__ import annotations
 
