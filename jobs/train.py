@@ -83,7 +83,7 @@ def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any])
         say(console, str(error), "refused: ")
         return errors.REFUSED
     except InterruptedBySignal as interruption:
-        say(console, f"{interruption}; the last checkpoint stays. To resume:\n  {resume_command()}", "stopped by ")
+        say(console, f"{interruption}; what is finished stays. To resume:\n  {resume_command()}", "stopped by ")
         return errors.SIGNAL_BASE + interruption.number
     except StoppedError as error:
         say(console, f"{error}. To resume:\n  {resume_command()}", "stopped: ")
@@ -102,7 +102,8 @@ def check_tensorboard(directory: str | None) -> None:
 
 def resume_command() -> str:
     """This very command, without --overwrite, which would begin anew."""
-    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", "jobs.train"]
+    module = "jobs.cli" if sys.argv[0].endswith("cli.py") else "jobs.train"
+    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", module]
     return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--overwrite")])
 
 

@@ -6,6 +6,7 @@ An unknown key is refused with the nearest known one, a value of the wrong kind 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         for name, least in (("count", 1), ("cpus", 1), ("gpus", 0), ("max_failures", 0)):
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is at least {least}")
 
 
@@ -126,8 +127,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("there are no sources; give at least one table [[sources]] with a path")
-        if self.epochs is not None and self.epochs <= 0:
-            raise ValueError(f"epochs is {self.epochs}; it is above 0")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs is {self.epochs}; it is a number above 0")
+        for name in ("base", "output"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; give a directory or a uri")
 
 
 def read_config(path: Path, overrides: Mapping[str, Any]) -> TrainConfig:
@@ -141,21 +145,25 @@ def read_config(path: Path, overrides: Mapping[str, Any]) -> TrainConfig:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from None
+    if overrides.get("recipe.steps") is not None:
+        table.pop("epochs", None)
     for name, value in overrides.items():
         if value is not None:
-            set_at(table, name.split("."), value)
-    if "epochs" in table and "steps" in table.get("recipe", {}):
-        raise ConfigError(f"{path}: epochs and recipe.steps are both given; keep one")
+            set_at(table, name, value, path)
     if isinstance(table.get("recipe"), dict):
+        if "epochs" in table and "steps" in table["recipe"]:
+            raise ConfigError(f"{path}: epochs and recipe.steps are both given; keep one")
         table["recipe"].setdefault("steps", 1000)
     return parse(TrainConfig, table, f"{path}: ")
 
 
-def set_at(table: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Sets table[key][key]..., making the tables on the way."""
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-    table[keys[-1]] = value
+def set_at(table: dict[str, Any], name: str, value: Any, path: Path) -> None:
+    """Sets `key` or `table.key`; raises ConfigError where the file has something else than a table there."""
+    before, _, key = name.rpartition(".")
+    inner = table.setdefault(before, {}) if before else table
+    if not isinstance(inner, dict):
+        raise ConfigError(f"{path}: {before} is {inner!r}; it is a table")
+    inner[key] = value
 
 
 def parse(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:

@@ -155,6 +155,9 @@ def check_same(output: Output, manifest: dict[str, Any]) -> None:
     difference = first_difference(before, manifest)
     if difference:
         where, old, new = difference
+        if where.startswith("files["):
+            number = int(where.partition("[")[2].partition("]")[0])
+            where = f"{manifest['files'][number]['path']}: {where.partition('.')[2]}"
         raise RefusedError(
             f"{output.path} was begun with {where} = {old!r}, and now it is {new!r}; take the old value, another "
             "output, or --overwrite"

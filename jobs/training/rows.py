@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
 
@@ -22,6 +23,9 @@ from jobs.table.reasons import Reason
 from jobs.training.config import Columns
 
 UNKNOWN = math.nan
+LARGEST = 65504
+"""Of float16, in which labels and teacher scores are kept."""
+RULE = f"a number from -{LARGEST} to {LARGEST} is needed"
 
 
 class Fault(StrEnum):
@@ -96,7 +100,7 @@ def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
         if not has(columns.labels) and not has(columns.teacher):
             raise ValueError(f"neither {columns.labels!r} nor {columns.teacher!r} says what is to be learnt")
         for name in (columns.labels, columns.teacher):
-            expect(name, is_list, "lists of numbers")
+            expect(name, lambda kind: is_list(kind) or pa.types.is_null(kind), "lists of numbers")
         return Layout.LISTS
     if has(columns.positive):
         for name in (columns.positive, columns.negative, columns.group):
@@ -162,7 +166,7 @@ def list_row(
         found = [number_of(value) for value in values or [None] * len(texts)]
         if None in found:
             value = (values or [])[found.index(None)]
-            return BadRow(Fault.LABEL_IS_NO_NUMBER, f"{name}[{found.index(None)}] is {value!r}")
+            return BadRow(Fault.LABEL_IS_NO_NUMBER, f"{name}[{found.index(None)}] is {value!r}; {RULE}")
         numbers.append([number for number in found if number is not None])
     for i, text in enumerate(texts):
         if isinstance(text, UnicodeDecodeError):
@@ -207,7 +211,7 @@ def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
         if bad is None and not isinstance(document, str):
             bad = bad_text(document, Reason.NULL_DOCUMENT, columns.document)
         if bad is None and (label is None or math.isnan(label)):
-            bad = BadRow(Fault.LABEL_IS_NO_NUMBER, f"{columns.label} is {values[row].as_py()!r}")
+            bad = BadRow(Fault.LABEL_IS_NO_NUMBER, f"{columns.label} is {values[row].as_py()!r}; {RULE}")
         if bad:
             yield row, bad
         elif label is not None:
@@ -215,7 +219,11 @@ def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
     for query, run in groupby(good, key=lambda pair: pair[1]):
         pairs = list(run)
         texts, grades = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
-        yield pairs[0][0], TrainingRow(query, texts, grades, [UNKNOWN] * len(texts))
+        if max(grades) > 0:
+            yield pairs[0][0], TrainingRow(query, texts, grades, [UNKNOWN] * len(texts))
+        else:
+            why = BadRow(Fault.NOTHING_TO_LEARN, f"no {columns.label} of its query's neighbouring rows is above 0")
+            yield from ((pair[0], why) for pair in pairs)
 
 
 def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:
@@ -231,7 +239,7 @@ def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:
 
 
 def number_of(value: object) -> float | None:
-    """A label or score: NaN for null, None for what is no finite number. A text that reads as a number is one."""
+    """A label or score: NaN for null, None for what is no number that can be kept. A text that reads as one is one."""
     if value is None:
         return UNKNOWN
     if isinstance(value, str):
@@ -239,6 +247,7 @@ def number_of(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int | float | Decimal):
+        number = float(value)
+        return number if abs(number) <= LARGEST else None  # NaN is not
     return None

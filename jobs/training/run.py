@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops
-from jobs.output.lease import hold_lease
+from jobs.output import lease
 from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
@@ -84,13 +85,16 @@ def run(
         base = load_base(config.base, seed=config.recipe.seed)
         check_lengths(config, base)
         manifest = manifest_of(config, base_files.digest(), files)
-        begin(output, manifest, overwrite)
-        with hold_lease(output.path):
+        take_place(output)
+        with lease.hold_lease(output.path):
+            begin(output, manifest, overwrite)
             if storage.exists(output.summary):
                 say(console, f"{output.path} is complete; its model is {output.model}; --overwrite starts anew")
                 summary: dict[str, Any] = storage.read_json(output.summary)
                 return summary
             with ray_session(address, console):
+                if address is None:
+                    check_room(config)
                 reports, shards = prepared(config, base, files, output, console)
                 check_data(reports, max_errors)
                 config = with_steps(config, reports)
@@ -106,6 +110,8 @@ def run(
                 )
                 train(task, console)
             result = storage.read_json(output.result)
+            if "failed" in result:
+                raise ConfigError(f"{result['failed']}; then start anew with --overwrite")
             summary = summarize(config, base, reports, result)
             write_plot(output, result["history"], console)
             write_card(output, config, summary, result)
@@ -126,11 +132,29 @@ def check_lengths(config: TrainConfig, base: Base) -> None:
         )
 
 
-def begin(output: Output, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Makes the output, or sees to it that it is this run's; raises RefusedError where it is not."""
+def take_place(output: Output) -> None:
+    """Makes the output's directory; raises RefusedError where something lies there that no run of ours wrote."""
     if storage.exists(output.path):
         raise RefusedError(f"output {output.path} is a file; give a directory")
     storage.make_directory(output.path)
+    names = {name for name in storage.names(output.path) if not storage.is_temporary(name)} - {lease.NAME}
+    if names and not storage.exists(output.manifest):
+        raise RefusedError(f"output {output.path} is not empty and no run of ours wrote it; give another directory")
+
+
+def check_room(config: TrainConfig) -> None:
+    """Raises ConfigError where a private Ray has not what the workers ask for, and would wait for it for ever."""
+    workers, there = config.workers, ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name, wanted in (("CPU", workers.count * workers.cpus), ("GPU", workers.count * workers.gpus)):
+        if wanted > there.get(name, 0):
+            raise ConfigError(
+                f"{workers.count} worker(s) ask for {wanted:g} {name}s, and this machine has {there.get(name, 0):g}; "
+                "lower workers.count, or give the --address of a cluster"
+            )
+
+
+def begin(output: Output, manifest: dict[str, Any], overwrite: bool) -> None:
+    """Writes the manifest, or sees to it that the run is this one; raises RefusedError where it is not."""
     if storage.exists(output.manifest):
         if not overwrite:
             check_same(output, manifest)
@@ -139,8 +163,6 @@ def begin(output: Output, manifest: dict[str, Any], overwrite: bool) -> None:
         for folder in (output.lists, output.checkpoints, output.model):
             storage.remove_below(folder)
         storage.remove(output.result, output.news, output.curve, output.plot)
-    elif any(not storage.is_temporary(name) for name in storage.names(output.path)):
-        raise RefusedError(f"output {output.path} is not empty and no run of ours wrote it; give another directory")
     storage.write_json(output.manifest, manifest)
 
 
@@ -188,16 +210,15 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
             f"{bad} row(s) and {unreadable} file(s) cannot be used, more than --max-errors {max_errors}; mend them, or "
             "raise it"
         )
-    lists = sum(report.lists - report.held_back for report in reports)
-    if not lists:
-        raise ConfigError("no row of any source can be trained on; the table above says why")
+    if not sum(report.trainable for report in reports):
+        raise ConfigError("no row of any source can be trained on: bad rows, held back, or without a second passage")
 
 
 def with_steps(config: TrainConfig, reports: Sequence[ShardReport]) -> TrainConfig:
     """The config with the steps that its epochs come to."""
     if config.epochs is None:
         return config
-    lists = sum(report.lists - report.held_back for report in reports)
+    lists = sum(report.trainable for report in reports)
     steps = max(1, math.ceil(config.epochs * lists / config.recipe.lists_per_step))
     return replace(config, recipe=replace(config.recipe, steps=steps))
 

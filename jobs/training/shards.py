@@ -62,6 +62,8 @@ class ShardReport:
     """Drawn."""
     lists: int = 0
     held_back: int = 0
+    trainable: int = 0
+    """Lists that are not held back and have two passages at least."""
     passages: int = 0
     tokens: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
@@ -115,6 +117,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
     report.lists, report.held_back = len(lists), int(lists.held_back.sum())
+    report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
     report.passages, report.tokens = len(lists.passages), len(lists.tokens)
     report.bad_rows, report.examples = bad.counts, bad.examples
     report.save(stretch.report)

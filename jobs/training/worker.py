@@ -32,7 +32,7 @@ from jobs.training.shards import ShardReport, read_shard, source_numbers
 from pipelines.model_files import ModelFiles
 from pipelines.training.base import load_base, write_model
 from pipelines.training.calibration import Calibration, calibration, fold_in, platt
-from pipelines.training.loop import Progress, Trainer
+from pipelines.training.loop import DivergedError, Progress, Trainer
 from pipelines.training.mapped_lists import join, load_mapped
 from pipelines.training.token_lists import TokenLists
 from pipelines.training.validation import (
@@ -85,7 +85,12 @@ class History:
 def train_worker(task: Task) -> None:
     """Trains from the last checkpoint on; returns when the run is over and its model written."""
     with local_lists(task) as lists:
-        Run(task, lists).go()
+        run = Run(task, lists)
+        try:
+            run.go()
+        except DivergedError as error:  # no failure that another process would mend
+            if run.rank == 0:
+                storage.write_json(task.output.result, {"failed": str(error)})
 
 
 class Run:
@@ -161,8 +166,9 @@ class Run:
         by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
         mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
         self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
-        if math.isnan(mean) or mean > self.history.best:
-            self.history.best, self.history.best_step = mean, self.trainer.step
+        if not len(self.numbers) or mean > self.history.best:
+            self.history.best = -math.inf if math.isnan(mean) else mean
+            self.history.best_step = self.trainer.step
             self.best_weights = self.weights()
         if self.board and not math.isnan(mean):
             self.board.add_scalar("validation/nDCG@10", mean, self.trainer.step)
@@ -294,3 +300,4 @@ def local_lists(task: Task) -> Iterator[TokenLists]:
             join((read_shard(shard) for shard in task.shards), folder, task.vocab_size)
     yield load_mapped(folder)
     shutil.rmtree(folder, ignore_errors=True)  # pages that another worker has mapped stay with it
+    Path(f"{folder}.lock").unlink(missing_ok=True)

@@ -27,6 +27,10 @@ from .recipe import Recipe
 from .token_lists import TokenLists
 
 
+class DivergedError(Exception):
+    """A step cannot be taken, and would not be another time; the weights are those before it."""
+
+
 class Progress(NamedTuple):
     """How a run stands after a step."""
 
@@ -98,7 +102,11 @@ class Trainer:
         loss, logits_LC = self.add_gradients(mine, recipe.max_length(self.step))
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         loss, first = self.exchange(trained, loss, positive_first(logits_LC, mine), len(mine.queries_L))
-        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm, error_if_nonfinite=True)
+        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)):
+            raise DivergedError(
+                f"the gradients of step {self.step + 1} are not finite (loss {loss:.3g}, learning_rate "
+                f"{recipe.learning_rate:g}); lower learning_rate, or look for extreme teacher scores"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

@@ -50,8 +50,15 @@ class Recipe:
                 f"max_lengths is {self.max_lengths}; give at least one, each above max_query_length + 8 "
                 f"({self.max_query_length + 8})"
             )
-        if not 0 <= self.label_share <= 1:
-            raise ValueError(f"label_share is {self.label_share}; it lies between 0 and 1")
+        for name in ("label_share", "warm_up"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies between 0 and 1")
+        for name in ("learning_rate", "clip_norm", "teacher_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a number above 0")
+        for name in ("weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 on")
         for name in ("label_loss", "teacher_loss"):
             if getattr(self, name) not in LOSS_NAMES:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(LOSS_NAMES)}")

@@ -69,9 +69,32 @@ def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
     assert config.recipe.learning_rate == 1e-4
 
 
-def test_epochs_and_steps_exclude_each_other(tmp_path: Path) -> None:
+def test_epochs_and_steps_exclude_each_other_and_the_flag_replaces_both(tmp_path: Path) -> None:
+    path = write(tmp_path, "epochs = 2\n" + CONFIG.replace("[recipe]", "[recipe]\nsteps = 7"))
     with pytest.raises(ConfigError, match=r"epochs and recipe\.steps are both given"):
-        read_config(write(tmp_path, "epochs = 2\n" + CONFIG), {"recipe.steps": 7})
+        read_config(path, {})
+    config = read_config(path, {"recipe.steps": 9})
+    assert (config.epochs, config.recipe.steps) == (None, 9)
+
+
+def test_a_value_where_a_table_belongs_is_named_with_a_flag_too(tmp_path: Path) -> None:
+    path = write(tmp_path, 'base = "a"\noutput = "b"\nrecipe = 3')
+    for overrides in ({}, {"recipe.steps": 5}):
+        with pytest.raises(ConfigError, match="recipe is 3; it is a table"):
+            read_config(path, overrides)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["warm_up = 5", "teacher_scale = 0", "clip_norm = -1", "weight_decay = nan", "seed = -1", "label_share = 2"],
+)
+def test_values_that_make_no_sense_are_refused(tmp_path: Path, line: str) -> None:
+    text = CONFIG.replace("learning_rate = 1e-4\n", f"learning_rate = 1e-4\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"recipe\.{line.split(maxsplit=1)[0]} is "):
+        read_config(write(tmp_path, text), {})
+    for rate in ("0", "-1", "nan", "inf"):
+        with pytest.raises(ConfigError, match=r"recipe\.learning_rate is .*; it is a number above 0"):
+            read_config(write(tmp_path, CONFIG.replace("1e-4", rate)), {})
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES.glob("*.toml")), ids=lambda path: path.stem)

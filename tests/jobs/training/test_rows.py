@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,27 @@ def test_graded_pairs_of_a_query_are_one_list() -> None:
         {
             "query": ["q", "q", "r", "q", "q", "q"],
             "document": ["a", "b", "c", None, "d", "e"],
-            "label": ["1", "0.5", "0", "1", "x", "2"],
+            "label": ["1", "0.5", "0.25", "1", "x", "2"],
         }
     )
     rows = read(table)
     assert rows[0] == TrainingRow("q", ["a", "b"], [1.0, 0.5], [UNKNOWN] * 2)
-    assert rows[2] == TrainingRow("r", ["c"], [0.0], [UNKNOWN])
+    assert rows[2] == TrainingRow("r", ["c"], [0.25], [UNKNOWN])
     assert rows[5] == TrainingRow("q", ["e"], [2.0], [UNKNOWN])
     assert reasons(table) == {3: "null_document", 4: "label_is_no_number"}
+
+
+def test_numbers_that_cannot_be_kept_and_pairs_that_teach_nothing_are_named() -> None:
+    lists = pa.table({"query": ["q", "q"], "documents": [["a", "b"]] * 2, "teacher": [[7e4, 0.0], [6e4, 0.0]]})
+    assert reasons(lists) == {0: "label_is_no_number"}
+    pairs = pa.table({"query": ["q", "q", "r"], "document": ["a", "b", "c"], "label": [0.0, 0.0, 1.0]})
+    assert reasons(pairs) == {0: "nothing_to_learn", 1: "nothing_to_learn"}
+
+
+def test_decimals_are_numbers_and_a_column_of_nulls_says_nothing() -> None:
+    labels = pa.array([[Decimal("1.00"), Decimal("0.00")]])
+    table = pa.table({"query": ["q"], "documents": [["a", "b"]], "labels": labels, "teacher": pa.nulls(1)})
+    assert read(table)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
 
 
 def test_invalid_utf8_is_that_rows_fault() -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jobs.errors import RefusedError
+from jobs.output.lease import hold_lease
 from jobs.training.config import read_config
 from jobs.training.run import TooManyBadRowsError, run
 from jobs.training.worker import History
@@ -191,11 +192,21 @@ def test_what_cannot_be_trained_is_an_error_before_anything_is_written(
     for overrides, message in (
         ({"recipe.max_lengths": [4096]}, "reads 512 tokens at most"),
         ({"workers.count": 9}, "each worker needs a list of every step"),
+        ({"recipe.learning_rate": 0.0}, "it is a number above 0"),
         ({"data": str(tmp_path)}, "has no Parquet files"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(finished, overrides=overrides | {"output": str(tmp_path / "never")})
     assert not (tmp_path / "never").exists()
+
+
+def test_a_run_that_lives_is_not_overwritten(finished: Path) -> None:
+    output = finished.parent / "run"
+    with hold_lease(str(output)):
+        model = (output / "model" / "model.safetensors").read_bytes()
+        with pytest.raises(RefusedError, match="another"):
+            train(finished, overwrite=True)
+        assert (output / "model" / "model.safetensors").read_bytes() == model
 
 
 def test_patience_counts_validations_since_the_best() -> None:

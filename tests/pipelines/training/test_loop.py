@@ -145,6 +145,17 @@ def test_padded_attention_and_its_gradients_are_those_of_torch() -> None:
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+def test_a_run_that_diverges_says_so_and_keeps_its_weights() -> None:
+    trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU)
+    with torch.no_grad():
+        trainer.encoder.head_out.bias.fill_(math.nan)
+    before = [weight.clone() for weight in trainer.encoder.parameters()]
+    with pytest.raises(loop.DivergedError, match=r"step 1 are not finite .*lower learning_rate"):
+        trainer.train_step()
+    for ours, theirs in zip(trainer.encoder.parameters(), before, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=0, equal_nan=True)
+
+
 def test_gradients_do_not_depend_on_the_micro_batches() -> None:
     gradients = []
     for tokens in (40, 10_000):
