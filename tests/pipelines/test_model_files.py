@@ -23,7 +23,7 @@ from tests.checkpoints import (
     edit_config,
     read_weights,
     shard_weights,
-    unigram_tokenizer,
+    wordpiece_tokenizer,
     write_weights,
 )
 from tests.stores import Bucket, upload
@@ -168,10 +168,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: Path) -> 
         load(model)
 
 
-def test_the_tokenizer_of_another_family_is_refused(model: Path) -> None:
-    unigram_tokenizer().save(str(model / "tokenizer.json"))
+def test_the_tokenizer_of_another_family_is_refused(xlm_roberta_directory: Path, tmp_path: Path) -> None:
+    """The other way round it is multilingual-e5: tests/pipelines/test_families.py."""
+    model = copy_model(xlm_roberta_directory, tmp_path / "model")
+    wordpiece_tokenizer().save(str(model / "tokenizer.json"))
 
-    with pytest.raises(ModelRefusedError, match=r"tokenizer\.json"):
+    with pytest.raises(ModelRefusedError, match=r"tokenizer\.json has no <s> or </s>"):
         load(model)
 
 
