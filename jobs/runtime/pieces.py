@@ -38,17 +38,30 @@ class PieceActor:
         return ""
 
 
-def run_pieces(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
+def run_pieces(
+    stage: PieceStage,
+    argument: Any,
+    items: Sequence[dict[str, Any]],
+    *,
+    pool: ActorPoolStrategy | None = None,
+    num_cpus: float = 0,
+    num_gpus: float | None = None,
+) -> None:
     """Does pieces of work that are files in the end, on all nodes.
+
+    The workers are as many as there are CPUs, of which nothing is set aside, since with --app Serve may have them all;
+    or those of `pool`, each with so many CPUs and GPUs.
 
     Raises StoppedError when one comes to no end; what is done stays.
     """
     if not items:
         return
-    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    if pool is None:
+        cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+        pool = ActorPoolStrategy(size=max(1, min(cpus, len(items))))
     done = 0
     with DataContext.current(job_context()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of too little work, and of max_task_retries
         dataset = ray.data.from_items(
             [{"item": json.dumps(item)} for item in items], override_num_blocks=len(items)
         ).map_batches(
@@ -56,8 +69,9 @@ def run_pieces(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]
             fn_constructor_args=(stage, argument),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=0,  # with --app, Serve may have them all
-            compute=ActorPoolStrategy(size=max(1, min(cpus, len(items)))),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            compute=pool,
             max_task_retries=RETRIES_OF_A_UNIT,
         )
         for batch in batches_of(dataset):

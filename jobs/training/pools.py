@@ -1,18 +1,13 @@
-"""Pieces of work whose workers load a model: like `jobs.pieces`, with CPUs and GPUs set aside for each worker."""
+"""Pieces of work whose workers load a model: CPUs and GPUs are set aside for each worker."""
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
-from jobs.errors import StoppedError
-from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
-from jobs.runtime.pieces import PieceActor, PieceStage, run_pieces
+from jobs.runtime.pieces import PieceStage, run_pieces
 from jobs.settings import RerankSettings
 from jobs.workers.pool import pool_bounds
 
@@ -28,25 +23,5 @@ def run_pieces_on_replicas(
         run_pieces(stage, argument, items)
         return
     fewest, most = pool_bounds(settings, len(items))
-    done = 0
-    with DataContext.current(job_context()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of too little work, and of max_task_retries
-        dataset = ray.data.from_items(
-            [{"item": json.dumps(item)} for item in items], override_num_blocks=len(items)
-        ).map_batches(
-            PieceActor,
-            fn_constructor_args=(stage, argument),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=settings.num_cpus,
-            num_gpus=settings.num_gpus or None,
-            compute=ActorPoolStrategy(min_size=fewest, max_size=most),
-            max_task_retries=RETRIES_OF_A_UNIT,
-        )
-        for batch in batches_of(dataset):
-            failures = [failure for failure in batch["failure"].to_pylist() if failure]
-            if failures:
-                raise StoppedError(failures[0])
-            done += batch.num_rows
-    if done < len(items):
-        raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")
+    pool = ActorPoolStrategy(min_size=fewest, max_size=most)
+    run_pieces(stage, argument, items, pool=pool, num_cpus=settings.num_cpus, num_gpus=settings.num_gpus or None)

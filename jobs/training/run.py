@@ -41,7 +41,7 @@ from jobs.training.planning import (
 )
 from jobs.training.plot import write_plot
 from jobs.training.screen import LiveLine, print_data, print_end
-from jobs.training.shards import Preparation, ShardReport, Stretch, prepare, read_report
+from jobs.training.shards import Preparation, ShardReport, Stretch, prepare, read_report, source_summaries
 from jobs.training.worker import Task, train_worker
 from pipelines.errors import ConfigError
 from pipelines.model_files import find_model
@@ -304,32 +304,8 @@ def summarize(
         "calibration_error": {name: one["error"] for name, one in result.get("calibration", {}).items()},
         "rows": sum(report.rows for report in reports),
         "lists": sum(report.lists for report in reports),
-        "sources": source_summaries(config, reports),
+        "sources": source_summaries(config.sources, reports),
     }
-
-
-def source_summaries(config: TrainConfig, reports: Sequence[ShardReport]) -> list[dict[str, Any]]:
-    """Rows, lists and bad rows of each source."""
-    summaries = []
-    for number, source in enumerate(config.sources):
-        own = [report for report in reports if report.source == number]
-        bad: dict[str, int] = {}
-        for report in own:
-            for reason, count in report.bad_rows.items():
-                bad[reason] = bad.get(reason, 0) + count
-        summaries.append(
-            {
-                "name": source.name,
-                "path": source.path,
-                "licence": source.licence,
-                "rows": sum(report.rows for report in own),
-                "lists": sum(report.lists for report in own),
-                "held_back": sum(report.held_back for report in own),
-                "bad_rows": bad,
-                "unreadable": {report.path: report.unreadable for report in own if report.unreadable},
-            }
-        )
-    return summaries
 
 
 def digest_of(value: Any) -> str:

@@ -14,7 +14,7 @@ from jobs import storage
 from jobs.screen import LOG_SECONDS, say
 from jobs.training.config import TrainConfig
 from jobs.training.paths import Output
-from jobs.training.shards import ShardReport
+from jobs.training.shards import ShardReport, source_summaries
 
 
 class LiveLine:
@@ -72,16 +72,10 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
     for name, side in (("source", "left"), ("rows", "right"), ("lists", "right"), ("held back", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     table.add_column("not usable")
-    for number, source in enumerate(config.sources):
-        own = [report for report in reports if report.source == number]
-        bad: dict[str, int] = {}
-        for report in own:
-            for reason, count in report.bad_rows.items():
-                bad[reason] = bad.get(reason, 0) + count
-        sums = (sum(report.rows for report in own), sum(report.lists for report in own))
-        held_back = sum(report.held_back for report in own)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in bad.items())
-        table.add_row(source.name, *(f"{value:,}" for value in (*sums, held_back)), reasons)
+    for source in source_summaries(config.sources, reports):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in source["bad_rows"].items())
+        numbers = (f"{source[name]:,}" for name in ("rows", "lists", "held_back"))
+        table.add_row(source["name"], *numbers, reasons)
     console.print(table)
     for report in reports:
         if report.unreadable:

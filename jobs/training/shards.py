@@ -196,3 +196,27 @@ def read_shard(location: str) -> TokenLists:
 def source_numbers(reports: Sequence[ShardReport]) -> np.ndarray:
     """Which source each list of the joined shards came from, int32 [lists]."""
     return np.repeat([report.source for report in reports], [report.lists for report in reports]).astype(np.int32)
+
+
+def source_summaries(sources: Sequence[Source], reports: Sequence[ShardReport]) -> list[dict[str, Any]]:
+    """Rows, lists and bad rows of each source."""
+    summaries = []
+    for number, source in enumerate(sources):
+        own = [report for report in reports if report.source == number]
+        bad: dict[str, int] = {}
+        for report in own:
+            for reason, count in report.bad_rows.items():
+                bad[reason] = bad.get(reason, 0) + count
+        summaries.append(
+            {
+                "name": source.name,
+                "path": source.path,
+                "licence": source.licence,
+                "rows": sum(report.rows for report in own),
+                "lists": sum(report.lists for report in own),
+                "held_back": sum(report.held_back for report in own),
+                "bad_rows": bad,
+                "unreadable": {report.path: report.unreadable for report in own if report.unreadable},
+            }
+        )
+    return summaries
