@@ -63,8 +63,8 @@ class Reranker:
         files = find_model(config.model, config.revision, config.token)
         device = resolve_device(config.device)
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
-        if engine.spec.layout == "flash-xlm-roberta":
-            logger.warning("jina-reranker-v2's published weights are CC-BY-NC-4.0: commercial use needs Jina's licence")
+        if engine.spec.licence_note:
+            logger.warning(engine.spec.licence_note)
         return cls(engine, pair_tokenizer(files, engine.spec), config, files)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
