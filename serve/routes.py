@@ -59,23 +59,23 @@ def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
     add_inference(api, endpoint_of)
+    add_stream(api, endpoint_of)
     add_operations(api, endpoint_of)
     for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
     return api
 
 
+NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
+KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
+"""For /docs, which offers a place for the key then; it is the Gate that checks it."""
+
+
 def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
-    """The routes that rank."""
+    """Adds the routes that rank the lists of one body, a route for each dialect."""
 
     async def answer(request: Request, body: DialectRequest) -> Response:
-        endpoint, tasks = endpoint_of(), body.tasks()
-        rankings = await endpoint.rank(tasks, timings=request.state.timings)
-        served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
-        return JSONResponse(body.answer(tasks, rankings, served))
-
-    def documented(model: Any) -> dict[str, Any]:
-        return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
+        return await ranked(endpoint_of(), request, body)
 
     @api.post("/v1/rerank", **documented(RerankAnswer))
     async def rerank(request: Request, body: RerankRequest) -> Response:
@@ -102,6 +102,23 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
         return await answer(request, body)
 
+
+def documented(model: Any) -> dict[str, Any]:
+    """What /docs says of a route that answers with `model`."""
+    return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
+
+
+async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> Response:
+    """The lists of a body, ranked, in the form of the dialect that the body is written in."""
+    tasks = body.tasks()
+    rankings = await endpoint.rank(tasks, timings=request.state.timings)
+    served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
+    return JSONResponse(body.answer(tasks, rankings, served))
+
+
+def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+    """Adds the route that ranks line by line."""
+
     @api.post(
         STREAM_PATH,
         tags=["inference"],
@@ -115,13 +132,8 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id))
 
 
-NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
-KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
-"""For /docs, which offers a place for the key then; it is the Gate that checks it."""
-
-
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
-    """The routes for those who run the server."""
+    """Adds the routes for those who run the server."""
 
     @api.get(
         "/v1/models",
