@@ -117,7 +117,7 @@ def command(
     with errors_as_exit_codes(console):
         args = parse_args(replicas, settings | {"num_cpus": num_cpus})
         set_environment(address)
-        start(checked(args, host, port, address), console, num_cpus)
+        start(checked_server(args, host, port, address), console, num_cpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def set_environment(address: str | None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def checked(args: ServeArgs, host: str, port: int, address: str | None) -> Server:
+def checked_server(args: ServeArgs, host: str, port: int, address: str | None) -> Server:
     """The server as it can be started; raises ConfigError or ModelError for what cannot work."""
     from serve.app import api_keys  # Ray: reads the environment now; and a second, spared to --help
 

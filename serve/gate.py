@@ -59,7 +59,7 @@ class Gate:
             if path not in self.open_paths:
                 check_key(endpoint, headers)
             if scope["method"] == "POST":
-                scope["headers"] = as_json(scope["headers"])
+                scope["headers"] = with_json_type(scope["headers"])
                 if path != STREAM_PATH:
                     receive = replay(await read_body(receive, headers, endpoint.args.max_body_bytes), receive)
             await self.app(scope, receive, visit.send)
@@ -142,7 +142,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def with_json_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers with the only content type there is here, whatever the client said."""
     kept = [(name, value) for name, value in headers if name.lower() != b"content-type"]
     return [*kept, (b"content-type", b"application/json")]

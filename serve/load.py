@@ -71,7 +71,7 @@ def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[Candidat
     ]
 
 
-async def ask(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
+async def send_request(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
     """One request, noted in `load`."""
     began = time.perf_counter()
     body = {"query": one.query, "documents": one.documents, "return_documents": False}
@@ -94,7 +94,7 @@ async def closed_loop(url: str, lists: Sequence[CandidateList], clients: int, se
         for i in range(first, MAX_REQUESTS, clients):
             if time.perf_counter() - began > seconds:
                 return
-            await ask(session, url, lists[i % len(lists)], load)
+            await send_request(session, url, lists[i % len(lists)], load)
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
         await asyncio.gather(*(client(i) for i in range(clients)))
@@ -112,7 +112,7 @@ async def open_loop(url: str, lists: Sequence[CandidateList], rate: float, secon
         asking = []
         for i in range(min(MAX_REQUESTS, int(rate * seconds))):
             await asyncio.sleep(max(0.0, began + i / rate - time.perf_counter()))
-            asking.append(asyncio.create_task(ask(session, url, lists[i % len(lists)], load)))
+            asking.append(asyncio.create_task(send_request(session, url, lists[i % len(lists)], load)))
         await asyncio.gather(*asking)
     load.seconds = time.perf_counter() - began
     return load

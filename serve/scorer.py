@@ -12,9 +12,9 @@ from pipelines.fingerprint import ServedModel, resolved
 from pipelines.pair_block import PairBlock
 from serve.lanes import Lane, Lanes
 
-SECONDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
+SECOND_BOUNDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
 """Bounds of the histograms of time."""
-BATCH_TOKENS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
+TOKEN_BOUNDS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
 
 
 class Scorer:
@@ -33,10 +33,10 @@ class Scorer:
         )
         engine = self.reranker.engine
         self.pairs = metrics.Counter("crossray_pairs", "Pairs scored, chunks of long documents each.")
-        self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", BATCH_TOKENS)
-        self.inference_seconds = metrics.Histogram("crossray_inference_seconds", "Seconds of a pass.", SECONDS)
+        self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", TOKEN_BOUNDS)
+        self.inference_seconds = metrics.Histogram("crossray_inference_seconds", "Seconds of a pass.", SECOND_BOUNDS)
         self.queue_seconds = metrics.Histogram(
-            "crossray_queue_seconds", "Seconds until the device took a request's first pair.", SECONDS, ("lane",)
+            "crossray_queue_seconds", "Seconds until the device took a request's first pair.", SECOND_BOUNDS, ("lane",)
         )
         self.queued_tokens = metrics.Gauge("crossray_queued_tokens", "Tokens that wait for the device.", ("lane",))
         # The budget of a pass is for all of the engine's threads together.

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from serve.error_answers import Dialect, answer_to
 from serve.errors import DeadlineError, PayloadTooLargeError
 from serve.lanes import Lane
-from serve.schemas import Served, StreamRequest, read_json, sent_id, stream_line
+from serve.schemas import Served, StreamRequest, parse_json, sent_id, stream_line
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -128,7 +128,7 @@ class Stream:
         try:
             if isinstance(line, PayloadTooLargeError):
                 raise line
-            value = read_json(line)
+            value = parse_json(line)
             line_id = sent_id(value)
             request = StreamRequest.model_validate(value)
             tasks = request.tasks()

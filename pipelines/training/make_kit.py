@@ -24,7 +24,7 @@ from .recipe import Recipe
 from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 
-MAX_CHARACTERS = 6000
+TOKENIZED_CHARACTERS = 6000
 """Of a text that is tokenized; what lies beyond would be cut anyway."""
 STORED_TOKENS = 160
 """Of a text: what pairs of at most 192 tokens can hold beside a query."""
@@ -38,7 +38,7 @@ def token_lists(taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.
     """The lists as token ids, some of them held back."""
 
     def ids(texts: list[str]) -> list[list[int]]:
-        encodings = tokenizer.encode_batch([text[:MAX_CHARACTERS] for text in texts], add_special_tokens=False)
+        encodings = tokenizer.encode_batch([text[:TOKENIZED_CHARACTERS] for text in texts], add_special_tokens=False)
         return [encoding.ids[:STORED_TOKENS] for encoding in encodings]
 
     for one in taught:

@@ -1,6 +1,6 @@
 """Token lists in a folder of plain arrays, which are mapped into memory instead of read.
 
-Many shards become one such folder, piece by piece; all processes of a machine share its pages.
+Many shards become one such folder, one after the other; all processes of a machine share its pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from .token_lists import TokenLists
 
-DTYPES = {
+ARRAY_DTYPES = {
     "text_starts": np.int64,
     "queries": np.int64,
     "list_starts": np.int64,
@@ -29,7 +29,7 @@ DTYPES = {
 def join(shards: Iterable[TokenLists], folder: Path, vocab_size: int) -> None:
     """Writes one folder that holds the lists of all shards, in their order; only one shard is in memory at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    dtypes = DTYPES | {"tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32}
+    dtypes = ARRAY_DTYPES | {"tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32}
     files = {field.name: (folder / f"{field.name}.bin").open("wb") for field in fields(TokenLists)}
     texts = tokens = passages = 0
     try:

@@ -25,7 +25,7 @@ from ..errors import ModelRefusedError
 
 WORD_START = "▁"
 TEXTS_AT_ONCE = 1000
-MAX_CHARACTERS = 2000
+COUNTED_CHARACTERS = 2000
 """Of a text that is counted: long ones would decide alone."""
 
 
@@ -34,7 +34,7 @@ def count_pieces(texts: Iterable[str], tokenizer: Tokenizer) -> Counter[int]:
     counts: Counter[int] = Counter()
     batch: list[str] = []
     for text in texts:
-        batch.append(text[:MAX_CHARACTERS])
+        batch.append(text[:COUNTED_CHARACTERS])
         if len(batch) == TEXTS_AT_ONCE:
             counts.update(piece for one in encode(tokenizer, batch) for piece in one)
             batch = []
@@ -116,7 +116,7 @@ def moved_layer(name: str, place: dict[int, int]) -> str | None:
     return f"{before}encoder.layer.{place[int(number)]}.{rest}" if int(number) in place else None
 
 
-def texts_of(patterns: Sequence[str]) -> Iterator[str]:
+def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
     """Queries and positives of Parquet tables."""
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
         table = pq.read_table(path, columns=["query", "positive"])
@@ -137,7 +137,8 @@ def main() -> None:
     if args.keep:
         kept = sorted(json.loads(args.keep.read_text()))
     elif args.texts:
-        counts = count_pieces(texts_of(args.texts), Tokenizer.from_file(str(args.model / "tokenizer.json")))
+        texts = queries_and_positives(args.texts)
+        counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
         tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
         kept = chosen_pieces(tokenizer, counts, args.rows)
     else:

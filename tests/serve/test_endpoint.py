@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from pipelines.reranker import Reranker
-from serve.endpoint import split
+from serve.endpoint import blocks_of
 from serve.lanes import Lane
 from serve.schemas import RerankTask
 from serve.scorer import PairBlock, Scorer
@@ -166,25 +166,26 @@ def test_past_the_budget_is_a_429_and_a_first_request_of_any_size_is_taken(start
     assert server.post("/v1/rerank", body()).status_code == 200
 
 
-def test_a_large_request_travels_in_pieces(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 100)
+def test_a_large_request_travels_in_blocks(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.endpoint.BLOCK_TOKENS", 100)
     server = start_server()
     whole = server.post("/v1/rerank", body()).json()["results"]
     assert server.handle.calls.count("logits") > 3
-    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 1_000_000)
+    monkeypatch.setattr("serve.endpoint.BLOCK_TOKENS", 1_000_000)
     assert [one["index"] for one in server.post("/v1/rerank", body()).json()["results"]] == [
         one["index"] for one in whole
     ]
 
 
-def test_pieces_keep_every_pair_in_order_and_the_limit(bert_directory: Any, start_server: StartServer) -> None:
+def test_blocks_keep_every_pair_in_order_and_the_limit(start_server: StartServer) -> None:
     preparation = start_server().endpoint.preparation
     [prepared] = preparation.prepare([RerankTask("apple", DOCUMENTS, DOCUMENTS).candidates], preparation.lengths)
     for limit in (1, 50, 100, 10_000):
-        pieces = split(prepared.pairs, limit)
-        assert [pair for piece in pieces for pair in piece] == prepared.pairs
-        assert all(len(piece) == 1 or sum(len(pair.input_ids) for pair in piece) <= limit for piece in pieces)
-    assert split([], 10) == []
+        blocks = blocks_of(prepared.pairs, limit)
+        sent = [pair for block in blocks for pair in block.pairs()]
+        assert [list(pair.input_ids) for pair in sent] == [list(pair.input_ids) for pair in prepared.pairs]
+        assert all(len(block.lengths) == 1 or len(block.input_ids) <= limit for block in blocks)
+    assert blocks_of([], 10) == []
 
 
 def test_blocks_travel_as_few_arrays_and_come_back_as_the_same_pairs(start_server: StartServer) -> None:

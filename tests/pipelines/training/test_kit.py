@@ -67,7 +67,7 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(
     [score] = reranker.compute_score([("read", "read 3")])
     assert 0 < score < 1
     theirs = load_file(model / "model.safetensors")["bert.encoder.layer.0.attention.output.dense.weight"].float()
-    torch.testing.assert_close(theirs, kit.load_pieces(trained, "weights")["layers.0.attention_out.weight"])
+    torch.testing.assert_close(theirs, kit.load_weights(trained)["layers.0.attention_out.weight"])
     assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
     torch.set_num_threads(threads)
 
@@ -86,7 +86,7 @@ def test_a_kit_without_held_back_positives_cannot_be_calibrated(
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
         "--output", folder, "--scale", 0.01)  # fmt: skip
     (folder / "trained").mkdir()
-    kit.save_pieces(folder / "trained", "weights", kit.load_pieces(folder, "weights"))
+    kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
         export.export(folder, folder / "trained", str(backbone), tmp_path / "model")
 

@@ -17,7 +17,7 @@ from pipelines.packing import TokenPair, pack
 from pipelines.training import loop
 from pipelines.training.attention import padded_attention
 from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
-from pipelines.training.kit import Kit, load_pieces, train
+from pipelines.training.kit import Kit, load_weights, train
 from pipelines.training.loop import Trainer
 from pipelines.training.losses import LOSSES
 from pipelines.training.recipe import LOSS_NAMES, Recipe
@@ -230,11 +230,11 @@ def test_a_step_that_fails_costs_a_kit_nothing_but_that_step(tmp_path: Path, mon
     with pytest.raises(RuntimeError, match="not finite"):
         train(tmp_path / "kit", tmp_path / "out", 1, 1, CPU)
     assert json.loads((tmp_path / "out" / "progress.json").read_text())["step"] == 3
-    start, left = (load_pieces(tmp_path / folder, "weights") for folder in ("kit", "out"))
+    start, left = (load_weights(tmp_path / folder) for folder in ("kit", "out"))
     assert any((start[name] != left[name]).any() for name in start)
 
 
-def test_a_kit_trains_and_goes_on_from_its_pieces(tmp_path: Path) -> None:
+def test_a_kit_trains_and_goes_on_from_its_weights(tmp_path: Path) -> None:
     """Two calls of a run; the second begins at the first one's weights and steps, and the third has nothing left."""
     kit = Kit(SHAPE, LAYOUT, replace(RECIPE, max_lengths=(16,)))
     kit.save(tmp_path / "kit", lists_about_words(), new_encoder().state_dict())
@@ -242,7 +242,7 @@ def test_a_kit_trains_and_goes_on_from_its_pieces(tmp_path: Path) -> None:
 
     minutes = 2 / 60
     first = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
-    left = load_pieces(tmp_path / "out", "weights")
+    left = load_weights(tmp_path / "out")
     second = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
     third = train(tmp_path / "kit", tmp_path / "out", minutes, 2 * minutes, CPU)
 
@@ -251,6 +251,6 @@ def test_a_kit_trains_and_goes_on_from_its_pieces(tmp_path: Path) -> None:
     assert second.step > first.step > 1
     assert second.positive_first > 0.7
     assert third is None
-    assert any((left[name] != tensor).any() for name, tensor in load_pieces(tmp_path / "out", "weights").items())
+    assert any((left[name] != tensor).any() for name, tensor in load_weights(tmp_path / "out").items())
     lines = (tmp_path / "out" / "curve.csv").read_text().splitlines()
     assert len(lines) >= 2
