@@ -1,6 +1,6 @@
-"""CrossEncoder: token ids of pairs -> logits, in batches under a token budget; the forward path is chosen at load.
+"""CrossEncoder: token ids of pairs -> logits, in batches under a token budget.
 
-A family that our packed encoder does not cover gets its second path here (transformers' own module in length buckets).
+The forward pass is that of the model's family (`pipelines/families/`); it is chosen when the model is loaded.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CrossEncoder:
         return logits[np.array([place_of[key] for key in keys], dtype=np.intp)]
 
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
-        """Likewise for pairs of which no two are equal."""
+        """The logit of each pair, in the order given, for pairs of which no two are equal; float32 [len(pairs)]."""
         lengths = [len(pair.input_ids) for pair in pairs]
         runs = list(
             split_by_token_budget(lengths, even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches))

@@ -1,4 +1,4 @@
-"""Reranker: candidate lists in, rankings out. THE class that both worlds run, offline and online."""
+"""Reranker: candidate lists in, rankings out. The one class that scores, in jobs and in the server alike."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class Reranker:
         return cls(engine, pair_tokenizer(files, engine.spec), config, files)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
-        """The same reranker, whose pairs another engine scores; this one stays as it is."""
+        """A copy of this reranker whose pairs another engine scores."""
         other = copy.copy(self)
         other.engine = engine  # type: ignore[assignment]  # it needs no more
         return other
 
     @property
     def lengths(self) -> Lengths:
-        """How texts are cut where a call does not say."""
+        """The lengths by which texts are cut where a call gives none."""
         return self.preparation.lengths
 
     @cached_property
@@ -146,7 +146,7 @@ class Reranker:
     ) -> list[Ranking]:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
 
-        The seconds that it took are added to `spent`.
+        The seconds that this call takes are added to `spent`.
         """
         check_top_n(top_n)
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)

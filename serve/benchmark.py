@@ -139,7 +139,7 @@ def shared_pool(url: str, lists: Sequence[CandidateList], rate: float, seconds: 
 
 
 def pairs_scored(url: str) -> float:
-    """By all replicas since they started, as the server's metrics tell, some seconds late."""
+    """Pairs that all replicas scored since they started, by the server's metrics, which are some seconds late."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
         page = response.read().decode()
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith("crossray_pairs_total"))

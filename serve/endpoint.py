@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
 READY_SECONDS = 5.0
-"""Within which a replica must answer for the app to be ready."""
+"""Time in which a replica must answer for the app to be ready."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Load on a server that speaks /v1/rerank, as its clients see it: bounded in count and time."""
+"""Puts load on a server that speaks /v1/rerank and notes what its clients see; bounded in count and time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORDS = [
 DOCUMENTS_PER_LIST = 20
 DOCUMENT_WORDS = 70
 MAX_REQUESTS = 20_000
-"""Of one measurement, whatever else is asked for."""
+"""Most requests of one measurement, whatever else is asked for."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Load:
 
 
 def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[CandidateList]:
-    """Candidate lists of real words; all different, so that nothing is scored once for two."""
+    """Candidate lists of real words; all different, so that no pair is scored once for two lists."""
 
     def text(words: int, seed: int) -> str:
         return " ".join(WORDS[(seed * 7 + i * (1 + seed % 5)) % len(WORDS)] + str(seed % 97) for i in range(words))
@@ -72,7 +72,7 @@ def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[Candidat
 
 
 async def send_request(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
-    """One request, noted in `load`."""
+    """Sends one request and notes its answer in `load`."""
     began = time.perf_counter()
     body = {"query": one.query, "documents": one.documents, "return_documents": False}
     try:

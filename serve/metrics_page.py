@@ -11,7 +11,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RAY_PREFIX = "ray_"
 OURS = "crossray_"
 AGENT_SECONDS = 5.0
-"""Within which a node's agent must answer."""
+"""Time in which a node's agent must answer."""
 
 
 async def collect() -> str:
@@ -26,7 +26,7 @@ async def collect() -> str:
 
 
 def page_of_agent(address: str) -> str:
-    """What an agent says; nothing where it does not answer."""
+    """The metrics page of one node's agent; empty where the agent does not answer."""
     try:
         with urllib.request.urlopen(address, timeout=AGENT_SECONDS) as response:
             return str(response.read().decode())

@@ -1,4 +1,4 @@
-"""The Ray that `crossray serve` runs on: a private one that shares nothing with any other, or one that is there."""
+"""The Ray that `crossray serve` runs on: a private one that shares nothing with any other, or one that runs already."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from serve.settings import ServeArgs
 
 CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 """The actor that is there when Serve runs on a Ray."""
-
-
 PORTS_TRIED = 100
 
 
@@ -70,9 +68,10 @@ def private_environment(directory: Path) -> dict[str, str]:
 
 
 def free_port(usual: int) -> int:
-    """The usual port, or one soon after it where that is taken; any for 0.
+    """The usual port, or one soon after it where that is taken; for 0, any free port.
 
-    Not any instead of the usual one: those that the system gives out are what Ray's own processes are about to get.
+    Where the usual port is taken, the system is not asked for another: it gives out those that Ray's own processes are
+    about to take.
     """
     for port in range(usual, usual + PORTS_TRIED) if usual else (0,):
         with suppress(OSError), socket.create_server(("", port)) as listener:

@@ -1,4 +1,4 @@
-"""The routes: schema in, Endpoint, schema out. No logic."""
+"""The routes: each reads a body by its schema, asks the Endpoint, and answers by the schema. No logic beyond that."""
 
 from __future__ import annotations
 
@@ -176,12 +176,12 @@ def page_file(file: Path) -> Callable[[Request], Any]:
 
 
 async def raise_again(_: Request, error: Exception) -> Response:
-    """All errors are answered in one place: the Gate."""
+    """Raises the error again, for the Gate: all errors are answered there."""
     raise error
 
 
 def version() -> str:
-    """Ours, where we are installed."""
+    """The version of the installed package; `source` where it is not installed."""
     try:
         return importlib.metadata.version("crossray")
     except importlib.metadata.PackageNotFoundError:

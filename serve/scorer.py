@@ -15,10 +15,11 @@ from serve.lanes import Lane, Lanes
 SECOND_BOUNDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
 """Bounds of the histograms of time."""
 TOKEN_BOUNDS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
+"""Bounds of the histogram of the tokens of a pass."""
 
 
 class Scorer:
-    """A replica."""
+    """A replica: it holds a loaded model and scores what waits in its two lanes."""
 
     def __init__(self, config: RerankerConfig) -> None:
         """Loads the model; raises ModelError."""
@@ -52,11 +53,11 @@ class Scorer:
         return await self.lanes.logits(block.pairs(), lane)
 
     async def score_block(self, block: PairBlock) -> tuple[str, np.ndarray]:
-        """The same for jobs: in the bulk lane, with the hash of the fingerprint that the logits go by."""
+        """For jobs: the hash of the fingerprint that the logits belong to, and the logits, scored in the bulk lane."""
         return self.served.fingerprint.hash, await self.logits(block, Lane.BULK)
 
     async def describe(self) -> ServedModel:
-        """Answers as soon as the model is loaded."""
+        """What this replica serves; callers are answered as soon as the model is loaded."""
         return self.served
 
     def record_autoscaling_stats(self) -> dict[str, float]:

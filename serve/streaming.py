@@ -1,7 +1,7 @@
-"""/v1/rerank/stream: a request a line in, an answer a line out as each is ready, in the bulk lane.
+"""/v1/rerank/stream: every line in is a request, every line out an answer, sent when it is ready; in the bulk lane.
 
-Reading and answering go on at once. What bounds the memory: the lines that are in work at a time, and the bytes of the
-answers that wait to be read; so a client that does not read is not read from either.
+Lines are read and answered at the same time. Two limits bound the memory: the lines in work at a time, and the bytes of
+answers that wait to be read. From a client that does not read its answers, no more lines are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LINES_IN_WORK = 32
 UNREAD_BYTES = 8 << 20
 """Answers that may wait for the client to read them."""
 SILENT_SECONDS = 30.0
-"""Without a line in or out, after which the stream ends."""
+"""Time without a line in or out, after which the stream ends."""
 
 
 class DuplexResponse(Response):
@@ -52,7 +52,7 @@ class DuplexResponse(Response):
 
 
 async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
-    """The lines of the answer."""
+    """The lines of the answer, as they become ready; a stream that is silent for too long ends with an error line."""
     stream = Stream(endpoint, request_id)
     reading = asyncio.create_task(stream.read(body))
     try:
@@ -67,7 +67,7 @@ async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_
 
 
 class Stream:
-    """One stream: lines in work and answers that wait."""
+    """One stream: the lines in work, and the answers that wait for the client to read them."""
 
     def __init__(self, endpoint: Endpoint, request_id: str) -> None:
         self.endpoint = endpoint
@@ -77,11 +77,11 @@ class Stream:
         """None comes after the last."""
         self.unread_bytes = 0
         self.changed = asyncio.Event()
-        """There may be room again."""
+        """Set when there may be room for another line."""
         self.heard_at = time.monotonic()
 
     async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Starts work on each line, as soon as there is room for its answer; ends the answers."""
+        """Starts work on each line as soon as there is room for its answer; after the last one, ends the answers."""
         number = 0
         try:
             async for line in lines_of(body, self.endpoint.args.max_body_bytes):

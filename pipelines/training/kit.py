@@ -33,12 +33,12 @@ WEIGHT_FILE_BYTES = 16_000_000
 GPU_MICRO_BATCH_TOKENS = 131_072
 STEPS_BETWEEN_LINES = 20
 SECONDS_BETWEEN_SAVES = 300
-"""What a machine that goes away costs at most."""
+"""The training that is lost at most when the machine goes away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What one folder holds."""
+    """What the folder of a kit holds, besides the token lists and the weights."""
 
     shape: EncoderShape
     layout: PairLayout
@@ -91,7 +91,7 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 class Clock:
-    """How much of the time of a whole run is over, and so how many steps it will have had at its end."""
+    """Measures how much of a run's time is over, and estimates how many steps the whole run will have."""
 
     def __init__(self, minutes: float, total_minutes: float, spent_seconds: float = 0) -> None:
         self.began = time.perf_counter()
@@ -180,7 +180,7 @@ def report_steps(window: list[Progress], recipe: Recipe, curve: Any) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train", help="train from a kit, or go on where OUTPUT stands")

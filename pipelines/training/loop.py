@@ -1,7 +1,7 @@
-"""The training loop: token lists and an encoder in, a better encoder and its learning curve out. No files of models.
+"""The training loop: token lists and an encoder in, a better encoder and its learning curve out.
 
-torch and numpy suffice. What a step does depends on the recipe, the seed and the step's number alone, so a run that
-was killed goes on from its last checkpoint as if nothing had happened.
+torch and numpy suffice; model directories are read and written elsewhere. What a step does depends on the recipe, the
+seed and the step's number alone, so a run that was killed goes on from its last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .token_lists import TokenLists
 
 
 class DivergedError(Exception):
-    """A step cannot be taken, and would not be another time; the weights are those before it."""
+    """A step has gradients that are not finite, and would have them again; the weights are those before the step."""
 
 
 class Progress(NamedTuple):
@@ -42,14 +42,14 @@ class Progress(NamedTuple):
     pairs: int
     """Pairs of this step."""
     seconds: float
-    """Of this step."""
+    """Seconds that this step took."""
 
 
 class Trainer:
     """One run: an encoder, its optimizer and the number of steps done.
 
-    Where torch.distributed is initialized, each of its processes has a Trainer of the same lists and recipe, passes
-    every so-manieth list of a step, and adds up the gradients with the others; all take the same step then.
+    Where torch.distributed is initialized, each of its processes has a Trainer of the same lists and recipe. Each
+    computes the gradients of its share of a step's lists, the processes add them up, and all take the same step.
     """
 
     def __init__(

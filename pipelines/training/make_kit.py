@@ -25,12 +25,12 @@ from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 
 TOKENIZED_CHARACTERS = 6000
-"""Of a text that is tokenized; what lies beyond would be cut anyway."""
+"""Characters of a text that are tokenized; the tokens of what lies beyond would be cut anyway."""
 STORED_TOKENS = 160
-"""Of a text: what pairs of at most 192 tokens can hold beside a query."""
+"""Tokens of a text that are kept: what pairs of at most 192 tokens can hold beside a query."""
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
-"""Of a source for which its stage names no number."""
+"""Lists of a source for which its stage names no number."""
 RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
@@ -76,7 +76,7 @@ def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
 
 
 def main() -> None:
-    """Writes the kit."""
+    """Runs the command line: writes the kit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", type=Path, nargs="+", help="configs of `crossray train` with the sources")
     parser.add_argument("--data", type=Path, required=True, help="folder of the sources")

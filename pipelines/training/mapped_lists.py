@@ -23,7 +23,7 @@ ARRAY_DTYPES = {
     "teacher": np.float16,
     "held_back": np.bool_,
 }
-"""Of every array but `tokens`, whose width the vocabulary decides."""
+"""The type of every array but `tokens`, whose width the vocabulary decides."""
 
 
 def join(shards: Iterable[TokenLists], folder: Path, vocab_size: int) -> None:
@@ -62,5 +62,5 @@ def load_mapped(folder: Path) -> TokenLists:
 
 
 def mapped(path: Path, dtype: str) -> np.ndarray:
-    """The array in a file of its bytes; an empty file cannot be mapped."""
+    """The array whose bytes a file holds, mapped into memory; an empty file cannot be mapped, its array is empty."""
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)

@@ -1,4 +1,4 @@
-"""How well an encoder orders the lists that were held back. torch and numpy.
+"""Measures how well an encoder orders the lists that were held back; needs torch and numpy alone.
 
 Shape legend: L lists, C passages of the longest, P labelled pairs.
 """
@@ -53,7 +53,7 @@ def score_lists(
 
 
 def validation_lists(lists: TokenLists, most: int, seed: int) -> np.ndarray:
-    """At most so many of the lists that were held back and have a positive and another label, int64, sorted."""
+    """At most `most` of the held-back lists that have a positive and another label: their numbers, int64, sorted."""
     starts = lists.list_starts
     numbers = [
         number

@@ -1,9 +1,10 @@
-"""A smaller model for fewer languages: an encoder of XLM-RoBERTa's vocabulary with the pieces that are needed alone.
+"""Makes a smaller model for fewer languages, which keeps those pieces of XLM-RoBERTa's vocabulary that texts need.
 
     python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
 
 A piece stays when it is special, a single character (so that nothing becomes unknown that was not), or among the most
-frequent ones of the texts. The embeddings keep those rows; every text is cut into fewer and longer pieces no more.
+frequent ones of the texts. The embeddings keep the rows of these pieces. Where another piece stood in a text, several
+shorter ones stand now.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def moved_layer(name: str, place: dict[int, int]) -> str | None:
 
 
 def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
-    """Queries and positives of Parquet tables."""
+    """The queries and positives of all Parquet files that match a pattern."""
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
         table = pq.read_table(path, columns=["query", "positive"])
         for name in ("query", "positive"):
@@ -125,7 +126,7 @@ def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Counts, chooses and writes."""
+    """Runs the command line: counts pieces, chooses those that stay, and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram tokenizer")
     parser.add_argument("output", type=Path)
