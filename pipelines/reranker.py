@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -38,12 +38,20 @@ class Reranker:
     """
 
     def __init__(
-        self, engine: CrossEncoder, tokenizer: PairTokenizer, config: RerankerConfig, files: ModelFiles
+        self,
+        engine: CrossEncoder,
+        tokenizer: PairTokenizer,
+        config: RerankerConfig,
+        files: ModelFiles,
+        window_characters: int = WINDOW_CHARACTERS,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
         self.files = files
+        self.window_characters = window_characters
+        self.clock = clock
         self.model_limit = model_limit(engine.spec, files)
         self.preparation = Preparation(tokenizer, config, self.model_limit)
 
@@ -152,7 +160,7 @@ class Reranker:
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
         errors = [invalid_reason(one) for one in candidate_lists]
         valid = [one for one, error in zip(candidate_lists, errors, strict=True) if error is None]
-        windows = windows_by_characters(valid, WINDOW_CHARACTERS)
+        windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
         ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
@@ -160,12 +168,12 @@ class Reranker:
     def _rank_window(
         self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None, spent: ScoringTime
     ) -> list[Ranking]:
-        began = time.perf_counter()
+        began = self.clock()
         prepared = self.preparation.prepare(lists, lengths)
-        prepared_at = time.perf_counter()
+        prepared_at = self.clock()
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
         spent.tokenize += prepared_at - began
-        spent.forward += time.perf_counter() - prepared_at
+        spent.forward += self.clock() - prepared_at
         parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
         return [
             rank(candidates, part, one.chunks_per_document, one.usage, top_n, self.config.raw_scores)

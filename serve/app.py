@@ -31,8 +31,13 @@ def build_app(args: ServeArgs) -> Application:
 
     Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine.
     """
+    return app_behind(listening_host(), args)
+
+
+def app_behind(host: str | None, args: ServeArgs) -> Application:
+    """The app for a Serve that listens on `host`, which is None while it does not run; raises as `build_app` does."""
     keys = api_keys(args)
-    if (host := listening_host()) is not None:
+    if host is not None:
         check_access(host, keys, args.allow_anonymous)
     scorer = serve.deployment(
         name="Scorer",

@@ -169,7 +169,10 @@ def start(server: Server, console: Console, num_cpus: float | None) -> None:
     """Starts Ray, or goes to the one that runs, and serves there until a signal comes; `num_cpus` as the flag says."""
     with ray_session(server.address, console):
         if server.address is None:
-            server = replace(server, args=fitted(server.args, num_cpus))
+            import ray
+
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            server = replace(server, args=fitted(server.args, num_cpus, resources))
         run(server, console)
 
 

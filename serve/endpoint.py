@@ -52,11 +52,18 @@ class Timings:
 class Endpoint:
     """The deployment behind the routes."""
 
-    def __init__(self, args: ServeArgs, keys: ApiKeys | None, scorer: DeploymentHandle[Scorer]) -> None:
+    def __init__(
+        self,
+        args: ServeArgs,
+        keys: ApiKeys | None,
+        scorer: DeploymentHandle[Scorer],
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
         """Loads the tokenizer; raises ModelError."""
         self.args = args
         self.keys = keys
         self.scorer = scorer
+        self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
         budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
         self.admission = Admission(budgets, args.max_documents)
@@ -148,7 +155,7 @@ class Endpoint:
         return prepared
 
     async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
-        answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, BLOCK_TOKENS)]
+        answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]
         try:
             return np.concatenate([np.empty(0, np.float32), *await asyncio.gather(*answers)])
         finally:

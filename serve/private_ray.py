@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,11 @@ def free_port(usual: int) -> int:
     raise RuntimeError("no port is free on this machine")
 
 
-def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
-    """The args with this machine's CPUs for the replicas; raises ConfigError for more than a private Ray has."""
-    import ray
+def fitted(args: ServeArgs, num_cpus: float | None, resources: Mapping[str, float]) -> ServeArgs:
+    """The args with this machine's CPUs for the replicas, where `num_cpus` does not say; `resources` are Ray's.
 
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    Raises ConfigError for replicas that need more than there is.
+    """
     cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0)
     if num_cpus is None:
         args = args.model_copy(update={"num_cpus": max(1, cpus // args.max_replicas)})

@@ -33,7 +33,7 @@ from serve.schemas import (
     TeiScore,
     models_answer,
 )
-from serve.streaming import DuplexResponse, answer_stream
+from serve.streaming import DEFAULT_LIMITS, DuplexResponse, StreamLimits, answer_stream
 
 PAGE = Path(__file__).parent / "page"
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
@@ -51,7 +51,7 @@ DESCRIPTION = """Cross-encoder reranking: a query and its candidate documents co
 The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddings-inference (`/rerank`)."""
 
 
-def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
+def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits = DEFAULT_LIMITS) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
     api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
     page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
@@ -59,7 +59,7 @@ def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
     add_inference(api, endpoint_of)
-    add_stream(api, endpoint_of)
+    add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
     for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
@@ -116,7 +116,7 @@ async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> 
     return JSONResponse(body.answer(tasks, rankings, served))
 
 
-def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: StreamLimits) -> None:
     """Adds the route that ranks line by line."""
 
     @api.post(
@@ -129,7 +129,7 @@ def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
-        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id))
+        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id, limits))
 
 
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:

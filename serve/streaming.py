@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
@@ -23,11 +24,19 @@ from serve.schemas import Served, StreamRequest, parse_json, sent_id, stream_lin
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
 
-LINES_IN_WORK = 32
-UNREAD_BYTES = 8 << 20
-"""Answers that may wait for the client to read them."""
-SILENT_SECONDS = 30.0
-"""Time without a line in or out, after which the stream ends."""
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What a stream may hold, and how long it may be silent."""
+
+    lines_in_work: int = 32
+    unread_bytes: int = 8 << 20
+    """Answers that may wait for the client to read them."""
+    silent_seconds: float = 30.0
+    """Time without a line in or out, after which the stream ends."""
+
+
+DEFAULT_LIMITS = StreamLimits()
 
 
 class DuplexResponse(Response):
@@ -51,15 +60,17 @@ class DuplexResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
+async def answer_stream(
+    endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str, limits: StreamLimits = DEFAULT_LIMITS
+) -> AsyncIterator[bytes]:
     """The lines of the answer, as they become ready; a stream that is silent for too long ends with an error line."""
-    stream = Stream(endpoint, request_id)
+    stream = Stream(endpoint, request_id, limits)
     reading = asyncio.create_task(stream.read(body))
     try:
         while (line := await stream.next_answer()) is not None:
             yield line
     except TimeoutError:
-        error = answer_to(DeadlineError(SILENT_SECONDS), Dialect.JINA, request_id)
+        error = answer_to(DeadlineError(limits.silent_seconds), Dialect.JINA, request_id)
         yield stream_line(0, None, error.line)
     finally:
         for task in (reading, *stream.in_work):
@@ -69,9 +80,10 @@ async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_
 class Stream:
     """One stream: the lines in work, and the answers that wait for the client to read them."""
 
-    def __init__(self, endpoint: Endpoint, request_id: str) -> None:
+    def __init__(self, endpoint: Endpoint, request_id: str, limits: StreamLimits) -> None:
         self.endpoint = endpoint
         self.request_id = request_id
+        self.limits = limits
         self.in_work: set[asyncio.Task[None]] = set()
         self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
         """None comes after the last."""
@@ -105,11 +117,11 @@ class Stream:
         """The next line out, None after the last; raises TimeoutError when nothing comes in and nothing is in work."""
         while True:
             try:
-                async with asyncio.timeout(SILENT_SECONDS):
+                async with asyncio.timeout(self.limits.silent_seconds):
                     line = await self.answers.get()
                 break
             except TimeoutError:
-                if not self.in_work and time.monotonic() - self.heard_at >= SILENT_SECONDS:
+                if not self.in_work and time.monotonic() - self.heard_at >= self.limits.silent_seconds:
                     raise
         if line is not None:
             self.unread_bytes -= len(line)
@@ -117,7 +129,7 @@ class Stream:
         return line
 
     def _has_room(self) -> bool:
-        return len(self.in_work) < LINES_IN_WORK and self.unread_bytes < UNREAD_BYTES
+        return len(self.in_work) < self.limits.lines_in_work and self.unread_bytes < self.limits.unread_bytes
 
     def _end_work(self, work: asyncio.Task[None]) -> None:
         self.in_work.discard(work)

@@ -53,8 +53,18 @@ class Trainer:
     """
 
     def __init__(
-        self, encoder: PackedEncoder, lists: TokenLists, layout: PairLayout, recipe: Recipe, device: torch.device
+        self,
+        encoder: PackedEncoder,
+        lists: TokenLists,
+        layout: PairLayout,
+        recipe: Recipe,
+        device: torch.device,
+        in_bfloat16: bool | None = None,
     ) -> None:
+        """`in_bfloat16` is whether both passes are; by default where the device is fast at it.
+
+        Raises ValueError for lists or a recipe that this encoder cannot be trained with.
+        """
         self.recipe = recipe
         self.lists = lists
         self.device = device
@@ -77,7 +87,8 @@ class Trainer:
         self.batches = BatchMaker(lists, layout, device)
         self.encoder = encoder.to(device=device, dtype=torch.float32).train()
         self.encoder.word_embeddings.weight.requires_grad_(recipe.train_embeddings)
-        self.passing = passing_copy(self.encoder) if has_fast_bfloat16(device) else self.encoder
+        in_bfloat16 = has_fast_bfloat16(device) if in_bfloat16 is None else in_bfloat16
+        self.passing = passing_copy(self.encoder) if in_bfloat16 else self.encoder
         self.passing.attention = training_attention(device)
         groups = decayed_apart(encoder, recipe.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
