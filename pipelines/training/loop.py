@@ -79,11 +79,7 @@ class Trainer:
         self.members = np.flatnonzero(~lists.held_back & (np.diff(lists.list_starts) > 1))
         if not len(self.members):
             raise ValueError(f"none of {len(lists)} lists can be trained on: all are held back or have one passage")
-        longest = encoder.position_embeddings.num_embeddings - (
-            0 if layout.padding_id is None else layout.padding_id + 1
-        )
-        if max(recipe.max_lengths) > longest:
-            raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
+        check_lengths(recipe, encoder, layout)
         self.batches = BatchMaker(lists, layout, device)
         self.encoder = encoder.to(device=device, dtype=torch.float32).train()
         self.encoder.word_embeddings.weight.requires_grad_(recipe.train_embeddings)
@@ -215,6 +211,14 @@ class Trainer:
         self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.moments_since = state["step"], state["moments_since"]
+
+
+def check_lengths(recipe: Recipe, encoder: PackedEncoder, layout: PairLayout) -> None:
+    """Raises ValueError for a recipe with pairs that are longer than what the encoder's positions hold."""
+    first_position = 0 if layout.padding_id is None else layout.padding_id + 1
+    longest = encoder.position_embeddings.num_embeddings - first_position
+    if max(recipe.max_lengths) > longest:
+        raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
 
 
 def positive_first(logits_LC: np.ndarray, drawn: Drawn) -> float:
