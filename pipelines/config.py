@@ -1,4 +1,4 @@
-"""Every knob of the reranker, once: its default, its meaning, its limits."""
+"""Every setting of the reranker, once: its default, its meaning, its limits."""
 
 from __future__ import annotations
 

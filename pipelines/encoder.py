@@ -1,4 +1,4 @@
-"""Our packed encoder for the BERT / XLM-RoBERTa family: a packed batch in, one logit per pair out.
+"""The forward pass of BERT and its descendants: a packed batch in, one logit per pair out.
 
 Shape legend: T packed tokens, P pairs of the batch, D model width, N heads, H head width, F feed-forward width.
 Post-LayerNorm transformer blocks as in "Attention Is All You Need" (Vaswani et al. 2017) and BERT (Devlin et al. 2019).

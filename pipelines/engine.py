@@ -1,6 +1,6 @@
-"""CrossEncoder: token ids of pairs -> logits, in batches under a token budget; the forward path is chosen at load.
+"""CrossEncoder: token ids of pairs -> logits, in batches under a token budget.
 
-A family that our packed encoder does not cover gets its second path here (transformers' own module in length buckets).
+The forward pass is that of the model's family (`pipelines/families/`); it is chosen when the model is loaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .attention import select_attention
 from .encoder import PackedEncoder
 from .errors import ModelRefusedError
 from .families import ModelSpec, recognise
+from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
 from .model_files import ModelFiles, tensor_names
 from .packing import TokenPair, pack, split_by_token_budget
-from .weights import from_checkpoint, with_restored_rows
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,9 @@ class CrossEncoder:
         spec = recognise(files.config(), list(tensor_names(files)))
         tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-            encoder = PackedEncoder(spec.shape)
+            encoder = spec.network()
         try:
-            state = from_checkpoint(with_restored_rows(tensors), spec.layout, spec.shape.num_hidden_layers)
-            encoder.load_state_dict(state, assign=True)
+            encoder.load_state_dict(spec.state_dict(with_restored_rows(tensors)), assign=True)
         except RuntimeError as error:
             message = f"the tensors of {files.name} do not have the sizes of its config.json: {error}"
             raise ModelRefusedError(message) from None
@@ -78,7 +77,7 @@ class CrossEncoder:
         return logits[np.array([place_of[key] for key in keys], dtype=np.intp)]
 
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
-        """Likewise for pairs of which no two are equal."""
+        """The logit of each pair, in the order given, for pairs of which no two are equal; float32 [len(pairs)]."""
         lengths = [len(pair.input_ids) for pair in pairs]
         runs = list(
             split_by_token_budget(lengths, even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches))

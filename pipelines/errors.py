@@ -2,10 +2,10 @@
 
 CrossrayError
 ├── InvalidInputError     the caller's texts or arguments (a row's `error`; 4xx over HTTP)
-├── ConfigError           a knob has a value that cannot work (usage error)
-└── ModelError            no model came of what was named
-    ├── ModelNotFoundError    nothing there: path, hub name, network
-    └── ModelRefusedError     something there that would score wrongly or run foreign code
+├── ConfigError           a setting has a value that cannot work (usage error)
+└── ModelError            the model that was asked for cannot be loaded
+    ├── ModelNotFoundError    there is no such directory or hub name, or the hub cannot be reached
+    └── ModelRefusedError     it is there, but would score wrongly or would have to run foreign code
 """
 
 
@@ -18,16 +18,16 @@ class InvalidInputError(CrossrayError, ValueError):
 
 
 class ConfigError(CrossrayError, ValueError):
-    """A knob has a value that cannot work."""
+    """A setting has a value that cannot work."""
 
 
 class ModelError(CrossrayError):
-    """No model came of what was named."""
+    """The model that was asked for cannot be loaded."""
 
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
-    """Nothing is there: no such directory, hub name or network."""
+    """There is no such directory or hub name, or the hub cannot be reached."""
 
 
 class ModelRefusedError(ModelError, ValueError):
-    """Something is there, but it would score wrongly or would have to run foreign code."""
+    """The model is there, but it would score wrongly or would have to run foreign code."""

@@ -63,7 +63,7 @@ class ServedModel(NamedTuple):
     """Seconds since 1970."""
 
     def fingerprint_with(self, lengths: Lengths) -> Fingerprint:
-        """What scores depend on where these `lengths`, not yet clamped, cut the texts."""
+        """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here."""
         return replace(self.fingerprint, **asdict(lengths.clamped(self.model_limit)))
 
 
@@ -71,7 +71,7 @@ def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Those parts of a fingerprint that decide the logit of a given token pair, and their hash.
 
     Lengths and chunking do not, they only decide which pairs there are, nor does the activation, which comes after the
-    logit. A part that is not known here counts: it may cost time, and never a wrong score.
+    logit. A part that this function does not know counts as deciding: a pair may be scored twice then, never wrongly.
     """
     deciding = {name: value for name, value in parts.items() if name not in ("hash", *AFTER_OR_BEFORE_LOGITS)}
     return {"hash": hash_of(deciding), **deciding}

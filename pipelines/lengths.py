@@ -18,11 +18,11 @@ class Lengths:
 
     @classmethod
     def of(cls, config: RerankerConfig) -> Lengths:
-        """As configured, not yet clamped."""
+        """The lengths of a configuration, not yet clamped to a model."""
         return cls(config.max_length, config.max_query_length, config.overlap_tokens, config.max_chunks_per_doc)
 
     def clamped(self, model_limit: int) -> Lengths:
-        """max_length to what the model reads, max_query_length to half of that."""
+        """These lengths for a model that reads `model_limit` tokens; a query has at most half of what a pair has."""
         max_length = min(self.max_length, model_limit)
         return replace(self, max_length=max_length, max_query_length=min(self.max_query_length, max_length // 2))
 

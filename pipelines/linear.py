@@ -7,7 +7,9 @@ its products alone were more than twice as fast as MKL's, which torch takes othe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +52,13 @@ class OneDnnLinear(nn.Module):
 
 
 @cache
-def onednn_is_usable() -> bool:
-    """Whether this build of torch has these operators, which are no public interface, and they compute what we mean."""
+def onednn_is_usable(layer: Callable[[Linear], nn.Module] = OneDnnLinear) -> bool:
+    """Whether this build of torch has the operators of `layer`, no public interface, and they compute what we mean."""
     linear = Linear(8, 4)
     x, residual = torch.linspace(-2, 2, 24).view(3, 8), torch.ones(3, 4)
     with torch.inference_mode():
         try:
-            packed = OneDnnLinear(linear)
+            packed: Any = layer(linear)
             ours = [packed(x), packed.gelu(x, "none"), packed.gelu(x, "tanh"), packed.plus(x, residual)]
         except (AttributeError, RuntimeError):
             return False
@@ -64,11 +66,11 @@ def onednn_is_usable() -> bool:
         return all(torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True))
 
 
-def pack_linear_layers(module: nn.Module) -> None:
+def pack_linear_layers(module: nn.Module, layer: Callable[[Linear], nn.Module] = OneDnnLinear) -> None:
     """Replaces every `Linear` inside `module` by its OneDnnLinear, where oneDNN is usable; the weights are not kept."""
-    if not onednn_is_usable():
+    if not onednn_is_usable(layer):
         return
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Linear):
-                setattr(parent, name, OneDnnLinear(child))
+                setattr(parent, name, layer(child))

@@ -1,7 +1,7 @@
-"""What was scored is not scored again: logits by the digest of their token pair, and the engine that asks them first.
+"""Keeps logits by the digest of their token pair, and wraps an engine so that it scores no pair whose logit is kept.
 
 The key is the pair as the model reads it, not its texts: template, cuts and chunks are part of it, so one logit serves
-whatever lengths a call has. All logits of one memory are of one model; who fills it sees to that.
+whatever lengths a call has. All logits of one memory must be of one model; whoever fills the memory ensures that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch: seconds, and not for who only reads or writes logits
     from .packing import TokenPair
 
 KEY_BYTES = 16
-"""Of a digest: among 10^9 pairs, two that share one have a chance of 10^-21."""
+"""Length of a digest: the chance that two of 10^9 pairs share a digest is 10^-21."""
 
 
 class Engine(Protocol):
@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 class ReusingEngine:
-    """The engine of one call of a Reranker: forwards only pairs that nobody knows, and each of them once."""
+    """The engine of one call of a Reranker: sends only pairs whose logit is not kept to the real engine, each once."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class ReusingEngine:
         self.waited = 0.0
         """Seconds until it was this call's turn."""
         self.new_logits: dict[bytes, float] = {}
-        """Of the pairs that went through the engine, by digest; finite ones alone."""
+        """Logits of the pairs that went through the engine, by digest; only finite ones."""
         self.reused = 0
-        """Pairs that did not."""
+        """Number of pairs whose logit was known."""
 
     @property
     def spec(self) -> Any:
@@ -97,7 +97,7 @@ class ReusingEngine:
 
 
 class RecentLogits:
-    """Those of the pairs that were asked for last, `capacity` at most; 0 keeps none. Threads may share it.
+    """The logits of the pairs that were asked for last, `capacity` at most; 0 keeps none. Threads may share it.
 
     An entry takes some 300 bytes: 200,000 of them 60 MB (measured with Python 3.11).
     """
@@ -119,7 +119,7 @@ class RecentLogits:
         return known
 
     def add(self, logits: Mapping[bytes, float]) -> None:
-        """Keeps them; those that nobody asked for the longest go."""
+        """Keeps these logits; beyond `capacity`, those that were not asked for the longest are forgotten."""
         with self._lock:
             for key, logit in logits.items():
                 self._logits[key] = logit

@@ -34,7 +34,7 @@ class PackedBatch(NamedTuple):
     max_seqlen: int
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on another device; a GPU copies it when it comes to it, and nobody waits for that."""
+        """The same batch on another device; a GPU copies it in the background, and this call does not wait for that."""
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -76,7 +76,7 @@ def split_by_token_budget(lengths: Sequence[int], max_batch_tokens: int) -> Iter
 
 
 def pack(pairs: Sequence[TokenPair], padding_id: int | None = None) -> PackedBatch:
-    """Lay `pairs` (at least one, none empty) end to end.
+    """The batch of `pairs` (at least one, none empty), laid end to end.
 
     Positions count from 0 (BERT). With `padding_id`, the RoBERTa rule holds instead: padding_id + 1, + 2, ... and a
     literal padding token in a text sits at `padding_id` and is not counted

@@ -1,6 +1,6 @@
 """Candidate lists -> token pairs, by a model's tokenizer and lengths. Needs no weights.
 
-A reranker has it inside; a server has it in the processes that speak HTTP, while the weights are in others.
+A Reranker prepares its own lists; in a server, the processes that speak HTTP do, while others hold the weights.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Preparation:
 
     @classmethod
     def load(cls, config: RerankerConfig) -> Preparation:
-        """That of the model which `config` names, without its weights; raises ModelError."""
+        """The preparation of the model that `config` names, whose weights are not loaded; raises ModelError."""
         files = find_model(config.model, config.revision, config.token)
         spec = recognise(files.config(), list(tensor_names(files)))
         return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
@@ -121,7 +121,7 @@ def pair_tokenizer(files: ModelFiles, spec: ModelSpec) -> PairTokenizer:
 
 
 def check_top_n(top_n: int | None) -> None:
-    """Raises ConfigError for one that cannot work."""
+    """Raises ConfigError for a `top_n` below 1."""
     if top_n is not None and top_n < 1:
         raise ConfigError(f"top_n is {top_n}; it is at least 1, or None for all documents")
 

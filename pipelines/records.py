@@ -1,4 +1,4 @@
-"""The nouns of the reranker: what goes in, what comes out, what it cost."""
+"""The records that a reranker takes and gives: candidate lists, rankings, and what it took to score them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RankedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What scoring took and what was cut; adds up."""
+    """What it took to score some lists, and what was cut of them; usages can be added."""
 
     tokens: int = 0
     """Tokens of the query once and of each whole document, each with its own special tokens (Jina's counting rule)."""
@@ -45,12 +45,12 @@ class Usage:
 
 @dataclass(slots=True)
 class ScoringTime:
-    """Seconds that scoring took. Who wants to know passes one along; calls add to it what came to an end."""
+    """Seconds that scoring took. A caller passes one along, and every call adds its own seconds."""
 
     tokenize: float = 0.0
     """From texts to the token ids of pairs."""
     forward: float = 0.0
-    """From there to logits: packing, the model, copies to and from its device; or waiting for another process."""
+    """From token ids to logits: packing, the model, copies to and from its device; or the wait for another process."""
 
 
 @dataclass(frozen=True, slots=True)

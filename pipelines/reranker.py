@@ -1,11 +1,11 @@
-"""Reranker: candidate lists in, rankings out. THE class that both worlds run, offline and online."""
+"""Reranker: candidate lists in, rankings out. The one class that scores, in jobs and in the server alike."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -38,12 +38,20 @@ class Reranker:
     """
 
     def __init__(
-        self, engine: CrossEncoder, tokenizer: PairTokenizer, config: RerankerConfig, files: ModelFiles
+        self,
+        engine: CrossEncoder,
+        tokenizer: PairTokenizer,
+        config: RerankerConfig,
+        files: ModelFiles,
+        window_characters: int = WINDOW_CHARACTERS,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
         self.files = files
+        self.window_characters = window_characters
+        self.clock = clock
         self.model_limit = model_limit(engine.spec, files)
         self.preparation = Preparation(tokenizer, config, self.model_limit)
 
@@ -63,19 +71,19 @@ class Reranker:
         files = find_model(config.model, config.revision, config.token)
         device = resolve_device(config.device)
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
-        if engine.spec.layout == "flash-xlm-roberta":
-            logger.warning("jina-reranker-v2's published weights are CC-BY-NC-4.0: commercial use needs Jina's licence")
+        if engine.spec.licence_note:
+            logger.warning(engine.spec.licence_note)
         return cls(engine, pair_tokenizer(files, engine.spec), config, files)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
-        """The same reranker, whose pairs another engine scores; this one stays as it is."""
+        """A copy of this reranker whose pairs another engine scores."""
         other = copy.copy(self)
         other.engine = engine  # type: ignore[assignment]  # it needs no more
         return other
 
     @property
     def lengths(self) -> Lengths:
-        """How texts are cut where a call does not say."""
+        """The lengths by which texts are cut where a call gives none."""
         return self.preparation.lengths
 
     @cached_property
@@ -146,13 +154,13 @@ class Reranker:
     ) -> list[Ranking]:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
 
-        The seconds that it took are added to `spent`.
+        The seconds that this call takes are added to `spent`.
         """
         check_top_n(top_n)
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
         errors = [invalid_reason(one) for one in candidate_lists]
         valid = [one for one, error in zip(candidate_lists, errors, strict=True) if error is None]
-        windows = windows_by_characters(valid, WINDOW_CHARACTERS)
+        windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
         ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
@@ -160,12 +168,12 @@ class Reranker:
     def _rank_window(
         self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None, spent: ScoringTime
     ) -> list[Ranking]:
-        began = time.perf_counter()
+        began = self.clock()
         prepared = self.preparation.prepare(lists, lengths)
-        prepared_at = time.perf_counter()
+        prepared_at = self.clock()
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
         spent.tokenize += prepared_at - began
-        spent.forward += time.perf_counter() - prepared_at
+        spent.forward += self.clock() - prepared_at
         parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
         return [
             rank(candidates, part, one.chunks_per_document, one.usage, top_n, self.config.raw_scores)

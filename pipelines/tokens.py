@@ -45,18 +45,21 @@ class PairTemplate:
 class PairTokenizer:
     """A `tokenizer.json` with the template of its model; truncation and padding are ours, not the tokenizer's."""
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: PairTemplate, characters_per_call: int = CHARACTERS_PER_CALL
+    ) -> None:
         """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.template = template
+        self.characters_per_call = characters_per_call
         self._check_template()
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text without special tokens, int32, uncut; all texts must be valid (see `check_text`)."""
         ids: list[np.ndarray] = []
-        for start, end in slices_by_characters(texts, CHARACTERS_PER_CALL):
+        for start, end in slices_by_characters(texts, self.characters_per_call):
             encodings = self.tokenizer.encode_batch_fast(list(texts[start:end]), add_special_tokens=False)
             ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return ids

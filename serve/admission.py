@@ -1,4 +1,4 @@
-"""How much may wait before a request is refused, and when it may come again. Counts tokens; knows no HTTP, no Ray."""
+"""Decides how much may wait before requests are refused, and when they may come again. Knows no HTTP and no Ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serve.lanes import Lane
 HALF_LIFE_SECONDS = 30.0
 """A second of work this long ago counts half in the measured rate."""
 UNMEASURED_SECONDS = 5.0
-"""When to come again while no request has been answered yet."""
+"""Seconds after which a refused request may come again while no request has been answered yet."""
 
 
 class Admission:
@@ -31,7 +31,7 @@ class Admission:
         self._backlogs = {lane: Backlog(budget, clock) for lane, budget in budgets.items()}
 
     def check(self, documents: int, lane: Lane = Lane.ONLINE) -> None:
-        """Raises what `admit` would; before a request is tokenized, so that refusing costs next to nothing."""
+        """Raises what `admit` would raise; called before tokenizing, so that a refusal costs next to nothing."""
         if documents > self.max_documents:
             raise TooManyDocumentsError(documents, self.max_documents)
         if (backlog := self._backlogs[lane]).is_full():
@@ -54,7 +54,7 @@ class Admission:
             backlog.remove(tokens, answered)
 
     async def room(self, lane: Lane) -> None:
-        """Returns once the lane is not full; for who can be kept waiting instead of being refused."""
+        """Waits until the lane is not full: for callers that are kept waiting instead of being refused."""
         while (backlog := self._backlogs[lane]).is_full():
             await backlog.next_removal()
 
@@ -64,7 +64,7 @@ class Admission:
 
 
 class Backlog:
-    """The requests of one lane that wait, and the rate at which they have been answered while any did."""
+    """The requests of one lane that wait, and the rate at which requests were answered while any waited."""
 
     def __init__(self, budget: int, clock: Callable[[], float]) -> None:
         self.budget = budget
@@ -98,13 +98,13 @@ class Backlog:
             self._removal = None
 
     async def next_removal(self) -> None:
-        """Returns when a request leaves, all who wait in the order in which they came."""
+        """Waits until a request leaves; all that wait here go on in the order in which they came."""
         if self._removal is None:
             self._removal = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._removal)  # one who gives up does not end the others' wait
 
     def update(self) -> None:
-        """Lets what was measured fade by the time that was spent working since."""
+        """Lets earlier measurements fade by the time that was spent working since the last update."""
         now = self.clock()
         if self.tokens:
             elapsed = now - self.updated_at

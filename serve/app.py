@@ -23,16 +23,21 @@ KEYS_VARIABLE = "CROSSRAY_API_KEYS"
 MANY_REQUESTS = 100_000
 """Serve's own queues never refuse anything: admission is ours, in tokens."""
 GRACE_SECONDS = 60.0
-"""A replica that is replaced may finish what it has accepted."""
+"""Time in which a replica that is replaced may finish what it has accepted."""
 
 
 def build_app(args: ServeArgs) -> Application:
-    """Endpoint and Scorer, wired.
+    """The app: Endpoint and Scorer as deployments, the one with a handle to the other.
 
     Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine.
     """
+    return app_behind(listening_host(), args)
+
+
+def app_behind(host: str | None, args: ServeArgs) -> Application:
+    """The app for a Serve that listens on `host`, which is None while it does not run; raises as `build_app` does."""
     keys = api_keys(args)
-    if (host := listening_host()) is not None:
+    if host is not None:
         check_access(host, keys, args.allow_anonymous)
     scorer = serve.deployment(
         name="Scorer",

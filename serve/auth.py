@@ -1,4 +1,4 @@
-"""API keys: any number of them, kept as hashes; which bearer header is one of them. No HTTP, no status codes.
+"""API keys, kept as hashes, and whether a bearer header holds one of them. Knows no HTTP and no status codes.
 
 One key a line, `label:hash` or just the hash; blank lines and lines that begin with # are skipped. The hash is the
 SHA-256 of the key in hexadecimal digits: keys are 256 random bits, so that a slow hash would protect nothing more.
@@ -19,7 +19,7 @@ from pipelines import ConfigError
 LINE = re.compile(r"(?:(?P<label>[\w.@ -]+):)?(?P<digest>[0-9a-f]{64})", re.IGNORECASE)
 LABEL = re.compile(r"[\w.@ -]*")
 HASH_OF_NOTHING = hashlib.sha256(b"").hexdigest()
-"""What a script writes whose variable was empty; whoever sends `Bearer` and no key would be let in."""
+"""A script writes this hash when its variable is empty; `Bearer` without a key would then be let in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class ByQueuedTokens:
         self.tokens_per_replica = tokens_per_replica
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """The number wanted, and no state."""
+        """The number of replicas that is wanted, and no state for the next call."""
         tokens = sum((context.aggregated_metrics or {}).get("queued_tokens", {}).values())
         wanted = ceil(tokens / self.tokens_per_replica)
         if tokens:

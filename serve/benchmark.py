@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 
 from pipelines.records import CandidateList
-from serve.load import DOCUMENTS_PER_LIST, Load, ask, closed_loop, make_lists, open_loop
+from serve.load import DOCUMENTS_PER_LIST, Load, closed_loop, make_lists, open_loop, send_request
 from serve.private_ray import free_port, ray_session
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -92,7 +92,7 @@ def light_load(reranker: Any, servers: dict[str, str], lists: Sequence[Candidate
                 times = {"engine": time.perf_counter() - began}
                 for name, url in servers.items():
                     load = Load()
-                    await ask(session, url, one, load)
+                    await send_request(session, url, one, load)
                     times[name] = load.latencies[0]
                 if i >= 5:  # the first ones warm up
                     for name, value in times.items():
@@ -139,7 +139,7 @@ def shared_pool(url: str, lists: Sequence[CandidateList], rate: float, seconds: 
 
 
 def pairs_scored(url: str) -> float:
-    """By all replicas since they started, as the server's metrics tell, some seconds late."""
+    """Pairs that all replicas scored since they started, by the server's metrics, which are some seconds late."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
         page = response.read().decode()
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith("crossray_pairs_total"))
@@ -233,7 +233,7 @@ async def until_answered(url: str) -> None:
     async with aiohttp.ClientSession() as session, asyncio.timeout(60):
         while True:
             load = Load()
-            await ask(session, url, CandidateList("a", ["b"]), load)
+            await send_request(session, url, CandidateList("a", ["b"]), load)
             if load.codes["200"]:
                 return
             await asyncio.sleep(0.2)

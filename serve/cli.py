@@ -13,7 +13,9 @@ import os
 import shlex
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -112,32 +114,69 @@ def command(
     Exit codes: 0 ended, 1 the app did not come up, 2 usage, 130 cut off (by a second signal, or while Ray started).
     """
     console = Console(stderr=True)
-    try:
+    with errors_as_exit_codes(console):
         args = parse_args(replicas, settings | {"num_cpus": num_cpus})
-        set_serve_environment()
-        if address is None:
-            # Ray listens on all interfaces, and whoever it lets in can run code.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-        from serve.app import api_keys  # Ray: reads the environment now; and a second, spared to --help
+        set_environment(address)
+        start(checked_server(args, host, port, address), console, num_cpus)
 
-        keys = api_keys(args)
-        check_access(host, keys, args.allow_anonymous)
-        args = with_found_model(args)
-        if address is None:
-            check_port(host, port)
-        with ray_session(address, console):
-            if address is None:
-                args = fitted(args, num_cpus)
-            run(args, host, port, keys, console)
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that nothing speaks against starting: its keys were read, its model was found, its port is free."""
+
+    args: ServeArgs
+    host: str
+    port: int
+    keys: ApiKeys | None
+    address: str | None
+    """The Ray that it shall run on; None is a private one on this machine."""
+
+
+@contextmanager
+def errors_as_exit_codes(console: Console) -> Iterator[None]:
+    """Ends the command with a message and the exit code that belongs to what was raised inside."""
+    try:
+        yield
     except (ConfigError, ModelError) as error:
-        say(console, str(error), USAGE)
+        exit_with_error(console, str(error), USAGE)
     except (RuntimeError, ConnectionError) as error:  # Serve's word for an app that does not come up, Ray's for no Ray
-        say(console, str(error), FAILED)
+        exit_with_error(console, str(error), FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def say(console: Console, message: str, code: int) -> NoReturn:
+def set_environment(address: str | None) -> None:
+    """Sets the variables that Ray and Serve read when they are imported."""
+    set_serve_environment()
+    if address is None:
+        # Ray listens on all interfaces, and whoever it lets in can run code.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def checked_server(args: ServeArgs, host: str, port: int, address: str | None) -> Server:
+    """The server as it can be started; raises ConfigError or ModelError for what cannot work."""
+    from serve.app import api_keys  # Ray: reads the environment now; and a second, spared to --help
+
+    keys = api_keys(args)
+    check_access(host, keys, args.allow_anonymous)
+    args = with_found_model(args)
+    if address is None:
+        check_port(host, port)
+    return Server(args, host, port, keys, address)
+
+
+def start(server: Server, console: Console, num_cpus: float | None) -> None:
+    """Starts Ray, or goes to the one that runs, and serves there until a signal comes; `num_cpus` as the flag says."""
+    with ray_session(server.address, console):
+        if server.address is None:
+            import ray
+
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            server = replace(server, args=fitted(server.args, num_cpus, resources))
+        run(server, console)
+
+
+def exit_with_error(console: Console, message: str, code: int) -> NoReturn:
     """Ends the command with a message, in which nothing is read as markup or broken over lines."""
     console.print(Text.assemble(("error: ", "red"), message), soft_wrap=True)
     raise typer.Exit(code)
@@ -179,16 +218,16 @@ def with_found_model(args: ServeArgs) -> ServeArgs:
     return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name})
 
 
-def run(args: ServeArgs, host: str, port: int, keys: ApiKeys | None, console: Console) -> None:
-    """The app, until a signal comes and what is under way is answered; raises RuntimeError if it does not come up."""
+def run(server: Server, console: Console) -> None:
+    """Serves until a signal comes and what is under way is answered; raises RuntimeError if no app comes up."""
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(http_options={"host": host, "port": port})
-    console.print(f"loading {args.name} ...")
+    serve.start(http_options={"host": server.host, "port": server.port})
+    console.print(f"loading {server.args.name} ...")
     try:  # from here on: requests are answered a little before Serve says so
-        deploy(args)
-        console.print(screen(args, host, port, keys), markup=False, highlight=False, soft_wrap=True)
+        deploy(server.args)
+        console.print(welcome(server), markup=False, highlight=False, soft_wrap=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:
@@ -210,11 +249,12 @@ def deploy(args: ServeArgs) -> None:
         raise RuntimeError("\n".join([str(error), *reasons])) from None
 
 
-def screen(args: ServeArgs, host: str, port: int, keys: ApiKeys | None) -> str:
-    """Where all is, and how to try it."""
+def welcome(server: Server) -> str:
+    """What the command prints once the app is up: where everything is, and how to try it."""
+    args, host, keys = server.args, server.host, server.keys
     everywhere = host in ("0.0.0.0", "::")
     shown = "localhost" if everywhere else f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}"
+    url = f"http://{shown}:{server.port}"
     number = str(args.min_replicas)
     if args.max_replicas > args.min_replicas:
         number += f" to {args.max_replicas}"
@@ -250,7 +290,7 @@ def new(label: Annotated[str, typer.Option(help="Whose key it is, for whoever re
     try:
         made = new_key(label)
     except ConfigError as error:
-        say(Console(stderr=True), str(error), USAGE)
+        exit_with_error(Console(stderr=True), str(error), USAGE)
     typer.echo("The key, for whoever calls the server; it is shown this once and stored nowhere:", err=True)
     typer.echo(made.key)
     typer.echo("Its line for the server's list of keys, which is no secret:", err=True)

@@ -1,4 +1,4 @@
-"""The end of a server: HAProxy refuses what is new and answers what is under way."""
+"""Ends a server: HAProxy refuses new requests, and those under way are answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 DRAIN_SECONDS = 60.0
-"""Within which what is under way is answered when the server ends."""
+"""Time in which requests under way are answered when the server ends."""
 
 
 def drain(app: str) -> None:
@@ -42,7 +42,7 @@ def drain(app: str) -> None:
 
 
 def processes(name: str) -> Iterator[psutil.Process]:
-    """The processes below this one whose name begins so: Ray appends what an actor does at the moment."""
+    """This process's descendants whose name begins with `name`; Ray appends to it what an actor does at the moment."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if process.name().startswith(name):

@@ -28,16 +28,16 @@ from serve.auth import ApiKeys
 from serve.error_answers import not_ranked
 from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError
 from serve.lanes import Lane
-from serve.scorer import SECONDS, Scorer
+from serve.scorer import SECOND_BOUNDS, Scorer
 from serve.settings import ServeArgs
 
 if TYPE_CHECKING:
     from serve.schemas import RerankTask
 
-PIECE_TOKENS = 32_768
-"""A larger request is sent in pieces: to several replicas, and less is lost with one that dies."""
+BLOCK_TOKENS = 32_768
+"""A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
 READY_SECONDS = 5.0
-"""Within which a replica must answer for the app to be ready."""
+"""Time in which a replica must answer for the app to be ready."""
 
 
 @dataclass(slots=True)
@@ -52,24 +52,34 @@ class Timings:
 class Endpoint:
     """The deployment behind the routes."""
 
-    def __init__(self, args: ServeArgs, keys: ApiKeys | None, scorer: DeploymentHandle[Scorer]) -> None:
+    def __init__(
+        self,
+        args: ServeArgs,
+        keys: ApiKeys | None,
+        scorer: DeploymentHandle[Scorer],
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
         """Loads the tokenizer; raises ModelError."""
         self.args = args
         self.keys = keys
         self.scorer = scorer
+        self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
         budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
         self.admission = Admission(budgets, args.max_documents)
         self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
         self.request_seconds = metrics.Histogram(
-            "crossray_request_seconds", "Seconds from a request's first byte to its answer's last.", SECONDS, ("route",)
+            "crossray_request_seconds",
+            "Seconds from a request's first byte to its answer's last.",
+            SECOND_BOUNDS,
+            ("route",),
         )
         self.documents = metrics.Counter("crossray_documents", "Documents ranked.")
         self.tokens = metrics.Counter("crossray_tokens", "Tokens ranked, by the rule of `usage`.")
         self.extra_chunks = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
         self.cut_texts = metrics.Counter("crossray_cut_texts", "Queries and documents that lost tokens.", ("what",))
-        self.tokenize_seconds = metrics.Histogram("crossray_tokenize_seconds", "Seconds of tokenizing.", SECONDS)
+        self.tokenize_seconds = metrics.Histogram("crossray_tokenize_seconds", "Seconds of tokenizing.", SECOND_BOUNDS)
 
     async def rank(
         self, tasks: Sequence[RerankTask], lane: Lane = Lane.ONLINE, timings: Timings | None = None
@@ -145,12 +155,12 @@ class Endpoint:
         return prepared
 
     async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
-        pieces = [asyncio.ensure_future(self._ask(PairBlock.of(piece), lane)) for piece in split(pairs, PIECE_TOKENS)]
+        answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]
         try:
-            return np.concatenate([np.empty(0, np.float32), *await asyncio.gather(*pieces)])
+            return np.concatenate([np.empty(0, np.float32), *await asyncio.gather(*answers)])
         finally:
-            for piece in pieces:  # of those that are not done: another one failed, or the caller is gone
-                piece.cancel()
+            for answer in answers:  # those that are not done: another one failed, or the caller is gone
+                answer.cancel()
 
     async def _ask(self, block: PairBlock, lane: Lane) -> np.ndarray:
         """The logits of a block from one replica, or from another where that one dies: scoring has no side effects."""
@@ -179,6 +189,7 @@ class Endpoint:
                 counter.inc(value, tags)
 
 
-def split(pairs: Sequence[TokenPair], most_tokens: int) -> list[Sequence[TokenPair]]:
-    """Neighbouring pairs in pieces of at most `most_tokens`; a longer pair is a piece of its own."""
-    return [pairs[start:end] for start, end in cut_by_size((len(pair.input_ids) for pair in pairs), most_tokens)]
+def blocks_of(pairs: Sequence[TokenPair], most_tokens: int) -> list[PairBlock]:
+    """Neighbouring pairs in blocks of at most `most_tokens`; a longer pair is a block of its own."""
+    ranges = cut_by_size((len(pair.input_ids) for pair in pairs), most_tokens)
+    return [PairBlock.of(pairs[start:end]) for start, end in ranges]

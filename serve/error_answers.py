@@ -1,4 +1,4 @@
-"""Whatever was raised -> the answer to it: status, headers and body, in the dialect of its route."""
+"""Turns whatever was raised into an answer: status, headers and body, in the dialect of the route."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dialect(StrEnum):
 def dialect_of(path: str) -> Dialect:
     """The dialect of a route, also of one that does not exist; slashes may be doubled.
 
-    Errors of `/rerank` have TEI's fields whatever was sent: who does not know them does not see them.
+    Errors of `/rerank` have TEI's fields whatever was sent: clients that do not know these fields ignore them.
     """
     match [part for part in path.split("/") if part]:
         case ["v2", *_]:

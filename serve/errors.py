@@ -182,7 +182,7 @@ class NonFiniteScoreError(AppError):
 
 
 class InternalError(AppError):
-    """Whatever nobody foresaw."""
+    """Any error that the server did not foresee."""
 
     status, code = 500, "INTERNAL_ERROR"
 
@@ -191,7 +191,7 @@ class InternalError(AppError):
 
 
 class UnavailableError(AppError):
-    """Not now; the message says why."""
+    """The server cannot answer now; the message says why."""
 
     status, code = 503, "UNAVAILABLE"
     retry_after = RETRY_SECONDS
@@ -216,7 +216,7 @@ class DeadlineError(UnavailableError):
 
 
 def whole_seconds(seconds: float) -> int:
-    """As Retry-After wants them: whole, and no invitation to come back at once."""
+    """Seconds as Retry-After wants them: rounded up to a whole number, at least 1."""
     return max(1, math.ceil(seconds))
 
 

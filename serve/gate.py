@@ -59,7 +59,7 @@ class Gate:
             if path not in self.open_paths:
                 check_key(endpoint, headers)
             if scope["method"] == "POST":
-                scope["headers"] = as_json(scope["headers"])
+                scope["headers"] = with_json_type(scope["headers"])
                 if path != STREAM_PATH:
                     receive = replay(await read_body(receive, headers, endpoint.args.max_body_bytes), receive)
             await self.app(scope, receive, visit.send)
@@ -76,7 +76,7 @@ class Gate:
 
 
 class Visit:
-    """One request: what is known of it when it ends."""
+    """What the gate notes of one request while it is answered."""
 
     def __init__(self, path: str, request_id: str, send: Send) -> None:
         self.path = path
@@ -87,7 +87,7 @@ class Visit:
         self._began = time.perf_counter()
 
     async def send(self, message: Message) -> None:
-        """`send` with our headers."""
+        """Sends a message on; to the first one it adds our headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -96,7 +96,7 @@ class Visit:
         await self._send(message)
 
     def log(self, endpoint: Endpoint, route: str) -> None:
-        """A line of JSON without any text of the caller's, and the count."""
+        """Counts the request, and writes a line of JSON about it without any text of the caller's."""
         code = str(self.status or 499)  # nginx's code for a client that left
         seconds = time.perf_counter() - self._began
         endpoint.requests.inc(tags={"route": route, "code": code})
@@ -142,8 +142,8 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers with the only content type there is here, whatever the client said."""
+def with_json_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers with JSON as their content type, whatever the client said: no route reads anything else."""
     kept = [(name, value) for name, value in headers if name.lower() != b"content-type"]
     return [*kept, (b"content-type", b"application/json")]
 
@@ -154,7 +154,7 @@ def sane_id(sent: str | None) -> str | None:
 
 
 def server_timing(timings: Timings, total: float) -> str:
-    """The standard header, which browsers show too; milliseconds."""
+    """The value of the standard header Server-Timing, which browsers show too; in milliseconds."""
     phases: dict[str, float] = {"tokenize": timings.tokenize, "score": timings.score, "total": total}
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in phases.items() if seconds)
 

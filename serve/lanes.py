@@ -1,8 +1,8 @@
 """Two queues of pairs -> batches under a token budget, composed when the device is free. No Ray, no torch, no timer.
 
-A batch takes online pairs first. Bulk pairs fill what is left of it, but at most half of the budget: then bulk work
-delays an online request by one batch in all, half of one that runs when it comes and half of the one it is in. This
-is free as long as half a budget still keeps the device busy; choose the budget so.
+A batch takes online pairs first. Bulk pairs fill what is left of the budget, at most half of it. So bulk work delays
+an online request by one batch in all: half of the batch that runs when the request comes, and half of its own. Nothing
+is lost by that as long as half a budget keeps the device busy; choose the budget accordingly.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Lane(StrEnum):
-    """Who waits for the scores."""
+    """The two kinds of callers that wait for scores."""
 
     ONLINE = "online"
-    """Somebody: goes first."""
+    """A request that somebody waits for: its pairs go first."""
     BULK = "bulk"
-    """A job or a stream: takes what is left."""
+    """A job or a stream: its pairs take what is left."""
 
 
 def ignore(*_: object) -> None:
@@ -183,7 +183,7 @@ class Queue:
         return taken
 
     def drop(self, submission: Submission) -> None:
-        """Removes what the submission has in no batch yet."""
+        """Removes those pairs of the submission that are in no batch yet."""
         if submission.waiting:
             self.tokens -= submission.tokens
             submission.waiting.clear()

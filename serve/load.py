@@ -1,4 +1,4 @@
-"""Load on a server that speaks /v1/rerank, as its clients see it: bounded in count and time."""
+"""Puts load on a server that speaks /v1/rerank and notes what its clients see; bounded in count and time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORDS = [
 DOCUMENTS_PER_LIST = 20
 DOCUMENT_WORDS = 70
 MAX_REQUESTS = 20_000
-"""Of one measurement, whatever else is asked for."""
+"""Most requests of one measurement, whatever else is asked for."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Load:
 
 
 def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[CandidateList]:
-    """Candidate lists of real words; all different, so that nothing is scored once for two."""
+    """Candidate lists of real words; all different, so that no pair is scored once for two lists."""
 
     def text(words: int, seed: int) -> str:
         return " ".join(WORDS[(seed * 7 + i * (1 + seed % 5)) % len(WORDS)] + str(seed % 97) for i in range(words))
@@ -71,8 +71,8 @@ def make_lists(count: int, documents: int = DOCUMENTS_PER_LIST) -> list[Candidat
     ]
 
 
-async def ask(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
-    """One request, noted in `load`."""
+async def send_request(session: aiohttp.ClientSession, url: str, one: CandidateList, load: Load) -> None:
+    """Sends one request and notes its answer in `load`."""
     began = time.perf_counter()
     body = {"query": one.query, "documents": one.documents, "return_documents": False}
     try:
@@ -94,7 +94,7 @@ async def closed_loop(url: str, lists: Sequence[CandidateList], clients: int, se
         for i in range(first, MAX_REQUESTS, clients):
             if time.perf_counter() - began > seconds:
                 return
-            await ask(session, url, lists[i % len(lists)], load)
+            await send_request(session, url, lists[i % len(lists)], load)
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
         await asyncio.gather(*(client(i) for i in range(clients)))
@@ -112,7 +112,7 @@ async def open_loop(url: str, lists: Sequence[CandidateList], rate: float, secon
         asking = []
         for i in range(min(MAX_REQUESTS, int(rate * seconds))):
             await asyncio.sleep(max(0.0, began + i / rate - time.perf_counter()))
-            asking.append(asyncio.create_task(ask(session, url, lists[i % len(lists)], load)))
+            asking.append(asyncio.create_task(send_request(session, url, lists[i % len(lists)], load)))
         await asyncio.gather(*asking)
     load.seconds = time.perf_counter() - began
     return load

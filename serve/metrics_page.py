@@ -10,8 +10,8 @@ import ray
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RAY_PREFIX = "ray_"
 OURS = "crossray_"
-SECONDS = 5.0
-"""Within which a node's agent must answer."""
+AGENT_SECONDS = 5.0
+"""Time in which a node's agent must answer."""
 
 
 async def collect() -> str:
@@ -21,14 +21,14 @@ async def collect() -> str:
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
-    pages = await asyncio.gather(*(asyncio.to_thread(fetch, address) for address in addresses))
+    pages = await asyncio.gather(*(asyncio.to_thread(page_of_agent, address) for address in addresses))
     return merge(pages)
 
 
-def fetch(address: str) -> str:
-    """What an agent says; nothing where it does not answer."""
+def page_of_agent(address: str) -> str:
+    """The metrics page of one node's agent; empty where the agent does not answer."""
     try:
-        with urllib.request.urlopen(address, timeout=SECONDS) as response:
+        with urllib.request.urlopen(address, timeout=AGENT_SECONDS) as response:
             return str(response.read().decode())
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""The Ray that `crossray serve` runs on: a private one that shares nothing with any other, or one that is there."""
+"""The Ray that `crossray serve` runs on: a private one that shares nothing with any other, or one that runs already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from serve.settings import ServeArgs
 
 CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 """The actor that is there when Serve runs on a Ray."""
-
-
 PORTS_TRIED = 100
 
 
@@ -70,9 +68,10 @@ def private_environment(directory: Path) -> dict[str, str]:
 
 
 def free_port(usual: int) -> int:
-    """The usual port, or one soon after it where that is taken; any for 0.
+    """The usual port, or one soon after it where that is taken; for 0, any free port.
 
-    Not any instead of the usual one: those that the system gives out are what Ray's own processes are about to get.
+    Where the usual port is taken, the system is not asked for another: it gives out those that Ray's own processes are
+    about to take.
     """
     for port in range(usual, usual + PORTS_TRIED) if usual else (0,):
         with suppress(OSError), socket.create_server(("", port)) as listener:
@@ -80,11 +79,11 @@ def free_port(usual: int) -> int:
     raise RuntimeError("no port is free on this machine")
 
 
-def fitted(args: ServeArgs, num_cpus: float | None) -> ServeArgs:
-    """The args with this machine's CPUs for the replicas; raises ConfigError for more than a private Ray has."""
-    import ray
+def fitted(args: ServeArgs, num_cpus: float | None, resources: Mapping[str, float]) -> ServeArgs:
+    """The args with this machine's CPUs for the replicas, where `num_cpus` does not say; `resources` are Ray's.
 
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    Raises ConfigError for replicas that need more than there is.
+    """
     cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0)
     if num_cpus is None:
         args = args.model_copy(update={"num_cpus": max(1, cpus // args.max_replicas)})

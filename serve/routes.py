@@ -1,4 +1,4 @@
-"""The routes: schema in, Endpoint, schema out. No logic."""
+"""The routes: each reads a body by its schema, asks the Endpoint, and answers by the schema. No logic beyond that."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from serve.schemas import (
     TeiScore,
     models_answer,
 )
-from serve.streaming import DuplexResponse, answer_stream
+from serve.streaming import DEFAULT_LIMITS, DuplexResponse, StreamLimits, answer_stream
 
 PAGE = Path(__file__).parent / "page"
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
@@ -51,7 +51,7 @@ DESCRIPTION = """Cross-encoder reranking: a query and its candidate documents co
 The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddings-inference (`/rerank`)."""
 
 
-def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
+def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits = DEFAULT_LIMITS) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
     api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
     page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
@@ -59,23 +59,23 @@ def create_api(endpoint_of: Callable[[], Endpoint]) -> FastAPI:
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
     add_inference(api, endpoint_of)
+    add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
     for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
     return api
 
 
+NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
+KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
+"""For /docs, which offers a place for the key then; it is the Gate that checks it."""
+
+
 def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
-    """The routes that rank."""
+    """Adds the routes that rank the lists of one body, a route for each dialect."""
 
     async def answer(request: Request, body: DialectRequest) -> Response:
-        endpoint, tasks = endpoint_of(), body.tasks()
-        rankings = await endpoint.rank(tasks, timings=request.state.timings)
-        served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
-        return JSONResponse(body.answer(tasks, rankings, served))
-
-    def documented(model: Any) -> dict[str, Any]:
-        return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
+        return await ranked(endpoint_of(), request, body)
 
     @api.post("/v1/rerank", **documented(RerankAnswer))
     async def rerank(request: Request, body: RerankRequest) -> Response:
@@ -102,6 +102,23 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
         return await answer(request, body)
 
+
+def documented(model: Any) -> dict[str, Any]:
+    """What /docs says of a route that answers with `model`."""
+    return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
+
+
+async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> Response:
+    """The lists of a body, ranked, in the form of the dialect that the body is written in."""
+    tasks = body.tasks()
+    rankings = await endpoint.rank(tasks, timings=request.state.timings)
+    served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
+    return JSONResponse(body.answer(tasks, rankings, served))
+
+
+def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: StreamLimits) -> None:
+    """Adds the route that ranks line by line."""
+
     @api.post(
         STREAM_PATH,
         tags=["inference"],
@@ -112,16 +129,11 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
-        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id))
-
-
-NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
-KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
-"""For /docs, which offers a place for the key then; it is the Gate that checks it."""
+        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id, limits))
 
 
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
-    """The routes for those who run the server."""
+    """Adds the routes for those who run the server."""
 
     @api.get(
         "/v1/models",
@@ -164,12 +176,12 @@ def page_file(file: Path) -> Callable[[Request], Any]:
 
 
 async def raise_again(_: Request, error: Exception) -> Response:
-    """All errors are answered in one place: the Gate."""
+    """Raises the error again, for the Gate: all errors are answered there."""
     raise error
 
 
 def version() -> str:
-    """Ours, where we are installed."""
+    """The version of the installed package; `source` where it is not installed."""
     try:
         return importlib.metadata.version("crossray")
     except importlib.metadata.PackageNotFoundError:

@@ -12,13 +12,14 @@ from pipelines.fingerprint import ServedModel, resolved
 from pipelines.pair_block import PairBlock
 from serve.lanes import Lane, Lanes
 
-SECONDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
+SECOND_BOUNDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
 """Bounds of the histograms of time."""
-BATCH_TOKENS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
+TOKEN_BOUNDS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
+"""Bounds of the histogram of the tokens of a pass."""
 
 
 class Scorer:
-    """A replica."""
+    """A replica: it holds a loaded model and scores what waits in its two lanes."""
 
     def __init__(self, config: RerankerConfig) -> None:
         """Loads the model; raises ModelError."""
@@ -33,10 +34,10 @@ class Scorer:
         )
         engine = self.reranker.engine
         self.pairs = metrics.Counter("crossray_pairs", "Pairs scored, chunks of long documents each.")
-        self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", BATCH_TOKENS)
-        self.inference_seconds = metrics.Histogram("crossray_inference_seconds", "Seconds of a pass.", SECONDS)
+        self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", TOKEN_BOUNDS)
+        self.inference_seconds = metrics.Histogram("crossray_inference_seconds", "Seconds of a pass.", SECOND_BOUNDS)
         self.queue_seconds = metrics.Histogram(
-            "crossray_queue_seconds", "Seconds until the device took a request's first pair.", SECONDS, ("lane",)
+            "crossray_queue_seconds", "Seconds until the device took a request's first pair.", SECOND_BOUNDS, ("lane",)
         )
         self.queued_tokens = metrics.Gauge("crossray_queued_tokens", "Tokens that wait for the device.", ("lane",))
         # The budget of a pass is for all of the engine's threads together.
@@ -52,11 +53,11 @@ class Scorer:
         return await self.lanes.logits(block.pairs(), lane)
 
     async def score_block(self, block: PairBlock) -> tuple[str, np.ndarray]:
-        """The same for jobs: in the bulk lane, with the hash of the fingerprint that the logits go by."""
+        """For jobs: the hash of the fingerprint that the logits belong to, and the logits, scored in the bulk lane."""
         return self.served.fingerprint.hash, await self.logits(block, Lane.BULK)
 
     async def describe(self) -> ServedModel:
-        """Answers as soon as the model is loaded."""
+        """What this replica serves; callers are answered as soon as the model is loaded."""
         return self.served
 
     def record_autoscaling_stats(self) -> dict[str, float]:

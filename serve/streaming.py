@@ -1,7 +1,7 @@
-"""/v1/rerank/stream: a request a line in, an answer a line out as each is ready, in the bulk lane.
+"""/v1/rerank/stream: every line in is a request, every line out an answer, sent when it is ready; in the bulk lane.
 
-Reading and answering go on at once. What bounds the memory: the lines that are in work at a time, and the bytes of the
-answers that wait to be read; so a client that does not read is not read from either.
+Lines are read and answered at the same time. Two limits bound the memory: the lines in work at a time, and the bytes of
+answers that wait to be read. From a client that does not read its answers, no more lines are read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
@@ -18,16 +19,24 @@ from starlette.types import Receive, Scope, Send
 from serve.error_answers import Dialect, answer_to
 from serve.errors import DeadlineError, PayloadTooLargeError
 from serve.lanes import Lane
-from serve.schemas import Served, StreamRequest, read_json, sent_id, stream_line
+from serve.schemas import Served, StreamRequest, parse_json, sent_id, stream_line
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
 
-LINES_IN_WORK = 32
-UNREAD_BYTES = 8 << 20
-"""Answers that may wait for the client to read them."""
-SILENT_SECONDS = 30.0
-"""Without a line in or out, after which the stream ends."""
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What a stream may hold, and how long it may be silent."""
+
+    lines_in_work: int = 32
+    unread_bytes: int = 8 << 20
+    """Answers that may wait for the client to read them."""
+    silent_seconds: float = 30.0
+    """Time without a line in or out, after which the stream ends."""
+
+
+DEFAULT_LIMITS = StreamLimits()
 
 
 class DuplexResponse(Response):
@@ -51,15 +60,17 @@ class DuplexResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
-    """The lines of the answer."""
-    stream = Stream(endpoint, request_id)
+async def answer_stream(
+    endpoint: Endpoint, body: AsyncIterator[bytes], request_id: str, limits: StreamLimits = DEFAULT_LIMITS
+) -> AsyncIterator[bytes]:
+    """The lines of the answer, as they become ready; a stream that is silent for too long ends with an error line."""
+    stream = Stream(endpoint, request_id, limits)
     reading = asyncio.create_task(stream.read(body))
     try:
         while (line := await stream.next_answer()) is not None:
             yield line
     except TimeoutError:
-        error = answer_to(DeadlineError(SILENT_SECONDS), Dialect.JINA, request_id)
+        error = answer_to(DeadlineError(limits.silent_seconds), Dialect.JINA, request_id)
         yield stream_line(0, None, error.line)
     finally:
         for task in (reading, *stream.in_work):
@@ -67,21 +78,22 @@ async def answer_stream(endpoint: Endpoint, body: AsyncIterator[bytes], request_
 
 
 class Stream:
-    """One stream: lines in work and answers that wait."""
+    """One stream: the lines in work, and the answers that wait for the client to read them."""
 
-    def __init__(self, endpoint: Endpoint, request_id: str) -> None:
+    def __init__(self, endpoint: Endpoint, request_id: str, limits: StreamLimits) -> None:
         self.endpoint = endpoint
         self.request_id = request_id
+        self.limits = limits
         self.in_work: set[asyncio.Task[None]] = set()
         self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
         """None comes after the last."""
         self.unread_bytes = 0
         self.changed = asyncio.Event()
-        """There may be room again."""
+        """Set when there may be room for another line."""
         self.heard_at = time.monotonic()
 
     async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Starts work on each line, as soon as there is room for its answer; ends the answers."""
+        """Starts work on each line as soon as there is room for its answer; after the last one, ends the answers."""
         number = 0
         try:
             async for line in lines_of(body, self.endpoint.args.max_body_bytes):
@@ -105,11 +117,11 @@ class Stream:
         """The next line out, None after the last; raises TimeoutError when nothing comes in and nothing is in work."""
         while True:
             try:
-                async with asyncio.timeout(SILENT_SECONDS):
+                async with asyncio.timeout(self.limits.silent_seconds):
                     line = await self.answers.get()
                 break
             except TimeoutError:
-                if not self.in_work and time.monotonic() - self.heard_at >= SILENT_SECONDS:
+                if not self.in_work and time.monotonic() - self.heard_at >= self.limits.silent_seconds:
                     raise
         if line is not None:
             self.unread_bytes -= len(line)
@@ -117,7 +129,7 @@ class Stream:
         return line
 
     def _has_room(self) -> bool:
-        return len(self.in_work) < LINES_IN_WORK and self.unread_bytes < UNREAD_BYTES
+        return len(self.in_work) < self.limits.lines_in_work and self.unread_bytes < self.limits.unread_bytes
 
     def _end_work(self, work: asyncio.Task[None]) -> None:
         self.in_work.discard(work)
@@ -128,7 +140,7 @@ class Stream:
         try:
             if isinstance(line, PayloadTooLargeError):
                 raise line
-            value = read_json(line)
+            value = parse_json(line)
             line_id = sent_id(value)
             request = StreamRequest.model_validate(value)
             tasks = request.tasks()

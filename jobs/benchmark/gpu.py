@@ -24,11 +24,11 @@ from jobs.benchmark.engine import rank_with_peer
 from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape, PackedEncoder
+from pipelines.families.layouts import to_checkpoint
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
-from pipelines.weights import to_checkpoint
 
 PEER_BATCH_SIZES = (32, 128, 512)
 """32 is the default of CrossEncoder.predict."""

@@ -17,7 +17,7 @@ LENGTH_STEP = 32
 
 
 def training_attention(device: torch.device) -> Attention:
-    """What scoring in bfloat16 takes on that GPU; on CPUs products over padded pairs."""
+    """On a GPU the kernel that scoring in bfloat16 uses there, on a CPU matrix products over padded pairs."""
     if device.type == "cuda":
         return select_attention(device, torch.bfloat16)
     return padded_attention

@@ -19,17 +19,11 @@ from tokenizers import Tokenizer
 from ..encoder import PackedEncoder
 from ..errors import ModelRefusedError
 from ..families import ModelSpec, model_limit, recognise
+from ..families.checkpoint import Tensors
+from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
+from ..families.layouts import from_checkpoint, module_names, to_checkpoint
 from ..model_files import ModelFiles, find_model, tensor_names
 from ..tokens import PairTokenizer
-from ..weights import (
-    SCALES,
-    Tensors,
-    from_checkpoint,
-    in_8_bits,
-    module_names,
-    to_checkpoint,
-    with_restored_rows,
-)
 from .batches import PairLayout
 
 LEFT_OUT = ("pooler.", "cls.", "lm_head.")

@@ -34,7 +34,7 @@ class PairLayout:
 
     @property
     def special_tokens(self) -> int:
-        """Of one pair."""
+        """Special tokens of one pair."""
         return 2 + self.separators_between
 
 
@@ -53,7 +53,7 @@ class Drawn(NamedTuple):
     """bool: whether there is a passage."""
 
     def part(self, number: int, of: int) -> Drawn:
-        """Every so-manieth list: the share of one worker."""
+        """The share of one worker: every `of`-th list, beginning with list `number`."""
         return Drawn(*(rows[number::of] for rows in self))
 
 

@@ -1,4 +1,4 @@
-"""Scale and bias of the logits, so that a score of 0.5 is the even bet; and how far scores and truth lie apart."""
+"""Fits a scale and bias of the logits with which a score of 0.5 means an even chance, and measures calibration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..encoder import PackedEncoder
 
 
 def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Scale and bias of Platt's sigmoid (1999), both classes weighted equally, so that 0.5 is the even bet."""
+    """Scale and bias of Platt's sigmoid (1999), both classes weighted equally, so that 0.5 means an even chance."""
     scale_bias = torch.tensor([1.0, 0.0], requires_grad=True)
     weights = torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
     optimizer = torch.optim.LBFGS([scale_bias], max_iter=100)
@@ -37,7 +37,7 @@ def fold_in(encoder: PackedEncoder, scale: float, bias: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Scores beside what happened: for each tenth of 0..1 the mean score, the share of positives, and the weight."""
+    """How well scores match labels: for each tenth of 0..1 the mean score, the share of positives, and the weight."""
 
     bins: tuple[tuple[float, float, float], ...]
     error: float
@@ -46,7 +46,7 @@ class Calibration:
 
 
 def calibration(logits_P: np.ndarray, labels_P: np.ndarray, bins: int = 10) -> Calibration | None:
-    """Both classes count for one half, as in Platt's fit: 0.5 is the even bet. None where a class is missing."""
+    """The calibration of labelled pairs, None where a class is missing; each class counts half, as in `platt`."""
     is_positive = labels_P > 0
     if is_positive.all() or not is_positive.any():
         return None

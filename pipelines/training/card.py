@@ -85,7 +85,7 @@ def evaluate(
 
 
 def first_stage_order(_query: str, documents: list[str]) -> Sequence[float]:
-    """BM25, in whose order the candidates lie."""
+    """BM25's order: that in which the candidates come."""
     return [-float(i) for i in range(len(documents))]
 
 
@@ -116,7 +116,7 @@ def table_row(name: str, results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    """Scores all sets under `--dev`."""
+    """Runs the command line: scores all sets under `--dev` and prints their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dev", type=Path, required=True, help="folder of the dev sets")
     parser.add_argument("--backbone", type=Path, required=True, help="folder of all-MiniLM-L6-v2")

@@ -43,7 +43,7 @@ class DenseEncoder:
         self.pad = int(config.get("pad_token_id") or 0)
         # XLM-RoBERTa counts positions from the padding's id on.
         limit = config["max_position_embeddings"] - (self.pad + 1 if family == "xlm-roberta" else 0)
-        self.model = load(backbone).to(device).eval()
+        self.model = load_backbone(backbone).to(device).eval()
         self.width = int(config["hidden_size"])
         self.tokenizer = files.tokenizer()
         self.tokenizer.no_padding()
@@ -86,7 +86,7 @@ class DenseEncoder:
         return torch.nn.functional.normalize(means, dim=-1)
 
 
-def load(directory: Path) -> torch.nn.Module:
+def load_backbone(directory: Path) -> torch.nn.Module:
     """The encoder without a head; raises ModelRefusedError where the directory lacks a tensor of it."""
     model, info = AutoModel.from_pretrained(
         directory,

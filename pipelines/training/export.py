@@ -62,7 +62,7 @@ def export(folder: Path, trained: Path, base_name: str, output: Path, *, small: 
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
     parser.add_argument("trained", type=Path, help="folder that `kit train` wrote")

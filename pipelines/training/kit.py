@@ -3,7 +3,7 @@
     python -m pipelines.training.kit train KIT OUTPUT --minutes 9 --of 18
 
 trains for nine minutes of eighteen in all; the same command again does the rest. Weights travel in half precision and
-in pieces of at most 16 MB. The optimizer's moments do not travel: each call warms up anew.
+in files of at most 16 MB. The optimizer's moments do not travel: each call warms up anew.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from .loop import Progress, Trainer
 from .recipe import Recipe
 from .token_lists import TokenLists
 
-PIECE_BYTES = 16_000_000
+WEIGHT_FILE_BYTES = 16_000_000
+"""Most bytes of one file of weights."""
 GPU_MICRO_BATCH_TOKENS = 131_072
 STEPS_BETWEEN_LINES = 20
 SECONDS_BETWEEN_SAVES = 300
-"""What a machine that goes away costs at most."""
+"""The training that is lost at most when the machine goes away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What one folder holds."""
+    """What the folder of a kit holds, besides the token lists and the weights."""
 
     shape: EncoderShape
     layout: PairLayout
@@ -48,7 +49,7 @@ class Kit:
         """Writes the folder; `weights` are the state dict of a PackedEncoder."""
         folder.mkdir(parents=True, exist_ok=True)
         lists.save(folder / "lists.npz")
-        save_pieces(folder, "weights", weights)
+        save_weights(folder, weights)
         (folder / "kit.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
@@ -62,35 +63,35 @@ class Kit:
         """The encoder with the weights of `folder`: the kit's own, or one that training left."""
         with torch.device("meta"):
             encoder = PackedEncoder(self.shape)
-        encoder.load_state_dict(load_pieces(folder, "weights"), assign=True)
+        encoder.load_state_dict(load_weights(folder), assign=True)
         return encoder
 
 
-def save_pieces(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes tensors in half precision as NAME-0.bin, NAME-1.bin, ..., replacing pieces that an earlier call left."""
+def save_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes tensors in half precision as weights-0.bin, weights-1.bin and so on, in place of an earlier call's."""
     content = io.BytesIO()
     torch.save({key: tensor.detach().cpu().half() for key, tensor in tensors.items()}, content)
     whole = content.getvalue()
-    pieces = [folder / f"{name}-{i}.bin" for i in range(-(-len(whole) // PIECE_BYTES))]
-    for i, path in enumerate(pieces):
-        path.with_suffix(".tmp").write_bytes(whole[i * PIECE_BYTES : (i + 1) * PIECE_BYTES])
-    for path in pieces:
+    paths = [folder / f"weights-{i}.bin" for i in range(-(-len(whole) // WEIGHT_FILE_BYTES))]
+    for i, path in enumerate(paths):
+        path.with_suffix(".tmp").write_bytes(whole[i * WEIGHT_FILE_BYTES : (i + 1) * WEIGHT_FILE_BYTES])
+    for path in paths:
         path.with_suffix(".tmp").rename(path)
-    for path in set(folder.glob(f"{name}-*.bin")) - set(pieces):
+    for path in set(folder.glob("weights-*.bin")) - set(paths):
         path.unlink()
 
 
-def load_pieces(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """Reads what `save_pieces` wrote, as float32; raises FileNotFoundError where there is no piece."""
-    paths = sorted(folder.glob(f"{name}-*.bin"), key=lambda path: int(path.stem.rpartition("-")[2]))
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Reads what `save_weights` wrote, as float32; raises FileNotFoundError where there is no file."""
+    paths = sorted(folder.glob("weights-*.bin"), key=lambda path: int(path.stem.rpartition("-")[2]))
     if not paths:
-        raise FileNotFoundError(f"{folder} has no {name}-0.bin")
+        raise FileNotFoundError(f"{folder} has no weights-0.bin")
     content = io.BytesIO(b"".join(path.read_bytes() for path in paths))
     return {key: tensor.float() for key, tensor in torch.load(content, weights_only=True).items()}
 
 
 class Clock:
-    """How much of the time of a whole run is over, and so how many steps it will have had at its end."""
+    """Measures how much of a run's time is over, and estimates how many steps the whole run will have."""
 
     def __init__(self, minutes: float, total_minutes: float, spent_seconds: float = 0) -> None:
         self.began = time.perf_counter()
@@ -131,7 +132,7 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
     clock = Clock(minutes, total_minutes, state["seconds"])
 
     def save() -> None:
-        save_pieces(output, "weights", trainer.encoder.state_dict())
+        save_weights(output, trainer.encoder.state_dict())
         progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
         (output / "progress.json").write_text(json.dumps(progress) + "\n")
 
@@ -153,17 +154,17 @@ def run_steps(trainer: Trainer, clock: Clock, curve_file: Path, save: Callable[[
             window.append(last)
             trainer.recipe = replace(trainer.recipe, steps=clock.steps_in_all(steps_before, last.step))
             if len(window) == STEPS_BETWEEN_LINES:
-                report(window, trainer.recipe, curve)
+                report_steps(window, trainer.recipe, curve)
                 window = []
             if clock.this_call() - saved_at > SECONDS_BETWEEN_SAVES:
                 saved_at = clock.this_call()
                 save()
         if window:
-            report(window, trainer.recipe, curve)
+            report_steps(window, trainer.recipe, curve)
     return last
 
 
-def report(window: list[Progress], recipe: Recipe, curve: Any) -> None:
+def report_steps(window: list[Progress], recipe: Recipe, curve: Any) -> None:
     """One line on the terminal and one of the learning curve, over the last steps."""
     loss = float(np.mean([one.loss for one in window]))
     labelled = [one.positive_first for one in window if not math.isnan(one.positive_first)]
@@ -179,7 +180,7 @@ def report(window: list[Progress], recipe: Recipe, curve: Any) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train", help="train from a kit, or go on where OUTPUT stands")

@@ -1,7 +1,7 @@
-"""The training loop: token lists and an encoder in, a better encoder and its learning curve out. No files of models.
+"""The training loop: token lists and an encoder in, a better encoder and its learning curve out.
 
-torch and numpy suffice. What a step does depends on the recipe, the seed and the step's number alone, so a run that
-was killed goes on from its last checkpoint as if nothing had happened.
+torch and numpy suffice; model directories are read and written elsewhere. What a step does depends on the recipe, the
+seed and the step's number alone, so a run that was killed goes on from its last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .token_lists import TokenLists
 
 
 class DivergedError(Exception):
-    """A step cannot be taken, and would not be another time; the weights are those before it."""
+    """A step has gradients that are not finite, and would have them again; the weights are those before the step."""
 
 
 class Progress(NamedTuple):
@@ -42,19 +42,29 @@ class Progress(NamedTuple):
     pairs: int
     """Pairs of this step."""
     seconds: float
-    """Of this step."""
+    """Seconds that this step took."""
 
 
 class Trainer:
     """One run: an encoder, its optimizer and the number of steps done.
 
-    Where torch.distributed is initialized, each of its processes has a Trainer of the same lists and recipe, passes
-    every so-manieth list of a step, and adds up the gradients with the others; all take the same step then.
+    Where torch.distributed is initialized, each of its processes has a Trainer of the same lists and recipe. Each
+    computes the gradients of its share of a step's lists, the processes add them up, and all take the same step.
     """
 
     def __init__(
-        self, encoder: PackedEncoder, lists: TokenLists, layout: PairLayout, recipe: Recipe, device: torch.device
+        self,
+        encoder: PackedEncoder,
+        lists: TokenLists,
+        layout: PairLayout,
+        recipe: Recipe,
+        device: torch.device,
+        in_bfloat16: bool | None = None,
     ) -> None:
+        """`in_bfloat16` is whether both passes are; by default where the device is fast at it.
+
+        Raises ValueError for lists or a recipe that this encoder cannot be trained with.
+        """
         self.recipe = recipe
         self.lists = lists
         self.device = device
@@ -69,15 +79,12 @@ class Trainer:
         self.members = np.flatnonzero(~lists.held_back & (np.diff(lists.list_starts) > 1))
         if not len(self.members):
             raise ValueError(f"none of {len(lists)} lists can be trained on: all are held back or have one passage")
-        longest = encoder.position_embeddings.num_embeddings - (
-            0 if layout.padding_id is None else layout.padding_id + 1
-        )
-        if max(recipe.max_lengths) > longest:
-            raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
+        check_lengths(recipe, encoder, layout)
         self.batches = BatchMaker(lists, layout, device)
         self.encoder = encoder.to(device=device, dtype=torch.float32).train()
         self.encoder.word_embeddings.weight.requires_grad_(recipe.train_embeddings)
-        self.passing = passing_copy(self.encoder) if has_fast_bfloat16(device) else self.encoder
+        in_bfloat16 = has_fast_bfloat16(device) if in_bfloat16 is None else in_bfloat16
+        self.passing = passing_copy(self.encoder) if in_bfloat16 else self.encoder
         self.passing.attention = training_attention(device)
         groups = decayed_apart(encoder, recipe.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
@@ -204,6 +211,14 @@ class Trainer:
         self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.moments_since = state["step"], state["moments_since"]
+
+
+def check_lengths(recipe: Recipe, encoder: PackedEncoder, layout: PairLayout) -> None:
+    """Raises ValueError for a recipe with pairs that are longer than what the encoder's positions hold."""
+    first_position = 0 if layout.padding_id is None else layout.padding_id + 1
+    longest = encoder.position_embeddings.num_embeddings - first_position
+    if max(recipe.max_lengths) > longest:
+        raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
 
 
 def positive_first(logits_LC: np.ndarray, drawn: Drawn) -> float:

@@ -24,26 +24,28 @@ from .recipe import Recipe
 from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 
-MAX_CHARACTERS = 6000
-"""Of a text that is tokenized; what lies beyond would be cut anyway."""
+TOKENIZED_CHARACTERS = 6000
+"""Characters of a text that are tokenized; the tokens of what lies beyond would be cut anyway."""
 STORED_TOKENS = 160
-"""Of a text: what pairs of at most 192 tokens can hold beside a query."""
+"""Tokens of a text that are kept: what pairs of at most 192 tokens can hold beside a query."""
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
-"""Of a source for which its stage names no number."""
+"""Lists of a source for which its stage names no number."""
 RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
-def token_lists(taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.Random) -> Iterator[TokenList]:
-    """The lists as token ids, some of them held back."""
+def token_lists(
+    taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.Random, held_back_share: float
+) -> Iterator[TokenList]:
+    """The lists as token ids, a share of them held back."""
 
     def ids(texts: list[str]) -> list[list[int]]:
-        encodings = tokenizer.encode_batch([text[:MAX_CHARACTERS] for text in texts], add_special_tokens=False)
+        encodings = tokenizer.encode_batch([text[:TOKENIZED_CHARACTERS] for text in texts], add_special_tokens=False)
         return [encoding.ids[:STORED_TOKENS] for encoding in encodings]
 
     for one in taught:
         query, *passages = ids([one.query, *one.passages])
-        yield TokenList(query, passages, one.labels, one.teacher, held_back=rng.random() < HELD_BACK_SHARE)
+        yield TokenList(query, passages, one.labels, one.teacher, held_back=rng.random() < held_back_share)
 
 
 def sources_of(stages: Sequence[Path]) -> dict[str, int]:
@@ -75,8 +77,8 @@ def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
         print(f"{name}: {count} lists, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def main() -> None:
-    """Writes the kit."""
+def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> None:
+    """Runs the command line: writes the kit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", type=Path, nargs="+", help="configs of `crossray train` with the sources")
     parser.add_argument("--data", type=Path, required=True, help="folder of the sources")
@@ -96,8 +98,8 @@ def main() -> None:
         parser.error("give at least one bi-encoder: --dense or --multilingual")
     base = load_base(args.base, seed=args.seed)
     rng = random.Random(args.seed)
-    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng))
-    Kit(base.spec.shape, base.layout, RECIPE).save(args.output, lists, base.encoder.state_dict())
+    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng, held_back_share))
+    Kit(base.spec.shape, base.layout, recipe).save(args.output, lists, base.encoder.state_dict())
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")
 

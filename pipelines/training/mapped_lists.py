@@ -1,6 +1,6 @@
 """Token lists in a folder of plain arrays, which are mapped into memory instead of read.
 
-Many shards become one such folder, piece by piece; all processes of a machine share its pages.
+Many shards become one such folder, one after the other; all processes of a machine share its pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from .token_lists import TokenLists
 
-DTYPES = {
+ARRAY_DTYPES = {
     "text_starts": np.int64,
     "queries": np.int64,
     "list_starts": np.int64,
@@ -23,13 +23,13 @@ DTYPES = {
     "teacher": np.float16,
     "held_back": np.bool_,
 }
-"""Of every array but `tokens`, whose width the vocabulary decides."""
+"""The type of every array but `tokens`, whose width the vocabulary decides."""
 
 
 def join(shards: Iterable[TokenLists], folder: Path, vocab_size: int) -> None:
     """Writes one folder that holds the lists of all shards, in their order; only one shard is in memory at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    dtypes = DTYPES | {"tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32}
+    dtypes = ARRAY_DTYPES | {"tokens": np.uint16 if vocab_size <= 1 << 16 else np.uint32}
     files = {field.name: (folder / f"{field.name}.bin").open("wb") for field in fields(TokenLists)}
     texts = tokens = passages = 0
     try:
@@ -62,5 +62,5 @@ def load_mapped(folder: Path) -> TokenLists:
 
 
 def mapped(path: Path, dtype: str) -> np.ndarray:
-    """The array in a file of its bytes; an empty file cannot be mapped."""
+    """The array whose bytes a file holds, mapped into memory; an empty file cannot be mapped, its array is empty."""
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)

@@ -24,7 +24,7 @@ from .dense import DenseEncoder
 CODE_SOURCES = frozenset({"code_permissive", "mbxp", "mconala_train"})
 FORMAL = frozenset({"json", "shell", "sql", "python", "java", "cpp", "csharp", "go", "javascript", "php", "ruby"})
 """Values of `doc_lang` that are no natural language: names in them are English."""
-QUERY_CHUNK = 64  # queries whose cosines to the whole pool are in memory at once
+QUERIES_AT_ONCE = 64  # queries whose cosines to the whole pool are in memory at once
 MIN_WORDS, MAX_WORDS = 4, 30  # of a sentence that can stand as a query
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -61,7 +61,7 @@ class Dense(NamedTuple):
     """Whether it was trained for queries and passages in different languages."""
 
 
-Pool = Mapping[str, set[str]]  # the passages of a source, each with the groups of the rows that hold it
+PassageGroups = Mapping[str, set[str]]  # the passages of a source, each with the groups of the rows that hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def teach_source(
     The query of an unlabelled list is a sentence of a passage. Candidates come out of at most `pool_cap` positives of
     the source and as many of its negatives. The same seed gives the same lists.
     """
-    rows = read_rows(path)
+    rows = read_source(path)
     rng.shuffle(rows)
     first_rows: dict[str, Row] = {}
     for row in rows:
@@ -127,7 +127,7 @@ def teach_source(
         yield TaughtList(path.stem, question.query, texts, labels, teacher.tolist())
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_source(path: Path) -> list[Row]:
     """The rows of a Parquet source whose query and positive are not blank.
 
     Columns: `query, positive, negatives, group`, and where they are known `query_lang, doc_lang`.
@@ -154,7 +154,7 @@ def crosses_languages(query: str | None, document: str | None) -> bool:
     return query != ("en" if document in FORMAL else document)
 
 
-def gather_pool(rows: Sequence[Row], chosen: Sequence[Row], cap: int) -> Pool:
+def gather_pool(rows: Sequence[Row], chosen: Sequence[Row], cap: int) -> PassageGroups:
     """All positives of `chosen`, then others up to `cap`, then up to `cap` negatives, those of `chosen` first.
 
     `rows` come in random order, so the first ones are a sample.
@@ -219,8 +219,8 @@ def score_pool(
     tokens = bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
     vectors = [encoder.encode_passages(passages) for encoder in encoders]
     query_vectors = [encoder.encode_queries(queries) for encoder in encoders]
-    for start in range(0, len(queries), QUERY_CHUNK):
-        some = slice(start, start + QUERY_CHUNK)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        some = slice(start, start + QUERIES_AT_ONCE)
         cosines = np.stack([ours[some] @ theirs.T for ours, theirs in zip(query_vectors, vectors, strict=True)], axis=1)
         for words, rows in zip(tokens[some], cosines, strict=True):
             # A query of stopwords alone has no tokens, which bm25s refuses.

@@ -1,4 +1,4 @@
-"""How well an encoder orders the lists that were held back. torch and numpy.
+"""Measures how well an encoder orders the lists that were held back; needs torch and numpy alone.
 
 Shape legend: L lists, C passages of the longest, P labelled pairs.
 """
@@ -21,7 +21,7 @@ LISTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredLists:
     """The lists of a validation with the logits that an encoder gave."""
 
     numbers_L: np.ndarray
@@ -39,7 +39,7 @@ def score_lists(
     numbers: np.ndarray,
     max_length: int,
     max_query_length: int,
-) -> Scored:
+) -> ScoredLists:
     """Scores all passages of some lists, in the precision that the encoder has."""
     widest = int(np.diff(lists.list_starts)[numbers].max()) if len(numbers) else 0
     drawn = draw(lists, numbers, widest, seed=0, step=0)
@@ -49,11 +49,11 @@ def score_lists(
         part = Drawn(*(rows[some] for rows in drawn))
         for rows, batch in maker.micro_batches(part, max_length, max_query_length, BATCH_TOKENS):
             logits_LC[some][rows][part.is_real_LC[rows]] = encoder(batch).cpu().numpy()
-    return Scored(numbers, drawn, logits_LC)
+    return ScoredLists(numbers, drawn, logits_LC)
 
 
 def validation_lists(lists: TokenLists, most: int, seed: int) -> np.ndarray:
-    """At most so many of the lists that were held back and have a positive and another label, int64, sorted."""
+    """At most `most` of the held-back lists that have a positive and another label: their numbers, int64, sorted."""
     starts = lists.list_starts
     numbers = [
         number
@@ -90,7 +90,7 @@ def ndcg(labels_LC: np.ndarray, logits_LC: np.ndarray, ranks: int = RANKS) -> np
     return values
 
 
-def labelled_pairs(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def labelled_pairs(scored: ScoredLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits, labels (0 or 1) and list numbers of all pairs whose label is known: float32, float32, int64 [P]."""
     known = ~np.isnan(scored.drawn.labels_LC)
     numbers = np.broadcast_to(scored.numbers_L[:, None], known.shape)[known]

@@ -1,9 +1,10 @@
-"""A smaller model for fewer languages: an encoder of XLM-RoBERTa's vocabulary with the pieces that are needed alone.
+"""Makes a smaller model for fewer languages, which keeps those pieces of XLM-RoBERTa's vocabulary that texts need.
 
     python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
 
 A piece stays when it is special, a single character (so that nothing becomes unknown that was not), or among the most
-frequent ones of the texts. The embeddings keep those rows; every text is cut into fewer and longer pieces no more.
+frequent ones of the texts. The embeddings keep the rows of these pieces. Where another piece stood in a text, several
+shorter ones stand now.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..errors import ModelRefusedError
 
 WORD_START = "▁"
 TEXTS_AT_ONCE = 1000
-MAX_CHARACTERS = 2000
+COUNTED_CHARACTERS = 2000
 """Of a text that is counted: long ones would decide alone."""
 
 
@@ -34,7 +35,7 @@ def count_pieces(texts: Iterable[str], tokenizer: Tokenizer) -> Counter[int]:
     counts: Counter[int] = Counter()
     batch: list[str] = []
     for text in texts:
-        batch.append(text[:MAX_CHARACTERS])
+        batch.append(text[:COUNTED_CHARACTERS])
         if len(batch) == TEXTS_AT_ONCE:
             counts.update(piece for one in encode(tokenizer, batch) for piece in one)
             batch = []
@@ -116,8 +117,8 @@ def moved_layer(name: str, place: dict[int, int]) -> str | None:
     return f"{before}encoder.layer.{place[int(number)]}.{rest}" if int(number) in place else None
 
 
-def texts_of(patterns: Sequence[str]) -> Iterator[str]:
-    """Queries and positives of Parquet tables."""
+def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
+    """The queries and positives of all Parquet files that match a pattern."""
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
         table = pq.read_table(path, columns=["query", "positive"])
         for name in ("query", "positive"):
@@ -125,7 +126,7 @@ def texts_of(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Counts, chooses and writes."""
+    """Runs the command line: counts pieces, chooses those that stay, and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram tokenizer")
     parser.add_argument("output", type=Path)
@@ -137,7 +138,8 @@ def main() -> None:
     if args.keep:
         kept = sorted(json.loads(args.keep.read_text()))
     elif args.texts:
-        counts = count_pieces(texts_of(args.texts), Tokenizer.from_file(str(args.model / "tokenizer.json")))
+        texts = queries_and_positives(args.texts)
+        counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
         tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
         kept = chosen_pieces(tokenizer, counts, args.rows)
     else:

@@ -14,7 +14,7 @@ encoding         bytes to JSON, and the lines of a stream to bytes
 
 from serve.schemas.cohere import CohereAnswer, CohereRequest
 from serve.schemas.dialect import DialectRequest
-from serve.schemas.encoding import read_json, sent_id, stream_line, why_not_json
+from serve.schemas.encoding import parse_json, sent_id, stream_line, why_not_json
 from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
 from serve.schemas.models import ModelsAnswer, models_answer
 from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
@@ -45,7 +45,7 @@ __all__ = [
     "TeiRequest",
     "TeiScore",
     "models_answer",
-    "read_json",
+    "parse_json",
     "sent_id",
     "stream_line",
     "why_not_json",

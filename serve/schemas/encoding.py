@@ -15,7 +15,7 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What ends a line beside \\n for `str.splitlines`, and so for httpx; JSON escapes the ASCII ones by itself."""
 
 
-def read_json(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
     """The JSON value in `body`, whatever its content type says.
 
     Raises pydantic's ValidationError of type `json_invalid`, as FastAPI does for bodies that it reads itself.

@@ -47,7 +47,7 @@ class InvocationAnswer(TypedDict):
 
 
 def dialect_of_invocation(value: Any) -> str:
-    """Jina's SageMaker client wraps its body in `data`."""
+    """The tag of a body's dialect: SageMaker's where the request stands in `data`, else Jina's."""
     is_wrapped = isinstance(value, InvocationRequest) or (isinstance(value, dict) and "data" in value)
     return SAGEMAKER if is_wrapped else JINA
 

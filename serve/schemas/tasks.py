@@ -1,4 +1,4 @@
-"""The form that the rest of the app works with: a task, whatever dialect it came in, and what else an answer says."""
+"""What the rest of the app works with, whatever dialect a request came in: the task, and what else an answer says."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class TeiScore(TypedDict):
 
 
 def dialect_of_plain(value: Any) -> str:
-    """TEI's callers send `texts`, all others `documents`."""
+    """The tag of a body's dialect: TEI's where it has `texts`, else Jina's."""
     return TEI if isinstance(value, TeiRequest) or (isinstance(value, dict) and "texts" in value) else JINA
 
 

@@ -14,7 +14,7 @@ STRING, OBJECT, TEI, JINA, SAGEMAKER = UNION_TAGS = ("(string)", "(object)", "(t
 """The choices in our unions: they stand in the `loc` of pydantic's errors, which no caller needs to see."""
 
 
-def check_text(text: str) -> str:
+def check_unicode(text: str) -> str:
     """`text` itself; raises PydanticCustomError for one that neither a tokenizer nor UTF-8 can carry."""
     if not text.isascii():
         try:
@@ -38,7 +38,7 @@ def check_echo(value: Any) -> Any:
         for one in level:
             match one:
                 case str():
-                    check_text(one)
+                    check_unicode(one)
                 case float() if not math.isfinite(one):
                     raise PydanticCustomError("finite_number", "NaN and infinity have no place in JSON; send null")
                 case dict():
@@ -68,7 +68,7 @@ def type_of_document(value: Any) -> str | None:
     return OBJECT if isinstance(value, dict | Document) else None
 
 
-Text = Annotated[str, AfterValidator(check_text)]
+Text = Annotated[str, AfterValidator(check_unicode)]
 Echo = Annotated[Any, AfterValidator(check_echo)]
 """Any JSON value that can be sent back as it came."""
 

@@ -17,7 +17,7 @@ from serve.schemas.values import Document, DocumentInput, Query, TextObject
 
 
 def wrap_single(value: Any) -> Any:
-    """A list, where one text may stand for it."""
+    """A list: a single text becomes a list of one."""
     return [value] if isinstance(value, str | dict) else value
 
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
 
-from pipelines import linear
 from pipelines.linear import Linear, OneDnnLinear, onednn_is_usable, pack_linear_layers
 
 usable = pytest.mark.skipif(not onednn_is_usable(), reason="this build of torch has no oneDNN")
-
-
-@pytest.fixture
-def forget_usability() -> Iterator[None]:
-    """The answer is kept for the process; a test that changes it leaves no trace."""
-    onednn_is_usable.cache_clear()
-    yield
-    onednn_is_usable.cache_clear()
 
 
 @usable
@@ -55,28 +44,27 @@ def test_every_linear_layer_inside_is_packed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("failure", [AttributeError, RuntimeError, NotImplementedError])
-def test_without_the_operators_layers_stay_torchs(
-    monkeypatch: pytest.MonkeyPatch, forget_usability: None, failure: type[Exception]
-) -> None:
+def test_without_the_operators_layers_stay_torchs(failure: type[Exception]) -> None:
     """They are no public interface: another version of torch may lack or change them."""
 
     def missing(*_: object) -> OneDnnLinear:
         raise failure("no such operator")
 
-    monkeypatch.setattr(linear, "OneDnnLinear", missing)
     module = nn.Sequential(Linear(4, 4))
 
-    pack_linear_layers(module)
+    pack_linear_layers(module, missing)
 
     assert type(module[0]) is Linear
 
 
-def test_operators_that_compute_something_else_are_not_used(
-    monkeypatch: pytest.MonkeyPatch, forget_usability: None
-) -> None:
+def test_operators_that_compute_something_else_are_not_used() -> None:
     class Wrong(Linear):
         def __init__(self, plain: Linear) -> None:
             super().__init__(plain.in_features, plain.out_features)
 
-    monkeypatch.setattr(linear, "OneDnnLinear", Wrong)
-    assert not onednn_is_usable()
+    module = nn.Sequential(Linear(4, 4))
+
+    pack_linear_layers(module, Wrong)
+
+    assert type(module[0]) is Linear
+    assert not onednn_is_usable(Wrong)

@@ -169,7 +169,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: Path) -> 
 
 
 def test_the_tokenizer_of_another_family_is_refused(xlm_roberta_directory: Path, tmp_path: Path) -> None:
-    """The other way round it is multilingual-e5: tests/pipelines/test_families.py."""
+    """The other way round it is multilingual-e5: tests/pipelines/families/test_recognition.py."""
     model = copy_model(xlm_roberta_directory, tmp_path / "model")
     wordpiece_tokenizer().save(str(model / "tokenizer.json"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipelines.reranker
 from pipelines.config import RerankerConfig
 from pipelines.engine import CrossEncoder
 from pipelines.errors import ConfigError, InvalidInputError
@@ -24,6 +22,7 @@ from pipelines.preparation import windows_by_characters
 from pipelines.ranking import sigmoid
 from pipelines.records import CandidateList, Ranking, ScoringTime, Usage
 from pipelines.reranker import Reranker
+from pipelines.tokens import PairTokenizer
 from tests.checkpoints import WORDS, copy_model, read_weights, words, write_weights
 
 TOLERANCE = 1e-4
@@ -321,11 +320,12 @@ class TestLists:
             assert scores(ranking) == pytest.approx(scores(alone), abs=TOLERANCE)
             assert ranking.usage == alone.usage
 
-    def test_windows_of_texts_change_nothing(self, bert: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_windows_of_texts_change_nothing(self, bert: Reranker) -> None:
         expected = bert.rerank_lists(self.LISTS)
-        monkeypatch.setattr(pipelines.reranker, "WINDOW_CHARACTERS", 300)
 
-        actual = bert.rerank_lists(self.LISTS)
+        actual = Reranker(bert.engine, bert.tokenizer, bert.config, bert.files, window_characters=300).rerank_lists(
+            self.LISTS
+        )
 
         assert [ranking.usage for ranking in actual] == [ranking.usage for ranking in expected]
         for one, other in zip(actual, expected, strict=True):
@@ -475,33 +475,52 @@ class TestClamping:
         assert bert.rerank("apple", documents, max_length=5000) == bert.rerank("apple", documents, max_length=512)
 
 
-def test_the_seconds_of_tokenizer_and_model_are_told_apart_and_add_up(
-    bert: Reranker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over the windows of a call, and over calls."""
+class Clock:
+    """Stands still, unless it is moved on."""
 
-    def slowed(function: Any, seconds: float) -> Any:
-        def slow(*arguments: Any) -> Any:
-            time.sleep(seconds)
-            return function(*arguments)
+    def __init__(self) -> None:
+        self.now = 0.0
 
-        return slow
+    def __call__(self) -> float:
+        return self.now
 
-    monkeypatch.setattr(pipelines.reranker, "WINDOW_CHARACTERS", 1)
-    reranker = with_settings(bert)
-    monkeypatch.setattr(reranker.preparation, "prepare", slowed(reranker.preparation.prepare, 0.05))
-    monkeypatch.setattr(reranker.engine, "logits", slowed(reranker.engine.logits, 0.2))
+
+class SlowTokenizer(PairTokenizer):
+    """Takes a second for each call: one for the queries of a window, one for its documents."""
+
+    def __init__(self, tokenizer: PairTokenizer, clock: Clock) -> None:
+        self.clock = clock
+        super().__init__(tokenizer.tokenizer, tokenizer.template)
+
+    def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        self.clock.now += 1
+        return super().token_ids(texts)
+
+
+class SlowEngine(CrossEncoder):
+    """Takes ten seconds for the pairs of a window."""
+
+    def __init__(self, engine: CrossEncoder, clock: Clock) -> None:
+        super().__init__(engine.encoder, engine.spec)
+        self.clock = clock
+
+    def logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
+        self.clock.now += 10
+        return super().logits(pairs)
+
+
+def test_the_seconds_of_tokenizer_and_model_are_told_apart_and_add_up(bert: Reranker) -> None:
+    """Over the windows of a call, of which each list has one here, and over calls."""
+    clock = Clock()
+    tokenizer, engine = SlowTokenizer(bert.tokenizer, clock), SlowEngine(bert.engine, clock)
+    reranker = Reranker(engine, tokenizer, bert.config, bert.files, window_characters=1, clock=clock)
     lists = [CandidateList("apple", [words(3)])] * 2
     spent = ScoringTime()
 
     assert reranker.rerank_lists(lists, spent=spent) == reranker.rerank_lists(lists)
-    first = spent.tokenize, spent.forward
+    assert spent == ScoringTime(tokenize=4, forward=20)
     reranker.rerank_lists(lists, spent=spent)
-
-    assert 0.1 <= first[0] < 0.3
-    assert 0.4 <= first[1] < 0.6
-    assert spent.tokenize >= first[0] + 0.1
-    assert spent.forward >= first[1] + 0.4
+    assert spent == ScoringTime(tokenize=8, forward=40)
 
 
 @given(st.lists(st.floats(-1000, 1000, width=32), min_size=1))

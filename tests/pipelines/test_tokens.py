@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-import pipelines.tokens
 from pipelines.errors import InvalidInputError, ModelRefusedError
-from pipelines.reranker import Reranker
 from pipelines.tokens import PairTemplate, PairTokenizer, check_text, count_tokens, slices_by_characters
 from tests.checkpoints import unigram_tokenizer, wordpiece_tokenizer, words
 
@@ -111,13 +109,11 @@ def test_truncation_and_padding_of_the_file_are_switched_off() -> None:
     assert (len(long), len(short)) == (30, 2)
 
 
-def test_ids_do_not_depend_on_how_texts_are_sliced(bert: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_do_not_depend_on_how_texts_are_sliced() -> None:
     texts = [words(count, seed=count) for count in range(12)]
-    expected = [ids.tolist() for ids in bert.tokenizer.token_ids(texts)]
+    whole, sliced = (PairTokenizer(wordpiece_tokenizer(), BERT_TEMPLATE, limit) for limit in (1_000_000, 50))
 
-    monkeypatch.setattr(pipelines.tokens, "CHARACTERS_PER_CALL", 50)
-
-    assert [ids.tolist() for ids in bert.tokenizer.token_ids(texts)] == expected
+    assert [ids.tolist() for ids in sliced.token_ids(texts)] == [ids.tolist() for ids in whole.token_ids(texts)]
 
 
 @given(texts=st.lists(st.text(max_size=20), max_size=20), limit=st.integers(1, 40))

@@ -19,10 +19,11 @@ import requests
 import uvicorn
 
 from serve.auth import ApiKeys, new_key
-from serve.endpoint import Endpoint
+from serve.endpoint import BLOCK_TOKENS, Endpoint
 from serve.routes import create_api
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
+from serve.streaming import DEFAULT_LIMITS, StreamLimits
 from tests.conftest import LiveApp
 
 StartServer = Callable[..., "Server"]
@@ -88,6 +89,17 @@ class Server:
         return requests.get(self.base_url + path, timeout=60, **options)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What is a constant in a real server."""
+
+    block_tokens: int = BLOCK_TOKENS
+    stream: StreamLimits = DEFAULT_LIMITS
+
+
+REAL_SIZES = Sizes()
+
+
 @pytest.fixture(scope="session")
 def scorers() -> dict[str, Scorer]:
     """Loaded replicas by model, shared by all servers of this process."""
@@ -96,27 +108,28 @@ def scorers() -> dict[str, Scorer]:
 
 @pytest.fixture
 def start_server(scorers: dict[str, Scorer], bert_directory: Any) -> Iterator[StartServer]:
-    """Starts servers with the tiny model; `keys=True` wants a key, all else are ServeArgs."""
+    """Starts servers with the tiny model; `keys=True` wants a key, `sizes` are `Sizes`, all else are ServeArgs."""
     with ExitStack() as running:
 
-        def start(keys: bool = False, **settings: Any) -> Server:
+        def start(keys: bool = False, sizes: Sizes = REAL_SIZES, **settings: Any) -> Server:
             args = ServeArgs(**{"model": str(bert_directory), "served_model_name": "tiny"} | settings)
-            return running.enter_context(run_server(args, keys, scorers))
+            return running.enter_context(run_server(args, keys, scorers, sizes))
 
         yield start
 
 
 @contextmanager
-def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer]) -> Iterator[Server]:
+def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer], sizes: Sizes = REAL_SIZES) -> Iterator[Server]:
     """A uvicorn in a thread of its own."""
     if args.model not in scorers:
         scorers[args.model] = Scorer(args.reranker())
     key = new_key("test") if keys else None
     handle = LocalHandle(scorers[args.model])
-    endpoint = Endpoint(args, ApiKeys.parse(key.line, "test") if key else None, handle)  # type: ignore[arg-type]
+    accepted = ApiKeys.parse(key.line, "test") if key else None
+    endpoint = Endpoint(args, accepted, handle, sizes.block_tokens)  # type: ignore[arg-type]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_api(lambda: endpoint), log_level="warning", lifespan="off")
+        config = uvicorn.Config(create_api(lambda: endpoint, sizes.stream), log_level="warning", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

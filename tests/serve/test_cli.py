@@ -7,10 +7,9 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import ray.serve
@@ -20,29 +19,18 @@ from typer.testing import CliRunner
 
 import serve.cli
 from serve.auth import ApiKeys, new_key
-from serve.cli import PANELS, command, keys, run, screen
+from serve.cli import PANELS, Server, command, keys, run, welcome
 from serve.private_ray import free_port
 from serve.settings import ServeArgs
 
 ROOT = Path(__file__).parents[2]
 
 
-class Start(NamedTuple):
-    """A server that would have been started."""
-
-    args: ServeArgs
-    host: str
-    port: int
-    keys: ApiKeys | None
-
-
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
     """The servers that would have been started."""
-    starts: list[Start] = []
-    monkeypatch.setattr(serve.cli, "ray_session", lambda address, console: nullcontext())
-    monkeypatch.setattr(serve.cli, "fitted", lambda args, num_cpus: args)
-    monkeypatch.setattr(serve.cli, "run", lambda *arguments: starts.append(Start(*arguments[:4])))
+    starts: list[Server] = []
+    monkeypatch.setattr(serve.cli, "start", lambda server, console, num_cpus: starts.append(server))
     for variable in ("RAY_ADDRESS", "CROSSRAY_API_KEYS"):
         monkeypatch.delenv(variable, raising=False)
     return starts
@@ -73,12 +61,12 @@ def invoke(*arguments: Any) -> Any:
     return CliRunner().invoke(app(), [str(one) for one in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
 
 
-def test_without_flags_everything_is_the_default_of_the_settings(started: list[Start], port: int) -> None:
+def test_without_flags_everything_is_the_default_of_the_settings(started: list[Server], port: int) -> None:
     assert invoke("serve", "--port", port).exit_code == 0
-    assert started == [Start(ServeArgs(), "127.0.0.1", port, None)]
+    assert started == [Server(ServeArgs(), "127.0.0.1", port, None, address=None)]
 
 
-def test_every_flag_reaches_the_settings(started: list[Start], port: int, tmp_path: Path) -> None:
+def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text(new_key().line)
     settings: dict[str, Any] = {
         "served_model_name": "n",
@@ -142,7 +130,7 @@ def test_every_setting_is_a_flag_of_the_help() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_work_is_said_before_anything_starts(
-    started: list[Start], port: int, flags: list[str], message: str
+    started: list[Server], port: int, flags: list[str], message: str
 ) -> None:
     result = invoke("serve", *(() if "--port" in flags else ("--port", port)), *flags)
     assert result.exit_code == 2
@@ -150,20 +138,20 @@ def test_what_cannot_work_is_said_before_anything_starts(
     assert started == []
 
 
-def test_a_port_in_use_is_said_before_anything_starts(started: list[Start], listening: int) -> None:
+def test_a_port_in_use_is_said_before_anything_starts(started: list[Server], listening: int) -> None:
     result = invoke("serve", "--port", listening)
     assert result.exit_code == 2
     assert f"cannot listen on 127.0.0.1, port {listening}: Address already in use" in result.output
     assert started == []
 
 
-def test_a_port_is_not_asked_for_here_when_ray_is_elsewhere(started: list[Start], listening: int) -> None:
+def test_a_port_is_not_asked_for_here_when_ray_is_elsewhere(started: list[Server], listening: int) -> None:
     assert invoke("serve", "--port", listening, "--address", "ray-head:6379").exit_code == 0
-    assert started[0].port == listening
+    assert (started[0].port, started[0].address) == (listening, "ray-head:6379")
 
 
 def test_others_are_let_in_only_with_keys_or_on_purpose(
-    started: list[Start], port: int, monkeypatch: pytest.MonkeyPatch
+    started: list[Server], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = invoke("serve", "--port", port, "--host", "0.0.0.0")
     assert refused.exit_code == 2
@@ -180,7 +168,7 @@ def test_others_are_let_in_only_with_keys_or_on_purpose(
 
 
 def test_replicas_find_a_model_whose_path_was_relative(
-    started: list[Start], port: int, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
+    started: list[Server], port: int, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bert_directory.parent)
     assert invoke("serve", "--port", port, "--model", "./bert").exit_code == 0
@@ -192,11 +180,11 @@ def test_replicas_find_a_model_whose_path_was_relative(
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:8000/"), ("::1", "http://[::1]:8000/"), ("0.0.0.0", "http://localhost:8000/")],
 )
-def test_the_screen_says_where_everything_is(host: str, url: str) -> None:
-    text = screen(ServeArgs(num_cpus=2, max_replicas=4), host, 8000, None)
+def test_the_command_says_where_everything_is(host: str, url: str) -> None:
+    text = welcome(Server(ServeArgs(num_cpus=2, max_replicas=4), host, 8000, None, None))
     for said in (f"Page      {url}\n", f"{url}v1/rerank", f"{url}docs", f"{url}metrics", "none wanted", "1 to 4;"):
         assert said in text
-    with_keys = screen(ServeArgs(), host, 8000, ApiKeys.parse(new_key().line, "test"))
+    with_keys = welcome(Server(ServeArgs(), host, 8000, ApiKeys.parse(new_key().line, "test"), None))
     assert '-H "Authorization: Bearer $KEY"' in with_keys
     assert "1 accepted" in with_keys
 
@@ -240,5 +228,5 @@ def test_requests_are_answered_too_when_the_end_comes_before_the_screen(monkeypa
     monkeypatch.setattr(ray.serve, "start", lambda **_: did.append("start"))
     monkeypatch.setattr(ray.serve, "run", interrupt)
     monkeypatch.setattr(serve.cli, "drain", lambda app: did.append("drain"))
-    run(ServeArgs(), "127.0.0.1", 8000, None, Console(quiet=True))
+    run(Server(ServeArgs(), "127.0.0.1", 8000, None, None), Console(quiet=True))
     assert did == ["start", "drain"]

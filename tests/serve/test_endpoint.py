@@ -11,12 +11,12 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from pipelines.reranker import Reranker
-from serve.endpoint import split
+from serve.endpoint import blocks_of
 from serve.lanes import Lane
 from serve.schemas import RerankTask
 from serve.scorer import PairBlock, Scorer
 from tests.checkpoints import words
-from tests.serve.conftest import StartServer
+from tests.serve.conftest import Sizes, StartServer
 
 DOCUMENTS = [words(3 + 5 * i, seed=i) for i in range(12)]
 
@@ -91,9 +91,13 @@ def test_more_documents_than_allowed_are_a_413(start_server: StartServer) -> Non
 
 def test_a_replica_that_dies_is_asked_again_elsewhere(start_server: StartServer) -> None:
     server = start_server()
+    undisturbed = server.post("/v1/rerank", body()).json()
     server.handle.failures[:] = [ActorDiedError()]
-    assert server.post("/v1/rerank", body()).status_code == 200
-    assert server.handle.calls.count("logits") == 2
+
+    answer = server.post("/v1/rerank", body())
+
+    assert server.handle.failures == []
+    assert (answer.status_code, answer.json()) == (200, undisturbed)
 
 
 def test_two_replicas_that_die_are_a_503(start_server: StartServer) -> None:
@@ -166,25 +170,40 @@ def test_past_the_budget_is_a_429_and_a_first_request_of_any_size_is_taken(start
     assert server.post("/v1/rerank", body()).status_code == 200
 
 
-def test_a_large_request_travels_in_pieces(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 100)
-    server = start_server()
-    whole = server.post("/v1/rerank", body()).json()["results"]
-    assert server.handle.calls.count("logits") > 3
-    monkeypatch.setattr("serve.endpoint.PIECE_TOKENS", 1_000_000)
-    assert [one["index"] for one in server.post("/v1/rerank", body()).json()["results"]] == [
-        one["index"] for one in whole
-    ]
+class Narrow:
+    """A replica that takes 100 tokens at once, or a longer pair alone."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    async def logits(self, block: PairBlock, lane: Lane) -> np.ndarray:
+        if len(block.input_ids) > 100 and len(block.lengths) > 1:
+            raise ValueError(f"{len(block.input_ids)} tokens at once")
+        return await self.scorer.logits(block, lane)
 
 
-def test_pieces_keep_every_pair_in_order_and_the_limit(bert_directory: Any, start_server: StartServer) -> None:
+def test_a_large_request_travels_in_blocks(start_server: StartServer) -> None:
+    whole = start_server().post("/v1/rerank", body()).json()["results"]
+    server = start_server(sizes=Sizes(block_tokens=100))
+    server.handle.target = Narrow(server.handle.target)
+
+    answer = server.post("/v1/rerank", body())
+
+    assert answer.status_code == 200
+    for actual, expected in zip(answer.json()["results"], whole, strict=True):
+        assert actual["index"] == expected["index"]
+        assert actual["relevance_score"] == pytest.approx(expected["relevance_score"], abs=1e-4)
+
+
+def test_blocks_keep_every_pair_in_order_and_the_limit(start_server: StartServer) -> None:
     preparation = start_server().endpoint.preparation
     [prepared] = preparation.prepare([RerankTask("apple", DOCUMENTS, DOCUMENTS).candidates], preparation.lengths)
     for limit in (1, 50, 100, 10_000):
-        pieces = split(prepared.pairs, limit)
-        assert [pair for piece in pieces for pair in piece] == prepared.pairs
-        assert all(len(piece) == 1 or sum(len(pair.input_ids) for pair in piece) <= limit for piece in pieces)
-    assert split([], 10) == []
+        blocks = blocks_of(prepared.pairs, limit)
+        sent = [pair for block in blocks for pair in block.pairs()]
+        assert [list(pair.input_ids) for pair in sent] == [list(pair.input_ids) for pair in prepared.pairs]
+        assert all(len(block.lengths) == 1 or len(block.input_ids) <= limit for block in blocks)
+    assert blocks_of([], 10) == []
 
 
 def test_blocks_travel_as_few_arrays_and_come_back_as_the_same_pairs(start_server: StartServer) -> None:

@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 from pipelines.errors import ConfigError, InvalidInputError, ModelNotFoundError
 from serve.error_answers import MAX_FIELDS, Dialect, ErrorAnswer, answer_to, dialect_of, not_ranked
 from serve.errors import OverloadedError
-from serve.schemas import PlainInvocationRequest, PlainRequest, RerankRequest, read_json
+from serve.schemas import PlainInvocationRequest, PlainRequest, RerankRequest, parse_json
 from tests.serve.schemas.dialects import DIALECTS
 
 
@@ -169,7 +169,7 @@ def test_an_error_in_a_stream_is_a_line_with_its_status() -> None:
 
 def test_bytes_that_are_not_json_are_a_400() -> None:
     with pytest.raises(ValidationError) as refused:
-        read_json(b'{"a": \xff}')
+        parse_json(b'{"a": \xff}')
     answered = jina(refused.value)
     assert (answered.status, answered.body["detail"]["code"]) == (400, "INVALID_JSON")
     assert (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from pipelines.errors import ConfigError
 from serve.private_ray import fitted, free_port, private_environment
@@ -30,10 +29,9 @@ def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path) -> None:
     ids=str,
 )
 def test_replicas_share_the_cpus_of_a_private_ray(
-    settings: dict[str, Any], num_cpus: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], num_cpus: float | None, expected: float
 ) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
-    assert fitted(ServeArgs(**settings), num_cpus).num_cpus == expected
+    assert fitted(ServeArgs(**settings), num_cpus, {"CPU": 8.0, "GPU": 1.0}).num_cpus == expected
 
 
 @pytest.mark.parametrize(
@@ -45,9 +43,6 @@ def test_replicas_share_the_cpus_of_a_private_ray(
     ],
     ids=str,
 )
-def test_replicas_that_a_private_ray_could_never_start_are_refused(
-    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+def test_replicas_that_a_private_ray_could_never_start_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        fitted(ServeArgs(**settings), settings["num_cpus"])
+        fitted(ServeArgs(**settings), settings["num_cpus"], {"CPU": 8.0})

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serve import streaming
 from serve.errors import PayloadTooLargeError
 from serve.lanes import Lane
-from serve.streaming import answer_stream, lines_of
-from tests.serve.conftest import StartServer, duplex
+from serve.streaming import DEFAULT_LIMITS, StreamLimits, answer_stream, lines_of
+from tests.serve.conftest import Sizes, StartServer, duplex
 
 
 def request(number: int, **fields: Any) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def test_lines_that_end_in_the_same_moment_make_room_for_the_next(start_server: 
         async def logits(self, block: Any, lane: Lane) -> np.ndarray:
             logits: np.ndarray = await target.logits(block, lane)
             waiting.append(asyncio.Event())
-            if len(waiting) == streaming.LINES_IN_WORK:
+            if len(waiting) == DEFAULT_LIMITS.lines_in_work:
                 for one in waiting:
                     one.set()
                 waiting.clear()
@@ -83,9 +81,9 @@ def test_lines_that_end_in_the_same_moment_make_room_for_the_next(start_server: 
 
     server.handle.target = AllAtOnce()
     with duplex(server) as stream:
-        stream.send(*(request(number) for number in range(3 * streaming.LINES_IN_WORK)))
+        stream.send(*(request(number) for number in range(3 * DEFAULT_LIMITS.lines_in_work)))
         stream.end()
-        assert len(list(iter(stream.read, None))) == 3 * streaming.LINES_IN_WORK
+        assert len(list(iter(stream.read, None))) == 3 * DEFAULT_LIMITS.lines_in_work
 
 
 def test_lines_go_in_the_bulk_lane(start_server: StartServer) -> None:
@@ -155,36 +153,27 @@ async def endless(sent: list[int]) -> AsyncIterator[bytes]:
         yield json.dumps(request(len(sent))).encode() + b"\n"
 
 
-def test_a_client_that_does_not_read_is_not_read_from(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_does_not_read_is_not_read_from(start_server: StartServer) -> None:
     """The answers that wait are bounded by their bytes, the lines in work by their number."""
-    monkeypatch.setattr(streaming, "UNREAD_BYTES", 2000)
     endpoint = start_server().endpoint
+    limits = StreamLimits(lines_in_work=32, unread_bytes=2000)
 
-    async def read_slowly() -> tuple[list[int], int]:
+    async def read_one_answer() -> list[int]:
         sent: list[int] = []
-        answers = answer_stream(endpoint, endless(sent), "id")
-        first = await anext(answers)
+        answers = answer_stream(endpoint, endless(sent), "id", limits)
+        await anext(answers)
         for _ in range(100):
             await asyncio.sleep(0.01)
-        unread = len(sent)
         await answers.aclose()  # type: ignore[attr-defined]
-        return sent, unread * len(first)
+        return sent
 
-    sent, _ = asyncio.run(read_slowly())
-    assert len(sent) <= streaming.LINES_IN_WORK + 2000 // 200 + 2
+    assert len(asyncio.run(read_one_answer())) <= 32 + 2000 // 200 + 2
 
 
-def test_a_silent_client_is_told_and_the_stream_ends(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "SILENT_SECONDS", 0.2)
-    with duplex(start_server()) as stream:
+def test_a_silent_client_is_told_and_the_stream_ends(start_server: StartServer) -> None:
+    with duplex(start_server(sizes=Sizes(stream=StreamLimits(silent_seconds=0.2)))) as stream:
         stream.send(request(1))
-        began = time.monotonic()
         answers = list(iter(stream.read, None))
-        assert time.monotonic() - began < 10
     assert [answer.get("error", {}).get("status") for answer in answers] == [None, 503]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,28 +36,22 @@ def sources(tmp_path: Path) -> Path:
     return folder
 
 
-def run(main: object, *arguments: object) -> None:
+def run(main: Callable[..., None], *arguments: object, **options: Any) -> None:
     """Calls a module's `main` with a command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        main()  # type: ignore[operator]
+        main(**options)
 
 
-def test_sources_become_a_kit_and_a_kit_becomes_a_model(
-    sources: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone: Path, tmp_path: Path) -> None:
     """The model has the weights that training left, up to Platt's scale, and `Reranker` loads it."""
     threads = torch.get_num_threads()
     longest = 30  # what the tiny model reads
-    monkeypatch.setattr(make_kit, "HELD_BACK_SHARE", 0.2)
-    monkeypatch.setattr(
-        make_kit,
-        "RECIPE",
-        kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_lengths=(longest,), max_query_length=8),
-    )
+    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_lengths=(longest,), max_query_length=8)
     folder, trained, model = tmp_path / "kit", tmp_path / "trained", tmp_path / "model"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
-        "--output", folder, "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1)  # fmt: skip
+        "--output", folder, "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1,
+        recipe=recipe, held_back_share=0.2)  # fmt: skip
     lists = TokenLists.load(folder / "lists.npz")
     assert len(lists) == 150
     assert 0 < lists.held_back.sum() < 75
@@ -67,7 +63,7 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(
     [score] = reranker.compute_score([("read", "read 3")])
     assert 0 < score < 1
     theirs = load_file(model / "model.safetensors")["bert.encoder.layer.0.attention.output.dense.weight"].float()
-    torch.testing.assert_close(theirs, kit.load_pieces(trained, "weights")["layers.0.attention_out.weight"])
+    torch.testing.assert_close(theirs, kit.load_weights(trained)["layers.0.attention_out.weight"])
     assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
     torch.set_num_threads(threads)
 
@@ -78,15 +74,12 @@ def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
     assert make_kit.sources_of([tmp_path / "1.toml", tmp_path / "2.toml"]) == {"a": 7, "b": make_kit.MOST_LISTS}
 
 
-def test_a_kit_without_held_back_positives_cannot_be_calibrated(
-    sources: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(make_kit, "HELD_BACK_SHARE", 0.0)
+def test_a_kit_without_held_back_positives_cannot_be_calibrated(sources: Path, backbone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kit"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
-        "--output", folder, "--scale", 0.01)  # fmt: skip
+        "--output", folder, "--scale", 0.01, held_back_share=0.0)  # fmt: skip
     (folder / "trained").mkdir()
-    kit.save_pieces(folder / "trained", "weights", kit.load_pieces(folder, "weights"))
+    kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
         export.export(folder, folder / "trained", str(backbone), tmp_path / "model")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serve.schemas import StreamRequest, read_json, sent_id, stream_line
+from serve.schemas import StreamRequest, parse_json, sent_id, stream_line
 from tests.serve.schemas.dialects import SERVED, anything, body, ranking_of
 
 
@@ -42,9 +42,8 @@ def test_a_broken_line_is_answered_under_its_id_where_that_can_be(value: Any, ex
 
 
 def test_json_is_read_with_and_without_a_mark() -> None:
-    assert (
-        read_json('{"query": "é"}'.encode()) == read_json(b"\xef\xbb\xbf" + '{"query": "é"}'.encode()) == {"query": "é"}
-    )
+    body = '{"query": "é"}'.encode()
+    assert parse_json(body) == parse_json(b"\xef\xbb\xbf" + body) == {"query": "é"}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_json_is_read_with_and_without_a_mark() -> None:
 )
 def test_bytes_that_are_not_json_are_told_apart(sent: bytes, reason: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        read_json(sent)
+        parse_json(sent)
     [error] = refused.value.errors()
     assert (error["type"], error["ctx"]) == ("json_invalid", {"error": reason})
 
@@ -69,4 +68,4 @@ def test_bytes_that_are_not_json_are_told_apart(sent: bytes, reason: str) -> Non
 @given(st.binary() | anything.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_either_json_or_refused_as_invalid(sent: bytes) -> None:
     with suppress(ValidationError):
-        assert json.dumps(read_json(sent)) == json.dumps(json.loads(sent))
+        assert json.dumps(parse_json(sent)) == json.dumps(json.loads(sent))

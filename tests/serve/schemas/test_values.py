@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.schemas import MAX_DEPTH, read_json
+from serve.schemas import MAX_DEPTH, parse_json
 from tests.serve.schemas.dialects import answer, body, errors, jina
 
 clean_text = st.text(max_size=8)  # no surrogates
@@ -38,7 +38,7 @@ def test_what_comes_back_is_nested_to_a_limit() -> None:
 
 @given(st.lists(clean_text | document_objects, max_size=5))
 def test_what_comes_back_is_what_was_sent(documents: list[Any]) -> None:
-    results = answer("/v1/rerank", read_json(json.dumps(body(documents=documents)).encode()), [0.5] * len(documents))
+    results = answer("/v1/rerank", parse_json(json.dumps(body(documents=documents)).encode()), [0.5] * len(documents))
     echoed = [result["document"] for result in results["results"]]
     sent = [{"text": one} if isinstance(one, str) else one for one in documents]
     assert json.dumps(echoed, sort_keys=True) == json.dumps(sent, sort_keys=True)  # == would take 1 for True and 1.0

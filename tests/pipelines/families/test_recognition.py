@@ -12,6 +12,7 @@ from tokenizers.models import WordPiece
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families import ModelSpec, recognise
+from pipelines.reranker import Reranker
 from pipelines.tokens import PairTokenizer
 from tests.checkpoints import read_weights, unigram_tokenizer, wordpiece_tokenizer
 
@@ -24,14 +25,24 @@ def read_config(directory: Path) -> dict[str, Any]:
 def test_bert(bert_directory: Path) -> None:
     spec = recognise(read_config(bert_directory), read_weights(bert_directory))
 
-    assert (spec.layout, spec.max_length, spec.padding_id, spec.has_segments) == ("bert", 512, None, True)
+    assert (spec.layout, spec.max_length, spec.padding_id, spec.pair_styles[0].has_segments) == (
+        "bert",
+        512,
+        None,
+        True,
+    )
     assert spec.shape.layer_norm_eps == 1e-12
 
 
 def test_xlm_roberta_loses_two_positions_to_padding(xlm_roberta_directory: Path) -> None:
     spec = recognise(read_config(xlm_roberta_directory), read_weights(xlm_roberta_directory))
 
-    assert (spec.layout, spec.max_length, spec.padding_id, spec.has_segments) == ("xlm-roberta", 512, 1, False)
+    assert (spec.layout, spec.max_length, spec.padding_id, spec.pair_styles[0].has_segments) == (
+        "xlm-roberta",
+        512,
+        1,
+        False,
+    )
 
 
 def test_jina_v2_is_recognised_by_its_tensors(jina_v2_directory: Path) -> None:
@@ -41,6 +52,22 @@ def test_jina_v2_is_recognised_by_its_tensors(jina_v2_directory: Path) -> None:
     assert "model_type" not in config
     assert (spec.layout, spec.max_length, spec.padding_id) == ("flash-xlm-roberta", 1024, 1)
     assert (spec.shape.layer_norm_eps, spec.shape.hidden_act) == (1e-5, "gelu")
+
+
+def test_a_config_that_calls_jina_v2_an_xlm_roberta_is_not_believed(jina_v2_directory: Path) -> None:
+    config = read_config(jina_v2_directory) | {"model_type": "xlm-roberta"}
+
+    assert recognise(config, read_weights(jina_v2_directory)).layout == "flash-xlm-roberta"
+
+
+def test_the_licence_of_jina_v2_is_said_when_it_is_loaded(
+    jina_v2_directory: Path, bert_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Reranker.load(str(bert_directory), device="cpu")
+    assert "CC-BY" not in caplog.text
+
+    Reranker.load(str(jina_v2_directory), device="cpu")
+    assert "CC-BY-NC-4.0: commercial use needs Jina's licence" in caplog.text
 
 
 def test_jina_v2_without_its_eps_is_refused(jina_v2_directory: Path) -> None:

@@ -1,0 +1,10 @@
+"""The model families that we run, a file each, and which of them a model is of.
+
+A further family is a new file beside `bert.py` with a `Family` in it, and its entry in `recognition.FAMILIES`. One that
+computes otherwise than the packed encoder (`pipelines/encoder.py`) brings its forward pass along in that file.
+"""
+
+from .family import ModelSpec
+from .recognition import model_limit, recognise
+
+__all__ = ["ModelSpec", "model_limit", "recognise"]

@@ -1,0 +1,32 @@
+"""BERT as transformers writes it: the ms-marco MiniLM cross-encoders, and the embedded models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .checkpoint import TensorNames
+from .encoder_config import encoder_shape
+from .family import Config, Family, ModelSpec, PairStyle
+from .xlm_roberta import XLM_ROBERTA_PAIRS
+
+NAMES = TensorNames(layout="bert", body="bert", head_dense="bert.pooler.dense", head_out="classifier")
+BERT_PAIRS = PairStyle("[CLS]", "[SEP]", separators_between=1, has_segments=True)
+
+
+def is_bert(config: Config, tensor_names: Collection[str]) -> bool:
+    """Whether config.json says so."""
+    return config.get("model_type") == NAMES.layout
+
+
+def bert_spec(config: Config) -> ModelSpec:
+    """What config.json says of a BERT; some (multilingual-e5-small) have the tokenizer of XLM-RoBERTa."""
+    return ModelSpec(
+        names=NAMES,
+        shape=encoder_shape(config),
+        max_length=config["max_position_embeddings"],
+        padding_id=None,
+        pair_styles=(BERT_PAIRS, XLM_ROBERTA_PAIRS),
+    )
+
+
+BERT = Family(NAMES, is_bert, bert_spec)

@@ -1,0 +1,89 @@
+"""What a family of models says of itself, and what scoring needs to know of one model besides its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from ..encoder import EncoderShape, PackedEncoder
+from ..errors import ModelRefusedError
+from ..tokens import PairTemplate
+from .checkpoint import TensorNames, Tensors, from_checkpoint
+
+Config = dict[str, Any]
+"""A parsed config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairStyle:
+    """How the tokenizers of a family join a query and a passage."""
+
+    start: str
+    """The special token before the query."""
+    separator: str
+    """The special token between the two texts, and after the passage."""
+    separators_between: int
+    has_segments: bool
+    """Whether the model reads token_type_ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All that scoring needs to know of a model besides its tensors."""
+
+    names: TensorNames
+    shape: EncoderShape
+    max_length: int
+    """Tokens of the longest pair the position embeddings can hold."""
+    padding_id: int | None
+    """Where RoBERTa's positions count from; None counts from 0 (BERT)."""
+    pair_styles: tuple[PairStyle, ...]
+    """Usually one. The first whose start token the tokenizer has is taken."""
+    activation: str = "sigmoid"
+    """Logit -> relevance_score."""
+    licence_note: str | None = None
+    """What a user must know of the published weights' licence; said when the model is loaded."""
+
+    @property
+    def layout(self) -> str:
+        """The name of the family in fingerprints and messages."""
+        return self.names.layout
+
+    def network(self) -> PackedEncoder:
+        """The forward pass, whose weights are still to be loaded."""
+        return PackedEncoder(self.shape)
+
+    def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+        """The checkpoint's tensors under the names of `network`; raises ModelRefusedError for other tensors."""
+        return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
+
+    def pair_template(self, tokenizer: Tokenizer) -> PairTemplate:
+        """The template with this tokenizer's ids; raises ModelRefusedError when it lacks the special tokens."""
+        known = (style for style in self.pair_styles if tokenizer.token_to_id(style.start) is not None)
+        style = next(known, self.pair_styles[0])
+        start, separator = tokenizer.token_to_id(style.start), tokenizer.token_to_id(style.separator)
+        if start is None or separator is None:
+            raise ModelRefusedError(
+                f"tokenizer.json has no {style.start} or {style.separator}; it does not belong to a {self.layout} model"
+            )
+        if tokenizer.get_vocab_size() > self.shape.vocab_size:  # on a GPU such an id would kill the process
+            raise ModelRefusedError(
+                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {self.shape.vocab_size}; "
+                "take the tokenizer that belongs to the weights"
+            )
+        return PairTemplate((start,), (separator,) * style.separators_between, (separator,), style.has_segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of models, as its file describes it."""
+
+    names: TensorNames
+    recognises: Callable[[Config, Collection[str]], bool]
+    """Whether the model with this config.json and these tensor names is of the family."""
+    spec: Callable[[Config], ModelSpec]
+    """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""

@@ -1,0 +1,51 @@
+"""Which family a model is of, and which models are refused whatever their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ..config import MIN_MAX_LENGTH
+from ..errors import ModelRefusedError
+from ..model_files import ModelFiles
+from .bert import BERT
+from .family import Config, Family, ModelSpec
+from .jina_v2 import JINA_V2
+from .xlm_roberta import XLM_ROBERTA
+
+FAMILIES = (JINA_V2, BERT, XLM_ROBERTA)
+"""The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
+
+
+def recognise(config: Config, tensor_names: Collection[str]) -> ModelSpec:
+    """The model that a `config.json` and its tensors' names describe; raises ModelRefusedError."""
+    try:
+        return family_of(config, tensor_names).spec(config)
+    except KeyError as error:
+        raise ModelRefusedError(f"config.json lacks {error}; it does not describe a model we know") from None
+
+
+def family_of(config: Config, tensor_names: Collection[str]) -> Family:
+    """The family that recognises the model; raises ModelRefusedError where none does."""
+    if config.get("position_embedding_type") == "alibi" or config.get("feed_forward_type"):
+        raise ModelRefusedError(
+            "this is a JinaBERT model (ALiBi positions, gated feed-forward; jina-reranker-v1), which would load as a "
+            "BERT with random layers; it is not supported, take jina-reranker-v2 or a BERT / XLM-RoBERTa model"
+        )
+    for family in FAMILIES:
+        if family.recognises(config, tensor_names):
+            return family
+    raise ModelRefusedError(
+        f"model_type is {config.get('model_type')!r}; supported are BERT and XLM-RoBERTa cross-encoders and "
+        f"jina-reranker-v2 ({', '.join(family.names.layout for family in FAMILIES)})"
+    )
+
+
+def model_limit(spec: ModelSpec, files: ModelFiles) -> int:
+    """Tokens of the longest pair: what the positions hold, or less where the tokenizer says so.
+
+    Raises ModelRefusedError for a model that cannot hold a pair.
+    """
+    limit = min(spec.max_length, files.tokenizer_limit() or spec.max_length)
+    if limit < MIN_MAX_LENGTH:
+        raise ModelRefusedError(f"{files.name} reads {limit} tokens at most; a pair needs at least {MIN_MAX_LENGTH}")
+    return limit
