@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
 
 from jobs.errors import StoppedError
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.joins.corpus.texts import texts_for
 from jobs.output.attempts import Attempt
 from jobs.output.directory import OutputDirectory
@@ -17,28 +16,24 @@ from jobs.output.manifest import Manifest
 from jobs.output.parts import write_part
 from jobs.records import Unit, UnitReport
 from jobs.runtime.session import ray_session
-from jobs.scoring.scorer import Scorer
 from jobs.screen import say, show_progress
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
-from jobs.workers.known_scores import open_reuse
+from jobs.workers.assignment import Assignment
+from jobs.workers.known_scores import OpenReuse, open_reuse
 from jobs.workers.pool import score_units, units_at_once
-from jobs.workers.quarantine import Quarantine, read_apart, replica_starter
+from jobs.workers.quarantine import Quarantine, read_apart
 
-ScoreUnits = Callable[..., Iterator[UnitReport]]
-"""Called as `jobs.workers.pool.score_units` is."""
+ScoreUnits = Callable[[Sequence[Unit], Assignment, OpenReuse], Iterator[UnitReport]]
+"""Does what `jobs.workers.pool.score_units` does."""
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
 
 
 def score_everything(
     todo: Sequence[Unit],
-    selection: Selection,
-    settings: RerankSettings,
+    assignment: Assignment,
     manifest: Manifest,
     output: OutputDirectory,
     attempt: Attempt,
-    scorer_class: Callable[..., Scorer],
     console: Console,
     score: ScoreUnits | None = None,
 ) -> dict[Unit, str]:
@@ -48,7 +43,7 @@ def score_everything(
     """
     if not todo:
         return {}
-    layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
+    settings = assignment.settings
     damaged: dict[Unit, str] = {}
     done: set[Unit] = set()
     failures: list[str] = []
@@ -56,12 +51,14 @@ def score_everything(
     attempt.replicas.units_at_once = 1 if settings.app is None else units_at_once(settings)
     attempt.enter("start")
     with ray_session(settings.address, console):
+        selection, layout = assignment.selection, assignment.layout
         texts = texts_for(todo, selection, settings.corpus, settings.mapping, layout, output.texts, console)
+        assignment = replace(assignment, texts=texts)
         known = partial(open_reuse, settings, manifest.fingerprint, console)
         score = score or score_units
         rows_left = sum(unit.rows for unit in todo)
         with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score(todo, selection, texts, settings, layout, fingerprint, scorer_class, known):
+            for report in score(todo, assignment, known):
                 if attempt.phase == "start" and report.scored is not None:
                     seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
                     attempt.enter("score", seconds_ago)
@@ -86,31 +83,24 @@ def score_everything(
             attempt.enter("quarantine")
             why = ", ".join(sorted(set(failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
-            start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
-            quarantine = Quarantine(start_replica, settings, layout)
-            damaged |= score_alone(lost, selection, texts, quarantine, output, fingerprint)
+            damaged |= score_alone(lost, assignment)
         attempt.enter("finish")
     return damaged
 
 
-def score_alone(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    quarantine: Quarantine,
-    output: OutputDirectory,
-    fingerprint: str,
-) -> dict[Unit, str]:
+def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str]:
     """Parts for units that Ray Data gave up on; returns why units cannot be read."""
+    output, fingerprint = assignment.settings.output, assignment.fingerprint
     damaged: dict[Unit, str] = {}
+    quarantine = Quarantine(assignment)
     try:
         for unit in units:
-            table = read_apart(unit, selection, texts)
+            table = read_apart(unit, assignment)
             if isinstance(table, str):
                 damaged[unit] = table
             else:
                 answered = quarantine.score(table)
-                write_part(output.path, fingerprint, unit, table.num_rows, answered.table, answered.counts)
+                write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
     finally:
         quarantine.close()
     return damaged

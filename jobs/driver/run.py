@@ -27,6 +27,8 @@ from jobs.scoring.scorer import Scorer
 from jobs.screen import print_summary, say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
+from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 
 
 def run(
@@ -87,7 +89,9 @@ def run_here(
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
         todo = missing_units(output, manifest)
         announce(console, manifest, todo)
-        damaged = score_everything(todo, selection, settings, manifest, output, attempt, scorer_class, console)
+        layout = Layout(manifest.options["layout"])
+        assignment = Assignment(settings, layout, manifest.fingerprint["hash"], scorer_class, selection)
+        damaged = score_everything(todo, assignment, manifest, output, attempt, console)
         attempt.save()
         summary = summarize(output, manifest, by_file(damaged))
         write_json(output.summary, summary)

@@ -19,6 +19,8 @@ from jobs.records import InputFile, Unit
 from jobs.scoring.scorer import Scorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
+from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
@@ -145,12 +147,10 @@ class Follower:
             self.pool.start()
         damaged = score_everything(
             todo,
-            self.ledger.selection,
-            self.settings,
+            self._assignment(manifest),
             manifest,
             self.ledger.output,
             self.attempt,
-            self.scorer_class,
             self.console,
             self.pool.score,
         )
@@ -159,6 +159,10 @@ class Follower:
         self._note_round(todo, began)
         self.attempt.enter("wait")
         self.ledger.end_round(damaged, self.attempt)
+
+    def _assignment(self, manifest: Manifest) -> Assignment:
+        layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
+        return Assignment(self.settings, layout, fingerprint, self.scorer_class, self.ledger.selection)
 
     def _note_round(self, todo: Sequence[Unit], began: float) -> None:
         now = self.clock()

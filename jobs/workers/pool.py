@@ -6,21 +6,19 @@ Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wirin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
 from jobs.scoring.app_scorer import running_replicas
-from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
-from jobs.workers.known_scores import OpenReuse, Reuse, no_reuse
+from jobs.workers.assignment import Assignment
+from jobs.workers.known_scores import OpenReuse, no_reuse
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of
 from pipelines.errors import ConfigError
@@ -81,47 +79,30 @@ def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
 
 
 def score_units(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    known: OpenReuse = no_reuse,
+    units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse = no_reuse
 ) -> Iterator[UnitReport]:
     """A report per unit as soon as its part is written (or its reading failed), in any order.
 
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
-    pool = replica_pool(settings, len(units))
+    pool = replica_pool(assignment.settings, len(units))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
         source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
-        dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, known())
+        dataset = through_pool(source, pool, replace(assignment, reuse=open_reuse()))
         yield from reports_of(batches_of(dataset))
 
 
-def through_pool(
-    source: Dataset,
-    pool: ActorPoolStrategy,
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    reuse: Reuse,
-) -> Dataset:
+def through_pool(source: Dataset, pool: ActorPoolStrategy, assignment: Assignment) -> Dataset:
     """Rows of units -> their reports; nothing runs yet."""
     return source.map_batches(
         Replica,
-        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, texts, reuse),
+        fn_constructor_args=(assignment,),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=settings.replica_cpus,
-        num_gpus=settings.num_gpus or None,
+        num_cpus=assignment.settings.replica_cpus,
+        num_gpus=assignment.settings.num_gpus or None,
         compute=pool,
         max_task_retries=RETRIES_OF_A_UNIT,
     )

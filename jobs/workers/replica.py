@@ -10,7 +10,6 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -18,16 +17,11 @@ import ray
 
 from jobs.errors import DeadlyError, StoppedError, StoreError
 from jobs.input.row_groups import RowGroups
-from jobs.input.selection import EVERYTHING, Selection
-from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
 from jobs.score_store.keeper import LogitKeeper
-from jobs.scoring.scorer import Scorer
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
 from jobs.table.streams import from_stream, to_stream
-from jobs.workers.known_scores import NO_REUSE, Reuse
+from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
 
 ROW_GROUPS_KEPT = 2
@@ -40,24 +34,12 @@ class Replica:
     Threads may call it: while the model computes for one unit, others are read, tokenized, ranked and written.
     """
 
-    def __init__(
-        self,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        selection: Selection = EVERYTHING,
-        texts: TextsById | None = None,
-        reuse: Reuse = NO_REUSE,
-    ) -> None:
-        self.output = settings.output
-        self.fingerprint = fingerprint
-        self.selection = selection
-        self.texts = texts
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
         self.groups = RowGroups(ROW_GROUPS_KEPT)
-        self.scorer = scorer_class(settings, layout, fingerprint)
-        self.scorer.stored = reuse.stored_logits()
-        self.keeper = LogitKeeper(reuse.store)
+        self.scorer = assignment.scorer_class(assignment.settings, assignment.layout, assignment.fingerprint)
+        self.scorer.stored = assignment.reuse.stored_logits()
+        self.keeper = LogitKeeper(assignment.reuse.store)
         self.name = replica_id()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -69,7 +51,7 @@ class Replica:
         """Reads, scores and writes one unit. New logits come before the part, so that a death in between costs none."""
         clock = time.perf_counter()
         try:
-            table = read_with_texts(unit, self.selection, self.texts, self.groups)
+            table = self.assignment.read(unit, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
         except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
@@ -87,7 +69,8 @@ class Replica:
         scored_at = time.perf_counter()
         try:
             not_stored = self.keeper.keep(answered.spent.new_logits)
-            counts = write_part(self.output, self.fingerprint, unit, table.num_rows, answered.table, answered.counts)
+            output, fingerprint = self.assignment.settings.output, self.assignment.fingerprint
+            counts = write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except OSError as error:

@@ -12,8 +12,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,15 +27,11 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from jobs.errors import StoppedError
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.datasets import batches_of, job_context
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
-from jobs.scoring.scorer import Scorer
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, Reuse
 from jobs.workers.pool import replica_pool, through_pool, units_at_once
 from jobs.workers.wire import as_json, reports_of
@@ -105,24 +102,15 @@ class FedSource(Datasource):
 class Run:
     """One run of Ray Data, whose reports a thread collects."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        texts: TextsById | None,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        reuse: Reuse,
-    ) -> None:
-        self.takes = selection, texts
+    def __init__(self, assignment: Assignment, reuse: Reuse) -> None:
+        self.assignment = assignment
         self.reports: queue.Queue[UnitReport | None] = queue.Queue()
         """None at the end."""
         self.failure: str | None = None
         self.sent = 0
         self.has_answered = False
-        pool = replica_pool(settings, ANY_NUMBER)
-        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(settings)
+        pool = replica_pool(assignment.settings, ANY_NUMBER)
+        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(assignment.settings)
         context = job_context()
         context.target_max_block_size = 1  # a block per row: with None the source's only block would wait for its end
         self.feed: Any = ray.remote(Feed).options(num_cpus=0).remote()
@@ -131,7 +119,7 @@ class Run:
             source = ray.data.read_datasource(
                 FedSource(self.feed), override_num_blocks=1, ray_remote_args={"num_cpus": 0}
             )
-            dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, reuse)
+            dataset = through_pool(source, pool, replace(assignment, reuse=reuse))
         self.thread = threading.Thread(target=self._collect, args=(dataset,), name="reports", daemon=True)
         self.thread.start()
 
@@ -177,17 +165,7 @@ class WarmPool:
             self.session.close()
             self.session.enter_context(ray_session(self.address, self.console))
 
-    def score(
-        self,
-        units: Sequence[Unit],
-        selection: Selection,
-        texts: TextsById | None,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        known: OpenReuse,
-    ) -> Iterator[UnitReport]:
+    def score(self, units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse) -> Iterator[UnitReport]:
         """As `score_units`. After a signal no unit is begun, and those in work have GRACE_SECONDS.
 
         Raises InterruptedBySignal when units are left then.
@@ -197,9 +175,9 @@ class WarmPool:
             while waiting:
                 if self.stop.number is not None:
                     raise InterruptedBySignal(self.stop.number)
-                if self.run is None or self.run.takes != (selection, texts):
+                if self.run is None or self.run.assignment != assignment:
                     self.close()
-                    self.run = Run(selection, texts, settings, layout, fingerprint, scorer_class, known())
+                    self.run = Run(assignment, open_reuse())
                 yield from self._score_in(self.run, waiting)
         except RayError as error:  # the feed is gone
             self.close(wait=False)

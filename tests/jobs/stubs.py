@@ -6,20 +6,20 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.pieces import PieceStage
 from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, no_reuse
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of
@@ -160,17 +160,10 @@ def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
 
 
 def score_units_here(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    known: OpenReuse = no_reuse,
+    units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse = no_reuse
 ) -> Iterator[UnitReport]:
     """`jobs.workers.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
-    replica = Replica(settings, layout, fingerprint, scorer_class, selection, texts, known())
+    replica = Replica(replace(assignment, reuse=open_reuse()))
     for unit in units:
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 

@@ -24,6 +24,7 @@ from jobs.runtime.session import kill_autoscaler_monitor
 from jobs.scoring.scorer import Answered, Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of, to_batch
 from pipelines.fingerprint import planned_fingerprint
@@ -64,7 +65,7 @@ def replica(tmp_path: Path, settings_of: Callable[..., RerankSettings]) -> Repli
     write_input(tmp_path / "in", a=lists_table(ROWS))
     (tmp_path / "out").mkdir()
     settings = settings_of(tmp_path / "in", tmp_path / "out", recent_pairs=0)
-    return Replica(settings, Layout.LISTS, planned_fingerprint(settings.reranker).hash, Scorer)
+    return Replica(Assignment(settings, Layout.LISTS, planned_fingerprint(settings.reranker).hash, Scorer))
 
 
 @pytest.fixture
@@ -130,7 +131,8 @@ def test_an_answer_without_all_rows_stops_the_job_and_leaves_no_part(
 ) -> None:
     write_input(tmp_path / "in", a=lists_table(ROWS))
     (tmp_path / "out").mkdir()
-    replica = Replica(settings_of(tmp_path / "in", tmp_path / "out"), Layout.LISTS, "f", ForgetfulScorer)
+    settings = settings_of(tmp_path / "in", tmp_path / "out")
+    replica = Replica(Assignment(settings, Layout.LISTS, "f", ForgetfulScorer))
     [report] = reports_of([replica(pa.table({"unit": [as_json(units[0])]}))])
     assert report.stop is not None
     assert "came back with 1 rows" in report.stop

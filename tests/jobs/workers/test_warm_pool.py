@@ -17,6 +17,7 @@ from jobs.runtime.signals import InterruptedBySignal, StopRequest
 from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import no_reuse
 from jobs.workers.pool import UNITS_IN_REPLICA
 from jobs.workers.warm_pool import WarmPool
@@ -50,7 +51,7 @@ def score(tmp_path: Path, pool: WarmPool, settings_of: Callable[..., RerankSetti
     def score_them(
         units: list[Unit], scorer_class: type[Scorer] = StubScorer, selection: Selection = EVERYTHING
     ) -> Iterator[UnitReport]:
-        return pool.score(units, selection, None, settings, Layout.LISTS, "abc", scorer_class, no_reuse)
+        return pool.score(units, Assignment(settings, Layout.LISTS, "abc", scorer_class, selection), no_reuse)
 
     return score_them
 
