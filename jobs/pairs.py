@@ -93,7 +93,7 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
     check_apart(settings.input, settings.output, files)
     manifest = new_manifest(settings, {}, files)
     prepare_directory(settings.output)
-    layout, units = Layout(manifest.options["layout"]), manifest.units()
+    layout, units = manifest.options.layout, manifest.units()
     digests = [np.unique(digests_of(pairs)) for pairs in pairs_of(units, settings.mapping, layout, console)]
     distinct, counts = np.unique(np.concatenate([*digests, np.empty(0, np.uint64)]), return_counts=True)
     repeated = distinct[counts > 1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 from jobs.input.conditions import Condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
+from jobs.output.options import JobOptions
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
@@ -141,23 +142,23 @@ class RerankSettings:
         """CPUs that are set aside for an actor that scores: none where the app's replicas do the work."""
         return 0 if self.app is not None else self.num_cpus
 
-    def result_options(self, layout: Layout) -> dict[str, Any]:
-        """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption.
+    def result_options(self, layout: Layout, partitions: Mapping[str, str]) -> JobOptions:
+        """Everything beside the fingerprint that changes the result.
 
-        What is remembered of earlier pairs is no part of it: it moves scores by less than 1e-4, as batches do.
+        `layout` is that of the rows that are scored, `partitions` are the types of the columns that paths add.
         """
-        mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
-        del mapping["by_id"]  # as the corpus says
-        return mapping | {
-            "layout": str(layout),
-            "top_n": self.top_n,
-            "raw_scores": self.reranker.raw_scores,
-            "limit": self.limit,
-            "shard": None if self.shard is None else str(self.shard),
-            "where": sorted(map(str, self.where)) or None,
-            "group_by": None if self.group_by is None else asdict(self.group_by),
-            "corpus": None if self.corpus is None else self.corpus.identity(),
-        }
+        return JobOptions(
+            mapping=self.mapping,
+            layout=layout,
+            top_n=self.top_n,
+            raw_scores=self.reranker.raw_scores,
+            limit=self.limit,
+            shard=None if self.shard is None else str(self.shard),
+            where=tuple(sorted(map(str, self.where))),
+            group_by=self.group_by,
+            corpus=None if self.corpus is None else self.corpus.identity(),
+            partitions=partitions,
+        )
 
 
 def parse_bytes(text: str, flag: str) -> int:

@@ -168,7 +168,7 @@ def gather(snapshot: Snapshot) -> JobFacts:
         time=time_spent(snapshot.attempts),
         attempts=snapshot.attempts,
         fingerprint=manifest.fingerprint,
-        options=manifest.options,
+        options=manifest.options.as_dict(),
         versions=manifest.versions,
     )
 

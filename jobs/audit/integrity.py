@@ -18,7 +18,7 @@ from jobs.output.parts import METADATA_KEY
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit
 from jobs.storage import read_parquet
-from jobs.table.columns import Layout, mapping_of, output_names
+from jobs.table.columns import output_names
 from jobs.table.reasons import reason_of
 
 DECODING_THREADS = 4
@@ -88,7 +88,7 @@ def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
     """Decodes every column of every row, and compares rows, errors and footer."""
     path = path_of(snapshot, unit.name)
     options = snapshot.manifest.options
-    _, error_name = output_names(mapping_of(options), Layout(options["layout"]))
+    _, error_name = output_names(options.mapping, options.layout)
     try:
         metadata, errors = read_parquet(
             path, lambda file: (file.metadata, errors_in(file, error_name)), check_pages=True

@@ -17,7 +17,7 @@ from jobs.errors import StoppedError
 from jobs.output.parts import read_counts
 from jobs.records import Unit
 from jobs.storage import FOOTER_THREADS, read_parquet
-from jobs.table.columns import ColumnMapping, Layout, mapping_of, output_names
+from jobs.table.columns import ColumnMapping, output_names
 from jobs.table.reasons import reason_of
 
 PARTS_AT_A_TIME = 256
@@ -67,14 +67,13 @@ def find_errors(snapshot: Snapshot, expected: Mapping[str, int], per_reason: int
 def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]:
     """Up to `per_reason` rows for each reason in one part; none where the part cannot be read, which is told apart."""
     options = snapshot.manifest.options
-    mapping = mapping_of(options)
-    _, error_name = output_names(mapping, Layout(options["layout"]))
+    _, error_name = output_names(options.mapping, options.layout)
     try:
         if not read_counts(snapshot.output, unit, snapshot.manifest.fingerprint["hash"]).errors:
             return []
         return read_parquet(
             os.path.join(snapshot.output.path, unit.name),
-            lambda file: list(_errors_in(file, unit, error_name, mapping, per_reason)),
+            lambda file: list(_errors_in(file, unit, error_name, options.mapping, per_reason)),
         )
     except (StoppedError, pa.ArrowException, OSError):
         return []

@@ -93,12 +93,12 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
         else new_manifest(settings, fingerprint, files)
     )
     todo = missing_units(output, manifest) if begun else manifest.units()
-    selection = selection_of(settings, files, manifest.options["partitions"])
+    selection = selection_of(settings, files, manifest.options.partitions)
 
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
     reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
     preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
-    layout = Layout(manifest.options["layout"])
+    layout = manifest.options.layout
     texts = texts_here(settings.corpus, settings.mapping, layout, console)
     sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
     measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)

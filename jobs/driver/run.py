@@ -27,7 +27,6 @@ from jobs.scoring.scorer import Scorer
 from jobs.screen import print_summary, say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
-from jobs.table.columns import Layout
 from jobs.workers.assignment import Assignment
 
 
@@ -81,7 +80,7 @@ def run_here(
         if changed:
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
-        selection = selection_of(settings, files, manifest.options["partitions"])
+        selection = selection_of(settings, files, manifest.options.partitions)
         if settings.group_by is not None:
             attempt.enter("group")
             until_the_end.enter_context(ray_session(settings.address, console))
@@ -89,8 +88,8 @@ def run_here(
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
         todo = missing_units(output, manifest)
         announce(console, manifest, todo)
-        layout = Layout(manifest.options["layout"])
-        assignment = Assignment(settings, layout, manifest.fingerprint["hash"], scorer_class, selection)
+        layout, fingerprint_hash = manifest.options.layout, manifest.fingerprint["hash"]
+        assignment = Assignment(settings, layout, fingerprint_hash, scorer_class, selection)
         damaged = score_everything(todo, assignment, manifest, output, attempt, console)
         attempt.save()
         summary = summarize(output, manifest, by_file(damaged))

@@ -19,7 +19,6 @@ from jobs.records import InputFile, Unit
 from jobs.scoring.scorer import Scorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
-from jobs.table.columns import Layout
 from jobs.workers.assignment import Assignment
 from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError
@@ -161,7 +160,7 @@ class Follower:
         self.ledger.end_round(damaged, self.attempt)
 
     def _assignment(self, manifest: Manifest) -> Assignment:
-        layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
+        layout, fingerprint = manifest.options.layout, manifest.fingerprint["hash"]
         return Assignment(self.settings, layout, fingerprint, self.scorer_class, self.ledger.selection)
 
     def _note_round(self, todo: Sequence[Unit], began: float) -> None:

@@ -81,7 +81,7 @@ class Ledger:
             return new_manifest(self.settings, self.fingerprint, fresh)
         paths, new = list(self.planned), {file.path for file in fresh}
         now = [*paths, *new]
-        types = continued_types(input_root(self.settings.input, now), before.options.get("partitions", {}), paths, now)
+        types = continued_types(input_root(self.settings.input, now), before.options.partitions, paths, now)
         selection = selection_of(self.settings, [one.file for one in before.files] + list(fresh), types)
         kept = [
             one
@@ -91,7 +91,7 @@ class Ledger:
         besides = bytes_of_texts(self.settings.corpus, self.settings.mapping)
         planned = survey(fresh, selection, besides).planned(fresh, None)
         files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
-        return replace(before, files=files, options={**before.options, "partitions": types})
+        return replace(before, files=files, options=replace(before.options, partitions=types))
 
     def begin_round(self, manifest: Manifest) -> None:
         """Puts the plan on record; from here on the output is not complete."""
@@ -131,7 +131,7 @@ class Ledger:
     def selection(self) -> Selection:
         """What is taken of the files."""
         manifest = self.begun
-        return selection_of(self.settings, [one.file for one in manifest.files], manifest.options["partitions"])
+        return selection_of(self.settings, [one.file for one in manifest.files], manifest.options.partitions)
 
     def has_parts(self, planned: PlannedFile) -> bool:
         """Whether units of the file were finished."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from enum import StrEnum
-from typing import Any
 
 import pyarrow as pa
 
@@ -111,12 +109,6 @@ def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
     """Names of the two columns that are added: the answer, then the error."""
     answer = "ranking" if layout is Layout.LISTS else "relevance_score"
     return mapping.output_prefix + answer, mapping.output_prefix + "error"
-
-
-def mapping_of(options: Mapping[str, Any]) -> ColumnMapping:
-    """The mapping among the options that a manifest keeps."""
-    given = {field.name: options[field.name] for field in dataclass_fields(ColumnMapping) if field.name in options}
-    return ColumnMapping(**given | {"drop": tuple(given["drop"])})
 
 
 def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
