@@ -32,7 +32,7 @@ from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout
-from jobs.table.parsing import parse_lists, parse_pairs
+from jobs.table.parsing import parse_rows
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"
@@ -128,7 +128,6 @@ def pairs_of(
     units: Sequence[Unit], mapping: ColumnMapping, layout: Layout, console: Console
 ) -> Iterator[list[TextPair]]:
     """The pairs of each unit that can be scored, unit by unit; what cannot be read is named and left out."""
-    parse = parse_lists if layout is Layout.LISTS else parse_pairs
 
     def read(unit: Unit) -> pa.Table | str:
         try:
@@ -142,7 +141,7 @@ def pairs_of(
         if isinstance(table, str):
             say(console, f"{unit}: {table}", "cannot be read: ")
         else:
-            lists = [row.candidates for row in parse(table, mapping) if row.candidates is not None]
+            lists = [row.candidates for row in parse_rows(table, layout, mapping) if row.candidates is not None]
             yield [(one.query, document) for one in lists for document in one.documents]
 
 

@@ -31,7 +31,7 @@ from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout
-from jobs.table.parsing import parse_lists, parse_pairs
+from jobs.table.parsing import parse_rows
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
 
@@ -141,9 +141,8 @@ def take_sample(
 ) -> Sample:
     """Some units at random, the same each time; those that cannot be read are left out, as in the job."""
     sample = Sample()
-    parse = parse_lists if layout is Layout.LISTS else parse_pairs
     for unit, table in sampled_tables(units, unit_bytes, selection, texts):
-        rows = parse(table, settings.mapping)
+        rows = parse_rows(table, layout, settings.mapping)
         lists = [row.candidates for row in rows if row.candidates is not None]
         sample.rows += unit.rows
         sample.passed += table.num_rows

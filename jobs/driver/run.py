@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,8 +22,8 @@ from jobs.output.summary import by_file, summarize, unreadable_files
 from jobs.records import Unit
 from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
-from jobs.scoring.app_scorer import AppScorer
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.app_scorer import app_scorer
+from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.screen import print_summary, say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
@@ -32,7 +32,7 @@ from jobs.workers.assignment import Assignment
 
 def run(
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer] | None = None,
+    load_scorer: LoadScorer | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -44,14 +44,14 @@ def run(
     console = console or Console()
     with signals_as_exceptions(), disk_failures_as_stops():
         if settings.app is None:
-            return run_here(settings, scorer_class or Scorer, console, command)
+            return run_here(settings, load_scorer or own_scorer, console, command)
         # The app knows the model: without it there is no plan.
         with session_with_app(settings.address, settings.app, console):
-            return run_here(settings, scorer_class or AppScorer, console, command)
+            return run_here(settings, load_scorer or app_scorer, console, command)
 
 
 def run_here(
-    settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console, command: str | None
+    settings: RerankSettings, load_scorer: LoadScorer, console: Console, command: str | None
 ) -> dict[str, Any]:
     """`run`, with signals and failures of disks left as they come."""
     settings = with_absolute_paths(settings)
@@ -89,7 +89,7 @@ def run_here(
         todo = missing_units(output, manifest)
         announce(console, manifest, todo)
         layout, fingerprint_hash = manifest.options.layout, manifest.fingerprint["hash"]
-        assignment = Assignment(settings, layout, fingerprint_hash, scorer_class, selection)
+        assignment = Assignment(settings, layout, fingerprint_hash, load_scorer, selection)
         damaged = score_everything(todo, assignment, manifest, output, attempt, console)
         attempt.save()
         summary = summarize(output, manifest, by_file(damaged))

@@ -16,7 +16,7 @@ from jobs.follow.ledger import Ledger
 from jobs.output.attempts import Attempt
 from jobs.output.manifest import Manifest
 from jobs.records import InputFile, Unit
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.workers.assignment import Assignment
@@ -37,7 +37,7 @@ class Follower:
         settings: RerankSettings,
         attempt: Attempt,
         pool: WarmPool,
-        scorer_class: Callable[..., Scorer],
+        load_scorer: LoadScorer,
         console: Console,
         clock: Callable[[], float],
     ) -> None:
@@ -45,7 +45,7 @@ class Follower:
         self.settings = settings
         self.attempt = attempt
         self.pool = pool
-        self.scorer_class = scorer_class
+        self.load_scorer = load_scorer
         self.console = console
         self.clock = clock
         poll_seconds = settings.poll_seconds or POLL_SECONDS
@@ -161,7 +161,7 @@ class Follower:
 
     def _assignment(self, manifest: Manifest) -> Assignment:
         layout, fingerprint = manifest.options.layout, manifest.fingerprint["hash"]
-        return Assignment(self.settings, layout, fingerprint, self.scorer_class, self.ledger.selection)
+        return Assignment(self.settings, layout, fingerprint, self.load_scorer, self.ledger.selection)
 
     def _note_round(self, todo: Sequence[Unit], began: float) -> None:
         now = self.clock()

@@ -23,8 +23,8 @@ from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.runtime.session import session_with_app
 from jobs.runtime.signals import InterruptedBySignal, StopRequest, signals_as_requests
-from jobs.scoring.app_scorer import AppScorer
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.app_scorer import app_scorer
+from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.storage import check_apart
@@ -39,7 +39,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 def follow(
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer] | None = None,
+    load_scorer: LoadScorer | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> None:
@@ -52,15 +52,15 @@ def follow(
     with signals_as_requests() as stop, disk_failures_as_stops(), ExitStack() as session:
         if settings.app is not None:
             session.enter_context(session_with_app(settings.address, settings.app, console))
-        default = Scorer if settings.app is None else AppScorer
+        default = own_scorer if settings.app is None else app_scorer
         with starts_that_are_stopped(stop):
-            follow_until(stop, settings, scorer_class or default, console, command)
+            follow_until(stop, settings, load_scorer or default, console, command)
 
 
 def follow_until(
     stop: StopRequest,
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer],
+    load_scorer: LoadScorer,
     console: Console,
     command: str | None = None,
     clock: Callable[[], float] = time.time,
@@ -80,7 +80,7 @@ def follow_until(
             output.clear()
         pool = until_the_end.enter_context(WarmPool(stop, settings.address, console))
         ledger = Ledger(settings, fingerprint, output)
-        follower = Follower(ledger, settings, begin_attempt(output, command), pool, scorer_class, console, clock)
+        follower = Follower(ledger, settings, begin_attempt(output, command), pool, load_scorer, console, clock)
         lease.on_heartbeat = follower.save_attempt
         say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
         keep_looking(follower, stop, poll_seconds, console)

@@ -1,4 +1,4 @@
-"""The Scorer of a job with `--app`: prepares and ranks here; the logits come from the replicas of a running app."""
+"""The scorer of a job with `--app`: tokenizes and ranks here; the logits come from the replicas of a running app."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ray.exceptions import RayActorError, RayTaskError
 from jobs.errors import DeadlyError, StoppedError
 from jobs.scoring.scorer import Scorer, ends_scoring
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, CrossrayError
-from pipelines.memory import RecentLogits
 
 if TYPE_CHECKING:  # torch: seconds, and not for the driver
     from pipelines.families import ModelSpec
     from pipelines.fingerprint import ServedModel
+    from pipelines.memory import StoredLogits
     from pipelines.packing import TokenPair
     from pipelines.pair_block import PairBlock
+    from pipelines.reranker import Reranker
 
 BLOCK_TOKENS = 16_384
 """Tokens of a call to an app: some passes of its replicas, so that little is lost with one that dies."""
@@ -40,38 +40,39 @@ RETRY_PAUSES = (1.0, 5.0)
 """Seconds before a call is made again, and again; a replica that died is replaced after about 5."""
 
 
-class AppScorer(Scorer):
-    """Prepares and ranks here; the logits come from a running app."""
+def app_scorer(settings: RerankSettings, fingerprint: str, stored: StoredLogits) -> Scorer:
+    """The scorer of a job with `--app`; a LoadScorer."""
+    return Scorer(app_reranker(settings, fingerprint), settings, stored, turn=nullcontext())  # an app takes many calls
 
-    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
-        """Raises RuntimeError when the app or the files on this node are not what the driver saw."""
-        os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
-        from pipelines.families import recognise
-        from pipelines.lengths import Lengths
-        from pipelines.model_files import find_model, tensor_names
-        from pipelines.preparation import pair_tokenizer
-        from pipelines.reranker import Reranker
 
-        assert settings.app is not None
-        config = settings.reranker
-        served = served_model(settings.app)
-        files = find_model(config.model, config.revision, config.token)
-        now = served.fingerprint_with(Lengths.of(config)).hash
-        if now != fingerprint:
-            raise RuntimeError(f"{changed(settings.app)}: fingerprint {now} instead of {fingerprint}")
-        if files.digest() != served.fingerprint.files:
-            raise RuntimeError(
-                f"the files of {config.model} on this node are not those of app {settings.app!r}, whose texts would be "
-                "tokenized with them; put the same model files on all nodes"
-            )
-        self.settings = settings
-        self.layout = layout
-        spec = recognise(files.config(), list(tensor_names(files)))
-        engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
-        tokenizer = pair_tokenizer(files, spec)
-        self.reranker = Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will
-        self.turn = nullcontext()  # the app takes many calls
-        self.recent = RecentLogits(settings.recent_pairs)
+def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
+    """A Reranker that tokenizes and ranks here, and whose engine is the app.
+
+    Raises RuntimeError when the app or the files on this node are not what the driver saw.
+    """
+    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
+    from pipelines.families import recognise
+    from pipelines.lengths import Lengths
+    from pipelines.model_files import find_model, tensor_names
+    from pipelines.preparation import pair_tokenizer
+    from pipelines.reranker import Reranker
+
+    assert settings.app is not None
+    config = settings.reranker
+    served = served_model(settings.app)
+    files = find_model(config.model, config.revision, config.token)
+    now = served.fingerprint_with(Lengths.of(config)).hash
+    if now != fingerprint:
+        raise RuntimeError(f"{changed(settings.app)}: fingerprint {now} instead of {fingerprint}")
+    if files.digest() != served.fingerprint.files:
+        raise RuntimeError(
+            f"the files of {config.model} on this node are not those of app {settings.app!r}, whose texts would be "
+            "tokenized with them; put the same model files on all nodes"
+        )
+    spec = recognise(files.config(), list(tensor_names(files)))
+    engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
+    tokenizer = pair_tokenizer(files, spec)
+    return Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will ask it
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,18 @@ from jobs.table.reasons import Reason
 from pipelines.records import RankedDocument, Ranking
 
 
+def append_answers(
+    table: pa.Table,
+    rows: Sequence[ParsedRow],
+    rankings: Sequence[Ranking | None],
+    layout: Layout,
+    mapping: ColumnMapping,
+) -> pa.Table:
+    """The rows with their two new columns, as list rows or pair rows have them."""
+    append = append_rankings if layout is Layout.LISTS else append_scores
+    return append(table, rows, rankings, mapping)
+
+
 def append_rankings(
     table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
 ) -> pa.Table:

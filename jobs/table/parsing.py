@@ -35,6 +35,11 @@ class ParsedRow:
     """`reason: detail`; the reason is one of `jobs.table.reasons.Reason`."""
 
 
+def parse_rows(table: pa.Table, layout: Layout, mapping: ColumnMapping) -> list[ParsedRow]:
+    """One ParsedRow per row of a table of list rows or of pair rows."""
+    return parse_lists(table, mapping) if layout is Layout.LISTS else parse_pairs(table, mapping)
+
+
 def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
     """One ParsedRow per row of a table of list rows; every row has the error if the table's schema is unusable."""
     unusable = why_unusable(table.schema, mapping, Layout.LISTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ from jobs.input.row_groups import RowGroups
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.records import Unit
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import ListScorer, LoadScorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from jobs.workers.known_scores import NO_REUSE, Reuse
@@ -29,12 +28,16 @@ class Assignment:
     layout: Layout
     fingerprint: str
     """Hash of the fingerprint that the model of a replica must have; parts carry it in their footers."""
-    scorer_class: Callable[..., Scorer]
+    load_scorer: LoadScorer
     selection: Selection = EVERYTHING
     texts: TextsById | None = None
     """How documents that are ids get their texts; None where they are no ids."""
     reuse: Reuse = NO_REUSE
     """What earlier runs left, and where new scores are kept."""
+
+    def scorer(self) -> ListScorer:
+        """A scorer for the replica that asks, with its model; raises RuntimeError when that is not the job's."""
+        return self.load_scorer(self.settings, self.fingerprint, self.reuse.stored_logits())
 
     def read(self, unit: Unit, groups: RowGroups | None = None) -> pa.Table:
         """The rows of a unit, with their texts; raises what `read_with_texts` does."""

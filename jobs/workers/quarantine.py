@@ -16,10 +16,7 @@ from ray.exceptions import RayError
 from jobs.errors import StoppedError, StoreError
 from jobs.joins.corpus.attaching import read_with_texts
 from jobs.records import Counts, Unit
-from jobs.scoring.scorer import Answered, count
-from jobs.table.answers import append_rankings, append_scores
-from jobs.table.columns import Layout
-from jobs.table.parsing import ParsedRow
+from jobs.scoring.answering import Answered, without_answers
 from jobs.table.streams import from_stream, to_stream
 from jobs.workers.assignment import Assignment
 from jobs.workers.replica import Replica
@@ -125,6 +122,4 @@ class Quarantine:
         message = (
             f"killed_replica: scoring this row alone ended its replica {DEATHS_TO_BLAME} times ({self.last_failure})"
         )
-        rows = [ParsedRow(candidates=None, ids=None, error=message)]
-        append = append_rankings if self.assignment.layout is Layout.LISTS else append_scores
-        return Answered(append(table, rows, [None], self.assignment.settings.mapping), count(rows, [None]))
+        return without_answers(table, message, self.assignment.layout, self.assignment.settings.mapping)

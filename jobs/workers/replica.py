@@ -20,6 +20,7 @@ from jobs.input.row_groups import RowGroups
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
 from jobs.score_store.keeper import LogitKeeper
+from jobs.scoring.answering import Answered, answer
 from jobs.table.streams import from_stream, to_stream
 from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
@@ -37,8 +38,7 @@ class Replica:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.groups = RowGroups(ROW_GROUPS_KEPT)
-        self.scorer = assignment.scorer_class(assignment.settings, assignment.layout, assignment.fingerprint)
-        self.scorer.stored = assignment.reuse.stored_logits()
+        self.scorer = assignment.scorer()
         self.keeper = LogitKeeper(assignment.reuse.store)
         self.name = replica_id()
 
@@ -58,7 +58,7 @@ class Replica:
             return UnitReport(unit, error=f"{type(error).__name__}: {error}")
         began, read_at = time.time(), time.perf_counter()
         try:
-            answered = self.scorer.score(table)
+            answered = self.answer(table)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except DeadlyError:
@@ -92,9 +92,13 @@ class Replica:
             not_stored=not_stored,
         )
 
+    def answer(self, table: pa.Table) -> Answered:
+        """The rows with their answers; raises what means that this replica is unfit."""
+        return answer(table, self.scorer, self.assignment.layout, self.assignment.settings.mapping)
+
     def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
         """Answered rows as an Arrow stream, and their counts: what the quarantine asks, without Ray Data between."""
-        answered = self.scorer.score(from_stream(pa.py_buffer(content)))
+        answered = self.answer(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
 
 

@@ -86,17 +86,17 @@ class StopAfter:
     def __init__(self, units: int) -> None:
         self.units = units
 
-    def __call__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> StubScorer:
+    def __call__(self, *arguments: Any) -> StubScorer:
         left = [self.units]
 
         class Stopping(StubScorer):
-            def score(self, table: Any) -> Any:
+            def rerank_lists(self, lists: Any, spent: Any) -> Any:
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
-                return super().score(table)
+                return super().rerank_lists(lists, spent)
 
-        return Stopping(settings, layout, fingerprint)
+        return Stopping(*arguments)
 
 
 def test_no_directory_a_new_job(source: Path, output: Path, run_job: RunJob) -> None:
