@@ -8,6 +8,19 @@ CrossrayError
     └── ModelRefusedError     something there that would score wrongly or run foreign code
 """
 
+from enum import StrEnum
+
+
+class NoScore(StrEnum):
+    """Why texts have no score: the word before the colon of a Ranking's `error` or of an InvalidInputError."""
+
+    NOT_TEXT = "not_text"
+    INVALID_UNICODE = "invalid_unicode"
+    NOT_A_LIST = "not_a_list"
+    NOT_A_PAIR = "not_a_pair"
+    NON_FINITE_SCORE = "non_finite_score"
+    """The model gave NaN or an infinity."""
+
 
 class CrossrayError(Exception):
     """Base of every error that this project raises on purpose."""

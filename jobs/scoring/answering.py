@@ -13,7 +13,7 @@ from jobs.scoring.scorer import Effort, ListScorer, ends_scoring
 from jobs.table.answers import append_answers
 from jobs.table.columns import ColumnMapping, Layout
 from jobs.table.parsing import ParsedRow, parse_rows
-from jobs.table.reasons import reason_of
+from jobs.table.reasons import Reason, reason_of
 from pipelines.records import CandidateList, Ranking, Usage
 
 
@@ -62,7 +62,7 @@ def rank_alone(candidates: CandidateList, scorer: ListScorer, spent: Effort) -> 
     except Exception as error:
         if ends_scoring(error):
             raise
-        return Ranking([], Usage(), f"scoring_failed: {type(error).__name__}: {error}")
+        return Ranking([], Usage(), f"{Reason.SCORING_FAILED}: {type(error).__name__}: {error}")
 
 
 def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:

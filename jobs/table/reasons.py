@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+from pipelines.errors import NoScore
+
 
 class Reason(StrEnum):
     """Why a row has no score: the word before the colon of its `error`, stable, for counting."""
@@ -27,6 +29,13 @@ class Reason(StrEnum):
     DIFFERENT_QUERIES = "different_queries"
     """A group whose pairs do not have the same query."""
     GROUP_TOO_LARGE = "group_too_large"
+    """A group that is too large to be held in memory."""
+    SCORING_FAILED = "scoring_failed"
+    """Scoring the row alone raised an error, which the replica outlived."""
+    NON_FINITE_SCORE = NoScore.NON_FINITE_SCORE.value
+    """The model gave NaN or an infinity for one of the row's documents."""
+    KILLED_REPLICA = "killed_replica"
+    """Scoring the row alone ended its replica, time after time."""
     NOT_RANKED = "not_ranked"
     """The reranker gave no scores, and its message has no reason of its own."""
 

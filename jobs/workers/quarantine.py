@@ -17,6 +17,7 @@ from jobs.errors import StoppedError, StoreError
 from jobs.joins.corpus.attaching import read_with_texts
 from jobs.records import Counts, Unit
 from jobs.scoring.answering import Answered, without_answers
+from jobs.table.reasons import Reason
 from jobs.table.streams import from_stream, to_stream
 from jobs.workers.assignment import Assignment
 from jobs.workers.replica import Replica
@@ -120,6 +121,7 @@ class Quarantine:
 
     def _blamed(self, table: pa.Table) -> Answered:
         message = (
-            f"killed_replica: scoring this row alone ended its replica {DEATHS_TO_BLAME} times ({self.last_failure})"
+            f"{Reason.KILLED_REPLICA}: scoring this row alone ended its replica {DEATHS_TO_BLAME} times "
+            f"({self.last_failure})"
         )
         return without_answers(table, message, self.assignment.layout, self.assignment.settings.mapping)
