@@ -24,9 +24,10 @@ from jobs.input.selection import Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.joins.corpus.texts import texts_here
 from jobs.output.directory import OutputDirectory
+from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
-from jobs.records import Unit
+from jobs.records import InputFile, Unit
 from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
@@ -75,45 +76,66 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     Raises ConfigError, RefusedError and StoppedError as the job would before it begins, ConfigError also without a GPU
     to measure.
     """
-    from pipelines.preparation import Preparation  # torch: seconds, and not for --help
-
     console = console or Console()
-    settings = with_absolute_paths(settings)
-    if settings.group_by is not None:  # the same pairs, counted before they are lists
-        settings = replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
+    settings = before_grouping(with_absolute_paths(settings))
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
-    output = OutputDirectory(settings.output)
-    check_apart(settings.input, output.path, files)
+    check_apart(settings.input, settings.output, files)
     settings = with_surveyed_corpus(settings, files)
-    begun = output.is_begun and not settings.overwrite
-    manifest = (
-        continued_manifest(output, settings, fingerprint, files)[0]
-        if begun
-        else new_manifest(settings, fingerprint, files)
-    )
-    todo = missing_units(output, manifest) if begun else manifest.units()
-    selection = selection_of(settings, files, manifest.options.partitions)
-
-    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
-    reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
-    preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
-    layout = manifest.options.layout
-    texts = texts_here(settings.corpus, settings.mapping, layout, console)
-    sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
-    measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
+    manifest, todo = planned(settings, fingerprint, files)
+    sample, speed = sample_and_speed(settings, files, manifest, todo, console)
     estimate = {
         "files": len(files),
         "rows_left_out_unread": manifest.rows_left_out,
         "units": len(manifest.units()),
         "units_done": len(manifest.units()) - len(todo),
         **scaled(sample, sum(unit.rows for unit in todo)),
-        "pairs_per_second": settings.pairs_per_second if measured is None else measured,
+        "pairs_per_second": speed,
         "replicas": replicas_of(settings, len(todo)),
     }
     estimate |= expected(estimate, settings.price)
     show(console, estimate, settings, unreadable_files(manifest))
     return estimate
+
+
+def before_grouping(settings: RerankSettings) -> RerankSettings:
+    """Settings that count the pairs of a job with `--group-by` as they are in INPUT; those of other jobs as they are.
+
+    The pairs are the same before they are lists as after it.
+    """
+    if settings.group_by is None:
+        return settings
+    return replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
+
+
+def planned(
+    settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> tuple[Manifest, list[Unit]]:
+    """The manifest of the job, begun or not, and the units that are to do; raises as the job would."""
+    output = OutputDirectory(settings.output)
+    if not output.is_begun or settings.overwrite:
+        manifest = new_manifest(settings, fingerprint, files)
+        return manifest, manifest.units()
+    manifest, _ = continued_manifest(output, settings, fingerprint, files)
+    return manifest, missing_units(output, manifest)
+
+
+def sample_and_speed(
+    settings: RerankSettings, files: Sequence[InputFile], manifest: Manifest, todo: Sequence[Unit], console: Console
+) -> tuple[Sample, float]:
+    """A sample of the units that are to do, and the pairs per second of one replica: as given, or measured here."""
+    from pipelines.preparation import Preparation  # torch: seconds, and not for --help
+
+    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
+    reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
+    preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
+    layout = manifest.options.layout
+    texts = texts_here(settings.corpus, settings.mapping, layout, console)
+    selection = selection_of(settings, files, manifest.options.partitions)
+    sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
+    if reranker is None:
+        return sample, settings.pairs_per_second or 0.0
+    return sample, measured_speed(reranker, sample.lists, settings.top_n)
 
 
 def loaded_reranker(settings: RerankSettings) -> Reranker:

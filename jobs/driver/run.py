@@ -13,13 +13,13 @@ from jobs.driver.planning import continued_manifest, library_versions, new_manif
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
 from jobs.joins.groups.stage import group_input
-from jobs.output.attempts import begin_attempt
+from jobs.output.attempts import Attempt, begin_attempt
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import by_file, summarize, unreadable_files
-from jobs.records import Unit
+from jobs.records import InputFile, Unit
 from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.scoring.app_scorer import app_scorer
@@ -59,10 +59,7 @@ def run_here(
     output = OutputDirectory(settings.output)
     with ExitStack() as until_the_end:
         with refused_access_as_usage_error():
-            files = list_input(settings.input)
-            check_apart(settings.input, output.path, files)
-            check_store(settings, files)
-            settings = with_surveyed_corpus(settings, files)
+            settings, files = with_checked_input(settings)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -86,17 +83,35 @@ def run_here(
             until_the_end.enter_context(ray_session(settings.address, console))
             lists = group_input(settings, files, selection, output.grouped, console)
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
-        todo = missing_units(output, manifest)
-        announce(console, manifest, todo)
-        layout, fingerprint_hash = manifest.options.layout, manifest.fingerprint["hash"]
-        assignment = Assignment(settings, layout, fingerprint_hash, load_scorer, selection)
-        damaged = score_everything(todo, assignment, manifest, output, attempt, console)
-        attempt.save()
-        summary = summarize(output, manifest, by_file(damaged))
-        write_json(output.summary, summary)
-        if settings.corpus is not None:
-            remove_below(output.texts)
+        assignment = Assignment(settings, manifest.options.layout, fingerprint["hash"], load_scorer, selection)
+        summary = score_and_sum_up(assignment, manifest, output, attempt, console)
     print_summary(console, summary, output.path)
+    return summary
+
+
+def with_checked_input(settings: RerankSettings) -> tuple[RerankSettings, list[InputFile]]:
+    """The settings with what the corpus is now, and the files of INPUT.
+
+    Raises ConfigError for what is not there or cannot be used, RefusedError for places that overlap.
+    """
+    files = list_input(settings.input)
+    check_apart(settings.input, settings.output, files)
+    check_store(settings, files)
+    return with_surveyed_corpus(settings, files), files
+
+
+def score_and_sum_up(
+    assignment: Assignment, manifest: Manifest, output: OutputDirectory, attempt: Attempt, console: Console
+) -> dict[str, Any]:
+    """Brings the units that have no part to their parts, and writes the summary, which is returned."""
+    todo = missing_units(output, manifest)
+    announce(console, manifest, todo)
+    damaged = score_everything(todo, assignment, manifest, output, attempt, console)
+    attempt.save()
+    summary = summarize(output, manifest, by_file(damaged))
+    write_json(output.summary, summary)
+    if assignment.settings.corpus is not None:
+        remove_below(output.texts)
     return summary
 
 

@@ -21,6 +21,7 @@ from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
 from jobs.score_store.keeper import LogitKeeper
 from jobs.scoring.answering import Answered, answer
+from jobs.scoring.scorer import Effort
 from jobs.table.streams import from_stream, to_stream
 from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
@@ -48,7 +49,7 @@ class Replica:
         return to_batch([report for report in reports if report is not None])
 
     def bring_to_part(self, unit: Unit) -> UnitReport | None:
-        """Reads, scores and writes one unit. New logits come before the part, so that a death in between costs none."""
+        """Reads, scores and writes one unit; None for one that kills the replicas of an app."""
         clock = time.perf_counter()
         try:
             table = self.assignment.read(unit, self.groups)
@@ -56,7 +57,11 @@ class Replica:
             return UnitReport(unit, stop=str(error))
         except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
             return UnitReport(unit, error=f"{type(error).__name__}: {error}")
-        began, read_at = time.time(), time.perf_counter()
+        return self._score_and_write(unit, table, time.perf_counter() - clock)
+
+    def _score_and_write(self, unit: Unit, table: pa.Table, read_seconds: float) -> UnitReport | None:
+        """New logits come before the part, so that a death in between costs none."""
+        began, clock = time.time(), time.perf_counter()
         try:
             answered = self.answer(table)
         except StoppedError as error:
@@ -66,7 +71,7 @@ class Replica:
         except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
             traceback.print_exc()
             os._exit(1)
-        scored_at = time.perf_counter()
+        answer_seconds = time.perf_counter() - clock
         try:
             not_stored = self.keeper.keep(answered.spent.new_logits)
             output, fingerprint = self.assignment.settings.output, self.assignment.fingerprint
@@ -75,20 +80,13 @@ class Replica:
             return UnitReport(unit, stop=str(error))
         except OSError as error:
             return UnitReport(unit, failure=f"{type(error).__name__}: {error}")
-        spent = answered.spent
-        seconds = {
-            "read": read_at - clock,
-            "tokenize": spent.tokenize,
-            "forward": spent.forward,
-            "parse_and_rank": scored_at - read_at - spent.tokenize - spent.forward - spent.waited,
-            "write": time.perf_counter() - scored_at,
-        }
+        write_seconds = time.perf_counter() - clock - answer_seconds
         return UnitReport(
             unit,
             counts,
-            seconds=seconds,
-            scored=Scored(self.name, began, began + scored_at - read_at),
-            chunks_reused=spent.chunks_reused,
+            seconds=seconds_by_stage(read_seconds, answer_seconds, write_seconds, answered.spent),
+            scored=Scored(self.name, began, began + answer_seconds),
+            chunks_reused=answered.spent.chunks_reused,
             not_stored=not_stored,
         )
 
@@ -100,6 +98,21 @@ class Replica:
         """Answered rows as an Arrow stream, and their counts: what the quarantine asks, without Ray Data between."""
         answered = self.answer(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
+
+
+def seconds_by_stage(read: float, answer: float, write: float, spent: Effort) -> dict[str, float]:
+    """Where the time of a unit went, as `jobs.output.accounting` names the stages.
+
+    Of answering, what neither the tokenizer nor the model took is parsing and ranking; waiting for the model is none.
+    """
+    parse_and_rank = answer - spent.tokenize - spent.forward - spent.waited
+    return {
+        "read": read,
+        "tokenize": spent.tokenize,
+        "forward": spent.forward,
+        "parse_and_rank": parse_and_rank,
+        "write": write,
+    }
 
 
 def replica_id() -> str:
