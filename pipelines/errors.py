@@ -22,6 +22,17 @@ class NoScore(StrEnum):
     """The model gave NaN or an infinity."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether fewer tokens at once may help.
+
+    torch raises a RuntimeError: of a class of its own where a GPU is full, a plain one where a CPU's memory is.
+    """
+    signs = ("out of memory", "DefaultCPUAllocator")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
+
+
 class CrossrayError(Exception):
     """Base of every error that this project raises on purpose."""
 

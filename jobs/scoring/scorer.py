@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobs.errors import DeadlyError, StoppedError
 from jobs.settings import RerankSettings
+from pipelines.errors import is_out_of_memory
 from pipelines.memory import RecentLogits, ReusingEngine, StoredLogits
 from pipelines.records import CandidateList, Ranking, ScoringTime
 
@@ -111,8 +112,7 @@ def spared_by_the_garbage_collector() -> Iterator[None]:
 
 
 def ends_scoring(error: Exception) -> bool:
-    """Whether the lists one by one would fare no better, such as after a broken or full GPU."""
+    """Whether the lists one by one would fare no better: no memory is left, a GPU is broken, an app is gone."""
     import torch
 
-    device_failures = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
-    return isinstance(error, (DeadlyError, StoppedError, *device_failures))
+    return is_out_of_memory(error) or isinstance(error, (DeadlyError, StoppedError, torch.AcceleratorError))
