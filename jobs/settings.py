@@ -20,6 +20,15 @@ SCORES_MEMORY = "500MB"
 POLL_SECONDS = 5.0
 
 
+def parse_bytes(text: str, flag: str) -> int:
+    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
+    if parts is None:
+        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
+    number, prefix, binary = parts.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
+
+
 @dataclass(frozen=True, slots=True)
 class RerankSettings:
     """One rerank job. Raises ConfigError for values that cannot work."""
@@ -58,7 +67,7 @@ class RerankSettings:
     """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
     scores: str | None = None
     """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
-    scores_memory: int = 500_000_000
+    scores_memory: int = parse_bytes(SCORES_MEMORY, "--scores-memory")
     """Bytes of them on each node, 20 a pair; five times that in the driver while it loads."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
@@ -159,15 +168,6 @@ class RerankSettings:
             corpus=None if self.corpus is None else self.corpus.identity(),
             partitions=partitions,
         )
-
-
-def parse_bytes(text: str, flag: str) -> int:
-    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
-    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
-    if parts is None:
-        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
-    number, prefix, binary = parts.groups()
-    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

@@ -74,9 +74,13 @@ RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "rele
 
 ATTACHED = "__crossray_attached__"
 """Column between reading and scoring where documents are ids: it comes out of no job."""
+ATTACHED_FIELDS = ColumnMapping(id_field="id", text_field="text")
+"""The fields of its documents, whatever the caller's have for names."""
 ATTACHED_TYPE = pa.struct(
     {
-        "documents": pa.large_list(pa.struct({"id": pa.large_string(), "text": pa.large_string()})),
+        "documents": pa.large_list(
+            pa.struct({ATTACHED_FIELDS.id_field: pa.large_string(), ATTACHED_FIELDS.text_field: pa.large_string()})
+        ),
         "error": pa.string(),
     }
 )

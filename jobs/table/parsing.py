@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.table.column_types import plain_type
-from jobs.table.columns import ATTACHED, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
+from jobs.table.columns import ATTACHED, ATTACHED_FIELDS, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
 from pipelines.errors import InvalidInputError
@@ -153,8 +153,7 @@ def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[Documents | None]:
 def _attached(table: pa.Table) -> list[Documents | None]:
     """The documents that `jobs.joins.corpus.attaching` gave each row."""
     chunks = [pc.struct_field(chunk, "documents") for chunk in table.column(ATTACHED).chunks]
-    names = ColumnMapping(text_field="text", id_field="id")
-    return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)
+    return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), ATTACHED_FIELDS)
 
 
 def _problems(table: pa.Table) -> list[str | None]:
