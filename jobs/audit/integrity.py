@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from jobs.audit.facts import Snapshot, State
 from jobs.output.parts import METADATA_KEY
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit
+from jobs.runtime.threads import in_threads
 from jobs.storage import read_parquet
 from jobs.table.columns import output_names
 from jobs.table.reasons import reason_of
@@ -80,8 +80,7 @@ def not_complete(snapshot: Snapshot) -> Finding:
 
 def check_parts(snapshot: Snapshot) -> list[Counts | Finding]:
     """For each planned part that is there its counts, or what is wrong with it."""
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        return list(pool.map(lambda unit: check_part(snapshot, unit), snapshot.units_done))
+    return in_threads(lambda unit: check_part(snapshot, unit), snapshot.units_done, DECODING_THREADS)
 
 
 def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:

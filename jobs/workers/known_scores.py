@@ -10,13 +10,11 @@ import ray
 from rich.console import Console
 
 from jobs import storage
+from jobs.runtime.nodes import SHARE_OF_OBJECT_STORE, smallest_object_store
 from jobs.score_store.store import PAIR_BYTES, Loaded, ScoreStore, load
 from jobs.screen import say
 from jobs.settings import RerankSettings
 from pipelines.memory import StoredLogits
-
-SHARE_OF_OBJECT_STORE = 0.5
-"""Of a node's object store, at most; the rest is for the units on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,8 @@ def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console
 
 def memory_for_logits(allowed: int) -> float:
     """Bytes: what the user allows, or what the smallest node has room for."""
-    nodes = ray.nodes() if ray.is_initialized() else []  # type: ignore[no-untyped-call]
-    sizes: list[float] = [node["Resources"].get("object_store_memory", 0) for node in nodes if node["Alive"]]
-    return min([allowed, *(size * SHARE_OF_OBJECT_STORE for size in sizes if size)])
+    smallest = smallest_object_store()
+    return allowed if smallest is None else min(allowed, SHARE_OF_OBJECT_STORE * smallest)
 
 
 def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:

@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from jobs.records import Unit, UnitReport
 from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
+from jobs.runtime.nodes import resources_of_nodes
 from jobs.scoring.app_scorer import running_replicas
 from jobs.settings import RerankSettings
 from jobs.workers.assignment import Assignment
@@ -59,7 +59,7 @@ def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
 
     Raises ConfigError when a replica asks for more than any node has and nothing can be added.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = resources_of_nodes()
     room = sum(room_on(node, settings) for node in nodes)
     if room < 1 and (settings.replicas is None or settings.address is None):
         largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))

@@ -14,7 +14,6 @@ import base64
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -29,8 +28,8 @@ from jobs.joins.groups.pair_columns import PairColumns, pair_columns
 from jobs.joins.groups.steps import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
 from jobs.records import InputFile, Unit
 from jobs.runtime.pieces import run_pieces
+from jobs.runtime.threads import in_threads
 from jobs.settings import RerankSettings
-from jobs.storage import FOOTER_THREADS
 from jobs.table.columns import Layout, check_dropped_columns, check_output_names
 from jobs.table.faults import why_unusable
 from pipelines.errors import ConfigError
@@ -130,8 +129,7 @@ def planned_lists(directory: str) -> list[ListFile] | None:
 
 def plan_lists(grouping: Grouping, console: Console) -> list[ListFile]:
     """Decides it, by what the cells hold."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        sizes = list(pool.map(lambda piece: cell_sizes(grouping.cells(piece)), grouping.pieces))
+    sizes = in_threads(lambda piece: cell_sizes(grouping.cells(piece)), grouping.pieces)
     lists = shares_of_buckets(sizes)
     pairs = sum(size.rows for cells in sizes for size in cells.values())
     storage.write_json(
