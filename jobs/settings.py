@@ -1,4 +1,4 @@
-"""What a job is told: one frozen dataclass, which the command line fills."""
+"""The settings of a job: one frozen dataclass, which the command line fills."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class RerankSettings:
     recent_pairs: int = RECENT_PAIRS
     """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
     scores: str | None = None
-    """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
+    """A directory or uri with the logits of earlier runs. This run reads them and adds its own."""
     scores_memory: int = parse_bytes(SCORES_MEMORY, "--scores-memory")
-    """Bytes of them on each node, 20 a pair; five times that in the driver while it loads."""
+    """Bytes that these logits may take on each node, 20 a pair. The driver takes five times that to load them."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None

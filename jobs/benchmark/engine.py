@@ -38,7 +38,7 @@ def engine(
 
     torch.set_num_threads(threads)
     work = make_lists(lists, 100, long_document)
-    pairs = pairs_of(work)
+    pairs = text_pairs(work)
     reranker = Reranker.load(model, num_threads=threads)
     peer = CrossEncoder(str(find_model(model).directory), device="cpu", model_kwargs={"dtype": torch.float32})
     difference = float(np.abs(np.array(reranker.compute_score(pairs)) - peer.predict(pairs)).max())
@@ -67,21 +67,21 @@ def sides_of(reranker: Reranker, peer: Any, work: list[CandidateList]) -> dict[s
         sides[f"CrossEncoder, batch {size}"] = partial(rank_with_peer, peer, work, size)
     sides["crossray, all lists in one call"] = lambda: reranker.rerank_lists(work)
     for size in PEER_BATCH_SIZES[:2]:
-        one_call = partial(peer.predict, pairs_of(work), batch_size=size)
+        one_call = partial(peer.predict, text_pairs(work), batch_size=size)
         sides[f"CrossEncoder, batch {size}, all pairs in one call"] = one_call
     return sides
 
 
-def pairs_of(work: list[CandidateList]) -> list[tuple[str, str]]:
+def text_pairs(work: list[CandidateList]) -> list[tuple[str, str]]:
     """The (query, document) pairs of all lists, side by side."""
     return [(one.query, document) for one in work for document in one.documents]
 
 
 def rank_with_peer(peer: Any, work: list[CandidateList], batch_size: int) -> list[Any]:
-    """One call per list, as a search sends them."""
+    """The peer's scores, with one call per list, as a search sends them."""
     return [peer.predict([(one.query, document) for document in one.documents], batch_size=batch_size) for one in work]
 
 
 def opponent_of(name: str) -> str:
-    """Our side that does the same: list by list, or all at once."""
+    """The name of our side that does the same: list by list, or all at once."""
     return "crossray, all lists in one call" if name.endswith("in one call") else "crossray"

@@ -1,4 +1,4 @@
-"""How a job scales, on a small machine: with scorers that cost a fixed time and no CPU, or nothing at all.
+"""Measures how a job scales, on a small machine: with scorers that cost a fixed time and no CPU, or nothing at all.
 
 python -m jobs.benchmark replicas     # pairs/s of a replica where there are 1 to 32
 python -m jobs.benchmark memory       # of the driver and of the others, for 10^4 to 10^7 pairs
@@ -58,7 +58,7 @@ class FixedCostScorer:
 
 
 class FreeScorer(FixedCostScorer):
-    """Costs nothing."""
+    """Scores at once."""
 
     seconds = 0.0
 
@@ -71,7 +71,7 @@ def in_given_order(candidates: CandidateList) -> Ranking:
 
 
 class Measured(NamedTuple):
-    """One job."""
+    """What one job said and took."""
 
     summary: dict[str, Any]
     memory: list[tuple[float, float, float]]
@@ -192,7 +192,7 @@ def sampled_memory() -> Iterator[list[tuple[float, float, float]]]:
 
 
 def sample_memory(samples: list[tuple[float, float, float]], ended: threading.Event) -> None:
-    """Adds to `samples` until `ended`."""
+    """Adds a sample every SAMPLE_SECONDS until `ended` is set."""
     driver = psutil.Process()
     began = time.perf_counter()
     while not ended.is_set():

@@ -1,4 +1,4 @@
-"""Every unit to its part: through a pool of replicas, then, where one came to no end, through the quarantine."""
+"""Brings units to their parts: through a pool of replicas, then, for those that came to no end, the quarantine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Outcome:
     """Why new scores are not in the score store."""
 
     def add(self, report: UnitReport, progress: ProgressView) -> None:
-        """Raises StoppedError for what would befall all other units too."""
+        """Takes a report; raises StoppedError when it says what would befall all other units too."""
         if self.attempt.phase == "start":
             self._note_first_score(report, progress)
         if report.stop is not None:
@@ -70,7 +70,7 @@ class Outcome:
             raise StoppedError(f"{len(self.failures)} parts could not be written: {failure}")
 
     def lost(self, units: Sequence[Unit]) -> list[Unit]:
-        """Those of the units that have no part although nothing is known against their files."""
+        """Those of the units that have no part although nothing is wrong with their files."""
         return [unit for unit in units if unit not in self.done and unit not in self.damaged]
 
 
@@ -133,7 +133,7 @@ def score_in_pool(
 
 
 def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str]:
-    """Parts for units that Ray Data gave up on; returns why units cannot be read."""
+    """Writes the parts of units that came to no end in the pool; returns why units cannot be read."""
     output, fingerprint = assignment.settings.output, assignment.fingerprint
     damaged: dict[Unit, str] = {}
     quarantine = Quarantine(assignment)

@@ -1,4 +1,7 @@
-"""From INPUT as it is and OUTPUT as it was left to the manifest: what a job has to do, or why it must not."""
+"""Makes the manifest of a job from its settings, from INPUT as it is now, and from what an earlier run left in OUTPUT.
+
+A job that would mix two results, or rank changed files, is refused here.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,10 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
 def selection_of_lists(
     settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
 ) -> tuple[Selection, Manifest]:
-    """All rows of the lists that pairs were grouped into, and the manifest with their plan, which is written."""
+    """The lists that pairs were grouped into become the job's input: all of their rows are selected and planned.
+
+    Writes the manifest where their plan is not in it yet.
+    """
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
     besides = bytes_of_texts(settings.corpus, settings.mapping)
@@ -153,7 +159,7 @@ def reconcile(
 
 
 def without_lost_units(planned: PlannedFile, finished: set[str], why: str) -> PlannedFile:
-    """The plan of a file that cannot be read any more: the units that have their part, and why there are no others."""
+    """The plan of a file that is gone or was changed: the units that have their part, and why there are no others."""
     ranges = tuple((unit.start, unit.rows) for unit in planned.units() if unit.name in finished)
     return planned if ranges == planned.ranges else replace(planned, ranges=ranges, error=planned.error or why)
 

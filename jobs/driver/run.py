@@ -1,4 +1,4 @@
-"""The driver of a rerank job: what is asked for -> manifest -> units to do -> their parts -> summary."""
+"""Runs a rerank job: settings -> manifest -> units that have no part -> their parts -> summary."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(
 def run_here(
     settings: RerankSettings, load_scorer: LoadScorer, console: Console, command: str | None
 ) -> dict[str, Any]:
-    """`run`, with signals and failures of disks left as they come."""
+    """Does what `run` says; signals and failures of disks come as they are."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     output = OutputDirectory(settings.output)
@@ -116,7 +116,7 @@ def score_and_sum_up(
 
 
 def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None:
-    """What there is and what is to do."""
+    """Says how many rows and units there are and how many are done, and which files cannot be read."""
     total = len(manifest.units())
     console.print(
         f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"

@@ -1,6 +1,6 @@
-"""`_manifest.json`: what a job was asked to do, written before anything else; a later run has to ask for the same.
+"""`_manifest.json`: what a job was asked to do. It is written before anything else; a later run has to ask the same.
 
-It binds: the plan of a file stands as long as the file does, whatever replicas and budgets a resumption has.
+Its plan of a file stands as long as the file does, whatever replicas and budgets a later run has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The job as asked for."""
+    """What a job was asked to do, and its plan."""
 
     fingerprint: Mapping[str, Any]
     """Hash and readable parts."""
@@ -44,7 +44,7 @@ class Manifest:
 
     @property
     def rows_left_out(self) -> int:
-        """Those of them that are in no unit."""
+        """Rows among them that are in no unit, since `--where` leaves out their row groups unread."""
         return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
 
     def write(self, path: str) -> None:

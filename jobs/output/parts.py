@@ -1,4 +1,4 @@
-"""The output file of a unit: its rows, and its counts in the footer. Written, read, and missing."""
+"""Writes and reads parts: the output file of a unit, with its rows, and its counts in the footer."""
 
 from __future__ import annotations
 

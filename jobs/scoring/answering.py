@@ -1,4 +1,4 @@
-"""The rows of a unit become answered rows and their counts, whoever scores their lists."""
+"""Turns the rows of a unit into answered rows and their counts, whoever scores their lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Answered:
     table: pa.Table
     counts: Counts
     spent: Effort = field(default_factory=Effort)
-    """By whoever answered; no part of the answer."""
+    """What answering took; no part of the answer."""
 
 
 def answer(table: pa.Table, scorer: ListScorer, layout: Layout, mapping: ColumnMapping) -> Answered:

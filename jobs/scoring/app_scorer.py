@@ -28,13 +28,13 @@ if TYPE_CHECKING:  # torch: seconds, and not for the driver
     from pipelines.reranker import Reranker
 
 BLOCK_TOKENS = 16_384
-"""Tokens of a call to an app: some passes of its replicas, so that little is lost with one that dies."""
+"""Tokens of one call to an app, at most. That is some passes of a replica, so little is lost with one that dies."""
 BLOCKS_IN_FLIGHT = 2
-"""Calls under way for one unit."""
+"""Calls that wait for their answers at once, for one unit."""
 ANSWER_SECONDS = 600.0
-"""For one call: bulk work may wait long behind online requests."""
+"""How long a call may go without an answer: bulk work may wait long behind online requests."""
 LOOK_SECONDS = 15.0
-"""Between two looks whether an app that does not answer is there at all: calls of one that was deleted hang."""
+"""How often a waiting call looks whether the app is still deployed: calls to one that was deleted never end."""
 DESCRIBE_SECONDS = 60.0
 RETRY_PAUSES = (1.0, 5.0)
 """Seconds before a call is made again, and again; a replica that died is replaced after about 5."""
@@ -77,7 +77,7 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Stands for the response to a call that was never under way."""
+    """Stands for the response to a call that Serve refused at once; asking for its result raises the reason."""
 
     error: Exception
 
@@ -90,7 +90,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AppEngine:
-    """The engine behind a ReusingEngine whose passes run in the replicas of an app."""
+    """An engine whose forward passes run in the replicas of an app. A ReusingEngine asks it, as it would ask ours."""
 
     handle: Any
     """Of the Scorer deployment."""
@@ -126,14 +126,14 @@ class AppEngine:
         logits[run] = self._answer(block, response)
 
     def _send(self, block: PairBlock) -> Any:
-        """A call under way; one that Serve refuses at once tells its reason when it is awaited."""
+        """Sends a block to the app; returns the response, or a Refusal where Serve takes no call."""
         try:
             return self.handle.score_block.remote(block)
         except Exception as error:
             return Refusal(error)
 
     def _answer(self, block: PairBlock, response: Any) -> np.ndarray:
-        """What `response` brings, or another call: scoring has no side effects."""
+        """The logits that `response` brings; a call that failed is made again, since scoring has no side effects."""
         deaths, why = 0, ""
         for pause in (*RETRY_PAUSES, None):
             try:
@@ -218,5 +218,5 @@ def is_deployed(app: str) -> bool:
 
 
 def changed(app: str) -> str:
-    """The beginning of a message."""
+    """How a message begins that an app's model is another one."""
     return f"app {app!r} no longer has the model that the job began with"

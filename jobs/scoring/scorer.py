@@ -1,4 +1,4 @@
-"""What scores the lists of a unit: a reranker that the threads of a replica share, here with a model of its own."""
+"""Scores the lists of units: a reranker that all threads of a replica share, and how a replica loads its own model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:  # torch: seconds, and not for the driver
 
 @dataclass(slots=True)
 class Effort(ScoringTime):
-    """What it took to answer a unit, and what was learned; depends on what was known, so it is no part of Counts."""
+    """What it took to answer a unit, and the logits that are new.
+
+    It depends on what was known before, so it is no part of Counts, which are the same after any number of attempts.
+    """
 
     waited: float = 0.0
     """Seconds until the model was free; no part of `forward`."""
     chunks_reused: int = 0
-    """Of those in Usage: chunks that did not go through the model, equal ones within the unit among them."""
+    """Chunks of the unit that did not go through the model since their logits were known, or equal another's here."""
     new_logits: dict[bytes, float] = field(default_factory=dict)
-    """Of the others, by the digest of their token pair."""
+    """The logits of chunks that did go through it, by the digest of their token pair."""
 
 
 class ListScorer(Protocol):

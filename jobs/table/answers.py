@@ -1,4 +1,4 @@
-"""Rankings back to Arrow columns: each row comes out with its answer or its error."""
+"""Turns rankings into Arrow columns: each row comes out with its answer or its error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arrow rows to candidate lists. One bad row never costs another.
+"""Turns the rows of an Arrow table into candidate lists. A bad row becomes an error and costs no other row.
 
-The life of a row: its texts are decoded (`_texts`), judged (`_list_row`, `_pair_row`), scored elsewhere as a
-CandidateList, and come back as two more columns (`jobs.table.answers`).
+The texts of a row are decoded (`_texts`) and judged (`_list_row`, `_pair_row`) here. The list is scored elsewhere, and
+its ranking becomes two more columns in `jobs.table.answers`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Text = str | UnicodeDecodeError | None
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row as the reranker wants it, or why it cannot have it: `candidates` or `error` is None, never both."""
+    """A row as the reranker takes it, or why it cannot be one: either `candidates` or `error` is None, never both."""
 
     candidates: CandidateList | None
     ids: list[str | None] | None
@@ -36,7 +36,7 @@ class ParsedRow:
 
 
 def parse_rows(table: pa.Table, layout: Layout, mapping: ColumnMapping) -> list[ParsedRow]:
-    """One ParsedRow per row of a table of list rows or of pair rows."""
+    """One ParsedRow per row of a table, which has list rows or pair rows."""
     return parse_lists(table, mapping) if layout is Layout.LISTS else parse_pairs(table, mapping)
 
 

@@ -1,4 +1,4 @@
-"""Why a row has no score, as the first word of its `error`."""
+"""The reasons why a row has no score: each is the first word of the row's `error`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class Reason(StrEnum):
 
 
 def reason_of(error: str) -> str:
-    """The stable word before the colon of a row's error, for counting; `not_ranked` where there is none."""
+    """The word before the colon of a row's error; `not_ranked` where the error has no such word."""
     reason = re.match(r"([a-z][a-z0-9_]*): ", error)
     return reason.group(1) if reason else Reason.NOT_RANKED

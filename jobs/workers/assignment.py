@@ -18,10 +18,10 @@ from jobs.workers.known_scores import NO_REUSE, Reuse
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which rows replicas take and how they score them: the same for all units, and for all replicas of a job.
+    """Which rows replicas take and how they score them: the same for all units and all replicas of a job.
 
-    It travels to them as it is, by Ray's serialization. Its last two fields are filled by `dataclasses.replace`, the
-    texts once Ray runs, the scores by whoever starts replicas.
+    Ray's serialization carries it to them. The last two fields are known later than the others: `texts` once Ray runs,
+    `reuse` when replicas are started.
     """
 
     settings: RerankSettings

@@ -24,16 +24,17 @@ from jobs.workers.wire import as_json, reports_of
 from pipelines.errors import ConfigError
 
 UNITS_IN_REPLICA = 2
-"""While the model computes for one, the other is read, tokenized, ranked or written."""
+"""Units that a replica works on at once: while its model computes for one, the other is read, ranked or written."""
 UNITS_IN_FAST_REPLICA = 4
-"""With a GPU, which scores a unit in less time than an object store takes to give it or to take its part; and in an
-actor that only prepares units for an app."""
+"""The same with a GPU, which scores a unit faster than an object store gives it or takes its part, and in an actor that
+only prepares units for an app."""
 
 
 def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
-    """The replicas, or the actors that keep an app busy: one more than it has replicas now.
+    """How many actors a job has, and how many units each of them works on at once.
 
-    With several units under way in each of these, as many tokens wait as make an autoscaling app grow.
+    With an app, actors score nothing themselves: one more than the app has replicas keeps it busy, and lets as many
+    tokens wait as make an autoscaling app grow.
     """
     if settings.app is None:
         fewest, most = pool_bounds(settings, units)
@@ -50,7 +51,7 @@ def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
 
 
 def units_at_once(settings: RerankSettings) -> int:
-    """In one actor."""
+    """How many units one actor works on at once."""
     return UNITS_IN_FAST_REPLICA if settings.num_gpus or settings.app is not None else UNITS_IN_REPLICA
 
 
@@ -95,7 +96,7 @@ def score_units(
 
 
 def through_pool(source: Dataset, pool: ActorPoolStrategy, assignment: Assignment) -> Dataset:
-    """Rows of units -> their reports; nothing runs yet."""
+    """The reports of the units that `source` will yield; nothing runs before somebody asks for them."""
     return source.map_batches(
         Replica,
         fn_constructor_args=(assignment,),

@@ -1,6 +1,6 @@
-"""Units that came to no end: each is run alone and halved when its replica dies, until the row at fault is found.
+"""Finds the rows that kill replicas: scores a unit alone, and halves it while its replica dies, down to single rows.
 
-A row is blamed only after its replica failed THREE times with nothing but this row in it, each time a replica that had
+A row is blamed only when three replicas, one after the other, died with nothing but this row in them, each of which had
 answered just before. So deaths from outside (a node, a kill, the kernel's out-of-memory killer) only cost time.
 """
 
@@ -31,7 +31,7 @@ PAUSE_SECONDS = 1.0
 def read_apart(unit: Unit, assignment: Assignment) -> pa.Table | str:
     """The unit's rows with their texts, or why they cannot be read.
 
-    In a process apart, since reading them may be what kills.
+    A process apart reads them, since reading may be what kills.
     """
     reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_with_texts)
     try:
@@ -51,9 +51,9 @@ def mortal_replica(assignment: Assignment) -> Any:
 
 
 def cause_of(error: RayError) -> BaseException:
-    """What was raised in the other process, or the error itself where that process died.
+    """What the other process raised, or `error` itself where that process died.
 
-    Raises it where it stops the job.
+    A StoppedError or StoreError of the other process is raised: it stops the job.
     """
     cause: BaseException = getattr(error, "cause", error)
     if isinstance(cause, StoppedError | StoreError):
@@ -92,7 +92,7 @@ class Quarantine:
             self.replica = None
 
     def _attempt(self, table: pa.Table) -> Answered | None:
-        """The answer, or None when the replica died of these rows, or proved unfit, as far as can be told."""
+        """The answered rows, or None when the replica died or failed while it had these rows."""
         replica = self._healthy_replica(table.slice(0, 0))
         try:
             content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))

@@ -1,7 +1,7 @@
-"""The actor of a job's pool: one loaded model that takes units, and brings them to their parts.
+"""The actor that does a job's work: it loads the model once, and brings units to their parts.
 
 Ray sees the name of a unit on its way in and a report on its way out, and never a row. So it can neither split a unit
-nor touch the types of its columns, and what is in memory at once is what the replicas have in work.
+nor touch the types of its columns, and only units that replicas work on are in memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
 
 ROW_GROUPS_KEPT = 2
-"""Those of units side by side when the first has passed into the next row group; or one, and what `--where` asks."""
+"""Decoded row groups that a replica keeps. Units side by side share one, or two where a unit reaches into the next."""
 
 
 class Replica:
     """Reads, scores and writes units.
 
-    Threads may call it: while the model computes for one unit, others are read, tokenized, ranked and written.
+    Several threads call it: while the model computes for one unit, others are read, tokenized, ranked and written.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -44,7 +44,7 @@ class Replica:
         self.name = replica_id()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of units -> their reports; a unit that kills the replicas of an app is left out, for the quarantine."""
+        """The reports of a batch of units; none of a unit that kills the replicas of an app: that is quarantined."""
         reports = [self.bring_to_part(Unit(**json.loads(unit))) for unit in batch["unit"].to_pylist()]
         return to_batch([report for report in reports if report is not None])
 
@@ -60,7 +60,7 @@ class Replica:
         return self._score_and_write(unit, table, time.perf_counter() - clock)
 
     def _score_and_write(self, unit: Unit, table: pa.Table, read_seconds: float) -> UnitReport | None:
-        """New logits come before the part, so that a death in between costs none."""
+        """Writes new logits before the part, so that a death in between loses none."""
         began, clock = time.time(), time.perf_counter()
         try:
             answered = self.answer(table)
@@ -95,7 +95,7 @@ class Replica:
         return answer(table, self.scorer, self.assignment.layout, self.assignment.settings.mapping)
 
     def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
-        """Answered rows as an Arrow stream, and their counts: what the quarantine asks, without Ray Data between."""
+        """Rows of an Arrow stream -> the answered rows as another one, and their counts. The quarantine calls it."""
         answered = self.answer(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
 
@@ -116,6 +116,6 @@ def seconds_by_stage(read: float, answer: float, write: float, spent: Effort) ->
 
 
 def replica_id() -> str:
-    """This actor, which stays the same when Ray starts its process again; outside of actors this process."""
+    """A name for this actor, the same when Ray starts its process again; outside of actors one for this process."""
     actor: str | None = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
     return actor or f"process {os.getpid()}"

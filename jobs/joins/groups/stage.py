@@ -1,4 +1,4 @@
-"""`--group-by`: the stage before all others, in which pair rows of any order become files of lists, below OUTPUT.
+"""`--group-by`: the stage before scoring, in which pair rows of any order become files of lists, below OUTPUT.
 
     _grouped/plan.json      the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
     _grouped/pairs/         per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
@@ -128,7 +128,7 @@ def planned_lists(directory: str) -> list[ListFile] | None:
 
 
 def plan_lists(grouping: Grouping, console: Console) -> list[ListFile]:
-    """Decides it, by what the cells hold."""
+    """Decides which list files there are to be, by the sizes of the cells, and writes that down."""
     sizes = in_threads(lambda piece: cell_sizes(grouping.cells(piece)), grouping.pieces)
     lists = shares_of_buckets(sizes)
     pairs = sum(size.rows for cells in sizes for size in cells.values())
@@ -140,13 +140,13 @@ def plan_lists(grouping: Grouping, console: Console) -> list[ListFile]:
 
 
 def missing_lists(grouping: Grouping, lists: Sequence[ListFile]) -> list[ListFile]:
-    """Those that are not there yet."""
+    """The list files that are not there yet."""
     there = set(storage.names(os.path.join(grouping.directory, "lists")))
     return [file for file in lists if file.name not in there]
 
 
 def shares_of_buckets(sizes: Sequence[dict[int, CellSize]]) -> list[ListFile]:
-    """For each bucket as many shares as it takes to group each of them in memory."""
+    """The list files of all buckets: for each bucket as many as it takes to group one in memory."""
     totals: dict[int, int] = defaultdict(int)
     for cells in sizes:
         for bucket, size in cells.items():
