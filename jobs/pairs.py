@@ -13,8 +13,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,11 +27,12 @@ from jobs.errors import RefusedError, StoreError
 from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
 from jobs.input.reading import read_rows
 from jobs.records import Unit
+from jobs.runtime.threads import read_ahead
 from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout
-from jobs.table.parsing import parse_lists, parse_pairs
+from jobs.table.parsing import parse_rows
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"
@@ -93,7 +93,7 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
     check_apart(settings.input, settings.output, files)
     manifest = new_manifest(settings, {}, files)
     prepare_directory(settings.output)
-    layout, units = Layout(manifest.options["layout"]), manifest.units()
+    layout, units = manifest.options.layout, manifest.units()
     digests = [np.unique(digests_of(pairs)) for pairs in pairs_of(units, settings.mapping, layout, console)]
     distinct, counts = np.unique(np.concatenate([*digests, np.empty(0, np.uint64)]), return_counts=True)
     repeated = distinct[counts > 1]
@@ -128,7 +128,6 @@ def pairs_of(
     units: Sequence[Unit], mapping: ColumnMapping, layout: Layout, console: Console
 ) -> Iterator[list[TextPair]]:
     """The pairs of each unit that can be scored, unit by unit; what cannot be read is named and left out."""
-    parse = parse_lists if layout is Layout.LISTS else parse_pairs
 
     def read(unit: Unit) -> pa.Table | str:
         try:
@@ -138,19 +137,12 @@ def pairs_of(
         except (pa.ArrowException, OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
 
-    for unit, table in zip(units, in_order(read, units), strict=True):
+    for unit, table in zip(units, read_ahead(read, units, READING_THREADS), strict=True):
         if isinstance(table, str):
             say(console, f"{unit}: {table}", "cannot be read: ")
         else:
-            lists = [row.candidates for row in parse(table, mapping) if row.candidates is not None]
+            lists = [row.candidates for row in parse_rows(table, layout, mapping) if row.candidates is not None]
             yield [(one.query, document) for one in lists for document in one.documents]
-
-
-def in_order(read: Callable[[Unit], pa.Table | str], units: Sequence[Unit]) -> Iterator[pa.Table | str]:
-    """Some units are read ahead, and no more."""
-    with ThreadPoolExecutor(READING_THREADS) as pool:
-        for start in range(0, len(units), READING_THREADS):
-            yield from pool.map(read, units[start : start + READING_THREADS])
 
 
 def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:

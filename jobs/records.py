@@ -57,6 +57,12 @@ class PlannedFile:
         seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
         return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
 
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> PlannedFile:
+        """The inverse of `as_dict`."""
+        file = InputFile(raw["path"], raw["size"], raw["version"])
+        return cls(file, raw["rows"], tuple((start, rows) for start, rows in raw["units"]), raw["error"])
+
     def units(self) -> Iterator[Unit]:
         return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
 

@@ -1,15 +1,16 @@
-"""What a job is told: one frozen dataclass, which the command line fills."""
+"""The settings of a job: one frozen dataclass, which the command line fills."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 from jobs.input.conditions import Condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
+from jobs.output.options import JobOptions
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
@@ -17,6 +18,15 @@ from pipelines.errors import ConfigError
 RECENT_PAIRS = 200_000
 SCORES_MEMORY = "500MB"
 POLL_SECONDS = 5.0
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
+    if parts is None:
+        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
+    number, prefix, binary = parts.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +66,9 @@ class RerankSettings:
     recent_pairs: int = RECENT_PAIRS
     """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
     scores: str | None = None
-    """A directory or uri with the logits of earlier runs, which this run reads and adds to."""
-    scores_memory: int = 500_000_000
-    """Bytes of them on each node, 20 a pair; five times that in the driver while it loads."""
+    """A directory or uri with the logits of earlier runs. This run reads them and adds its own."""
+    scores_memory: int = parse_bytes(SCORES_MEMORY, "--scores-memory")
+    """Bytes that these logits may take on each node, 20 a pair. The driver takes five times that to load them."""
     overwrite: bool = False
     """Start anew where OUTPUT holds an earlier job's result."""
     max_errors: int | None = None
@@ -141,32 +151,23 @@ class RerankSettings:
         """CPUs that are set aside for an actor that scores: none where the app's replicas do the work."""
         return 0 if self.app is not None else self.num_cpus
 
-    def result_options(self, layout: Layout) -> dict[str, Any]:
-        """Everything beside the fingerprint that changes the result, as JSON types: the same for every resumption.
+    def result_options(self, layout: Layout, partitions: Mapping[str, str]) -> JobOptions:
+        """Everything beside the fingerprint that changes the result.
 
-        What is remembered of earlier pairs is no part of it: it moves scores by less than 1e-4, as batches do.
+        `layout` is that of the rows that are scored, `partitions` are the types of the columns that paths add.
         """
-        mapping = asdict(self.mapping) | {"drop": list(self.mapping.drop)}
-        del mapping["by_id"]  # as the corpus says
-        return mapping | {
-            "layout": str(layout),
-            "top_n": self.top_n,
-            "raw_scores": self.reranker.raw_scores,
-            "limit": self.limit,
-            "shard": None if self.shard is None else str(self.shard),
-            "where": sorted(map(str, self.where)) or None,
-            "group_by": None if self.group_by is None else asdict(self.group_by),
-            "corpus": None if self.corpus is None else self.corpus.identity(),
-        }
-
-
-def parse_bytes(text: str, flag: str) -> int:
-    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
-    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
-    if parts is None:
-        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
-    number, prefix, binary = parts.groups()
-    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
+        return JobOptions(
+            mapping=self.mapping,
+            layout=layout,
+            top_n=self.top_n,
+            raw_scores=self.reranker.raw_scores,
+            limit=self.limit,
+            shard=None if self.shard is None else str(self.shard),
+            where=tuple(sorted(map(str, self.where))),
+            group_by=self.group_by,
+            corpus=None if self.corpus is None else self.corpus.identity(),
+            partitions=partitions,
+        )
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

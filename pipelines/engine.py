@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from .attention import select_attention
 from .encoder import PackedEncoder
-from .errors import ModelRefusedError
+from .errors import ModelRefusedError, is_out_of_memory
 from .families import ModelSpec, recognise
 from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
@@ -95,8 +95,8 @@ class CrossEncoder:
         """Logits of the pairs, on the device, in one piece, or in more where memory does not suffice for one."""
         try:
             return [self.encoder(pack(pairs, self.spec.padding_id).to(self.device))]
-        except torch.OutOfMemoryError:
-            if len(pairs) == 1:
+        except (MemoryError, RuntimeError) as error:
+            if len(pairs) == 1 or not is_out_of_memory(error):
                 raise
         # Only here is the traceback gone, and with it what it kept in memory.
         torch.cuda.empty_cache()

@@ -8,6 +8,30 @@ CrossrayError
     └── ModelRefusedError     it is there, but would score wrongly or would have to run foreign code
 """
 
+from enum import StrEnum
+
+
+class NoScore(StrEnum):
+    """Why texts have no score: the word before the colon of a Ranking's `error` or of an InvalidInputError."""
+
+    NOT_TEXT = "not_text"
+    INVALID_UNICODE = "invalid_unicode"
+    NOT_A_LIST = "not_a_list"
+    NOT_A_PAIR = "not_a_pair"
+    NON_FINITE_SCORE = "non_finite_score"
+    """The model gave NaN or an infinity."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether fewer tokens at once may help.
+
+    torch raises a RuntimeError: of a class of its own where a GPU is full, a plain one where a CPU's memory is.
+    """
+    signs = ("out of memory", "DefaultCPUAllocator")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
+
 
 class CrossrayError(Exception):
     """Base of every error that this project raises on purpose."""

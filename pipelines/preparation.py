@@ -13,7 +13,7 @@ import numpy as np
 
 from .chunking import chunk_windows
 from .config import RerankerConfig
-from .errors import ConfigError, InvalidInputError
+from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, recognise
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model, tensor_names
@@ -131,7 +131,7 @@ def invalid_reason(candidates: CandidateList) -> str | None:
     try:
         check_text(candidates.query, "query")
         if isinstance(candidates.documents, str):
-            raise InvalidInputError("not_a_list: documents is one string; give a list of strings")
+            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is one string; give a list of strings")
         for i, document in enumerate(candidates.documents):
             check_text(document, f"documents[{i}]")
     except InvalidInputError as error:

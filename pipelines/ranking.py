@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .chunking import max_over_chunks
+from .errors import NoScore
 from .records import CandidateList, RankedDocument, Ranking, Usage
 
 
@@ -25,7 +26,7 @@ def rank(
     logits = max_over_chunks(chunk_logits, chunks_per_document)
     broken = np.flatnonzero(~np.isfinite(logits))
     if len(broken):
-        error = f"non_finite_score: the model gave {logits[broken[0]]} for documents[{broken[0]}]"
+        error = f"{NoScore.NON_FINITE_SCORE}: the model gave {logits[broken[0]]} for documents[{broken[0]}]"
         return Ranking([], usage, error)
     scores = logits if raw_scores else sigmoid(logits)
     best_first = np.argsort(-logits, kind="stable")[:top_n]  # by logit: the sigmoid is 1.0 from 17 on

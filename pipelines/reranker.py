@@ -14,7 +14,7 @@ import torch
 from .config import RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .engine import CrossEncoder
-from .errors import InvalidInputError
+from .errors import InvalidInputError, NoScore
 from .families import model_limit
 from .fingerprint import Fingerprint, fingerprint_of
 from .lengths import Lengths
@@ -100,7 +100,7 @@ class Reranker:
         lengths = self.preparation.lengths_of_call(max_length=max_length)
         for i, pair in enumerate(sentence_pairs):
             if isinstance(pair, str) or len(pair) != 2:
-                raise InvalidInputError(f"not_a_pair: sentence_pairs[{i}]; give [(query, document), ...]")
+                raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
             check_text(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")
         queries = self.tokenizer.token_ids([query for query, _ in sentence_pairs])
@@ -113,7 +113,8 @@ class Reranker:
         broken = np.flatnonzero(~np.isfinite(logits))
         if len(broken):
             first = broken[0]
-            raise InvalidInputError(f"non_finite_score: the model gave {logits[first]} for sentence_pairs[{first}]")
+            message = f"{NoScore.NON_FINITE_SCORE}: the model gave {logits[first]} for sentence_pairs[{first}]"
+            raise InvalidInputError(message)
         return (logits if self.config.raw_scores else sigmoid(logits)).tolist()  # type: ignore[no-any-return]
 
     def rerank(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from .errors import InvalidInputError, ModelRefusedError
+from .errors import InvalidInputError, ModelRefusedError, NoScore
 from .packing import TokenPair, cut_by_size
 
 SPECIAL_TOKENS_PER_TEXT = 2
@@ -79,13 +79,14 @@ class PairTokenizer:
 def check_text(text: object, what: str) -> str:
     """`text` itself, if it is one that can be tokenized; raises InvalidInputError, which starts with its reason."""
     if not isinstance(text, str):
-        raise InvalidInputError(f"not_text: {what} is {type(text).__name__}, not a string")
+        raise InvalidInputError(f"{NoScore.NOT_TEXT}: {what} is {type(text).__name__}, not a string")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInputError(
-                f"invalid_unicode: {what} holds a lone surrogate at character {error.start}; replace it before sending"
+                f"{NoScore.INVALID_UNICODE}: {what} holds a lone surrogate at character {error.start}; "
+                "replace it before sending"
             ) from None
     return text
 

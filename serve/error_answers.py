@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from pipelines.errors import ConfigError, InvalidInputError
+from pipelines.errors import ConfigError, InvalidInputError, NoScore
 from serve.error_bodies import FieldError
 from serve.errors import (
     MAX_NAME,
@@ -97,7 +97,7 @@ def as_app_error(error: BaseException) -> AppError:
 
 def not_ranked(reason: str) -> AppError:
     """The error for a `Ranking` that has one, which is `reason`."""
-    if reason.startswith("non_finite_score"):
+    if reason.startswith(NoScore.NON_FINITE_SCORE):
         return NonFiniteScoreError(reason.partition(": ")[2])
     return invalid_input(reason)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     from pipelines.packing import TokenPair  # torch comes with it
 
@@ -229,11 +231,3 @@ Slot = tuple[Submission, int]
 def tokens_of(batch: Sequence[Slot]) -> int:
     """Tokens of a batch."""
     return sum(submission.lengths[index] for submission, index in batch)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether fewer tokens may help. torch raises a RuntimeError: on CUDA one of its own class, on CPUs a plain one."""
-    signs = ("out of memory", "DefaultCPUAllocator")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-    )

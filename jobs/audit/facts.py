@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +19,7 @@ from jobs.output.manifest import Manifest
 from jobs.output.parts import read_counts
 from jobs.output.summary import read_summary, time_spent, totals, unreadable_files
 from jobs.records import Counts, Unit
-from jobs.storage import FOOTER_THREADS
+from jobs.runtime.threads import in_threads
 from pipelines.errors import ConfigError
 
 
@@ -168,7 +167,7 @@ def gather(snapshot: Snapshot) -> JobFacts:
         time=time_spent(snapshot.attempts),
         attempts=snapshot.attempts,
         fingerprint=manifest.fingerprint,
-        options=manifest.options,
+        options=manifest.options.as_dict(),
         versions=manifest.versions,
     )
 
@@ -182,5 +181,4 @@ def read_footers(output: OutputDirectory, units: Sequence[Unit], fingerprint: st
         except (StoppedError, OSError):  # gone meanwhile, where the job was begun anew
             return None
 
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(counts_or_none, units))
+    return in_threads(counts_or_none, units)

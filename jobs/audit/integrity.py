@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +16,9 @@ from jobs.audit.facts import Snapshot, State
 from jobs.output.parts import METADATA_KEY
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit
+from jobs.runtime.threads import in_threads
 from jobs.storage import read_parquet
-from jobs.table.columns import Layout, mapping_of, output_names
+from jobs.table.columns import output_names
 from jobs.table.reasons import reason_of
 
 DECODING_THREADS = 4
@@ -80,15 +80,14 @@ def not_complete(snapshot: Snapshot) -> Finding:
 
 def check_parts(snapshot: Snapshot) -> list[Counts | Finding]:
     """For each planned part that is there its counts, or what is wrong with it."""
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        return list(pool.map(lambda unit: check_part(snapshot, unit), snapshot.units_done))
+    return in_threads(lambda unit: check_part(snapshot, unit), snapshot.units_done, DECODING_THREADS)
 
 
 def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
     """Decodes every column of every row, and compares rows, errors and footer."""
     path = path_of(snapshot, unit.name)
     options = snapshot.manifest.options
-    _, error_name = output_names(mapping_of(options), Layout(options["layout"]))
+    _, error_name = output_names(options.mapping, options.layout)
     try:
         metadata, errors = read_parquet(
             path, lambda file: (file.metadata, errors_in(file, error_name)), check_pages=True

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +16,9 @@ from jobs.audit.facts import Snapshot
 from jobs.errors import StoppedError
 from jobs.output.parts import read_counts
 from jobs.records import Unit
-from jobs.storage import FOOTER_THREADS, read_parquet
-from jobs.table.columns import ColumnMapping, Layout, mapping_of, output_names
+from jobs.runtime.threads import in_threads
+from jobs.storage import read_parquet
+from jobs.table.columns import ColumnMapping, output_names
 from jobs.table.reasons import reason_of
 
 PARTS_AT_A_TIME = 256
@@ -51,30 +52,27 @@ def find_errors(snapshot: Snapshot, expected: Mapping[str, int], per_reason: int
     taken: Counter[str] = Counter()
     found: list[RowError] = []
     units = snapshot.units_done
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        for first in range(0, len(units), PARTS_AT_A_TIME):
-            if all(taken[reason] >= rows for reason, rows in wanted.items()):
-                break
-            some = units[first : first + PARTS_AT_A_TIME]
-            for errors in pool.map(lambda unit: errors_of(snapshot, unit, per_reason), some):
-                for one in errors:
-                    if taken[one.reason] < per_reason:
-                        taken[one.reason] += 1
-                        found.append(one)
+    for first in range(0, len(units), PARTS_AT_A_TIME):
+        if all(taken[reason] >= rows for reason, rows in wanted.items()):
+            break
+        some = units[first : first + PARTS_AT_A_TIME]
+        for one in chain.from_iterable(in_threads(lambda unit: errors_of(snapshot, unit, per_reason), some)):
+            if taken[one.reason] < per_reason:
+                taken[one.reason] += 1
+                found.append(one)
     return found
 
 
 def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]:
     """Up to `per_reason` rows for each reason in one part; none where the part cannot be read, which is told apart."""
     options = snapshot.manifest.options
-    mapping = mapping_of(options)
-    _, error_name = output_names(mapping, Layout(options["layout"]))
+    _, error_name = output_names(options.mapping, options.layout)
     try:
         if not read_counts(snapshot.output, unit, snapshot.manifest.fingerprint["hash"]).errors:
             return []
         return read_parquet(
             os.path.join(snapshot.output.path, unit.name),
-            lambda file: list(_errors_in(file, unit, error_name, mapping, per_reason)),
+            lambda file: list(_errors_in(file, unit, error_name, options.mapping, per_reason)),
         )
     except (StoppedError, pa.ArrowException, OSError):
         return []

@@ -1,1 +1,1 @@
-"""What the README claims of speed and memory, measured."""
+"""Measures what the README says of speed and memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -14,6 +14,9 @@ from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import CORES, Model, Output, Rounds, Threads, interleave, report
 from pipelines.model_files import find_model
 from pipelines.records import CandidateList
+
+if TYPE_CHECKING:  # torch: seconds, and not for --help
+    from pipelines.reranker import Reranker
 
 EQUAL = 1e-4
 PEER_BATCH_SIZES = (32, 8, 4, 16)
@@ -35,23 +38,13 @@ def engine(
 
     torch.set_num_threads(threads)
     work = make_lists(lists, 100, long_document)
-    pairs = [(one.query, document) for one in work for document in one.documents]
+    pairs = text_pairs(work)
     reranker = Reranker.load(model, num_threads=threads)
     peer = CrossEncoder(str(find_model(model).directory), device="cpu", model_kwargs={"dtype": torch.float32})
-    ours = np.array(reranker.compute_score(pairs))
-    difference = float(np.abs(ours - peer.predict(pairs)).max())
+    difference = float(np.abs(np.array(reranker.compute_score(pairs)) - peer.predict(pairs)).max())
     if difference > EQUAL:
         raise typer.BadParameter(f"scores differ by {difference:.1e}; a comparison of speed would mean nothing")
-
-    sides: dict[str, Callable[[], Any]] = {
-        "crossray": lambda: [reranker.rerank(one.query, one.documents) for one in work]
-    }
-    for size in PEER_BATCH_SIZES:
-        sides[f"CrossEncoder, batch {size}"] = partial(rank_with_peer, peer, work, size)
-    sides["crossray, all lists in one call"] = lambda: reranker.rerank_lists(work)
-    for size in PEER_BATCH_SIZES[:2]:
-        sides[f"CrossEncoder, batch {size}, all pairs in one call"] = partial(peer.predict, pairs, batch_size=size)
-    seconds = interleave(sides, rounds)
+    seconds = interleave(sides_of(reranker, peer, work), rounds)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     rows = {
         name: {"pairs_per_second": len(pairs) / median, "crossray_is_faster_by": median / medians[opponent_of(name)]}
@@ -65,11 +58,30 @@ def engine(
     )
 
 
+def sides_of(reranker: Reranker, peer: Any, work: list[CandidateList]) -> dict[str, Callable[[], Any]]:
+    """What is compared: list by list as a search sends them, and all lists in one call, with some batch sizes each."""
+    sides: dict[str, Callable[[], Any]] = {
+        "crossray": lambda: [reranker.rerank(one.query, one.documents) for one in work]
+    }
+    for size in PEER_BATCH_SIZES:
+        sides[f"CrossEncoder, batch {size}"] = partial(rank_with_peer, peer, work, size)
+    sides["crossray, all lists in one call"] = lambda: reranker.rerank_lists(work)
+    for size in PEER_BATCH_SIZES[:2]:
+        one_call = partial(peer.predict, text_pairs(work), batch_size=size)
+        sides[f"CrossEncoder, batch {size}, all pairs in one call"] = one_call
+    return sides
+
+
+def text_pairs(work: list[CandidateList]) -> list[tuple[str, str]]:
+    """The (query, document) pairs of all lists, side by side."""
+    return [(one.query, document) for one in work for document in one.documents]
+
+
 def rank_with_peer(peer: Any, work: list[CandidateList], batch_size: int) -> list[Any]:
-    """One call per list, as a search sends them."""
+    """The peer's scores, with one call per list, as a search sends them."""
     return [peer.predict([(one.query, document) for document in one.documents], batch_size=batch_size) for one in work]
 
 
 def opponent_of(name: str) -> str:
-    """Our side that does the same: list by list, or all at once."""
+    """The name of our side that does the same: list by list, or all at once."""
     return "crossray, all lists in one call" if name.endswith("in one call") else "crossray"

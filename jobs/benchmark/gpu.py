@@ -20,7 +20,7 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from jobs.benchmark.engine import rank_with_peer
+from jobs.benchmark.engine import rank_with_peer, text_pairs
 from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape, PackedEncoder
@@ -41,7 +41,7 @@ GEMM = 8192
 
 
 class Size(NamedTuple):
-    """Of a model."""
+    """The size of a model."""
 
     layers: int
     width: int
@@ -81,7 +81,7 @@ def compare(
 
     reranker = Reranker.load(model, device="cuda", dtype="float16", raw_scores=True)
     peer = CrossEncoder(model, device="cuda", model_kwargs={"dtype": torch.float16}, activation_fn=nn.Identity())
-    pairs = [(one.query, document) for one in work for document in one.documents]
+    pairs = text_pairs(work)
     ours = np.array(reranker.compute_score(pairs))
     difference = float(np.abs(ours - peer.predict(pairs)).max() / ours.std())
     if difference > EQUAL:

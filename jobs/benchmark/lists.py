@@ -22,17 +22,17 @@ def make_lists(lists: int, documents: int, make: Callable[[random.Random, list[s
 
 
 def vocabulary() -> list[str]:
-    """Real words."""
+    """The real words of the embedded model's vocabulary."""
     tokens = find_model("embedded").tokenizer().get_vocab()
     return sorted(token for token in tokens if token.isascii() and token.isalpha() and len(token) > 2)
 
 
 def long_document(rng: random.Random, words: list[str]) -> str:
-    """Lengths as passages of a search index have them."""
+    """A text as long as a passage of a search index."""
     length = int(MEDIAN_WORDS * rng.lognormvariate(0, DEVIATION))
     return " ".join(rng.choices(words, k=max(4, min(length, MAX_WORDS))))
 
 
 def short_document(rng: random.Random, words: list[str]) -> str:
-    """A title or a sentence."""
+    """A text as long as a title or a sentence."""
     return " ".join(rng.choices(words, k=rng.randint(*SHORT_WORDS)))

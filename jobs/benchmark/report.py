@@ -1,4 +1,4 @@
-"""Sides that take turns, and the figures that come of it: on the screen and as JSON."""
+"""Lets the sides of a comparison take turns, and reports their figures on the screen and as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def interleave(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """The seconds that one call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

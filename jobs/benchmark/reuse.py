@@ -25,7 +25,7 @@ UNIT_LISTS = 30
 """Lists of ten short documents in a unit, as `jobs.input.cutting` would cut them."""
 LIST_DOCUMENTS = 10
 QUERIES, DOCUMENTS = 500, 2_000
-"""Different ones to draw from."""
+"""How many different queries and documents the log is drawn from."""
 
 
 def reuse(
@@ -78,7 +78,7 @@ def zipfian_log(lists: int, make_query: Callable[[], str], make_document: Callab
 
 
 def draw_documents(rng: random.Random, documents: Sequence[str]) -> list[str]:
-    """Different ones, as many as a list has."""
+    """The documents of one list, of which no two are the same."""
     drawn: dict[str, None] = {}
     while len(drawn) < LIST_DOCUMENTS:
         drawn |= dict.fromkeys(rng.choices(documents, by_rank(documents)))
@@ -86,12 +86,12 @@ def draw_documents(rng: random.Random, documents: Sequence[str]) -> list[str]:
 
 
 def by_rank(ranked: Sequence[object]) -> list[float]:
-    """Zipf's law."""
+    """Weights by Zipf's law: 1 / rank."""
     return [1 / rank for rank in range(1, len(ranked) + 1)]
 
 
 def share_of_distinct_pairs(log: Sequence[CandidateList]) -> float:
-    """By their texts."""
+    """How many different pairs of texts a log has, as a share of all its pairs."""
     pairs = [(one.query, document) for one in log for document in one.documents]
     return len(set(pairs)) / len(pairs)
 
@@ -112,5 +112,5 @@ def score_log(
 
 
 def full_store(new_logits: dict[bytes, float]) -> StoredLogits:
-    """What a run that starts with all of these loads."""
+    """The logits as a run loads them from a score store that knows all pairs."""
     return StoredLogits.of(*halves(b"".join(new_logits)), np.array(list(new_logits.values()), np.float32))

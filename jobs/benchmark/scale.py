@@ -1,4 +1,4 @@
-"""How a job scales, on a small machine: with scorers that cost a fixed time and no CPU, or nothing at all.
+"""Measures how a job scales, on a small machine: with scorers that cost a fixed time and no CPU, or nothing at all.
 
 python -m jobs.benchmark replicas     # pairs/s of a replica where there are 1 to 32
 python -m jobs.benchmark memory       # of the driver and of the others, for 10^4 to 10^7 pairs
@@ -11,7 +11,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +26,9 @@ import typer
 from jobs.benchmark.lists import make_lists, short_document
 from jobs.benchmark.report import Output, report
 from jobs.driver.run import run
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
+from pipelines.memory import StoredLogits
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 SECONDS_PER_PAIR = 0.01
@@ -41,14 +41,12 @@ ROWS_PER_GROUP = 1_000
 MIB = 1 << 20
 
 
-class FixedCostScorer(Scorer):
+class FixedCostScorer:
     """Waits `seconds` for each pair, as if for a GPU, and leaves the CPUs to the others and the order as it is."""
 
     seconds = SECONDS_PER_PAIR
 
-    def __init__(self, settings: RerankSettings, layout: Layout, _fingerprint: str) -> None:
-        self.settings = settings
-        self.layout = layout
+    def __init__(self, _settings: RerankSettings, _fingerprint: str, _stored: StoredLogits) -> None:
         self.turn = threading.Lock()
 
     def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
@@ -60,7 +58,7 @@ class FixedCostScorer(Scorer):
 
 
 class FreeScorer(FixedCostScorer):
-    """Costs nothing."""
+    """Scores at once."""
 
     seconds = 0.0
 
@@ -73,7 +71,7 @@ def in_given_order(candidates: CandidateList) -> Ranking:
 
 
 class Measured(NamedTuple):
-    """One job."""
+    """What one job said and took."""
 
     summary: dict[str, Any]
     memory: list[tuple[float, float, float]]
@@ -161,21 +159,21 @@ def splice(table: pa.Table, middle: pa.Table) -> pa.Table:
     return pa.concat_tables([table.slice(0, half), middle, table.slice(half)])
 
 
-def measure(table: pa.Table, scorer_class: Callable[..., Scorer], count: int) -> Measured:
+def measure(table: pa.Table, load_scorer: LoadScorer, count: int) -> Measured:
     """A job over these rows with `count` replicas, driven by a process that has done nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         source = str(Path(folder, "lists.parquet"))
         pq.write_table(table, source, row_group_size=ROWS_PER_GROUP)
         settings = RerankSettings(source, str(Path(folder, "out")), replicas=(count, count))
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            return fresh.submit(drive, settings, scorer_class, count).result()
+            return fresh.submit(drive, settings, load_scorer, count).result()
 
 
-def drive(settings: RerankSettings, scorer_class: Callable[..., Scorer], count: int) -> Measured:
+def drive(settings: RerankSettings, load_scorer: LoadScorer, count: int) -> Measured:
     """The job, in this process, on a private Ray that takes the machine for one of `count` CPUs."""
     ray.init("local", num_cpus=count, include_dashboard=False, log_to_driver=False)
     with sampled_memory() as samples:
-        summary = run(settings, scorer_class)
+        summary = run(settings, load_scorer)
     return Measured(summary, samples)
 
 
@@ -194,7 +192,7 @@ def sampled_memory() -> Iterator[list[tuple[float, float, float]]]:
 
 
 def sample_memory(samples: list[tuple[float, float, float]], ended: threading.Event) -> None:
-    """Adds to `samples` until `ended`."""
+    """Adds a sample every SAMPLE_SECONDS until `ended` is set."""
     driver = psutil.Process()
     began = time.perf_counter()
     while not ended.is_set():

@@ -1,1 +1,1 @@
-"""A job from what it was told to its summary."""
+"""The driver: it runs a job, from its settings to its summary."""

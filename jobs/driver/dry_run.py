@@ -1,4 +1,4 @@
-"""`--dry-run`: what a job would be. Plans as the job does, reads a sample, and measures one replica on this machine.
+"""`--dry-run` estimates a job: it plans as the job does, reads a sample, and measures one replica on this machine.
 
 Nothing is written, no lease is taken and no Ray is started.
 """
@@ -24,14 +24,15 @@ from jobs.input.selection import Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.joins.corpus.texts import texts_here
 from jobs.output.directory import OutputDirectory
+from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
-from jobs.records import Unit
+from jobs.records import InputFile, Unit
 from jobs.screen import say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout
-from jobs.table.parsing import parse_lists, parse_pairs
+from jobs.table.parsing import parse_rows
 from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, Usage
 
@@ -41,79 +42,100 @@ if TYPE_CHECKING:  # torch: seconds, and not for --help
 
 SAMPLE_UNITS = 32
 SAMPLE_BYTES = 16 << 20
-"""Decoded, of all sampled units together."""
-UNIT_BYTES = 1 << 20
-"""Decoded, of one of them: of a large unit only the first rows are looked at."""
+"""Decoded: what is looked at in all units of the sample together."""
+SAMPLE_BYTES_OF_A_UNIT = 1 << 20
+"""Decoded: of a larger unit only the first rows are looked at."""
 SEED = 0
 MEASURED_SECONDS = 4.0
 MEASURED_DOCUMENTS = 32
-"""Of a list at once, so that the clock is looked at often, however slow the model is."""
+"""Documents that are scored at once while the speed is measured: few, so that a slow model does not take minutes."""
 LARGEST_BATCH = 64
-"""Lists, cut to as many documents: what the largest units of a job hold."""
+"""Lists of MEASURED_DOCUMENTS that are scored in one call at most: as many as the largest units of a job hold."""
 
 
 @dataclass(slots=True)
 class Sample:
-    """What was seen of the units to do."""
+    """What was found in some of the units that are to do."""
 
     rows: int = 0
     """Rows looked at."""
     passed: int = 0
-    """Those of them that `--where` lets through."""
+    """Rows that `--where` lets through."""
     errors: int = 0
-    """Those of these that cannot be ranked."""
+    """Rows that `--where` lets through and that cannot be ranked."""
     usage: Usage = field(default_factory=Usage)
-    """With the model's tokenizer, lengths and chunks."""
+    """Of the rows that can be ranked, counted with the model's own tokenizer and lengths."""
     lists: list[CandidateList] = field(default_factory=list)
 
 
 @disk_failures_as_stops()
 @refused_access_as_usage_error()
 def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[str, Any]:
-    """Prints and returns what the job would hold and take.
+    """Prints and returns how many rows and pairs the job would score, and how long that would take.
 
     Raises ConfigError, RefusedError and StoppedError as the job would before it begins, ConfigError also without a GPU
     to measure.
     """
-    from pipelines.preparation import Preparation  # torch: seconds, and not for --help
-
     console = console or Console()
-    settings = with_absolute_paths(settings)
-    if settings.group_by is not None:  # the same pairs, counted before they are lists
-        settings = replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
+    settings = before_grouping(with_absolute_paths(settings))
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
-    output = OutputDirectory(settings.output)
-    check_apart(settings.input, output.path, files)
+    check_apart(settings.input, settings.output, files)
     settings = with_surveyed_corpus(settings, files)
-    begun = output.is_begun and not settings.overwrite
-    manifest = (
-        continued_manifest(output, settings, fingerprint, files)[0]
-        if begun
-        else new_manifest(settings, fingerprint, files)
-    )
-    todo = missing_units(output, manifest) if begun else manifest.units()
-    selection = selection_of(settings, files, manifest.options["partitions"])
-
-    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
-    reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
-    preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
-    layout = Layout(manifest.options["layout"])
-    texts = texts_here(settings.corpus, settings.mapping, layout, console)
-    sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
-    measured = None if reranker is None else measured_speed(reranker, sample.lists, settings.top_n)
+    manifest, todo = manifest_and_todo(settings, fingerprint, files)
+    sample, speed = sample_and_speed(settings, files, manifest, todo, console)
     estimate = {
         "files": len(files),
         "rows_left_out_unread": manifest.rows_left_out,
         "units": len(manifest.units()),
         "units_done": len(manifest.units()) - len(todo),
         **scaled(sample, sum(unit.rows for unit in todo)),
-        "pairs_per_second": settings.pairs_per_second if measured is None else measured,
+        "pairs_per_second": speed,
         "replicas": replicas_of(settings, len(todo)),
     }
     estimate |= expected(estimate, settings.price)
     show(console, estimate, settings, unreadable_files(manifest))
     return estimate
+
+
+def before_grouping(settings: RerankSettings) -> RerankSettings:
+    """Settings that count the pairs of a job with `--group-by` as they are in INPUT; those of other jobs as they are.
+
+    The pairs are the same before they are lists as after it.
+    """
+    if settings.group_by is None:
+        return settings
+    return replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
+
+
+def manifest_and_todo(
+    settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> tuple[Manifest, list[Unit]]:
+    """The manifest of the job, begun or not, and the units that are to do; raises as the job would."""
+    output = OutputDirectory(settings.output)
+    if not output.is_begun or settings.overwrite:
+        manifest = new_manifest(settings, fingerprint, files)
+        return manifest, manifest.units()
+    manifest, _ = continued_manifest(output, settings, fingerprint, files)
+    return manifest, missing_units(output, manifest)
+
+
+def sample_and_speed(
+    settings: RerankSettings, files: Sequence[InputFile], manifest: Manifest, todo: Sequence[Unit], console: Console
+) -> tuple[Sample, float]:
+    """A sample of the units that are to do, and the pairs per second of one replica: as given, or measured here."""
+    from pipelines.preparation import Preparation  # torch: seconds, and not for --help
+
+    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
+    reranker = None if settings.pairs_per_second is not None else loaded_reranker(settings)
+    preparation = Preparation.load(settings.reranker) if reranker is None else reranker.preparation
+    layout = manifest.options.layout
+    texts = texts_here(settings.corpus, settings.mapping, layout, console)
+    selection = selection_of(settings, files, manifest.options.partitions)
+    sample = take_sample(todo, manifest.unit_bytes, selection, texts, settings, layout, preparation)
+    if reranker is None:
+        return sample, settings.pairs_per_second or 0.0
+    return sample, measured_speed(reranker, sample.lists, settings.top_n)
 
 
 def loaded_reranker(settings: RerankSettings) -> Reranker:
@@ -139,11 +161,13 @@ def take_sample(
     layout: Layout,
     preparation: Preparation,
 ) -> Sample:
-    """Some units at random, the same each time; those that cannot be read are left out, as in the job."""
+    """What some of the units hold. They are drawn at random, but the same each time.
+
+    Units that cannot be read are left out, as they are in the job.
+    """
     sample = Sample()
-    parse = parse_lists if layout is Layout.LISTS else parse_pairs
     for unit, table in sampled_tables(units, unit_bytes, selection, texts):
-        rows = parse(table, settings.mapping)
+        rows = parse_rows(table, layout, settings.mapping)
         lists = [row.candidates for row in rows if row.candidates is not None]
         sample.rows += unit.rows
         sample.passed += table.num_rows
@@ -156,12 +180,12 @@ def take_sample(
 def sampled_tables(
     units: Sequence[Unit], unit_bytes: int, selection: Selection, texts: TextsById | None
 ) -> Iterator[tuple[Unit, pa.Table]]:
-    """Units, the large ones shortened, and their rows."""
+    """Some units, the large ones shortened, each with its rows."""
     left = SAMPLE_BYTES
     for drawn in random.Random(SEED).sample(units, min(SAMPLE_UNITS, len(units))):
         if left <= 0:
             return
-        unit = replace(drawn, rows=max(1, min(drawn.rows, drawn.rows * UNIT_BYTES // unit_bytes)))
+        unit = replace(drawn, rows=max(1, min(drawn.rows, drawn.rows * SAMPLE_BYTES_OF_A_UNIT // unit_bytes)))
         try:
             table = read_with_texts(unit, selection, texts)
         except StoreError:
@@ -173,7 +197,10 @@ def sampled_tables(
 
 
 def measured_speed(reranker: Reranker, lists: Sequence[CandidateList], top_n: int | None) -> float:
-    """Pairs per second of one replica; the first, smallest batch only warms up, if others come in time."""
+    """Pairs per second of one replica on this machine; batches grow until MEASURED_SECONDS are over.
+
+    The first, smallest batch does not count unless it is the only one: the model warms up in it.
+    """
     pieces = [
         CandidateList(one.query, one.documents[start : start + MEASURED_DOCUMENTS])
         for one in lists
@@ -196,7 +223,7 @@ def measured_speed(reranker: Reranker, lists: Sequence[CandidateList], top_n: in
 
 
 def scaled(sample: Sample, rows: int) -> dict[str, Any]:
-    """The counts of all `rows` that are to do, if they are as those of the sample; exact if that is all of them."""
+    """The counts of the sample, scaled to all `rows` that are to do; exact where the sample is all of them."""
     factor = rows / sample.rows if sample.rows else 0.0
     counts = {"rows": sample.passed, "rows_left_out": sample.rows - sample.passed, "rows_with_errors": sample.errors}
     counts |= asdict(sample.usage)
@@ -208,7 +235,7 @@ def scaled(sample: Sample, rows: int) -> dict[str, Any]:
 
 
 def replicas_of(settings: RerankSettings, units: int) -> int:
-    """The most that are asked for, else as many as a private Ray on this machine would have room for."""
+    """How many replicas would run: the most that are asked for, else what a private Ray here would have room for."""
     if settings.replicas is not None:
         most = settings.replicas[1]
     elif settings.address is not None or settings.num_gpus:
@@ -219,7 +246,7 @@ def replicas_of(settings: RerankSettings, units: int) -> int:
 
 
 def expected(estimate: Mapping[str, Any], price: float | None) -> dict[str, Any]:
-    """Seconds of scoring, hours of all replicas together, and what they cost."""
+    """How many seconds scoring would take, how many hours that is for all replicas together, and what those cost."""
     speed = estimate["pairs_per_second"]
     seconds = estimate["pairs"] / speed if speed else 0.0
     hours = seconds / 3600
@@ -230,7 +257,7 @@ def expected(estimate: Mapping[str, Any], price: float | None) -> dict[str, Any]
 def show(
     console: Console, estimate: Mapping[str, Any], settings: RerankSettings, unreadable: Mapping[str, str]
 ) -> None:
-    """The table, and what its figures rest on."""
+    """Prints the estimate as a table, and says what its figures rest on."""
     table = Table(title=Text("Dry run: nothing is written"), show_header=False, title_justify="left")
     about = "" if estimate["is_exact"] else "about "
     units = f"{estimate['units']:,}"
@@ -257,7 +284,7 @@ def show(
 
 
 def duration(seconds: float) -> str:
-    """In the unit that one would say."""
+    """Seconds as hours, minutes or seconds, whichever a person would say."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"

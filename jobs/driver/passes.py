@@ -1,15 +1,14 @@
-"""Every unit to its part: through a pool of replicas, then, where one came to no end, through the quarantine."""
+"""Brings units to their parts: through a pool of replicas, then, for those that came to no end, the quarantine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rich.console import Console
 
 from jobs.errors import StoppedError
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.joins.corpus.texts import texts_for
 from jobs.output.attempts import Attempt
 from jobs.output.directory import OutputDirectory
@@ -17,28 +16,70 @@ from jobs.output.manifest import Manifest
 from jobs.output.parts import write_part
 from jobs.records import Unit, UnitReport
 from jobs.runtime.session import ray_session
-from jobs.scoring.scorer import Scorer
-from jobs.screen import say, show_progress
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
-from jobs.workers.known_scores import open_reuse
+from jobs.screen import ProgressView, say, show_progress
+from jobs.workers.assignment import Assignment
+from jobs.workers.known_scores import OpenReuse, open_reuse
 from jobs.workers.pool import score_units, units_at_once
-from jobs.workers.quarantine import Quarantine, read_apart, replica_starter
+from jobs.workers.quarantine import Quarantine, read_apart
 
-ScoreUnits = Callable[..., Iterator[UnitReport]]
-"""Called as `jobs.workers.pool.score_units` is."""
+ScoreUnits = Callable[[Sequence[Unit], Assignment, OpenReuse], Iterator[UnitReport]]
+"""Does what `jobs.workers.pool.score_units` does."""
 WRITES_THAT_MAY_FAIL = 3
 """A file system may stumble; with a full one all further scores would be computed for nothing."""
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What became of units, as their reports come in; each is counted in the driver's attempt."""
+
+    attempt: Attempt
+    done: set[Unit] = field(default_factory=set)
+    damaged: dict[Unit, str] = field(default_factory=dict)
+    """Why units cannot be read."""
+    failures: list[str] = field(default_factory=list)
+    """Why parts could not be written."""
+    not_stored: list[str] = field(default_factory=list)
+    """Why new scores are not in the score store."""
+
+    def add(self, report: UnitReport, progress: ProgressView) -> None:
+        """Takes a report; raises StoppedError when it says what would befall all other units too."""
+        if self.attempt.phase == "start":
+            self._note_first_score(report, progress)
+        if report.stop is not None:
+            raise StoppedError(report.stop)
+        if report.error is not None:
+            self.damaged[report.unit] = report.error
+        elif report.failure is not None:
+            self._note_failure(report.failure)
+        else:
+            self.done.add(report.unit)
+            self.attempt.add(report)
+            self.not_stored += [report.not_stored] if report.not_stored else []
+            progress.advance(report.unit.rows, report.counts.usage.pairs)
+
+    def _note_first_score(self, report: UnitReport, progress: ProgressView) -> None:
+        """Scoring began when the first replica had its first rows at hand, which was before this report came."""
+        if report.scored is not None:
+            seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
+            self.attempt.enter("score", seconds_ago)
+            progress.begin(seconds_ago)
+
+    def _note_failure(self, failure: str) -> None:
+        self.failures.append(failure)
+        if len(self.failures) > WRITES_THAT_MAY_FAIL:
+            raise StoppedError(f"{len(self.failures)} parts could not be written: {failure}")
+
+    def lost(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units that have no part although nothing is wrong with their files."""
+        return [unit for unit in units if unit not in self.done and unit not in self.damaged]
+
+
 def score_everything(
     todo: Sequence[Unit],
-    selection: Selection,
-    settings: RerankSettings,
+    assignment: Assignment,
     manifest: Manifest,
     output: OutputDirectory,
     attempt: Attempt,
-    scorer_class: Callable[..., Scorer],
     console: Console,
     score: ScoreUnits | None = None,
 ) -> dict[Unit, str]:
@@ -48,69 +89,62 @@ def score_everything(
     """
     if not todo:
         return {}
-    layout, fingerprint = Layout(manifest.options["layout"]), manifest.fingerprint["hash"]
-    damaged: dict[Unit, str] = {}
-    done: set[Unit] = set()
-    failures: list[str] = []
-    not_stored: list[str] = []
+    settings = assignment.settings
+    outcome = Outcome(attempt)
     attempt.replicas.units_at_once = 1 if settings.app is None else units_at_once(settings)
     attempt.enter("start")
     with ray_session(settings.address, console):
-        texts = texts_for(todo, selection, settings.corpus, settings.mapping, layout, output.texts, console)
-        known = partial(open_reuse, settings, manifest.fingerprint, console)
-        score = score or score_units
-        rows_left = sum(unit.rows for unit in todo)
-        with show_progress(console, manifest.rows, manifest.rows - rows_left) as progress:
-            for report in score(todo, selection, texts, settings, layout, fingerprint, scorer_class, known):
-                if attempt.phase == "start" and report.scored is not None:
-                    seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
-                    attempt.enter("score", seconds_ago)
-                    progress.begin(seconds_ago)
-                if report.stop is not None:
-                    raise StoppedError(report.stop)
-                if report.error is not None:
-                    damaged[report.unit] = report.error
-                elif report.failure is not None:
-                    failures.append(report.failure)
-                    if len(failures) > WRITES_THAT_MAY_FAIL:
-                        raise StoppedError(f"{len(failures)} parts could not be written: {report.failure}")
-                else:
-                    done.add(report.unit)
-                    attempt.add(report)
-                    not_stored += [report.not_stored] if report.not_stored else []
-                    progress.advance(report.unit.rows, report.counts.usage.pairs)
-        if not_stored:
-            say(console, f"{not_stored[0]} ({len(not_stored)} unit(s))", "new scores were not stored: ", "yellow")
-        lost = [unit for unit in todo if unit not in done and unit not in damaged]
+        assignment = with_texts(assignment, todo, output, console)
+        score_in_pool(todo, assignment, manifest, outcome, score or score_units, console)
+        lost = outcome.lost(todo)
         if lost:
             attempt.enter("quarantine")
-            why = ", ".join(sorted(set(failures))) or "their replicas died"
+            why = ", ".join(sorted(set(outcome.failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
-            start_replica = replica_starter(settings, layout, fingerprint, scorer_class)
-            quarantine = Quarantine(start_replica, settings, layout)
-            damaged |= score_alone(lost, selection, texts, quarantine, output, fingerprint)
+            outcome.damaged |= score_alone(lost, assignment)
         attempt.enter("finish")
-    return damaged
+    return outcome.damaged
 
 
-def score_alone(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    quarantine: Quarantine,
-    output: OutputDirectory,
-    fingerprint: str,
-) -> dict[Unit, str]:
-    """Parts for units that Ray Data gave up on; returns why units cannot be read."""
+def with_texts(assignment: Assignment, todo: Sequence[Unit], output: OutputDirectory, console: Console) -> Assignment:
+    """The assignment with the texts of documents that are ids; raises StoppedError when they cannot be read."""
+    settings, selection, layout = assignment.settings, assignment.selection, assignment.layout
+    texts = texts_for(todo, selection, settings.corpus, settings.mapping, layout, output.texts, console)
+    return replace(assignment, texts=texts)
+
+
+def score_in_pool(
+    todo: Sequence[Unit],
+    assignment: Assignment,
+    manifest: Manifest,
+    outcome: Outcome,
+    score: ScoreUnits,
+    console: Console,
+) -> None:
+    """Sends units through replicas, and shows the rows that are done; raises StoppedError."""
+    open_scores = partial(open_reuse, assignment.settings, manifest.fingerprint, console)
+    rows_done = manifest.rows - sum(unit.rows for unit in todo)
+    with show_progress(console, manifest.rows, rows_done) as progress:
+        for report in score(todo, assignment, open_scores):
+            outcome.add(report, progress)
+    if outcome.not_stored:
+        why = f"{outcome.not_stored[0]} ({len(outcome.not_stored)} unit(s))"
+        say(console, why, "new scores were not stored: ", "yellow")
+
+
+def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str]:
+    """Writes the parts of units that came to no end in the pool; returns why units cannot be read."""
+    output, fingerprint = assignment.settings.output, assignment.fingerprint
     damaged: dict[Unit, str] = {}
+    quarantine = Quarantine(assignment)
     try:
         for unit in units:
-            table = read_apart(unit, selection, texts)
+            table = read_apart(unit, assignment)
             if isinstance(table, str):
                 damaged[unit] = table
             else:
                 answered = quarantine.score(table)
-                write_part(output.path, fingerprint, unit, table.num_rows, answered.table, answered.counts)
+                write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
     finally:
         quarantine.close()
     return damaged

@@ -1,11 +1,14 @@
-"""From INPUT as it is and OUTPUT as it was left to the manifest: what a job has to do, or why it must not."""
+"""Makes the manifest of a job from its settings, from INPUT as it is now, and from what an earlier run left in OUTPUT.
+
+A job that would mix two results, or rank changed files, is refused here.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +22,7 @@ from jobs.joins.corpus.attaching import bytes_of_texts
 from jobs.joins.groups.stage import check_groupable
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest, check_same_job
+from jobs.output.options import JobOptions
 from jobs.records import InputFile, PlannedFile
 from jobs.settings import RerankSettings
 from jobs.storage import list_input
@@ -34,7 +38,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
     found = survey(files, selection_of(settings, files, partitions), bytes_of_texts(settings.corpus, settings.mapping))
     size, planned = plan_files(found, files, followed=settings.follow)
     if settings.group_by is None:
-        options = settings.result_options(checked_layout(found, settings)) | {"partitions": partitions}
+        options = settings.result_options(checked_layout(found, settings), partitions)
     else:
         check_groupable(found, settings)
         options = options_of_groups(settings, files, partitions)
@@ -76,7 +80,10 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
 def selection_of_lists(
     settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
 ) -> tuple[Selection, Manifest]:
-    """All rows of the lists that pairs were grouped into, and the manifest with their plan, which is written."""
+    """The lists that pairs were grouped into become the job's input: all of their rows are selected and planned.
+
+    Writes the manifest where their plan is not in it yet.
+    """
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
     besides = bytes_of_texts(settings.corpus, settings.mapping)
@@ -94,14 +101,14 @@ def continued_manifest(
     if settings.group_by is not None:
         return continued_groups(before, settings, fingerprint, files), False
     before = replace(before, followed=before.followed or settings.follow)
-    layout, types = settings.layout or Layout(before.options["layout"]), before.options.get("partitions", {})
-    check_same_job(before, fingerprint, settings.result_options(layout) | {"partitions": types})
+    types = before.options.partitions
+    check_same_job(before, fingerprint, settings.result_options(settings.layout or before.options.layout, types))
     planned, now = [one.file.path for one in before.files], [file.path for file in files]
     seen = [*planned, *now] if before.followed else now
     partitions = continued_types(input_root(settings.input, seen), types, planned, seen)
     selection, besides = selection_of(settings, files, partitions), bytes_of_texts(settings.corpus, settings.mapping)
     after, changed = reconcile(before, files, output.finished(), selection, besides)
-    return replace(after, options={**before.options, "partitions": partitions}), changed
+    return replace(after, options=replace(before.options, partitions=partitions)), changed
 
 
 def library_versions() -> dict[str, str]:
@@ -152,22 +159,21 @@ def reconcile(
 
 
 def without_lost_units(planned: PlannedFile, finished: set[str], why: str) -> PlannedFile:
-    """The plan of a file that cannot be read any more: the units that have their part, and why there are no others."""
+    """The plan of a file that is gone or was changed: the units that have their part, and why there are no others."""
     ranges = tuple((unit.start, unit.rows) for unit in planned.units() if unit.name in finished)
     return planned if ranges == planned.ranges else replace(planned, ranges=ranges, error=planned.error or why)
 
 
 def options_of_groups(
     settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]
-) -> dict[str, Any]:
-    """What the manifest keeps of a job with groups, as JSON types: INPUT too, since its own files are the lists."""
-    listed = [list(astuple(file)) for file in files]
-    return settings.result_options(Layout.LISTS) | {"partitions": dict(partitions), "grouped_files": listed}
+) -> JobOptions:
+    """What the manifest keeps of a job with groups: INPUT too, since the files of its plan are the lists."""
+    return replace(settings.result_options(Layout.LISTS, partitions), grouped_files=tuple(files))
 
 
-def check_same_input(before: Sequence[Sequence[Any]], files: Sequence[InputFile]) -> None:
+def check_same_input(before: Sequence[InputFile], files: Sequence[InputFile]) -> None:
     """Raises RefusedError when INPUT is not what it was when its pairs were grouped."""
-    then, now = {one[0]: tuple(one) for one in before}, {file.path: astuple(file) for file in files}
+    then, now = ({file.path: file for file in some} for some in (before, files))
     changes = {
         "is new": sorted(now.keys() - then.keys()),
         "was removed": sorted(then.keys() - now.keys()),
@@ -185,8 +191,7 @@ def continued_groups(
     before: Manifest, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
 ) -> Manifest:
     """The manifest of a job with `--group-by` that goes on; raises RefusedError."""
-    if before.options.get("group_by") is not None:
-        check_same_input(before.options["grouped_files"], files)
-    partitions = before.options.get("partitions", {})
-    check_same_job(before, fingerprint, options_of_groups(settings, files, partitions))
+    if before.options.group_by is not None:
+        check_same_input(before.options.grouped_files, files)
+    check_same_job(before, fingerprint, options_of_groups(settings, files, before.options.partitions))
     return before

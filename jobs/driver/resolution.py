@@ -1,4 +1,4 @@
-"""What a job was told, made definite before it starts: absolute paths, one model with its fingerprint, the corpus."""
+"""Makes the settings definite before a job starts: absolute paths, one model with its fingerprint, the corpus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
-    """Raises ConfigError for paths that a job cannot use."""
+    """The settings with absolute paths; raises ConfigError for paths that a job cannot use."""
     submitted = JOB_ENVIRONMENT in os.environ
     corpus, scores = settings.corpus, settings.scores
     mapping = replace(settings.mapping, by_id=corpus is not None)
@@ -69,7 +69,10 @@ def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[
 
 
 def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSettings, dict[str, Any]]:
-    """Likewise, with what the app says of its model; raises ConfigError for flags that contradict it."""
+    """The settings with the model that the app says it has, and the fingerprint that its scores will have.
+
+    Raises ConfigError for flags that contradict the app.
+    """
     from pipelines.lengths import Lengths
 
     served = served_model(app)
@@ -83,7 +86,10 @@ def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSetting
 
 
 def resolved_model(config: RerankerConfig) -> RerankerConfig:
-    """A directory made absolute, a hub name with its commit; a relative directory is as refused as other paths."""
+    """The configuration with the absolute path of its directory, or with the commit of its hub model.
+
+    Raises ConfigError for a relative directory in a submitted job, as for other paths.
+    """
     from pipelines.fingerprint import resolved
     from pipelines.model_files import find_model
 

@@ -1,8 +1,8 @@
-"""The driver of a rerank job: what is asked for -> manifest -> units to do -> their parts -> summary."""
+"""Runs a rerank job: settings -> manifest -> units that have no part -> their parts -> summary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,25 +13,26 @@ from jobs.driver.planning import continued_manifest, library_versions, new_manif
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
 from jobs.joins.groups.stage import group_input
-from jobs.output.attempts import begin_attempt
+from jobs.output.attempts import Attempt, begin_attempt
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import by_file, summarize, unreadable_files
-from jobs.records import Unit
+from jobs.records import InputFile, Unit
 from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
-from jobs.scoring.app_scorer import AppScorer
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.app_scorer import app_scorer
+from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.screen import print_summary, say
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
+from jobs.workers.assignment import Assignment
 
 
 def run(
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer] | None = None,
+    load_scorer: LoadScorer | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -43,25 +44,22 @@ def run(
     console = console or Console()
     with signals_as_exceptions(), disk_failures_as_stops():
         if settings.app is None:
-            return run_here(settings, scorer_class or Scorer, console, command)
+            return run_here(settings, load_scorer or own_scorer, console, command)
         # The app knows the model: without it there is no plan.
         with session_with_app(settings.address, settings.app, console):
-            return run_here(settings, scorer_class or AppScorer, console, command)
+            return run_here(settings, load_scorer or app_scorer, console, command)
 
 
 def run_here(
-    settings: RerankSettings, scorer_class: Callable[..., Scorer], console: Console, command: str | None
+    settings: RerankSettings, load_scorer: LoadScorer, console: Console, command: str | None
 ) -> dict[str, Any]:
-    """`run`, with signals and failures of disks left as they come."""
+    """Does what `run` says; signals and failures of disks come as they are."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     output = OutputDirectory(settings.output)
     with ExitStack() as until_the_end:
         with refused_access_as_usage_error():
-            files = list_input(settings.input)
-            check_apart(settings.input, output.path, files)
-            check_store(settings, files)
-            settings = with_surveyed_corpus(settings, files)
+            settings, files = with_checked_input(settings)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -79,26 +77,46 @@ def run_here(
         if changed:
             manifest.write(output.manifest)
         lease.on_heartbeat = attempt.save
-        selection = selection_of(settings, files, manifest.options["partitions"])
+        selection = selection_of(settings, files, manifest.options.partitions)
         if settings.group_by is not None:
             attempt.enter("group")
             until_the_end.enter_context(ray_session(settings.address, console))
             lists = group_input(settings, files, selection, output.grouped, console)
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
-        todo = missing_units(output, manifest)
-        announce(console, manifest, todo)
-        damaged = score_everything(todo, selection, settings, manifest, output, attempt, scorer_class, console)
-        attempt.save()
-        summary = summarize(output, manifest, by_file(damaged))
-        write_json(output.summary, summary)
-        if settings.corpus is not None:
-            remove_below(output.texts)
+        assignment = Assignment(settings, manifest.options.layout, fingerprint["hash"], load_scorer, selection)
+        summary = score_and_sum_up(assignment, manifest, output, attempt, console)
     print_summary(console, summary, output.path)
     return summary
 
 
+def with_checked_input(settings: RerankSettings) -> tuple[RerankSettings, list[InputFile]]:
+    """The settings with what the corpus is now, and the files of INPUT.
+
+    Raises ConfigError for what is not there or cannot be used, RefusedError for places that overlap.
+    """
+    files = list_input(settings.input)
+    check_apart(settings.input, settings.output, files)
+    check_store(settings, files)
+    return with_surveyed_corpus(settings, files), files
+
+
+def score_and_sum_up(
+    assignment: Assignment, manifest: Manifest, output: OutputDirectory, attempt: Attempt, console: Console
+) -> dict[str, Any]:
+    """Brings the units that have no part to their parts, and writes the summary, which is returned."""
+    todo = missing_units(output, manifest)
+    announce(console, manifest, todo)
+    damaged = score_everything(todo, assignment, manifest, output, attempt, console)
+    attempt.save()
+    summary = summarize(output, manifest, by_file(damaged))
+    write_json(output.summary, summary)
+    if assignment.settings.corpus is not None:
+        remove_below(output.texts)
+    return summary
+
+
 def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None:
-    """What there is and what is to do."""
+    """Says how many rows and units there are and how many are done, and which files cannot be read."""
     total = len(manifest.units())
     console.print(
         f"{manifest.rows:,} rows in {len(manifest.files)} file(s), {total:,} units, {total - len(todo):,} done"

@@ -1,1 +1,1 @@
-"""`--follow`: a job whose input goes on."""
+"""`--follow`: a job that goes on with the files that come into its input."""

@@ -1,4 +1,4 @@
-"""Which files of a followed input are whole, and since when they are known. Sees listings, and touches no file."""
+"""Tells which files of a followed input are whole, and since when each is known. It sees listings and opens no file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jobs.records import InputFile
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A file that is not planned yet."""
+    """A file that was seen in a listing and is not planned yet."""
 
     file: InputFile
     first_seen: float
-    """Under this name, by the follower's clock."""
+    """When a file of this name was first listed, by the follower's clock."""
     unchanged_since: float
 
 
@@ -30,7 +30,7 @@ class Arrivals:
         self.sightings: Mapping[str, Sighting] = {}
 
     def note(self, files: Iterable[InputFile], now: float) -> None:
-        """What a listing has, beside what is planned already."""
+        """Takes note of the files of a listing that are not planned yet."""
         self.sightings = {file.path: self._seen(file, now) for file in files}
 
     def _seen(self, file: InputFile, now: float) -> Sighting:
@@ -40,7 +40,7 @@ class Arrivals:
         return before if before.file == file else Sighting(file, before.first_seen, now)
 
     def whole(self, now: float, most: int) -> list[InputFile]:
-        """Up to `most` of the files that may be read, those first that are known longest."""
+        """Up to `most` of the files that are whole, those first that are known longest."""
         settled = [one for one in self.sightings.values() if now - one.unchanged_since >= self.settle_seconds]
         settled.sort(key=lambda one: (one.first_seen, one.file.path))
         return [one.file for one in settled[:most]]

@@ -1,4 +1,4 @@
-"""What a follower does when it looks: what is whole is planned, ranked in a round and summed up."""
+"""One look of a follower at its input: it plans the files that are whole, ranks them in a round, and sums up."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from jobs.follow.ledger import Ledger
 from jobs.output.attempts import Attempt
 from jobs.output.manifest import Manifest
 from jobs.records import InputFile, Unit
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
+from jobs.workers.assignment import Assignment
 from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
 FILES_PER_ROUND = 1_000
-"""So that a backlog is planned, ranked and on record piece by piece."""
+"""Files that one round takes at most, so that a backlog is planned, ranked and summed up in steps."""
 
 
 class Follower:
-    """Looks at the input, and does what a look finds to do."""
+    """Looks at the input when it is asked to, and ranks what is new."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Follower:
         settings: RerankSettings,
         attempt: Attempt,
         pool: WarmPool,
-        scorer_class: Callable[..., Scorer],
+        load_scorer: LoadScorer,
         console: Console,
         clock: Callable[[], float],
     ) -> None:
@@ -44,15 +45,15 @@ class Follower:
         self.settings = settings
         self.attempt = attempt
         self.pool = pool
-        self.scorer_class = scorer_class
+        self.load_scorer = load_scorer
         self.console = console
         self.clock = clock
         poll_seconds = settings.poll_seconds or POLL_SECONDS
         self.arrivals = Arrivals(0.0 if is_uri(settings.input) else poll_seconds)
         self.left_alone: dict[InputFile, str] = {}
-        """Why files are not read as they are now."""
+        """Files that are not read as they are now, and why."""
         self.seen: dict[str, float] = {}
-        """When files that are taken and not done were seen first."""
+        """When the files of the round were first seen, by path."""
         self.status: dict[str, Any] = {
             "input": settings.input,
             "poll_seconds": poll_seconds,
@@ -62,7 +63,7 @@ class Follower:
         self.longest_lag = 0.0
 
     def look(self) -> bool:
-        """Lists the input once, and ranks what is whole; whether there was anything to do.
+        """Lists the input once and ranks the files that are whole; returns whether there was anything to do.
 
         Raises StoppedError and OSError; the next look goes on from what is on record.
         """
@@ -81,7 +82,7 @@ class Follower:
         return True
 
     def save_attempt(self) -> None:
-        """As long as nothing has begun, OUTPUT stays empty."""
+        """Writes the record of this attempt, unless nothing has begun: until then OUTPUT stays empty."""
         if self.ledger.manifest is not None:
             self.attempt.save()
 
@@ -100,7 +101,7 @@ class Follower:
         return new
 
     def _planned(self, fresh: Sequence[InputFile], listed: Mapping[str, InputFile]) -> Manifest | None:
-        """The plan with those of the files that fit; None while nothing has begun and none can be read.
+        """The manifest with those of the files that fit the job; None while nothing has begun and none can be read.
 
         Raises ConfigError when the first files do not fit: then it may be the command that is wrong.
         """
@@ -145,12 +146,10 @@ class Follower:
             self.pool.start()
         damaged = score_everything(
             todo,
-            self.ledger.selection,
-            self.settings,
+            self._assignment(manifest),
             manifest,
             self.ledger.output,
             self.attempt,
-            self.scorer_class,
             self.console,
             self.pool.score,
         )
@@ -159,6 +158,10 @@ class Follower:
         self._note_round(todo, began)
         self.attempt.enter("wait")
         self.ledger.end_round(damaged, self.attempt)
+
+    def _assignment(self, manifest: Manifest) -> Assignment:
+        layout, fingerprint = manifest.options.layout, manifest.fingerprint["hash"]
+        return Assignment(self.settings, layout, fingerprint, self.load_scorer, self.ledger.selection)
 
     def _note_round(self, todo: Sequence[Unit], began: float) -> None:
         now = self.clock()
@@ -175,7 +178,7 @@ class Follower:
         say(self.console, told, f"round {rounds}: ", "green")
 
     def _tell(self) -> None:
-        """How it stands, for `crossray inspect`."""
+        """Puts the state of following into the record of this attempt, for `crossray inspect`."""
         taken = {one.file for one in self.ledger.planned.values()} | self.left_alone.keys()
         waiting = sum(one.file not in taken for one in self.arrivals.sightings.values())
         left_alone = {file.path: why for file, why in self.left_alone.items()}

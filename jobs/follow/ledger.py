@@ -1,6 +1,6 @@
-"""What a follower knows of its output from one round to the next, so that a round costs what is new in it.
+"""What a follower remembers of its output between two rounds, so that a round costs no more than what is new in it.
 
-All of it stands in the output as well: `load` reads it there, after a start and after whatever failed.
+All of it can be read from the output as well: `load` does so after a start, and after a round that failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.settings import RerankSettings
 
 
 class Ledger:
-    """The plan, what is done of it, and the sums."""
+    """The plan, which of its units are done, and the sums over all parts."""
 
     def __init__(self, settings: RerankSettings, fingerprint: Mapping[str, Any], output: OutputDirectory) -> None:
         self.settings = settings
@@ -40,10 +40,10 @@ class Ledger:
         self.damaged: dict[Unit, str] = {}
         """Why units have no part although they were tried."""
         self.counts = Counts()
-        """Of all parts."""
+        """The counts of all parts together."""
         self.parts = 0
         self.is_summed_up = False
-        """Whether the summary says what is here."""
+        """Whether the summary on disk agrees with this ledger."""
         self.earlier_attempts: list[dict[str, Any]] = []
 
     def load(self, files: Sequence[InputFile]) -> None:
@@ -72,7 +72,7 @@ class Ledger:
         self.is_loaded = True
 
     def extended(self, fresh: Sequence[InputFile], listed: Mapping[str, InputFile]) -> Manifest:
-        """The manifest with these files; what could not be read and is gone (`listed` is what is there) is left out.
+        """The manifest with these new files; files that could not be read and are no longer `listed` are left out.
 
         Raises ConfigError and RefusedError for files that do not fit the job.
         """
@@ -81,7 +81,7 @@ class Ledger:
             return new_manifest(self.settings, self.fingerprint, fresh)
         paths, new = list(self.planned), {file.path for file in fresh}
         now = [*paths, *new]
-        types = continued_types(input_root(self.settings.input, now), before.options.get("partitions", {}), paths, now)
+        types = continued_types(input_root(self.settings.input, now), before.options.partitions, paths, now)
         selection = selection_of(self.settings, [one.file for one in before.files] + list(fresh), types)
         kept = [
             one
@@ -91,10 +91,10 @@ class Ledger:
         besides = bytes_of_texts(self.settings.corpus, self.settings.mapping)
         planned = survey(fresh, selection, besides).planned(fresh, None)
         files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
-        return replace(before, files=files, options={**before.options, "partitions": types})
+        return replace(before, files=files, options=replace(before.options, partitions=types))
 
     def begin_round(self, manifest: Manifest) -> None:
-        """Puts the plan on record; from here on the output is not complete."""
+        """Writes the manifest and removes the summary: from here on the output is not complete."""
         storage.remove(self.output.summary)
         self.is_summed_up = False
         if manifest is not self.manifest:
@@ -106,7 +106,7 @@ class Ledger:
             self.damaged = {unit: why for unit, why in self.damaged.items() if unit.path not in again}
 
     def end_round(self, damaged: Mapping[Unit, str], attempt: Attempt) -> dict[str, Any]:
-        """The summary, with what is new added up from the footers of its parts. Then nothing is left to do."""
+        """Writes and returns the summary, to which the counts of the round's parts are added; nothing is to do then."""
         manifest = self.begun
         done = [unit for unit in self.todo if unit not in damaged]
         counts = counts_of(self.output, manifest, done)
@@ -123,15 +123,15 @@ class Ledger:
 
     @property
     def begun(self) -> Manifest:
-        """The manifest, once there is one."""
+        """The manifest, for callers who know that there is one."""
         assert self.manifest is not None
         return self.manifest
 
     @property
     def selection(self) -> Selection:
-        """What is taken of the files."""
+        """The rows of the files that the job takes."""
         manifest = self.begun
-        return selection_of(self.settings, [one.file for one in manifest.files], manifest.options["partitions"])
+        return selection_of(self.settings, [one.file for one in manifest.files], manifest.options.partitions)
 
     def has_parts(self, planned: PlannedFile) -> bool:
         """Whether units of the file were finished."""

@@ -1,7 +1,7 @@
-"""`--follow`, from its start to its end: a look, a round for what is new (`jobs.follow.follower`), a wait, and again.
+"""`--follow`: looks at the input, ranks what is new in a round (`jobs.follow.follower`), waits, and looks again.
 
-A round is a job as `jobs.driver.run` has it: plan, parts, summary, each on disk before the next. So a follower may die
-anywhere and be started again, and each row still comes out once.
+A round does what a job does (`jobs.driver.run`): it writes the plan, then parts, then the summary. So a follower may
+die anywhere and be started again, and each row still comes out once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.runtime.session import session_with_app
 from jobs.runtime.signals import InterruptedBySignal, StopRequest, signals_as_requests
-from jobs.scoring.app_scorer import AppScorer
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.app_scorer import app_scorer
+from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.storage import check_apart
@@ -32,14 +32,14 @@ from jobs.workers.warm_pool import WarmPool
 from pipelines.errors import ConfigError
 
 GIVE_UP_SECONDS = 600.0
-"""Without one look at the input, or one round, that came to its end."""
+"""A follower gives up when no look at the input and no round has succeeded for so long."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""Between two tries while something fails."""
+"""The longest wait between two tries while something fails."""
 
 
 def follow(
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer] | None = None,
+    load_scorer: LoadScorer | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> None:
@@ -52,20 +52,20 @@ def follow(
     with signals_as_requests() as stop, disk_failures_as_stops(), ExitStack() as session:
         if settings.app is not None:
             session.enter_context(session_with_app(settings.address, settings.app, console))
-        default = Scorer if settings.app is None else AppScorer
+        default = own_scorer if settings.app is None else app_scorer
         with starts_that_are_stopped(stop):
-            follow_until(stop, settings, scorer_class or default, console, command)
+            follow_until(stop, settings, load_scorer or default, console, command)
 
 
 def follow_until(
     stop: StopRequest,
     settings: RerankSettings,
-    scorer_class: Callable[..., Scorer],
+    load_scorer: LoadScorer,
     console: Console,
     command: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """`follow`, with whoever stops it, and a clock in seconds."""
+    """Does what `follow` says until `stop` has a signal; `clock` gives seconds."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     poll_seconds = settings.poll_seconds or POLL_SECONDS
@@ -80,7 +80,7 @@ def follow_until(
             output.clear()
         pool = until_the_end.enter_context(WarmPool(stop, settings.address, console))
         ledger = Ledger(settings, fingerprint, output)
-        follower = Follower(ledger, settings, begin_attempt(output, command), pool, scorer_class, console, clock)
+        follower = Follower(ledger, settings, begin_attempt(output, command), pool, load_scorer, console, clock)
         lease.on_heartbeat = follower.save_attempt
         say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
         keep_looking(follower, stop, poll_seconds, console)
@@ -90,7 +90,7 @@ def follow_until(
 
 
 def checked(settings: RerankSettings) -> RerankSettings:
-    """The settings with what the corpus is now, which it stays for this follower.
+    """The settings with what the corpus is now; this follower uses the corpus as it is now until it ends.
 
     Raises ConfigError for an input to which no file can come, RefusedError for places that overlap.
     """
@@ -104,7 +104,7 @@ def checked(settings: RerankSettings) -> RerankSettings:
 
 @contextmanager
 def starts_that_are_stopped(stop: StopRequest) -> Iterator[None]:
-    """While Ray starts, it answers SIGTERM itself, with an exit."""
+    """Turns the exit with which Ray answers a SIGTERM while it starts into an InterruptedBySignal."""
     try:
         yield
     except SystemExit:
@@ -114,9 +114,9 @@ def starts_that_are_stopped(stop: StopRequest) -> Iterator[None]:
 
 
 def keep_looking(follower: Follower, stop: StopRequest, poll_seconds: float, console: Console) -> None:
-    """Looks, and ranks what is new, until it is asked to stop. What fails is tried again, later and later.
+    """Looks and ranks what is new until a stop is asked for. After a failure it tries again, each time a little later.
 
-    Raises what failed when nothing came to its end for GIVE_UP_SECONDS.
+    Raises what failed when nothing has succeeded for GIVE_UP_SECONDS.
     """
     pause, failing_since = poll_seconds, None
     while stop.number is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ from jobs.input.cutting import (
 )
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import InputFile, PlannedFile
-from jobs.storage import FOOTER_THREADS
+from jobs.runtime.threads import in_threads
 from pipelines.errors import ConfigError
 
 
@@ -65,8 +64,7 @@ def survey(
 
     Raises ConfigError when a condition does not fit the columns of a file.
     """
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        results = list(pool.map(lambda file: _plan_or_error(file, selection, besides), files))
+    results = in_threads(lambda file: _plan_or_error(file, selection, besides), files)
     plans = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, FilePlan)}
     errors = {file: result for file, result in zip(files, results, strict=True) if isinstance(result, str)}
     return Survey(selection, plans, errors)

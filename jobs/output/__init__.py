@@ -1,1 +1,1 @@
-"""The output directory of a job: a module for each thing that lies in it."""
+"""The output directory of a job, with a module for each thing that lies in it."""

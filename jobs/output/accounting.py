@@ -1,4 +1,4 @@
-"""Where the time of a job's replicas went while it scored. Arithmetic only.
+"""Adds up where the time of a job's replicas went while it scored. Arithmetic only.
 
 A replica has several units in work: its model computes for one of them, and meanwhile others are read, tokenized,
 parsed, ranked and written. So either its model computes (`forward`) or it is idle, and the other stages run beside it.
@@ -16,45 +16,50 @@ from jobs.records import Scored
 FORWARD = "forward"
 BEFORE_IT = ("read", "tokenize")
 AFTER_IT = ("parse_and_rank", "write")
-"""Parsing comes first, but its time is what is left of answering a unit, which is ranking for the most part."""
+"""Parsing comes before `forward`, but its time cannot be told from that of ranking, which is most of the two."""
 IDLE = "idle"
 
 
 @dataclass(slots=True)
-class Presence:
-    """One replica, as far as its finished units tell of it."""
+class ReplicaSpan:
+    """How long one replica was there to score, as far as its finished units tell."""
 
     began: float
-    """Of its first unit, by its own clock."""
+    """When its first unit began, by its own clock."""
     ended: float
-    """Of its last unit, by its own clock."""
+    """When its last unit ended, by its own clock."""
     heard_of: float
-    """When the driver last heard of a unit of it, by the driver's clock. So the clocks need not agree."""
+    """When the driver last had a report from it, by the driver's clock. So the clocks need not agree."""
 
 
 @dataclass(slots=True)
-class Presences:
-    """The replicas that scored at least one unit, and how long they were there to score.
+class ReplicaSpans:
+    """How long the replicas that scored at least one unit were there to score.
 
-    A replica is there from its first unit to the end of the scoring phase; until that end comes, or where it never
-    came since the driver was killed, to its last unit. One whose process died is still there while Ray starts it again.
-    So idle are: waiting for units to be read and tokenized, for the last units of other replicas, a death with the
-    units that were lost to it, and Ray's own work between two units. What cannot be seen from here counts as idle too:
-    a replica that the pool gave up or that went with its node before the end. Loading the model is no part of it.
+    A replica is there from its first unit to the end of the scoring phase. As long as that phase has not ended, or
+    where it never ended since the driver was killed, a replica is there to the end of its last unit. A replica whose
+    process died is still there while Ray starts it again.
+
+    So a replica is idle while it waits for units to be read and tokenized, while Ray works between two units, while its
+    process starts again, and while others have their last units. A replica that the pool gave up, or that went with its
+    node, counts as idle too: that cannot be seen from here. Loading the model is no part of it.
     """
 
     units_at_once: int = 1
-    """For which one replica computes; an app may do so for several."""
-    by_replica: dict[str, Presence] = field(default_factory=dict)
+    """Units for which one replica computes at the same time: more than one where an app does it."""
+    by_replica: dict[str, ReplicaSpan] = field(default_factory=dict)
 
     def add(self, scored: Scored, now: float) -> None:
-        """A unit is finished, in any order; `now` by the driver's clock."""
-        seen = self.by_replica.setdefault(scored.replica, Presence(scored.began, scored.ended, now))
+        """Notes a finished unit; units may come in any order, and `now` is by the driver's clock."""
+        seen = self.by_replica.setdefault(scored.replica, ReplicaSpan(scored.began, scored.ended, now))
         seen.began, seen.ended = min(seen.began, scored.began), max(seen.ended, scored.ended)
         seen.heard_of = max(seen.heard_of, now)
 
     def seconds(self, scoring_ended: float | None) -> float:
-        """Of all replicas together, each as often as it has units at once; the end by the driver's clock."""
+        """The seconds of all replicas together, each counted for every unit that it computes for at once.
+
+        `scoring_ended` is by the driver's clock, and None as long as scoring has not ended.
+        """
         present = [
             one.ended - one.began + (0.0 if scoring_ended is None else max(0.0, scoring_ended - one.heard_of))
             for one in list(self.by_replica.values())  # a copy: the heartbeat's thread may ask

@@ -1,4 +1,4 @@
-"""`_attempts/`: one run of the driver, with its seconds; on record with every heartbeat."""
+"""`_attempts/`: a record of each run of the driver, with its seconds. It is written again with every heartbeat."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs import storage
-from jobs.output.accounting import Presences, with_idle
+from jobs.output.accounting import ReplicaSpans, with_idle
 from jobs.output.directory import OutputDirectory
 from jobs.records import UnitReport
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One run of the driver: when, how long in which phase, how much it finished."""
+    """One run of the driver: when it started, how long each phase took, how much it finished."""
 
     path: str
     command: str | None = None
@@ -29,16 +29,16 @@ class Attempt:
     texts and a replica begins to score; `score`, until the last part; `quarantine`; `finish`, in which Ray ends."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, added up over all finished units."""
-    replicas: Presences = field(default_factory=Presences)
+    replicas: ReplicaSpans = field(default_factory=ReplicaSpans)
     scoring_ended: float | None = None
     units: int = 0
     rows: int = 0
     pairs: int = 0
     chunks: int = 0
     chunks_reused: int = 0
-    """Those of them that did not go through the model."""
+    """Chunks that did not go through the model."""
     following: Mapping[str, Any] | None = None
-    """How following stands; None where nothing is followed."""
+    """The state of `--follow`, for `crossray inspect`; None for a job that follows nothing."""
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 

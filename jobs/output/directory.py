@@ -1,4 +1,4 @@
-"""The output directory: whose it is, and what is done in it. Every state that a run may find."""
+"""The output directory of a job: where things lie in it, whether it is ours, and how it is cleared."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class OutputDirectory:
         return {name for name in storage.names(self.path) if fnmatch.fnmatch(name, PARTS)}
 
     def clear(self) -> None:
-        """Removes what a job wrote, the manifest last, so that a kill in between leaves a directory of ours."""
+        """Removes what a job wrote, the manifest last: after a kill in between, the directory is still ours."""
         storage.remove(self.summary)
         storage.remove(*(os.path.join(self.path, name) for name in self.finished()))
         storage.remove_below(self.attempts)

@@ -1,4 +1,4 @@
-"""One driver at a time per output directory: `_lease.json` with a heartbeat.
+"""`_lease.json`: lets only one driver at a time into an output directory, as long as its heart beats.
 
 A driver that was killed leaves its lease behind. On the same machine its death is seen at once (process id and start
 time); from another machine the lease counts as abandoned when its heartbeat stands still for STALE_SECONDS.
@@ -35,7 +35,7 @@ class Lease:
     on_heartbeat: Callable[[], None] | None = None
 
     def beat(self, path: str, content: dict[str, Any]) -> None:
-        """A beat that cannot be written is left out: where the disk is full, the job itself says so."""
+        """Writes the lease anew. A beat that cannot be written is left out: of a full disk the job itself tells."""
         with suppress(OSError):
             write_json(path, content | {"heartbeat": time.time()})
             if self.on_heartbeat is not None:
@@ -73,7 +73,10 @@ def hold_lease(directory: str) -> Iterator[Lease]:
 
 
 def acquire(path: str, content: dict[str, Any]) -> None:
-    """Writes the lease unless a living driver holds one; of several that find it abandoned, one gets it."""
+    """Writes the lease unless a living driver holds one. Of several drivers that find it abandoned, one gets it.
+
+    Raises RefusedError for the others, and while a living driver holds it.
+    """
     mine = to_json(content | {"heartbeat": time.time()})
     if swap(path, None, mine):
         return
@@ -92,7 +95,7 @@ def acquire(path: str, content: dict[str, Any]) -> None:
 
 
 def read_if_there(path: str) -> bytes | None:
-    """What the lease says; None when it is gone."""
+    """The content of the lease; None when there is none."""
     try:
         return read(path)
     except FileNotFoundError:

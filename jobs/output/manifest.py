@@ -1,6 +1,6 @@
-"""`_manifest.json`: what a job was asked to do, written before anything else; a later run has to ask for the same.
+"""`_manifest.json`: what a job was asked to do. It is written before anything else; a later run has to ask the same.
 
-It binds: the plan of a file stands as long as the file does, whatever replicas and budgets a resumption has.
+Its plan of a file stands as long as the file does, whatever replicas and budgets a later run has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import RefusedError
-from jobs.records import InputFile, PlannedFile, Unit
+from jobs.output.options import JobOptions
+from jobs.records import PlannedFile, Unit
 from jobs.storage import read_json, write_json
 
 FORMAT = 1
@@ -18,11 +19,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The job as asked for."""
+    """What a job was asked to do, and its plan."""
 
     fingerprint: Mapping[str, Any]
     """Hash and readable parts."""
-    options: Mapping[str, Any]
+    options: JobOptions
     """What else changes the result."""
     unit_bytes: int
     files: tuple[PlannedFile, ...]
@@ -43,13 +44,23 @@ class Manifest:
 
     @property
     def rows_left_out(self) -> int:
-        """Those of them that are in no unit."""
+        """Rows among them that are in no unit, since `--where` leaves out their row groups unread."""
         return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
 
     def write(self, path: str) -> None:
-        files = [file.as_dict() for file in self.files]
-        fields = {name: getattr(self, name) for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
-        write_json(path, {"format": FORMAT, **fields, "followed": self.followed, "files": files})
+        write_json(
+            path,
+            {
+                "format": FORMAT,
+                "created": self.created,
+                "fingerprint": self.fingerprint,
+                "options": self.options.as_dict(),
+                "unit_bytes": self.unit_bytes,
+                "versions": self.versions,
+                "followed": self.followed,
+                "files": [file.as_dict() for file in self.files],
+            },
+        )
 
     @classmethod
     def read(cls, path: str) -> Manifest:
@@ -58,26 +69,25 @@ class Manifest:
             raw = read_json(path)
             if raw["format"] != FORMAT:
                 raise RefusedError(f"{path} has format {raw['format']}, this version writes {FORMAT}; use --overwrite")
-            files = tuple(
-                PlannedFile(
-                    InputFile(file["path"], file["size"], file["version"]),
-                    file["rows"],
-                    tuple((start, rows) for start, rows in file["units"]),
-                    file["error"],
-                )
-                for file in raw["files"]
+            return cls(
+                fingerprint=raw["fingerprint"],
+                options=JobOptions.from_dict(raw["options"]),
+                unit_bytes=raw["unit_bytes"],
+                files=tuple(PlannedFile.from_dict(file) for file in raw["files"]),
+                created=raw["created"],
+                versions=raw["versions"],
+                followed=raw.get("followed", False),
             )
-            fields = {name: raw[name] for name in ("created", "fingerprint", "options", "unit_bytes", "versions")}
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(
                 f"{path} is damaged ({error!r}); remove the output directory or use --overwrite"
             ) from None
-        return cls(files=files, followed=raw.get("followed", False), **fields)
 
 
-def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: JobOptions) -> None:
     """Raises RefusedError, naming both values, when the output belongs to another job."""
-    before, now = {**manifest.fingerprint, **manifest.options}, {**fingerprint, **options}
+    before = {**manifest.fingerprint, **manifest.options.as_dict()}
+    now = {**fingerprint, **options.as_dict()}
     names = [name for name in {**before, **now} if name != "hash" and before.get(name) != now.get(name)]
     if names:
         changes = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)

@@ -1,11 +1,10 @@
-"""The output file of a unit: its rows, and its counts in the footer. Written, read, and missing."""
+"""Writes and reads parts: the output file of a unit, with its rows, and its counts in the footer."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -15,7 +14,8 @@ from jobs.errors import StoppedError
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.records import Counts, Unit
-from jobs.storage import FOOTER_THREADS, write_table
+from jobs.runtime.threads import in_threads
+from jobs.storage import write_table
 
 METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""
@@ -54,8 +54,7 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
 
 def counts_of(output: OutputDirectory, manifest: Manifest, units: Sequence[Unit]) -> list[Counts]:
     """The counts in the footers of these units' parts; raises StoppedError as `read_counts` does."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units))
+    return in_threads(lambda unit: read_counts(output, unit, manifest.fingerprint["hash"]), units)
 
 
 def missing_units(output: OutputDirectory, manifest: Manifest) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""`_summary.json`: what became of a job. Written last, so its presence means complete.
+"""`_summary.json`: what became of a job. It is written last, so where it is, the job is complete.
 
 Rows, errors and tokens are added up from the parts' footers, so they are right after any number of attempts. Seconds
 stand per attempt in `_attempts/`, since a killed attempt has no end to write.
@@ -31,7 +31,7 @@ def compose(
     damaged: Mapping[str, str],
     attempts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The summary of these `totals`."""
+    """The summary of a job: `sums` are its `totals`, and `damaged` says why units have no part, by file."""
     return {
         **sums,
         "unreadable": unreadable_files(manifest) | dict(damaged),
@@ -43,7 +43,7 @@ def compose(
 
 
 def totals(manifest: Manifest, counts: Sequence[Counts]) -> dict[str, Any]:
-    """What the parts hold together, by the counts of each; deterministic."""
+    """The sums over all parts, from the counts of each; the same after any number of attempts."""
     total = sum(counts, Counts(rows_left_out=manifest.rows_left_out))
     return {
         **total.as_dict(),
@@ -74,12 +74,12 @@ def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def added_up(seconds: Iterable[float]) -> float:
-    """To milliseconds, as they are in the records."""
+    """The sum, rounded to milliseconds as the records are."""
     return round(sum(seconds), 3)
 
 
 def unreadable_files(manifest: Manifest) -> dict[str, str]:
-    """Why a file could not even be planned, by path."""
+    """Why files could not be planned, by path."""
     return {file.file.path: file.error for file in manifest.files if file.error is not None}
 
 

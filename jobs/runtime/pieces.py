@@ -56,22 +56,18 @@ def run_pieces(
     """
     if not items:
         return
-    if pool is None:
-        cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-        pool = ActorPoolStrategy(size=max(1, min(cpus, len(items))))
     done = 0
     with DataContext.current(job_context()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of too little work, and of max_task_retries
-        dataset = ray.data.from_items(
-            [{"item": json.dumps(item)} for item in items], override_num_blocks=len(items)
-        ).map_batches(
+        source = ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
+        dataset = source.map_batches(
             PieceActor,
             fn_constructor_args=(stage, argument),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
-            compute=pool,
+            compute=pool or a_worker_for_each_cpu(len(items)),
             max_task_retries=RETRIES_OF_A_UNIT,
         )
         for batch in batches_of(dataset):
@@ -81,3 +77,9 @@ def run_pieces(
             done += batch.num_rows
     if done < len(items):
         raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")
+
+
+def a_worker_for_each_cpu(pieces: int) -> ActorPoolStrategy:
+    """As many workers as the cluster has CPUs, but no more than there are pieces of work."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    return ActorPoolStrategy(size=max(1, min(cpus, pieces)))

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.errors import StoreError
+from jobs.runtime.threads import read_ahead
 from pipelines.memory import KEY_BYTES, StoredLogits, halves
 
 FORMAT = 1
@@ -159,10 +159,7 @@ def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, Sto
         except READING_FAILURES as error:
             return error
 
-    with ThreadPoolExecutor(READING_THREADS) as pool:
-        for start in range(0, len(files), READING_THREADS):
-            some = files[start : start + READING_THREADS]
-            yield from zip(some, pool.map(attempt, some), strict=True)
+    yield from zip(files, read_ahead(attempt, files, READING_THREADS), strict=True)
 
 
 def joined(some: Sequence[StoredLogits], most: int | None = None) -> StoredLogits:

@@ -1,1 +1,1 @@
-"""A table of rows becomes a table of answered rows."""
+"""Rows become answered rows: with a model that the process loads, or with the replicas of an app."""

@@ -1,4 +1,4 @@
-"""The Scorer of a job with `--app`: prepares and ranks here; the logits come from the replicas of a running app."""
+"""The scorer of a job with `--app`: tokenizes and ranks here; the logits come from the replicas of a running app."""
 
 from __future__ import annotations
 
@@ -17,66 +17,67 @@ from ray.exceptions import RayActorError, RayTaskError
 from jobs.errors import DeadlyError, StoppedError
 from jobs.scoring.scorer import Scorer, ends_scoring
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, CrossrayError
-from pipelines.memory import RecentLogits
 
 if TYPE_CHECKING:  # torch: seconds, and not for the driver
     from pipelines.families import ModelSpec
     from pipelines.fingerprint import ServedModel
+    from pipelines.memory import StoredLogits
     from pipelines.packing import TokenPair
     from pipelines.pair_block import PairBlock
+    from pipelines.reranker import Reranker
 
 BLOCK_TOKENS = 16_384
-"""Tokens of a call to an app: some passes of its replicas, so that little is lost with one that dies."""
+"""Tokens of one call to an app, at most. That is some passes of a replica, so little is lost with one that dies."""
 BLOCKS_IN_FLIGHT = 2
-"""Calls under way for one unit."""
+"""Calls that wait for their answers at once, for one unit."""
 ANSWER_SECONDS = 600.0
-"""For one call: bulk work may wait long behind online requests."""
+"""How long a call may go without an answer: bulk work may wait long behind online requests."""
 LOOK_SECONDS = 15.0
-"""Between two looks whether an app that does not answer is there at all: calls of one that was deleted hang."""
+"""How often a waiting call looks whether the app is still deployed: calls to one that was deleted never end."""
 DESCRIBE_SECONDS = 60.0
 RETRY_PAUSES = (1.0, 5.0)
 """Seconds before a call is made again, and again; a replica that died is replaced after about 5."""
 
 
-class AppScorer(Scorer):
-    """Prepares and ranks here; the logits come from a running app."""
+def app_scorer(settings: RerankSettings, fingerprint: str, stored: StoredLogits) -> Scorer:
+    """The scorer of a job with `--app`; a LoadScorer."""
+    return Scorer(app_reranker(settings, fingerprint), settings, stored, turn=nullcontext())  # an app takes many calls
 
-    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
-        """Raises RuntimeError when the app or the files on this node are not what the driver saw."""
-        os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
-        from pipelines.families import recognise
-        from pipelines.lengths import Lengths
-        from pipelines.model_files import find_model, tensor_names
-        from pipelines.preparation import pair_tokenizer
-        from pipelines.reranker import Reranker
 
-        assert settings.app is not None
-        config = settings.reranker
-        served = served_model(settings.app)
-        files = find_model(config.model, config.revision, config.token)
-        now = served.fingerprint_with(Lengths.of(config)).hash
-        if now != fingerprint:
-            raise RuntimeError(f"{changed(settings.app)}: fingerprint {now} instead of {fingerprint}")
-        if files.digest() != served.fingerprint.files:
-            raise RuntimeError(
-                f"the files of {config.model} on this node are not those of app {settings.app!r}, whose texts would be "
-                "tokenized with them; put the same model files on all nodes"
-            )
-        self.settings = settings
-        self.layout = layout
-        spec = recognise(files.config(), list(tensor_names(files)))
-        engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
-        tokenizer = pair_tokenizer(files, spec)
-        self.reranker = Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will
-        self.turn = nullcontext()  # the app takes many calls
-        self.recent = RecentLogits(settings.recent_pairs)
+def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
+    """A Reranker that tokenizes and ranks here, and whose engine is the app.
+
+    Raises RuntimeError when the app or the files on this node are not what the driver saw.
+    """
+    os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
+    from pipelines.families import recognise
+    from pipelines.lengths import Lengths
+    from pipelines.model_files import find_model, tensor_names
+    from pipelines.preparation import pair_tokenizer
+    from pipelines.reranker import Reranker
+
+    assert settings.app is not None
+    config = settings.reranker
+    served = served_model(settings.app)
+    files = find_model(config.model, config.revision, config.token)
+    now = served.fingerprint_with(Lengths.of(config)).hash
+    if now != fingerprint:
+        raise RuntimeError(f"{changed(settings.app)}: fingerprint {now} instead of {fingerprint}")
+    if files.digest() != served.fingerprint.files:
+        raise RuntimeError(
+            f"the files of {config.model} on this node are not those of app {settings.app!r}, whose texts would be "
+            "tokenized with them; put the same model files on all nodes"
+        )
+    spec = recognise(files.config(), list(tensor_names(files)))
+    engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
+    tokenizer = pair_tokenizer(files, spec)
+    return Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will ask it
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Stands for the response to a call that was never under way."""
+    """Stands for the response to a call that Serve refused at once; asking for its result raises the reason."""
 
     error: Exception
 
@@ -89,7 +90,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AppEngine:
-    """The engine behind a ReusingEngine whose passes run in the replicas of an app."""
+    """An engine whose forward passes run in the replicas of an app. A ReusingEngine asks it, as it would ask ours."""
 
     handle: Any
     """Of the Scorer deployment."""
@@ -125,14 +126,14 @@ class AppEngine:
         logits[run] = self._answer(block, response)
 
     def _send(self, block: PairBlock) -> Any:
-        """A call under way; one that Serve refuses at once tells its reason when it is awaited."""
+        """Sends a block to the app; returns the response, or a Refusal where Serve takes no call."""
         try:
             return self.handle.score_block.remote(block)
         except Exception as error:
             return Refusal(error)
 
     def _answer(self, block: PairBlock, response: Any) -> np.ndarray:
-        """What `response` brings, or another call: scoring has no side effects."""
+        """The logits that `response` brings; a call that failed is made again, since scoring has no side effects."""
         deaths, why = 0, ""
         for pause in (*RETRY_PAUSES, None):
             try:
@@ -217,5 +218,5 @@ def is_deployed(app: str) -> bool:
 
 
 def changed(app: str) -> str:
-    """The beginning of a message."""
+    """How a message begins that an app's model is another one."""
     return f"app {app!r} no longer has the model that the job began with"

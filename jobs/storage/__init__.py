@@ -24,7 +24,6 @@ from pipelines.errors import ConfigError
 from pipelines.stores import AzureAccess, StoreUri, azure_access, is_uri, parse_uri, s3_endpoint, without_signature
 
 __all__ = [
-    "FOOTER_THREADS",
     "absolute",
     "check_apart",
     "contain_one_another",
@@ -50,8 +49,6 @@ __all__ = [
 
 Read = TypeVar("Read")
 
-FOOTER_THREADS = 16
-"""Files of which the footers are read at once."""
 READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 

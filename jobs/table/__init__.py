@@ -1,1 +1,1 @@
-"""What a row is: columns, types and texts, as Arrow has them; no file and no Ray."""
+"""What a row is: its columns, types and texts in Arrow tables. Nothing here knows files or Ray."""

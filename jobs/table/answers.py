@@ -1,4 +1,4 @@
-"""Rankings back to Arrow columns: each row comes out with its answer or its error."""
+"""Turns rankings into Arrow columns: each row comes out with its answer or its error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from jobs.table.columns import RANKING_TYPE, ColumnMapping, Layout, kept_columns
 from jobs.table.parsing import ParsedRow
 from jobs.table.reasons import Reason
 from pipelines.records import RankedDocument, Ranking
+
+
+def append_answers(
+    table: pa.Table,
+    rows: Sequence[ParsedRow],
+    rankings: Sequence[Ranking | None],
+    layout: Layout,
+    mapping: ColumnMapping,
+) -> pa.Table:
+    """The rows with their two new columns, as list rows or pair rows have them."""
+    append = append_rankings if layout is Layout.LISTS else append_scores
+    return append(table, rows, rankings, mapping)
 
 
 def append_rankings(

@@ -1,4 +1,4 @@
-"""Which types of columns can hold what a job reads."""
+"""Tells which types a column may have that holds texts, ids, or lists of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def plain_type(data_type: pa.DataType) -> pa.DataType:
 
 
 def may_be_text(data_type: pa.DataType) -> bool:
-    """Strings, bytes (read as UTF-8), or the null type, which a column gets that has nulls only."""
+    """Whether a column of this type can hold texts: strings, bytes (read as UTF-8), or nothing but nulls."""
     types = pa.types
     return any(
         is_type(data_type)
@@ -36,17 +36,17 @@ def may_be_text(data_type: pa.DataType) -> bool:
 
 
 def may_be_id(data_type: pa.DataType) -> bool:
-    """Texts, or integers, which are the same id as their decimal text."""
+    """Whether a column of this type can hold ids: texts, or integers, each the same id as its decimal text."""
     return may_be_text(data_type) or pa.types.is_integer(data_type)
 
 
 def may_be_texts(data_type: pa.DataType) -> bool:
-    """Lists of texts, or of structs."""
+    """Whether a column of this type can hold lists of texts, or lists of structs."""
     return _may_be_list_of(data_type, may_be_text)
 
 
 def may_be_ids(data_type: pa.DataType) -> bool:
-    """Lists of ids, or of structs."""
+    """Whether a column of this type can hold lists of ids, or lists of structs."""
     return _may_be_list_of(data_type, may_be_id)
 
 
@@ -67,7 +67,7 @@ def struct_of(list_type: pa.DataType) -> pa.StructType | None:
 
 
 def is_list(data_type: pa.DataType) -> bool:
-    """Lists of any kind."""
+    """Whether this is a list type of any kind."""
     types = pa.types
     return any(
         is_type(data_type)

@@ -1,12 +1,10 @@
-"""Which columns a job reads and writes, by what names. Whether a schema has them: `jobs.table.faults`."""
+"""The columns that a job reads and writes, and their names. `jobs.table.faults` tells whether a schema has them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from enum import StrEnum
-from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +22,7 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """The caller's names for what a job reads and writes."""
+    """The names that the caller's columns have, and those that the new ones get."""
 
     query_id: str = "query_id"
     """Rides along; may be missing, unless the caller named it."""
@@ -54,7 +52,7 @@ class GroupBy:
     column: str
     """Rows with the same value are one list."""
     rank_column: str | None = None
-    """Of numbers, that order a list; None is `rank` where all files have it so, else the order of the rows."""
+    """The column of numbers by which a list is ordered; None is `rank` if all files have it, else the rows' order."""
 
 
 FLAGS = {
@@ -75,17 +73,21 @@ RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "rele
 """Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0."""
 
 ATTACHED = "__crossray_attached__"
-"""Column between reading and scoring where documents are ids: it comes out of no job."""
+"""The column with a row's documents where the input has ids. It is added by reading and dropped by writing."""
+ATTACHED_FIELDS = ColumnMapping(id_field="id", text_field="text")
+"""The names of the fields of its documents, which do not depend on the caller's."""
 ATTACHED_TYPE = pa.struct(
     {
-        "documents": pa.large_list(pa.struct({"id": pa.large_string(), "text": pa.large_string()})),
+        "documents": pa.large_list(
+            pa.struct({ATTACHED_FIELDS.id_field: pa.large_string(), ATTACHED_FIELDS.text_field: pa.large_string()})
+        ),
         "error": pa.string(),
     }
 )
 """The documents with the texts that the corpus has, or why a row cannot have them. Texts need not be valid UTF-8."""
 
 PROBLEM = "__crossray_problem__"
-"""Column of lists that were grouped from pairs: the `error` of a row that cannot be one; it comes out of no job."""
+"""The column of grouped lists with the `error` of pairs that cannot be one list. Writing drops it."""
 
 
 def check_output_names(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> None:
@@ -111,12 +113,6 @@ def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
     """Names of the two columns that are added: the answer, then the error."""
     answer = "ranking" if layout is Layout.LISTS else "relevance_score"
     return mapping.output_prefix + answer, mapping.output_prefix + "error"
-
-
-def mapping_of(options: Mapping[str, Any]) -> ColumnMapping:
-    """The mapping among the options that a manifest keeps."""
-    given = {field.name: options[field.name] for field in dataclass_fields(ColumnMapping) if field.name in options}
-    return ColumnMapping(**given | {"drop": tuple(given["drop"])})
 
 
 def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:

@@ -1,4 +1,4 @@
-"""Whether a schema can be read: what is missing or has the wrong type, and the way out."""
+"""Tells whether a schema can be read; if not, which column is missing or has the wrong type, and the way out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arrow rows to candidate lists. One bad row never costs another.
+"""Turns the rows of an Arrow table into candidate lists. A bad row becomes an error and costs no other row.
 
-The life of a row: its texts are decoded (`_texts`), judged (`_list_row`, `_pair_row`), scored elsewhere as a
-CandidateList, and come back as two more columns (`jobs.table.answers`).
+The texts of a row are decoded (`_texts`) and judged (`_list_row`, `_pair_row`) here. The list is scored elsewhere, and
+its ranking becomes two more columns in `jobs.table.answers`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.table.column_types import plain_type
-from jobs.table.columns import ATTACHED, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
+from jobs.table.columns import ATTACHED, ATTACHED_FIELDS, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
 from pipelines.errors import InvalidInputError
@@ -26,13 +26,18 @@ Text = str | UnicodeDecodeError | None
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row as the reranker wants it, or why it cannot have it: `candidates` or `error` is None, never both."""
+    """A row as the reranker takes it, or why it cannot be one: either `candidates` or `error` is None, never both."""
 
     candidates: CandidateList | None
     ids: list[str | None] | None
     """The documents' ids in the caller's order; None where they have none."""
     error: str | None
     """`reason: detail`; the reason is one of `jobs.table.reasons.Reason`."""
+
+
+def parse_rows(table: pa.Table, layout: Layout, mapping: ColumnMapping) -> list[ParsedRow]:
+    """One ParsedRow per row of a table, which has list rows or pair rows."""
+    return parse_lists(table, mapping) if layout is Layout.LISTS else parse_pairs(table, mapping)
 
 
 def parse_lists(table: pa.Table, mapping: ColumnMapping) -> list[ParsedRow]:
@@ -148,8 +153,7 @@ def _lists(lists: pa.Array, mapping: ColumnMapping) -> list[Documents | None]:
 def _attached(table: pa.Table) -> list[Documents | None]:
     """The documents that `jobs.joins.corpus.attaching` gave each row."""
     chunks = [pc.struct_field(chunk, "documents") for chunk in table.column(ATTACHED).chunks]
-    names = ColumnMapping(text_field="text", id_field="id")
-    return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), names)
+    return column_lists(pa.chunked_array(chunks, ATTACHED_TYPE.field("documents").type), ATTACHED_FIELDS)
 
 
 def _problems(table: pa.Table) -> list[str | None]:

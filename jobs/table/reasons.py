@@ -1,9 +1,11 @@
-"""Why a row has no score, as the first word of its `error`."""
+"""The reasons why a row has no score: each is the first word of the row's `error`."""
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
+
+from pipelines.errors import NoScore
 
 
 class Reason(StrEnum):
@@ -27,11 +29,18 @@ class Reason(StrEnum):
     DIFFERENT_QUERIES = "different_queries"
     """A group whose pairs do not have the same query."""
     GROUP_TOO_LARGE = "group_too_large"
+    """A group that is too large to be held in memory."""
+    SCORING_FAILED = "scoring_failed"
+    """Scoring the row alone raised an error, which the replica outlived."""
+    NON_FINITE_SCORE = NoScore.NON_FINITE_SCORE.value
+    """The model gave NaN or an infinity for one of the row's documents."""
+    KILLED_REPLICA = "killed_replica"
+    """Scoring the row alone ended its replica, time after time."""
     NOT_RANKED = "not_ranked"
     """The reranker gave no scores, and its message has no reason of its own."""
 
 
 def reason_of(error: str) -> str:
-    """The stable word before the colon of a row's error, for counting; `not_ranked` where there is none."""
+    """The word before the colon of a row's error; `not_ranked` where the error has no such word."""
     reason = re.match(r"([a-z][a-z0-9_]*): ", error)
     return reason.group(1) if reason else Reason.NOT_RANKED

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.records import InputFile
-from jobs.storage import FOOTER_THREADS
+from jobs.runtime.threads import in_threads
 
 FORMAT = 1
 METADATA_KEY = b"crossray_counts"
@@ -165,8 +164,7 @@ def read_counts(locations: Sequence[str]) -> list[dict[str, Any]]:
             raise StoppedError(f"{location} is not a part of this job; remove it and run the same command again")
         return dict(json.loads(metadata[METADATA_KEY]))
 
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(counts_of, locations))
+    return in_threads(counts_of, locations)
 
 
 def added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

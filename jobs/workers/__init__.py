@@ -1,1 +1,1 @@
-"""Units on Ray: what brings them to their parts, and what becomes of those that end a process."""
+"""The processes of Ray that bring units to their parts, and what is done about units that end their process."""

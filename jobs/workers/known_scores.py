@@ -1,4 +1,4 @@
-"""What a job knows of earlier runs, shared by its replicas, and the store where they leave what is new: `--scores`."""
+"""`--scores`: what earlier runs scored is loaded once and shared by all replicas, which add what they score anew."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import ray
 from rich.console import Console
 
 from jobs import storage
+from jobs.runtime.nodes import SHARE_OF_OBJECT_STORE, smallest_object_store
 from jobs.score_store.store import PAIR_BYTES, Loaded, ScoreStore, load
 from jobs.screen import say
 from jobs.settings import RerankSettings
 from pipelines.memory import StoredLogits
-
-SHARE_OF_OBJECT_STORE = 0.5
-"""Of a node's object store, at most; the rest is for the units on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Reuse:
     """StoredLogits, or a Ray reference to them: one copy a node, which all processes there read in place."""
 
     def stored_logits(self) -> StoredLogits:
-        """What is known, in the process that asks."""
+        """The known logits, for the process that asks."""
         if isinstance(self.stored, StoredLogits):
             return self.stored
         logits: StoredLogits = ray.get(self.stored)
@@ -38,11 +36,11 @@ class Reuse:
 
 NO_REUSE = Reuse()
 OpenReuse = Callable[[], Reuse]
-"""Called once there is a Ray, by whoever starts replicas."""
+"""Loads what is known. Whoever starts replicas calls it, once Ray runs."""
 
 
 def no_reuse() -> Reuse:
-    """For jobs without a score store."""
+    """What a job has that has no score store."""
     return NO_REUSE
 
 
@@ -63,14 +61,13 @@ def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console
 
 
 def memory_for_logits(allowed: int) -> float:
-    """Bytes: what the user allows, or what the smallest node has room for."""
-    nodes = ray.nodes() if ray.is_initialized() else []  # type: ignore[no-untyped-call]
-    sizes: list[float] = [node["Resources"].get("object_store_memory", 0) for node in nodes if node["Alive"]]
-    return min([allowed, *(size * SHARE_OF_OBJECT_STORE for size in sizes if size)])
+    """How many bytes known logits may take on each node: what the user allows, if the smallest node has room for it."""
+    smallest = smallest_object_store()
+    return allowed if smallest is None else min(allowed, SHARE_OF_OBJECT_STORE * smallest)
 
 
 def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:
-    """What is known, what did not fit, and what is of no use."""
+    """Says how many pairs are known, how many files did not fit, and which cannot be used."""
     console.print(f"{len(loaded.logits):,} pairs are known from {loaded.files:,} file(s) of earlier runs")
     if loaded.files_left_out:
         say(

@@ -6,36 +6,35 @@ Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wirin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
+from jobs.runtime.nodes import resources_of_nodes
 from jobs.scoring.app_scorer import running_replicas
-from jobs.scoring.scorer import Scorer
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
-from jobs.workers.known_scores import OpenReuse, Reuse, no_reuse
+from jobs.workers.assignment import Assignment
+from jobs.workers.known_scores import OpenReuse, no_reuse
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of
 from pipelines.errors import ConfigError
 
 UNITS_IN_REPLICA = 2
-"""While the model computes for one, the other is read, tokenized, ranked or written."""
+"""Units that a replica works on at once: while its model computes for one, the other is read, ranked or written."""
 UNITS_IN_FAST_REPLICA = 4
-"""With a GPU, which scores a unit in less time than an object store takes to give it or to take its part; and in an
-actor that only prepares units for an app."""
+"""The same with a GPU, which scores a unit faster than an object store gives it or takes its part, and in an actor that
+only prepares units for an app."""
 
 
 def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
-    """The replicas, or the actors that keep an app busy: one more than it has replicas now.
+    """How many actors a job has, and how many units each of them works on at once.
 
-    With several units under way in each of these, as many tokens wait as make an autoscaling app grow.
+    With an app, actors score nothing themselves: one more than the app has replicas keeps it busy, and lets as many
+    tokens wait as make an autoscaling app grow.
     """
     if settings.app is None:
         fewest, most = pool_bounds(settings, units)
@@ -52,7 +51,7 @@ def replica_pool(settings: RerankSettings, units: int) -> ActorPoolStrategy:
 
 
 def units_at_once(settings: RerankSettings) -> int:
-    """In one actor."""
+    """How many units one actor works on at once."""
     return UNITS_IN_FAST_REPLICA if settings.num_gpus or settings.app is not None else UNITS_IN_REPLICA
 
 
@@ -61,7 +60,7 @@ def pool_bounds(settings: RerankSettings, units: int) -> tuple[int, int]:
 
     Raises ConfigError when a replica asks for more than any node has and nothing can be added.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = resources_of_nodes()
     room = sum(room_on(node, settings) for node in nodes)
     if room < 1 and (settings.replicas is None or settings.address is None):
         largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
@@ -81,47 +80,30 @@ def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
 
 
 def score_units(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    known: OpenReuse = no_reuse,
+    units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse = no_reuse
 ) -> Iterator[UnitReport]:
     """A report per unit as soon as its part is written (or its reading failed), in any order.
 
     Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
     """
-    pool = replica_pool(settings, len(units))
+    pool = replica_pool(assignment.settings, len(units))
     with DataContext.current(job_context()), warnings.catch_warnings():
         # max_task_retries has no other way in yet; and warnings about too little work are no news to a small job.
         warnings.simplefilter("ignore")
         source = ray.data.from_items([{"unit": as_json(unit)} for unit in units], override_num_blocks=len(units))
-        dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, known())
+        dataset = through_pool(source, pool, replace(assignment, reuse=open_reuse()))
         yield from reports_of(batches_of(dataset))
 
 
-def through_pool(
-    source: Dataset,
-    pool: ActorPoolStrategy,
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    reuse: Reuse,
-) -> Dataset:
-    """Rows of units -> their reports; nothing runs yet."""
+def through_pool(source: Dataset, pool: ActorPoolStrategy, assignment: Assignment) -> Dataset:
+    """The reports of the units that `source` will yield; nothing runs before somebody asks for them."""
     return source.map_batches(
         Replica,
-        fn_constructor_args=(settings, layout, fingerprint, scorer_class, selection, texts, reuse),
+        fn_constructor_args=(assignment,),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=settings.replica_cpus,
-        num_gpus=settings.num_gpus or None,
+        num_cpus=assignment.settings.replica_cpus,
+        num_gpus=assignment.settings.num_gpus or None,
         compute=pool,
         max_task_retries=RETRIES_OF_A_UNIT,
     )

@@ -1,13 +1,12 @@
-"""Units that came to no end: each is run alone and halved when its replica dies, until the row at fault is found.
+"""Finds the rows that kill replicas: scores a unit alone, and halves it while its replica dies, down to single rows.
 
-A row is blamed only after its replica failed THREE times with nothing but this row in it, each time a replica that had
+A row is blamed only when three replicas, one after the other, died with nothing but this row in them, each of which had
 answered just before. So deaths from outside (a node, a kill, the kernel's out-of-memory killer) only cost time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -15,15 +14,12 @@ import ray
 from ray.exceptions import RayError
 
 from jobs.errors import StoppedError, StoreError
-from jobs.input.selection import EVERYTHING, Selection
-from jobs.joins.corpus.attaching import TextsById, read_with_texts
+from jobs.joins.corpus.attaching import read_with_texts
 from jobs.records import Counts, Unit
-from jobs.scoring.scorer import Answered, count
-from jobs.settings import RerankSettings
-from jobs.table.answers import append_rankings, append_scores
-from jobs.table.columns import Layout
-from jobs.table.parsing import ParsedRow
+from jobs.scoring.answering import Answered, without_answers
+from jobs.table.reasons import Reason
 from jobs.table.streams import from_stream, to_stream
+from jobs.workers.assignment import Assignment
 from jobs.workers.replica import Replica
 
 DEATHS_TO_BLAME = 3
@@ -31,37 +27,33 @@ FRUITLESS_STARTS = 10
 """Replicas in a row that died before they were of any use; then the cluster and not the data is at fault."""
 PAUSE_SECONDS = 1.0
 
-StartReplica = Callable[[], Any]
-"""Starts a Replica actor that Ray neither restarts nor retries."""
 
-
-def replica_starter(
-    settings: RerankSettings, layout: Layout, fingerprint: str, scorer_class: Callable[..., Any]
-) -> StartReplica:
-    """Starts replicas like those of the pool, but mortal: their death is what the quarantine looks for."""
-    mortal = ray.remote(Replica).options(
-        num_cpus=settings.replica_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
-    )
-    return lambda: mortal.remote(settings, layout, fingerprint, scorer_class)
-
-
-def read_apart(unit: Unit, selection: Selection = EVERYTHING, texts: TextsById | None = None) -> pa.Table | str:
+def read_apart(unit: Unit, assignment: Assignment) -> pa.Table | str:
     """The unit's rows with their texts, or why they cannot be read.
 
-    In a process apart, since reading them may be what kills.
+    A process apart reads them, since reading may be what kills.
     """
     reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_with_texts)
     try:
-        return ray.get(reading.remote(unit, selection, texts))
+        return ray.get(reading.remote(unit, assignment.selection, assignment.texts))
     except RayError as error:
         cause = cause_of(error)
         return f"{type(cause).__name__}: {cause}"
 
 
-def cause_of(error: RayError) -> BaseException:
-    """What was raised in the other process, or the error itself where that process died.
+def mortal_replica(assignment: Assignment) -> Any:
+    """Starts a replica as in the pool, but Ray neither restarts it nor asks again: its death is an answer."""
+    settings = assignment.settings
+    mortal = ray.remote(Replica).options(
+        num_cpus=settings.replica_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
+    )
+    return mortal.remote(assignment)
 
-    Raises it where it stops the job.
+
+def cause_of(error: RayError) -> BaseException:
+    """What the other process raised, or `error` itself where that process died.
+
+    A StoppedError or StoreError of the other process is raised: it stops the job.
     """
     cause: BaseException = getattr(error, "cause", error)
     if isinstance(cause, StoppedError | StoreError):
@@ -72,10 +64,8 @@ def cause_of(error: RayError) -> BaseException:
 class Quarantine:
     """One replica at a time, with nothing else in it than the rows under suspicion."""
 
-    def __init__(self, start_replica: StartReplica, settings: RerankSettings, layout: Layout) -> None:
-        self.start_replica = start_replica
-        self.settings = settings
-        self.layout = layout
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
         self.replica: Any = None
         self.last_failure = ""
 
@@ -102,7 +92,7 @@ class Quarantine:
             self.replica = None
 
     def _attempt(self, table: pa.Table) -> Answered | None:
-        """The answer, or None when the replica died of these rows, or proved unfit, as far as can be told."""
+        """The answered rows, or None when the replica died or failed while it had these rows."""
         replica = self._healthy_replica(table.slice(0, 0))
         try:
             content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))
@@ -117,7 +107,7 @@ class Quarantine:
         """A replica that has just answered; raises StoppedError when none lives long enough for that."""
         for _ in range(FRUITLESS_STARTS):
             if self.replica is None:
-                self.replica = self.start_replica()
+                self.replica = mortal_replica(self.assignment)
             try:
                 ray.get(self.replica.score_stream.remote(to_stream(harmless).to_pybytes()))
                 return self.replica
@@ -131,8 +121,7 @@ class Quarantine:
 
     def _blamed(self, table: pa.Table) -> Answered:
         message = (
-            f"killed_replica: scoring this row alone ended its replica {DEATHS_TO_BLAME} times ({self.last_failure})"
+            f"{Reason.KILLED_REPLICA}: scoring this row alone ended its replica {DEATHS_TO_BLAME} times "
+            f"({self.last_failure})"
         )
-        rows = [ParsedRow(candidates=None, ids=None, error=message)]
-        append = append_rankings if self.layout is Layout.LISTS else append_scores
-        return Answered(append(table, rows, [None], self.settings.mapping), count(rows, [None]))
+        return without_answers(table, message, self.assignment.layout, self.assignment.settings.mapping)

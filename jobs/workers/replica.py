@@ -1,7 +1,7 @@
-"""The actor of a job's pool: one loaded model that takes units, and brings them to their parts.
+"""The actor that does a job's work: it loads the model once, and brings units to their parts.
 
 Ray sees the name of a unit on its way in and a report on its way out, and never a row. So it can neither split a unit
-nor touch the types of its columns, and what is in memory at once is what the replicas have in work.
+nor touch the types of its columns, and only units that replicas work on are in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -18,65 +17,53 @@ import ray
 
 from jobs.errors import DeadlyError, StoppedError, StoreError
 from jobs.input.row_groups import RowGroups
-from jobs.input.selection import EVERYTHING, Selection
-from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
 from jobs.score_store.keeper import LogitKeeper
-from jobs.scoring.scorer import Scorer
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
+from jobs.scoring.answering import Answered, answer
+from jobs.scoring.scorer import Effort
 from jobs.table.streams import from_stream, to_stream
-from jobs.workers.known_scores import NO_REUSE, Reuse
+from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
 
 ROW_GROUPS_KEPT = 2
-"""Those of units side by side when the first has passed into the next row group; or one, and what `--where` asks."""
+"""Decoded row groups that a replica keeps. Units side by side share one, or two where a unit reaches into the next."""
 
 
 class Replica:
     """Reads, scores and writes units.
 
-    Threads may call it: while the model computes for one unit, others are read, tokenized, ranked and written.
+    Several threads call it: while the model computes for one unit, others are read, tokenized, ranked and written.
     """
 
-    def __init__(
-        self,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        selection: Selection = EVERYTHING,
-        texts: TextsById | None = None,
-        reuse: Reuse = NO_REUSE,
-    ) -> None:
-        self.output = settings.output
-        self.fingerprint = fingerprint
-        self.selection = selection
-        self.texts = texts
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
         self.groups = RowGroups(ROW_GROUPS_KEPT)
-        self.scorer = scorer_class(settings, layout, fingerprint)
-        self.scorer.stored = reuse.stored_logits()
-        self.keeper = LogitKeeper(reuse.store)
+        self.scorer = assignment.scorer()
+        self.keeper = LogitKeeper(assignment.reuse.store)
         self.name = replica_id()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of units -> their reports; a unit that kills the replicas of an app is left out, for the quarantine."""
+        """The reports of a batch of units; none of a unit that kills the replicas of an app: that is quarantined."""
         reports = [self.bring_to_part(Unit(**json.loads(unit))) for unit in batch["unit"].to_pylist()]
         return to_batch([report for report in reports if report is not None])
 
     def bring_to_part(self, unit: Unit) -> UnitReport | None:
-        """Reads, scores and writes one unit. New logits come before the part, so that a death in between costs none."""
+        """Reads, scores and writes one unit; None for one that kills the replicas of an app."""
         clock = time.perf_counter()
         try:
-            table = read_with_texts(unit, self.selection, self.texts, self.groups)
+            table = self.assignment.read(unit, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
         except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
             return UnitReport(unit, error=f"{type(error).__name__}: {error}")
-        began, read_at = time.time(), time.perf_counter()
+        return self._score_and_write(unit, table, time.perf_counter() - clock)
+
+    def _score_and_write(self, unit: Unit, table: pa.Table, read_seconds: float) -> UnitReport | None:
+        """Writes new logits before the part, so that a death in between loses none."""
+        began, clock = time.time(), time.perf_counter()
         try:
-            answered = self.scorer.score(table)
+            answered = self.answer(table)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except DeadlyError:
@@ -84,38 +71,51 @@ class Replica:
         except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
             traceback.print_exc()
             os._exit(1)
-        scored_at = time.perf_counter()
+        answer_seconds = time.perf_counter() - clock
         try:
             not_stored = self.keeper.keep(answered.spent.new_logits)
-            counts = write_part(self.output, self.fingerprint, unit, table.num_rows, answered.table, answered.counts)
+            output, fingerprint = self.assignment.settings.output, self.assignment.fingerprint
+            counts = write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except OSError as error:
             return UnitReport(unit, failure=f"{type(error).__name__}: {error}")
-        spent = answered.spent
-        seconds = {
-            "read": read_at - clock,
-            "tokenize": spent.tokenize,
-            "forward": spent.forward,
-            "parse_and_rank": scored_at - read_at - spent.tokenize - spent.forward - spent.waited,
-            "write": time.perf_counter() - scored_at,
-        }
+        write_seconds = time.perf_counter() - clock - answer_seconds
         return UnitReport(
             unit,
             counts,
-            seconds=seconds,
-            scored=Scored(self.name, began, began + scored_at - read_at),
-            chunks_reused=spent.chunks_reused,
+            seconds=seconds_by_stage(read_seconds, answer_seconds, write_seconds, answered.spent),
+            scored=Scored(self.name, began, began + answer_seconds),
+            chunks_reused=answered.spent.chunks_reused,
             not_stored=not_stored,
         )
 
+    def answer(self, table: pa.Table) -> Answered:
+        """The rows with their answers; raises what means that this replica is unfit."""
+        return answer(table, self.scorer, self.assignment.layout, self.assignment.settings.mapping)
+
     def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
-        """Answered rows as an Arrow stream, and their counts: what the quarantine asks, without Ray Data between."""
-        answered = self.scorer.score(from_stream(pa.py_buffer(content)))
+        """Rows of an Arrow stream -> the answered rows as another one, and their counts. The quarantine calls it."""
+        answered = self.answer(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
 
 
+def seconds_by_stage(read: float, answer: float, write: float, spent: Effort) -> dict[str, float]:
+    """Where the time of a unit went, as `jobs.output.accounting` names the stages.
+
+    Of answering, what neither the tokenizer nor the model took is parsing and ranking; waiting for the model is none.
+    """
+    parse_and_rank = answer - spent.tokenize - spent.forward - spent.waited
+    return {
+        "read": read,
+        "tokenize": spent.tokenize,
+        "forward": spent.forward,
+        "parse_and_rank": parse_and_rank,
+        "write": write,
+    }
+
+
 def replica_id() -> str:
-    """This actor, which stays the same when Ray starts its process again; outside of actors this process."""
+    """A name for this actor, the same when Ray starts its process again; outside of actors one for this process."""
     actor: str | None = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
     return actor or f"process {os.getpid()}"

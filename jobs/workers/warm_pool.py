@@ -12,8 +12,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,34 +27,30 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from jobs.errors import StoppedError
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.datasets import batches_of, job_context
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import LOOK_SECONDS, InterruptedBySignal, StopRequest
-from jobs.scoring.scorer import Scorer
-from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, Reuse
 from jobs.workers.pool import replica_pool, through_pool, units_at_once
 from jobs.workers.wire import as_json, reports_of
 
 ANY_NUMBER = 1 << 31
 UNITS_SENT_PER_UNIT_IN_WORK = 2
-"""On their way at once for each that is in work: as few as keep a replica busy, since a stop waits for them."""
+"""Units sent for each one that a replica can work on at once: few, since a stop waits for those that are sent."""
 STALLED_SECONDS = 60.0
-"""Without any news, before the run is ended to see which units are lost. Ending one that is only slow costs a start."""
+"""After so long without a report a run is ended, to see which units are lost. If it was only slow, it starts anew."""
 LOADING_SECONDS = 600.0
-"""The same before the first news of a run: a large model may come from far away."""
+"""The same before the first report of a run: a large model may come from far away."""
 GRACE_SECONDS = 20.0
-"""For what is in work when a stop is asked for; Kubernetes kills after 30 s."""
+"""How long a stop waits for units that replicas work on; Kubernetes kills after 30 s."""
 UNITS_PER_RUN = 20_000
-"""Then the next round has a new run, so that what Ray keeps about the old one does not grow for a year."""
+"""After so many units the next round has a new run: Ray keeps something about each unit until its run ends."""
 
 
 class Feed:
-    """The actor that holds the units of a run in order. It forgets none, so that a source that died begins anew."""
+    """The actor that holds the units of a run, in order. It keeps them all: a source that died asks again for each."""
 
     def __init__(self) -> None:
         self.units: list[str] = []
@@ -105,24 +102,15 @@ class FedSource(Datasource):
 class Run:
     """One run of Ray Data, whose reports a thread collects."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        texts: TextsById | None,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        reuse: Reuse,
-    ) -> None:
-        self.takes = selection, texts
+    def __init__(self, assignment: Assignment, reuse: Reuse) -> None:
+        self.assignment = assignment
         self.reports: queue.Queue[UnitReport | None] = queue.Queue()
         """None at the end."""
         self.failure: str | None = None
         self.sent = 0
         self.has_answered = False
-        pool = replica_pool(settings, ANY_NUMBER)
-        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(settings)
+        pool = replica_pool(assignment.settings, ANY_NUMBER)
+        self.window = UNITS_SENT_PER_UNIT_IN_WORK * int(pool.max_size) * units_at_once(assignment.settings)
         context = job_context()
         context.target_max_block_size = 1  # a block per row: with None the source's only block would wait for its end
         self.feed: Any = ray.remote(Feed).options(num_cpus=0).remote()
@@ -131,7 +119,7 @@ class Run:
             source = ray.data.read_datasource(
                 FedSource(self.feed), override_num_blocks=1, ray_remote_args={"num_cpus": 0}
             )
-            dataset = through_pool(source, pool, selection, texts, settings, layout, fingerprint, scorer_class, reuse)
+            dataset = through_pool(source, pool, replace(assignment, reuse=reuse))
         self.thread = threading.Thread(target=self._collect, args=(dataset,), name="reports", daemon=True)
         self.thread.start()
 
@@ -149,13 +137,13 @@ class Run:
         ray.get(self.feed.put.remote([as_json(unit) for unit in units]))
 
     def close(self) -> None:
-        """No more units: those that are on their way come to their end, then the replicas go."""
+        """Sends no more units: those that are on their way are finished, then the replicas end."""
         with suppress(RayError):
             ray.get(self.feed.close.remote())
 
 
 class WarmPool:
-    """What scores in place of `jobs.workers.pool.score_units`, round after round, and the Ray that it has for that."""
+    """Scores round after round as `jobs.workers.pool.score_units` scores once, on a Ray that it starts and ends."""
 
     def __init__(self, stop: StopRequest, address: str | None, console: Console) -> None:
         self.stop = stop
@@ -172,34 +160,25 @@ class WarmPool:
         self.session.close()
 
     def start(self) -> None:
-        """Sees to it that there is a Ray; only the first time, and after a failure, it takes seconds."""
+        """Starts Ray where none runs yet: the first time, and after a failure. That takes seconds."""
         if self.run is None:
             self.session.close()
             self.session.enter_context(ray_session(self.address, self.console))
 
-    def score(
-        self,
-        units: Sequence[Unit],
-        selection: Selection,
-        texts: TextsById | None,
-        settings: RerankSettings,
-        layout: Layout,
-        fingerprint: str,
-        scorer_class: Callable[..., Scorer],
-        known: OpenReuse,
-    ) -> Iterator[UnitReport]:
-        """As `score_units`. After a signal no unit is begun, and those in work have GRACE_SECONDS.
+    def score(self, units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse) -> Iterator[UnitReport]:
+        """A report per unit, as `score_units` gives them.
 
-        Raises InterruptedBySignal when units are left then.
+        After a signal no unit is begun, and those that are have GRACE_SECONDS to end. Raises InterruptedBySignal when
+        units are left then, StoppedError when Ray gives up.
         """
         waiting = deque(units)
         try:
             while waiting:
                 if self.stop.number is not None:
                     raise InterruptedBySignal(self.stop.number)
-                if self.run is None or self.run.takes != (selection, texts):
+                if self.run is None or self.run.assignment != assignment:
                     self.close()
-                    self.run = Run(selection, texts, settings, layout, fingerprint, scorer_class, known())
+                    self.run = Run(assignment, open_reuse())
                 yield from self._score_in(self.run, waiting)
         except RayError as error:  # the feed is gone
             self.close(wait=False)
@@ -211,7 +190,10 @@ class WarmPool:
             self.close()
 
     def _score_in(self, run: Run, waiting: deque[Unit]) -> Iterator[UnitReport]:
-        """Until all are back, or what is not back is lost; then the run has ended, and some may wait still."""
+        """Sends units and yields their reports until all have come, or until the run has ended without some of them.
+
+        In the latter case those that were sent are lost, and others may still wait to be sent.
+        """
         begun: set[Unit] = set()
         news = time.monotonic()
         stopped: float | None = None
@@ -249,7 +231,7 @@ class WarmPool:
             raise StoppedError(run.failure or "Ray gave up: the run ended before its time")
 
     def close(self, *, wait: bool = True) -> None:
-        """Ends the run; its replicas go when what they have in work is done."""
+        """Ends the run, if there is one; its replicas end when the units that they work on are done."""
         if self.run is None:
             return
         run, self.run = self.run, None

@@ -1,4 +1,4 @@
-"""A unit on its way to a replica, and its report on the way back: JSON strings, in which no row travels."""
+"""How a unit travels to a replica and its report travels back: as JSON strings. The rows themselves never do."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def as_json(unit: Unit) -> str:
 
 
 def to_batch(reports: Sequence[UnitReport]) -> pa.Table:
-    """A row of REPORTS for each."""
+    """Reports as a table of REPORTS, a row for each."""
     rows = [json.dumps({**asdict(report), "counts": report.counts.as_dict()}) for report in reports]
     return pa.table([rows], schema=REPORTS)
 
 
 def reports_of(batches: Iterable[pa.Table]) -> Iterator[UnitReport]:
-    """The inverse of `to_batch`."""
+    """The reports of many tables: the inverse of `to_batch`."""
     for batch in batches:
         for row in batch["report"].to_pylist():
             raw = json.loads(row)

@@ -19,7 +19,7 @@ import jobs.joins.groups.stage
 import jobs.runtime.session
 from jobs import storage
 from jobs.driver.run import run
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
@@ -62,10 +62,10 @@ def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> Ru
     """Runs a job from `input` to `output` and returns its summary."""
 
     def run_it(
-        input: Path | str, output: Path | str, scorer_class: type[Scorer] = StubScorer, **settings: Any
+        input: Path | str, output: Path | str, scorer_class: LoadScorer = StubScorer, **settings: Any
     ) -> dict[str, Any]:
         console = Console(file=said, width=10_000)
-        return run(settings_of(input, output, **settings), scorer_class=scorer_class, console=console)
+        return run(settings_of(input, output, **settings), load_scorer=scorer_class, console=console)
 
     return run_it
 

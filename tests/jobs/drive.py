@@ -45,6 +45,6 @@ if __name__ == "__main__":
             jobs.joins.corpus.disk_join.BATCH_BYTES
         ) = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))
-    jobs.driver.run.run = functools.partial(jobs.driver.run.run, scorer_class=scorer_class)
-    jobs.follow.run.follow = functools.partial(jobs.follow.run.follow, scorer_class=scorer_class)
+    jobs.driver.run.run = functools.partial(jobs.driver.run.run, load_scorer=scorer_class)
+    jobs.follow.run.follow = functools.partial(jobs.follow.run.follow, load_scorer=scorer_class)
     typer.run(command)

@@ -6,23 +6,23 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.input.selection import Selection
-from jobs.joins.corpus.attaching import TextsById
 from jobs.records import Unit, UnitReport
 from jobs.runtime.pieces import PieceStage
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import Effort, own_scorer
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, no_reuse
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of
+from pipelines.memory import StoredLogits
 from pipelines.records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 
 POISON = "<kills its replica>"
@@ -30,12 +30,11 @@ FAILURE = "<raises>"
 BREAK_DISK = "<puts a file where OUTPUT was>"
 
 
-class StubScorer(Scorer):
+class StubScorer:
     """A score per pair that is arbitrary, the same everywhere, and cheap; one token per character."""
 
-    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
+    def __init__(self, settings: RerankSettings, fingerprint: str, stored: StoredLogits) -> None:
         self.settings = settings
-        self.layout = layout
 
     def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
         return [self.rerank_list(one) for one in lists]
@@ -94,13 +93,18 @@ class SlowPoisonScorer(PoisonScorer):
         return super().rerank_list(candidates)
 
 
-class MortalScorer(Scorer):
+class MortalScorer:
     """A real one; the first of its kind dies with its process in its second unit, once the model has scored it."""
 
-    def rerank_lists(self, lists: Sequence[CandidateList], spent: ScoringTime) -> list[Ranking]:
-        rankings = super().rerank_lists(lists, spent)  # type: ignore[arg-type]
-        died = Path(f"{self.settings.output}.died")
-        self.calls = getattr(self, "calls", 0) + 1
+    def __init__(self, settings: RerankSettings, fingerprint: str, stored: StoredLogits) -> None:
+        self.scorer = own_scorer(settings, fingerprint, stored)
+        self.output = settings.output
+        self.calls = 0
+
+    def rerank_lists(self, lists: Sequence[CandidateList], spent: Effort) -> list[Ranking]:
+        rankings = self.scorer.rerank_lists(lists, spent)
+        died = Path(f"{self.output}.died")
+        self.calls += 1
         if self.calls == 2 and not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -130,7 +134,7 @@ class BrokenDiskScorer(StubScorer):
 class UnstartableScorer(StubScorer):
     """Raises on start, as a replica with the wrong model files does."""
 
-    def __init__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> None:
+    def __init__(self, settings: RerankSettings, fingerprint: str, stored: StoredLogits) -> None:
         raise RuntimeError("the model on this node is not the one")
 
 
@@ -160,17 +164,10 @@ def recorded_calls(output: Path | str) -> list[tuple[int, int]]:
 
 
 def score_units_here(
-    units: Sequence[Unit],
-    selection: Selection,
-    texts: TextsById | None,
-    settings: RerankSettings,
-    layout: Layout,
-    fingerprint: str,
-    scorer_class: Callable[..., Scorer],
-    known: OpenReuse = no_reuse,
+    units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse = no_reuse
 ) -> Iterator[UnitReport]:
     """`jobs.workers.pool.score_units` without Ray: one replica, one unit after the other, in this process."""
-    replica = Replica(settings, layout, fingerprint, scorer_class, selection, texts, known())
+    replica = Replica(replace(assignment, reuse=open_reuse()))
     for unit in units:
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from jobs.input.cutting import MIN_UNIT_BYTES
 from jobs.output.parts import METADATA_KEY
+from jobs.table.reasons import Reason
 from tests.checkpoints import words
 
 PADDING = "x" * (MIN_UNIT_BYTES // 40)
@@ -94,6 +95,7 @@ def assert_summary_adds_up(output: Path, summary: dict[str, Any], rows: int) -> 
     assert summary["rows"] == rows
     assert summary["rows_with_errors"] == sum(row["error"] is not None for row in read)
     assert sum(summary["errors"].values()) == summary["rows_with_errors"]
+    assert set(summary["errors"]) <= set(Reason)
     assert read_json(output / "_summary.json") == summary
 
 

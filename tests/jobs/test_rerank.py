@@ -18,7 +18,7 @@ import pytest
 import jobs.driver.run
 from jobs.driver.run import run
 from jobs.rerank import exit_code
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import RANKING_TYPE, ColumnMapping, Layout
 from pipelines.errors import ConfigError
@@ -92,7 +92,7 @@ def test_scores_are_those_of_the_reranker_in_every_form_of_list(
         "c": pa.table({"query": queries(5, "c"), "documents": struct_documents(5, with_ids=False)}),
     }
     source = write_input(tmp_path / "in", **tables)
-    summary = run_job(source, tmp_path / "out", scorer_class=Scorer, replicas=(1, 1), recent_pairs=0)
+    summary = run_job(source, tmp_path / "out", scorer_class=own_scorer, replicas=(1, 1), recent_pairs=0)
     assert_summary_adds_up(tmp_path / "out", summary, 20)
     assert summary["chunks"] > summary["pairs"] == 60
     for row in rows_of_output(tmp_path / "out"):
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_reranker_in_every_form_of_list(
     for part in parts(tmp_path / "out"):
         of_file = tables[part.name.split("-")[1]]
         assert pq.read_schema(part).names == [*of_file.schema.names, "ranking", "error"]
-    run_job(source, tmp_path / "again", scorer_class=Scorer, replicas=(2, 2), recent_pairs=0)
+    run_job(source, tmp_path / "again", scorer_class=own_scorer, replicas=(2, 2), recent_pairs=0)
     both = [{part.name: part.read_bytes() for part in parts(tmp_path / one)} for one in ("out", "again")]
     assert both[0] == both[1]
 
@@ -121,7 +121,7 @@ def test_pair_rows_get_a_score_each(tmp_path: Path, without_ray: None, run_job: 
         }
     )
     output = tmp_path / "out"
-    summary = run_job(write_input(tmp_path / "in", a=table), output, scorer_class=Scorer)
+    summary = run_job(write_input(tmp_path / "in", a=table), output, scorer_class=own_scorer)
     answered = read_output(output)
     assert answered.select(table.column_names).equals(table)
     assert answered.schema.names == [*table.schema.names, "relevance_score", "error"]
@@ -232,7 +232,7 @@ def test_a_bad_row_gets_its_error_and_costs_no_other(tmp_path: Path, cluster: st
 
 def run_with_stub(settings: RerankSettings, monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of the command line, with the stub as the scorer."""
-    monkeypatch.setattr(jobs.driver.run, "run", functools.partial(run, scorer_class=StubScorer))
+    monkeypatch.setattr(jobs.driver.run, "run", functools.partial(run, load_scorer=StubScorer))
     return exit_code(settings)
 
 
@@ -313,14 +313,14 @@ def test_a_file_without_rows_has_no_parts(tmp_path: Path, without_ray: None, run
 
 def test_documents_may_be_empty_everywhere(tmp_path: Path, without_ray: None, run_job: RunJob) -> None:
     table = pa.table({"query": ["q"] * 3, "documents": pa.array([[], [], []], pa.list_(pa.string()))})
-    summary = run_job(write_input(tmp_path / "in", a=table), tmp_path / "out", scorer_class=Scorer)
+    summary = run_job(write_input(tmp_path / "in", a=table), tmp_path / "out", scorer_class=own_scorer)
     assert (summary["rows"], summary["pairs"], summary["rows_with_errors"]) == (3, 0, 0)
     assert read_output(tmp_path / "out")["ranking"].to_pylist() == [[], [], []]
 
 
-@pytest.mark.parametrize("scorer_class", [StubScorer, pytest.param(Scorer, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scorer_class", [StubScorer, pytest.param(own_scorer, marks=pytest.mark.slow)])
 def test_a_list_of_10000_candidates_and_a_document_of_a_megabyte(
-    tmp_path: Path, cluster: str, run_job: RunJob, scorer_class: type[Scorer]
+    tmp_path: Path, cluster: str, run_job: RunJob, scorer_class: LoadScorer
 ) -> None:
     many = [words(5, seed=i) for i in range(10_000)]
     megabyte = (words(1_000) + " ") * 160
@@ -358,8 +358,8 @@ def test_columns_under_other_names(tmp_path: Path, without_ray: None, run_job: R
 
 def test_raw_scores_are_logits(tmp_path: Path, without_ray: None, run_job: RunJob, reranker: Reranker) -> None:
     source = write_input(tmp_path / "in", a=lists_table(10))
-    run_job(source, tmp_path / "scores", scorer_class=Scorer)
-    run_job(source, tmp_path / "logits", scorer_class=Scorer, reranker={"raw_scores": True})
+    run_job(source, tmp_path / "scores", scorer_class=own_scorer)
+    run_job(source, tmp_path / "logits", scorer_class=own_scorer, reranker={"raw_scores": True})
     scores, logits = (read_output(tmp_path / one)["ranking"].to_pylist() for one in ("scores", "logits"))
     flat_scores, flat_logits = ([one for row in rows for one in row] for rows in (scores, logits))
     assert [one["index"] for one in flat_scores] == [one["index"] for one in flat_logits]

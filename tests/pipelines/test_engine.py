@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -187,27 +187,40 @@ def test_a_gpu_that_runs_out_of_memory_is_given_less_at_once(bert: Reranker, cud
     np.testing.assert_allclose(actual[:20], expected, atol=1e-3, rtol=0)
 
 
+def full_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def full_cpu() -> None:
+    """What torch really raises: a plain RuntimeError."""
+    torch.empty(2**55)
+
+
 class SmallMemory(torch.nn.Module):
     """An encoder on a device that has room for so many tokens at once."""
 
-    def __init__(self, encoder: PackedEncoder, tokens: int) -> None:
+    def __init__(self, encoder: PackedEncoder, tokens: int, fail: Callable[[], None] = full_gpu) -> None:
         super().__init__()
         self.encoder = encoder
         self.tokens = tokens
+        self.fail = fail
         self.passes: list[int] = []
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         self.passes.append(len(batch.input_ids))
         if len(batch.input_ids) > self.tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            self.fail()
         return self.encoder(batch)  # type: ignore[no-any-return]
 
 
-def test_a_batch_too_large_for_memory_is_halved_and_the_budget_stays_smaller(bert: Reranker) -> None:
+@pytest.mark.parametrize("fail", [full_gpu, full_cpu])
+def test_a_batch_too_large_for_memory_is_halved_and_the_budget_stays_smaller(
+    bert: Reranker, fail: Callable[[], None]
+) -> None:
     """The next call does not try the large batch again."""
     pairs = token_pairs(bert, PAIRS)
     longest = max(len(pair.input_ids) for pair in pairs)
-    small = SmallMemory(bert.engine.encoder, longest)
+    small = SmallMemory(bert.engine.encoder, longest, fail)
     engine = CrossEncoder(small, bert.engine.spec, max_batch_tokens=100 * longest)  # type: ignore[arg-type]
 
     np.testing.assert_allclose(engine.logits(pairs), bert.engine.logits(pairs), atol=TOLERANCE, rtol=0)

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.packing import TokenPair
-from serve.lanes import Lane, Lanes, is_out_of_memory
+from serve.lanes import Lane, Lanes
 
 ONLINE, BULK = Lane.ONLINE, Lane.BULK
 Call = asyncio.Task[np.ndarray]
@@ -394,25 +393,6 @@ def test_nothing_of_a_pass_that_ran_out_of_memory_is_alive_in_the_next_one() -> 
     asyncio.run(scenario())
     assert len(alive) > 5
     assert set(alive) == {0}
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), True),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_which_errors_mean_that_fewer_tokens_may_help(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
-
-
-def test_the_error_of_torch_on_a_full_cpu_means_that_fewer_tokens_may_help() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**55)
-    assert is_out_of_memory(caught.value)
 
 
 def test_what_is_measured() -> None:

@@ -19,11 +19,12 @@ from jobs.input.corpus import Corpus
 from jobs.joins.corpus.attaching import Found
 from jobs.joins.corpus.lookup import Piece, loaded_here, look_up
 from jobs.records import Unit
+from jobs.runtime.nodes import SHARE_OF_OBJECT_STORE, smallest_object_store
 
 LOADERS = 4
 """Pieces that are read at once."""
 SHARE_OF_MEMORY = 0.5
-"""Of the object store of a node, the smallest of all: units and what Ray holds besides need the rest."""
+"""Of what is available here, where the corpus is held without Ray."""
 BYTES_BESIDES = 32
 """Of a document beside its id and text: hash, row and the ends of both."""
 
@@ -66,8 +67,7 @@ def room_for_corpus(corpus: Corpus) -> int:
         return corpus.memory
     if not ray.is_initialized():
         return int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return int(SHARE_OF_MEMORY * min(node.get("object_store_memory", 0) for node in nodes))
+    return int(SHARE_OF_OBJECT_STORE * (smallest_object_store() or 0))
 
 
 def broadcast(corpus: Corpus) -> BroadcastTexts:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -40,7 +39,7 @@ from jobs.joins.corpus.disk_join_steps import (
 )
 from jobs.records import Unit
 from jobs.runtime.pieces import PieceStage, run_pieces
-from jobs.storage import FOOTER_THREADS
+from jobs.runtime.threads import in_threads
 
 BUCKET_BYTES = 32 << 20
 """Decoded: documents of the corpus that are held at once, and texts that are answered with."""
@@ -98,8 +97,8 @@ def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequen
 def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
     """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
     paths = sorted({unit.path for unit in todo})
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection, texts), paths), strict=True))
+    sizes = in_threads(lambda path: bytes_of_a_row(path, selection, texts), paths)
+    per_row = dict(zip(paths, sizes, strict=True))
     batches: list[list[Unit]] = []
     room = 0.0
     for unit in todo:
@@ -124,8 +123,7 @@ def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
 
 def planned_answers(join: Join) -> list[AnswerFile]:
     """For each bucket as many shares of the batches as it takes to hold the texts of one."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        asked = list(pool.map(lambda batch: cell_sizes(join.asked(batch)), range(len(join.batches))))
+    asked = in_threads(lambda batch: cell_sizes(join.asked(batch)), range(len(join.batches)))
     rows: Counter[int] = Counter()
     for cells in asked:
         rows.update({bucket: size.rows for bucket, size in cells.items()})

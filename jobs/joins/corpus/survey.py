@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,7 +10,8 @@ from jobs.errors import StoreError
 from jobs.input.corpus import Corpus, CorpusPlan
 from jobs.input.cutting import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
 from jobs.records import Unit
-from jobs.storage import FOOTER_THREADS, list_input, read_parquet
+from jobs.runtime.threads import in_threads
+from jobs.storage import list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
 from pipelines.errors import ConfigError
 
@@ -22,8 +22,7 @@ PIECE_BYTES = 64 << 20
 def surveyed(corpus: Corpus) -> Corpus:
     """The corpus with its plan; raises ConfigError when it is not there, or a file cannot be used."""
     files = tuple(list_input(corpus.path, "--corpus"))
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        plans = list(pool.map(lambda file: plan_file(corpus, file.path), files))
+    plans = in_threads(lambda file: plan_file(corpus, file.path), files)
     pieces = tuple(
         Unit(file.path, start, rows)
         for file, plan in zip(files, plans, strict=True)

@@ -1,6 +1,7 @@
-"""Pair rows to lists by group: the arithmetic. Which rows come together, and in which files: `jobs.joins.groups.stage`.
+"""Makes lists of pair rows that have the same group. Which rows come together is decided in `jobs.joins.groups.stage`.
 
-A pair travels with its hash, its place, and its document as the struct that the list will hold.
+Until then a pair travels as a row with the hash of its group, its place in INPUT, and its document as the struct that
+the list will hold.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ GROUP_BYTES = 64 << 20
 
 
 class Oversize(NamedTuple):
-    """A group that is too large to be held."""
+    """What a group holds that is too large for memory."""
 
     rows: int
     bytes: int
@@ -54,7 +55,7 @@ def pairs_of(table: pa.Table, file: int, rows: np.ndarray, columns: PairColumns)
 
 
 def group_hashes(groups: pa.Array, file: int, rows: np.ndarray) -> np.ndarray:
-    """The same for equal groups; for a null, which is a group of its own, by its place."""
+    """A hash of each row's group. A null is a group of its own, so its hash is made of its place."""
     places = mix(rows.astype(np.uint64) ^ mix(np.full(1, file + 1, np.uint64)))
     return np.where(as_mask(groups.is_null()), places, hashes(groups))
 
@@ -74,7 +75,7 @@ def documents_of(table: pa.Table, columns: PairColumns) -> pa.Array:
 
 
 def as_text(array: pa.Array, data_type: pa.DataType) -> pa.Array:
-    """large_binary as text, not checked to be UTF-8, or as integers."""
+    """Bytes (large_binary) as texts, which are not checked to be UTF-8, or as integers."""
     return array.view(pa.large_string()).cast(data_type)
 
 
@@ -85,12 +86,12 @@ def in_one_piece(column: pa.ChunkedArray, data_type: pa.DataType) -> pa.Array:
 
 
 def ranks_of(table: pa.Table, name: str | None) -> pa.Array:
-    """Numbers that order documents; null without such a column."""
+    """The numbers by which the documents of a list are ordered; nulls where there is no such column."""
     return pa.nulls(table.num_rows, pa.float64()) if name is None else in_one_piece(table.column(name), pa.float64())
 
 
 def sizes_of(documents: pa.StructArray, columns: PairColumns) -> np.ndarray:
-    """Bytes of each document: of its text, and its share of all else."""
+    """The bytes of each document: those of its text, and an equal share of everything else."""
     position = documents.type.get_field_index(columns.mapping.text_field)
     texts = np.zeros(len(documents), np.int64)
     if position >= 0:
@@ -99,7 +100,7 @@ def sizes_of(documents: pa.StructArray, columns: PairColumns) -> np.ndarray:
 
 
 def oversize_groups(cells: Iterable[pa.Table]) -> dict[int, Oversize]:
-    """Groups of more than GROUP_BYTES, by their hash; sees the cells one after the other."""
+    """The groups of more than GROUP_BYTES, by their hash; holds one cell at a time."""
     found = np.empty(0, np.uint64)
     rows: np.ndarray = np.empty(0)
     sizes: np.ndarray = np.empty(0)
@@ -112,7 +113,7 @@ def oversize_groups(cells: Iterable[pa.Table]) -> dict[int, Oversize]:
 
 
 def without_oversize(cells: Iterable[pa.Table], oversize: Mapping[int, Oversize]) -> list[pa.Table]:
-    """The pairs of all groups that can be held; of each other one its first pair, which stands for it."""
+    """The pairs of all groups that are not oversize; of each oversize group its first pair stands for it."""
     hashes_left = np.array(sorted(oversize), np.uint64)
     kept = []
     for cell in cells:
@@ -153,7 +154,10 @@ def grouped(pairs: pa.Table, columns: PairColumns, paths: Sequence[str], oversiz
 
 
 def numbered_groups(keys: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(number of each key's group, position of each group's first key); in the order of these, each null for itself."""
+    """(number of each key's group, position of each group's first key).
+
+    Groups are numbered in the order of their first keys, and each null is a group for itself.
+    """
     encoded = keys.dictionary_encode()
     codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
     is_null = as_mask(keys.is_null())
@@ -174,7 +178,7 @@ def problems_of(
     paths: Sequence[str],
     oversize: Mapping[int, Oversize],
 ) -> list[str | None]:
-    """For each group why it cannot be ranked."""
+    """For each group why it cannot be ranked; None where it can."""
     problems: list[str | None] = [None] * len(firsts)
 
     def place(row: int) -> str:
@@ -199,7 +203,7 @@ def problems_of(
 
 
 def different_queries(queries: pa.Array, codes: np.ndarray, firsts: np.ndarray) -> list[tuple[int, int]]:
-    """(first row, first row with another query) of the groups that have such."""
+    """For each group with several queries its first row, and the first row that has another query."""
     of_first = queries.take(pa.array(firsts[codes]))
     both_null = pc.and_(queries.is_null(), of_first.is_null())
     others = np.flatnonzero(~as_mask(pc.or_(both_null, pc.equal(queries, of_first).fill_null(False))))
@@ -208,5 +212,5 @@ def different_queries(queries: pa.Array, codes: np.ndarray, firsts: np.ndarray) 
 
 
 def as_mask(array: pa.Array) -> np.ndarray:
-    """Booleans for numpy."""
+    """An Arrow array of booleans as a numpy array."""
     return np.asarray(array.to_numpy(zero_copy_only=False), bool)

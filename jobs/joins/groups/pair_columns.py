@@ -1,4 +1,4 @@
-"""The columns of pair rows that are grouped, and of the lists that they become."""
+"""Decides which columns the lists have that pair rows become, and refuses pair rows that do not fit together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PairColumns:
 
 
 def pair_columns(schemas: Sequence[pa.Schema], group_by: GroupBy, mapping: ColumnMapping) -> PairColumns:
-    """The columns of an input; raises ConfigError when its pairs cannot be grouped."""
+    """The columns of an input with these schemas; raises ConfigError when its pairs cannot be grouped."""
     for schema in schemas:
         check_group_column(schema, group_by.column)
     rank = rank_column(schemas, group_by.rank_column)
@@ -52,7 +52,7 @@ def pair_columns(schemas: Sequence[pa.Schema], group_by: GroupBy, mapping: Colum
 
 
 def check_group_column(schema: pa.Schema, name: str) -> None:
-    """Raises ConfigError when there is nothing to group by."""
+    """Raises ConfigError when the column to group by is missing, occurs twice, or holds neither texts nor integers."""
     if schema.names.count(name) != 1:
         problem = "occurs more than once" if name in schema.names else "is missing in a file"
         listed = ", ".join(f"`{one}`" for one in schema.names)
@@ -62,7 +62,10 @@ def check_group_column(schema: pa.Schema, name: str) -> None:
 
 
 def rank_column(schemas: Sequence[pa.Schema], asked: str | None) -> str | None:
-    """The column of numbers that orders a list; raises ConfigError when one that was asked for is of no use."""
+    """The column of numbers that orders a list; None where none was asked for and not all files have the default.
+
+    Raises ConfigError when the one that was asked for is not a column of numbers in all files.
+    """
     name = DEFAULT_RANK if asked is None else asked
     if all(schema.names.count(name) == 1 and is_number(schema.field(name).type) for schema in schemas):
         return name
@@ -73,13 +76,16 @@ def rank_column(schemas: Sequence[pa.Schema], asked: str | None) -> str | None:
 
 
 def is_number(data_type: pa.DataType) -> bool:
-    """Whether values have an order as numbers."""
+    """Whether a type's values are numbers."""
     plain = plain_type(data_type)
     return bool(pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain))
 
 
 def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMapping) -> list[pa.Field]:
-    """Id, text, and whatever else a pair has; raises ConfigError when columns do not go together."""
+    """The fields of a list's documents: id, text, and whatever else a pair has.
+
+    Raises ConfigError when columns do not go together.
+    """
     own = {column: field for field, column in own_fields(mapping).items()}
     needed = mapping.document_id if mapping.by_id else mapping.document
     if needed in mapping.drop:
@@ -102,13 +108,13 @@ def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMap
 
 
 def own_fields(mapping: ColumnMapping) -> dict[str, str]:
-    """The columns of a document's id and text, by the names of these in a list."""
+    """The pair columns of a document's id and text, by the names of the fields that they become."""
     text = {} if mapping.by_id else {mapping.text_field: mapping.document}
     return {mapping.id_field: mapping.document_id, **text}
 
 
 def common_type(name: str, types: Sequence[pa.DataType]) -> pa.DataType:
-    """One that holds the values of all; raises ConfigError when there is none."""
+    """A type that holds the values of a column in all files; raises ConfigError when there is none."""
     try:
         schemas = [pa.schema([pa.field(name, stored_type(one))]) for one in types]
         return pa.unify_schemas(schemas, promote_options="permissive").field(name).type

@@ -1,4 +1,4 @@
-"""`--group-by`: the stage before all others, in which pair rows of any order become files of lists, below OUTPUT.
+"""`--group-by`: the stage before scoring, in which pair rows of any order become files of lists, below OUTPUT.
 
     _grouped/plan.json      the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
     _grouped/pairs/         per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
@@ -14,7 +14,6 @@ import base64
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -29,8 +28,8 @@ from jobs.joins.groups.pair_columns import PairColumns, pair_columns
 from jobs.joins.groups.steps import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
 from jobs.records import InputFile, Unit
 from jobs.runtime.pieces import run_pieces
+from jobs.runtime.threads import in_threads
 from jobs.settings import RerankSettings
-from jobs.storage import FOOTER_THREADS
 from jobs.table.columns import Layout, check_dropped_columns, check_output_names
 from jobs.table.faults import why_unusable
 from pipelines.errors import ConfigError
@@ -129,9 +128,8 @@ def planned_lists(directory: str) -> list[ListFile] | None:
 
 
 def plan_lists(grouping: Grouping, console: Console) -> list[ListFile]:
-    """Decides it, by what the cells hold."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        sizes = list(pool.map(lambda piece: cell_sizes(grouping.cells(piece)), grouping.pieces))
+    """Decides which list files there are to be, by the sizes of the cells, and writes that down."""
+    sizes = in_threads(lambda piece: cell_sizes(grouping.cells(piece)), grouping.pieces)
     lists = shares_of_buckets(sizes)
     pairs = sum(size.rows for cells in sizes for size in cells.values())
     storage.write_json(
@@ -142,13 +140,13 @@ def plan_lists(grouping: Grouping, console: Console) -> list[ListFile]:
 
 
 def missing_lists(grouping: Grouping, lists: Sequence[ListFile]) -> list[ListFile]:
-    """Those that are not there yet."""
+    """The list files that are not there yet."""
     there = set(storage.names(os.path.join(grouping.directory, "lists")))
     return [file for file in lists if file.name not in there]
 
 
 def shares_of_buckets(sizes: Sequence[dict[int, CellSize]]) -> list[ListFile]:
-    """For each bucket as many shares as it takes to group each of them in memory."""
+    """The list files of all buckets: for each bucket as many as it takes to group one in memory."""
     totals: dict[int, int] = defaultdict(int)
     for cells in sizes:
         for bucket, size in cells.items():

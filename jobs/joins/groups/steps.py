@@ -43,7 +43,7 @@ class ListFile:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """All that those who cut and group have to know."""
+    """What the workers have to know that cut pieces and group buckets."""
 
     directory: str
     pieces: tuple[Unit, ...]
@@ -64,7 +64,7 @@ class Grouping:
 
 
 class CuttingStage:
-    """Pieces of INPUT to cells."""
+    """Brings pieces of INPUT into cells."""
 
     def __init__(self, grouping: Grouping) -> None:
         self.grouping = grouping
@@ -74,7 +74,7 @@ class CuttingStage:
 
 
 class GroupingStage:
-    """Cells to lists."""
+    """Brings the cells of buckets into list files."""
 
     def __init__(self, grouping: Grouping) -> None:
         self.grouping = grouping
@@ -103,7 +103,7 @@ def cut_piece(grouping: Grouping, piece: Unit) -> None:
 
 
 def numbered_rows(piece: Unit, selection: Selection) -> tuple[pa.Table, np.ndarray]:
-    """The rows that pass, with the columns of the path, and which rows of the file they are."""
+    """The rows of a piece that pass the conditions, with the columns of the path, and their row numbers in the file."""
     table = storage.read_parquet(piece.path, lambda file: read_columns(file, piece))
     rows = np.arange(piece.start, piece.start + piece.rows)
     if selection.checked_columns(table.schema):
@@ -113,7 +113,7 @@ def numbered_rows(piece: Unit, selection: Selection) -> tuple[pa.Table, np.ndarr
 
 
 def group_bucket(grouping: Grouping, file: ListFile) -> None:
-    """Writes a list file; holds its pairs, and one cell beside them."""
+    """Writes a list file; in memory are its pairs, and one cell beside them."""
     may_be_oversize = file.bytes > GROUP_BYTES
     oversize = oversize_groups(cells_of(grouping, file)) if may_be_oversize else {}
     cells = without_oversize(cells_of(grouping, file), oversize)

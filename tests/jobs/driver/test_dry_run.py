@@ -19,7 +19,7 @@ from jobs.driver.dry_run import MEASURED_SECONDS, SAMPLE_UNITS, duration, measur
 from jobs.errors import RefusedError
 from jobs.input.conditions import parse_condition
 from jobs.input.shards import Shard
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import own_scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
 from pipelines.errors import ConfigError, ModelNotFoundError
@@ -57,7 +57,7 @@ def test_a_small_input_is_counted_exactly_as_the_job_counts_it(
     source = write_input(tmp_path / "in", a=table.set_column(2, "documents", pa.array(documents)))
     where = (parse_condition("number < 15"),)
     estimate = dry_run(source, tmp_path / "out", where=where)
-    summary = run_job(source, tmp_path / "out", scorer_class=Scorer, where=where)
+    summary = run_job(source, tmp_path / "out", scorer_class=own_scorer, where=where)
     for name in ("rows", "rows_left_out", "rows_with_errors", "pairs", "chunks", "tokens", "cut_documents"):
         assert estimate[name] == summary[name]
     assert estimate["is_exact"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -87,17 +86,17 @@ class StopAfter:
     def __init__(self, units: int) -> None:
         self.units = units
 
-    def __call__(self, settings: RerankSettings, layout: Layout, fingerprint: str) -> StubScorer:
+    def __call__(self, *arguments: Any) -> StubScorer:
         left = [self.units]
 
         class Stopping(StubScorer):
-            def score(self, table: Any) -> Any:
+            def rerank_lists(self, lists: Any, spent: Any) -> Any:
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
-                return super().score(table)
+                return super().rerank_lists(lists, spent)
 
-        return Stopping(settings, layout, fingerprint)
+        return Stopping(*arguments)
 
 
 def test_no_directory_a_new_job(source: Path, output: Path, run_job: RunJob) -> None:
@@ -484,8 +483,7 @@ def test_the_manifest_says_what_was_asked_for(
     source: Path, finished: Path, settings_of: Callable[..., RerankSettings]
 ) -> None:
     manifest = read_json(finished / "_manifest.json")
-    options = replace(settings_of(source, finished)).result_options(Layout.LISTS)
-    assert manifest["options"] == options | {"partitions": {}}
+    assert manifest["options"] == settings_of(source, finished).result_options(Layout.LISTS, {}).as_dict()
     assert (manifest["fingerprint"]["max_length"], manifest["fingerprint"]["dtype"]) == (512, "float32")
     assert [file["rows"] for file in manifest["files"]] == [100, 5]
     assert [len(file["units"]) for file in manifest["files"]] == [4, 1]

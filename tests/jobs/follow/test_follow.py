@@ -623,9 +623,9 @@ def test_documents_by_id_get_their_texts_in_every_round(
     def by_id(tag: str) -> pa.Table:
         return pa.table({"query_id": [f"{tag}0"], "query": ["q"], "documents": [["1", "2", "3"][: 2 + (tag == "b")]]})
 
-    def score(units: Any, selection: Any, texts: Any, *arguments: Any) -> Any:
-        taken.append((selection, texts))
-        return score_units_here(units, selection, texts, *arguments)
+    def score(units: Any, assignment: Any, *arguments: Any) -> Any:
+        taken.append(assignment)
+        return score_units_here(units, assignment, *arguments)
 
     def events() -> Events:
         yield from come(source, a=by_id("a"))

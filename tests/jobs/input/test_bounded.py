@@ -17,11 +17,10 @@ from jobs.input.conditions import parse_condition
 from jobs.input.shards import PIECE_BYTES, Shard
 from jobs.output.parts import write_part
 from jobs.records import Counts, Unit
-from jobs.scoring.scorer import Answered
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
 from tests.jobs.conftest import RunJob
-from tests.jobs.stubs import POISON, PoisonScorer, RecordingScorer, StubScorer
+from tests.jobs.stubs import POISON, PoisonScorer, RecordingScorer
 from tests.jobs.tables import (
     assert_summary_adds_up,
     footers,
@@ -286,17 +285,6 @@ class TestWithoutRay:
         write_input(tmp_path / "in" / "error=1", x=lists_table(2))
         with pytest.raises(ConfigError, match="the input has a column `error` and the output adds one"):
             run_job(tmp_path / "in", output)
-
-    def test_a_scorer_that_loses_a_row_stops_the_job_also_with_a_filter(
-        self, source: Path, output: Path, run_job: RunJob
-    ) -> None:
-        class LosingScorer(StubScorer):
-            def score(self, table: pa.Table) -> Answered:
-                return super().score(table.slice(1))
-
-        with pytest.raises(StoppedError, match=r"came back with 4 rows, counted 4, of 5: please report this bug"):
-            run_job(source, output, scorer_class=LosingScorer, **where("number in 0, 1, 2, 3, 4"))
-        assert parts(output) == []
 
     def test_a_part_that_lacks_rows_stops_the_summary(self, source: Path, output: Path, run_job: RunJob) -> None:
         bounds = where("number < 20")

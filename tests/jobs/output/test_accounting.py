@@ -12,7 +12,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, Presences, with_idle
+from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE, ReplicaSpans, with_idle
 from jobs.records import Scored
 from jobs.workers.replica import replica_id
 from tests.jobs.conftest import RunJob
@@ -39,37 +39,37 @@ def test_a_replica_is_there_from_its_first_unit_to_the_end_whatever_its_clock_sa
 ) -> None:
     told = [one for i, units in enumerate(replicas) for one in schedule(str(i), units, clocks[i])]
     order.shuffle(told)  # type: ignore[attr-defined]
-    presences = Presences()
+    spans = ReplicaSpans()
     for scored, heard_of in told:
-        presences.add(scored, heard_of)
+        spans.add(scored, heard_of)
     ended = max(heard_of for _, heard_of in told)
     expected = sum(ended - units[0][0] for units in replicas)
-    assert presences.seconds(ended) == pytest.approx(expected, abs=1e-6)
-    assert len(presences.by_replica) == len(replicas)
+    assert spans.seconds(ended) == pytest.approx(expected, abs=1e-6)
+    assert len(spans.by_replica) == len(replicas)
     worked = sum(seconds for units in replicas for _, seconds in units)
-    stages = with_idle({"forward": worked}, presences.seconds(ended))
+    stages = with_idle({"forward": worked}, spans.seconds(ended))
     assert stages[FORWARD] + stages[IDLE] == pytest.approx(expected, abs=1e-6)
     assert stages[IDLE] >= 0
 
 
 def test_until_the_end_is_known_a_replica_is_there_to_its_last_unit() -> None:
     """The driver was killed, or scores still: nobody knows what the replica does now."""
-    presences = Presences()
+    spans = ReplicaSpans()
     for scored, heard_of in schedule("a", [(1.0, 2.0), (3.0, 4.0)], clock=0.0):
-        presences.add(scored, heard_of)
-    assert presences.seconds(None) == 2 + 3 + 4
-    assert presences.seconds(110.0) == 2 + 3 + 4 + 100
+        spans.add(scored, heard_of)
+    assert spans.seconds(None) == 2 + 3 + 4
+    assert spans.seconds(110.0) == 2 + 3 + 4 + 100
 
 
 def test_a_replica_with_several_units_at_once_is_there_as_often() -> None:
-    presences = Presences(units_at_once=4)
-    presences.add(Scored("a", 10.0, 20.0), 20.0)
-    presences.add(Scored("a", 12.0, 18.0), 21.0)
-    assert presences.seconds(25.0) == 4 * (10 + 4)
+    spans = ReplicaSpans(units_at_once=4)
+    spans.add(Scored("a", 10.0, 20.0), 20.0)
+    spans.add(Scored("a", 12.0, 18.0), 21.0)
+    assert spans.seconds(25.0) == 4 * (10 + 4)
 
 
 def test_nobody_scored_nothing_is_idle() -> None:
-    assert Presences().seconds(100.0) == 0.0
+    assert ReplicaSpans().seconds(100.0) == 0.0
     assert with_idle({"read": 1.0}, 0.0) == dict.fromkeys([*BEFORE_IT, FORWARD, *AFTER_IT, IDLE], 0.0) | {"read": 1.0}
 
 

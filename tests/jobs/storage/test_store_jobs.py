@@ -16,7 +16,7 @@ from jobs import storage
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.lease import hold_lease
 from jobs.rerank import exit_code
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import own_scorer
 from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 from tests.jobs import drive
@@ -286,11 +286,11 @@ class FailingStore(StubScorer):
     kind: str
     units = 0
 
-    def score(self, table: Any) -> Any:
+    def rerank_lists(self, lists: Any, spent: Any) -> Any:
         type(self).units += 1
         if self.units == 3:
             self.bucket.proxy.share, self.bucket.proxy.kinds = 1.0, [self.kind]
-        return super().score(table)
+        return super().rerank_lists(lists, spent)
 
 
 @pytest.mark.parametrize("kind", ["403", "500", "reset"])
@@ -333,9 +333,9 @@ def test_a_job_on_ray_with_a_model_from_the_store(
 ) -> None:
     """The replicas read, fetch the model and write with what their environment says; scores are those of the disk."""
     model = upload(bert_directory, bucket, "models/tiny")
-    summary = run_job(source, output, scorer_class=Scorer, replicas=(2, 2), reranker={"model": model})
+    summary = run_job(source, output, scorer_class=own_scorer, replicas=(2, 2), reranker={"model": model})
     there = assert_all_there(bucket, tmp_path / "there", summary)
-    here = run_job(tmp_path / "in", tmp_path / "out", scorer_class=Scorer, reranker={"model": str(bert_directory)})
+    here = run_job(tmp_path / "in", tmp_path / "out", scorer_class=own_scorer, reranker={"model": str(bert_directory)})
     assert summary["fingerprint"] == here["fingerprint"]
     assert rows_of_output(there) == rows_of_output(tmp_path / "out")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.settings import RerankSettings
 from jobs.table.answers import append_rankings, append_scores
 from jobs.table.columns import (
     FLAGS,
@@ -25,7 +23,6 @@ from jobs.table.columns import (
     Layout,
     check_dropped_columns,
     check_output_names,
-    mapping_of,
 )
 from jobs.table.faults import detect_layout, why_unusable
 from jobs.table.parsing import ParsedRow, parse_lists, parse_pairs
@@ -220,12 +217,6 @@ def test_an_output_name_that_is_taken_is_refused(name: str, layout: Layout) -> N
         check_output_names(schema, DEFAULT, layout)
     check_output_names(schema, ColumnMapping(output_prefix="new_"), layout)
     check_output_names(schema, ColumnMapping(drop=(name,)), layout)
-
-
-def test_a_mapping_comes_back_from_the_options_of_a_manifest() -> None:
-    mapping = ColumnMapping("a", "b", "c", "d", "e", "f", "g", "h", ("i", "j"))
-    options = RerankSettings("in", "out", mapping=mapping).result_options(Layout.PAIRS)
-    assert mapping_of(json.loads(json.dumps(options))) == mapping
 
 
 def test_a_column_that_the_other_layout_would_add_may_be_there() -> None:

@@ -21,6 +21,9 @@ import jobs.workers.quarantine
 from jobs.errors import StoppedError
 from jobs.input.cutting import MIN_UNIT_BYTES
 from jobs.records import Unit
+from jobs.settings import RerankSettings
+from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.quarantine import read_apart
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
@@ -33,6 +36,7 @@ from tests.jobs.stubs import (
     MeetingScorer,
     PoisonScorer,
     RecordingScorer,
+    StubScorer,
     UnstartableScorer,
     recorded_calls,
 )
@@ -312,9 +316,12 @@ def test_a_pool_grows_to_its_bound(tmp_path: Path, cluster: str, run_job: RunJob
     assert len({pid for pid, _ in recorded_calls(tmp_path / "out")}) == 2
 
 
-def test_a_unit_is_read_in_a_process_apart(tmp_path: Path, cluster: str) -> None:
+def test_a_unit_is_read_in_a_process_apart(
+    tmp_path: Path, cluster: str, settings_of: Callable[..., RerankSettings]
+) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(lists_table(10), path)
-    assert read_apart(Unit(str(path), 2, 3)).equals(lists_table(10).slice(2, 3))
+    assignment = Assignment(settings_of(path, tmp_path / "out"), Layout.LISTS, "f", StubScorer)
+    assert read_apart(Unit(str(path), 2, 3), assignment).equals(lists_table(10).slice(2, 3))
     path.write_bytes(b"PAR1 and nothing else")
-    assert str(read_apart(Unit(str(path), 2, 3))).startswith("ArrowInvalid: ")
+    assert str(read_apart(Unit(str(path), 2, 3), assignment)).startswith("ArrowInvalid: ")

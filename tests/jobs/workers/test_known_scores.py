@@ -18,7 +18,7 @@ from jobs.driver.run import run
 from jobs.errors import RefusedError
 from jobs.inspection import counts_table
 from jobs.score_store.store import ScoreStore
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import own_scorer
 from jobs.settings import RerankSettings
 from jobs.workers.known_scores import memory_for_logits
 from pipelines.engine import CrossEncoder
@@ -87,7 +87,7 @@ def rerank(run_job: RunJob, without_ray: None, forwarded: list[int]) -> Rerank:
 
     def rerank_it(input: Path, output: Path, **settings: Any) -> dict[str, Any]:
         forwarded.clear()
-        return run_job(input, output, scorer_class=Scorer, **settings)
+        return run_job(input, output, scorer_class=own_scorer, **settings)
 
     return rerank_it
 
@@ -356,6 +356,6 @@ def test_a_replica_that_dies_takes_no_score_with_it_that_the_next_run_would_miss
     assert (tmp_path / "out.died").exists()
     assert_summary_adds_up(tmp_path / "out", summary, 100)
     assert summary["rows_with_errors"] == 0
-    again = run_job(source, tmp_path / "again", scorer_class=Scorer, scores=scores)
+    again = run_job(source, tmp_path / "again", scorer_class=own_scorer, scores=scores)
     assert again["chunks_reused"] == again["chunks"] == 300
     assert_same_rankings(tmp_path / "out", tmp_path / "again")

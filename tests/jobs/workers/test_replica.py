@@ -19,11 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.input.conditions import parse_condition
+from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import Counts, Scored, Unit, UnitReport
 from jobs.runtime.session import kill_autoscaler_monitor
-from jobs.scoring.scorer import Answered, Scorer
+from jobs.scoring.answering import Answered
+from jobs.scoring.scorer import own_scorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.replica import Replica
 from jobs.workers.wire import as_json, reports_of, to_batch
 from pipelines.fingerprint import planned_fingerprint
@@ -64,7 +68,7 @@ def replica(tmp_path: Path, settings_of: Callable[..., RerankSettings]) -> Repli
     write_input(tmp_path / "in", a=lists_table(ROWS))
     (tmp_path / "out").mkdir()
     settings = settings_of(tmp_path / "in", tmp_path / "out", recent_pairs=0)
-    return Replica(settings, Layout.LISTS, planned_fingerprint(settings.reranker).hash, Scorer)
+    return Replica(Assignment(settings, Layout.LISTS, planned_fingerprint(settings.reranker).hash, own_scorer))
 
 
 @pytest.fixture
@@ -118,22 +122,30 @@ def test_units_at_once_have_the_parts_that_they_have_alone(tmp_path: Path, repli
         assert ours.equals(theirs)
 
 
-class ForgetfulScorer(StubScorer):
-    """Answers one row less than it was asked for."""
+class ForgetfulReplica(Replica):
+    """Answers one row less than it has read."""
 
-    def score(self, table: pa.Table) -> Answered:
-        return super().score(table.slice(1))
+    def answer(self, table: pa.Table) -> Answered:
+        return super().answer(table.slice(1))
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [(None, "came back with 3 rows, counted 3, of 4:"), ("query_id != q0", "came back with 2 rows, counted 2, of 3:")],
+)
 def test_an_answer_without_all_rows_stops_the_job_and_leaves_no_part(
-    tmp_path: Path, units: list[Unit], settings_of: Callable[..., RerankSettings]
+    tmp_path: Path, settings_of: Callable[..., RerankSettings], where: str | None, said: str
 ) -> None:
-    write_input(tmp_path / "in", a=lists_table(ROWS))
+    """Also where a filter has left rows out before."""
+    write_input(tmp_path / "in", a=lists_table(4))
     (tmp_path / "out").mkdir()
-    replica = Replica(settings_of(tmp_path / "in", tmp_path / "out"), Layout.LISTS, "f", ForgetfulScorer)
-    [report] = reports_of([replica(pa.table({"unit": [as_json(units[0])]}))])
+    settings = settings_of(tmp_path / "in", tmp_path / "out")
+    selection = Selection(where=(parse_condition(where),)) if where else EVERYTHING
+    replica = ForgetfulReplica(Assignment(settings, Layout.LISTS, "f", StubScorer, selection))
+    unit = Unit(str(tmp_path / "in" / "a.parquet"), 0, 4)
+    [report] = reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
     assert report.stop is not None
-    assert "came back with 1 rows" in report.stop
+    assert said in report.stop
     assert not list((tmp_path / "out").iterdir())
 
 

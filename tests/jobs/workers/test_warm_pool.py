@@ -14,9 +14,10 @@ from jobs.errors import StoppedError
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import Unit, UnitReport
 from jobs.runtime.signals import InterruptedBySignal, StopRequest
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
 from jobs.table.columns import Layout
+from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import no_reuse
 from jobs.workers.pool import UNITS_IN_REPLICA
 from jobs.workers.warm_pool import WarmPool
@@ -48,9 +49,9 @@ def score(tmp_path: Path, pool: WarmPool, settings_of: Callable[..., RerankSetti
     settings = settings_of(tmp_path / "in", tmp_path / "out")
 
     def score_them(
-        units: list[Unit], scorer_class: type[Scorer] = StubScorer, selection: Selection = EVERYTHING
+        units: list[Unit], load_scorer: LoadScorer = StubScorer, selection: Selection = EVERYTHING
     ) -> Iterator[UnitReport]:
-        return pool.score(units, selection, None, settings, Layout.LISTS, "abc", scorer_class, no_reuse)
+        return pool.score(units, Assignment(settings, Layout.LISTS, "abc", load_scorer, selection), no_reuse)
 
     return score_them
 
