@@ -14,7 +14,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, StoreError, UnreadableFileError
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.records import Counts, Unit
@@ -55,7 +55,7 @@ def read_apart(unit: Unit, selection: Selection = EVERYTHING, texts: TextsById |
         return ray.get(reading.remote(unit, selection, texts))
     except RayError as error:
         cause = cause_of(error)
-        return f"{type(cause).__name__}: {cause}"
+        return cause.why if isinstance(cause, UnreadableFileError) else f"{type(cause).__name__}: {cause}"
 
 
 def cause_of(error: RayError) -> BaseException:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from jobs.errors import DeadlyError, StoppedError, StoreError
+from jobs.errors import DeadlyError, StoppedError, StoreError, UnreadableFileError
 from jobs.input.row_groups import RowGroups
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
@@ -72,8 +72,8 @@ class Replica:
             table = read_with_texts(unit, self.selection, self.texts, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
-        except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
-            return UnitReport(unit, error=f"{type(error).__name__}: {error}")
+        except UnreadableFileError as error:  # a damaged file costs its own rows, not the job
+            return UnitReport(unit, error=error.why)
         began, read_at = time.time(), time.perf_counter()
         try:
             answered = self.scorer.score(table)

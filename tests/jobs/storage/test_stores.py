@@ -15,7 +15,7 @@ import pytest
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
 from jobs import storage
-from jobs.errors import AccessError, StoreError
+from jobs.errors import AccessError, StoreError, UnreadableFileError
 from pipelines.errors import ConfigError
 from tests.stores import AZURE_ACCOUNT, AZURE_KEY, FAULTS, Bucket, Stores, upload
 
@@ -145,8 +145,9 @@ def test_what_is_not_there(bucket: Bucket) -> None:
         assert not storage.exists(f"{bucket.uri}/{name}")
         with pytest.raises(FileNotFoundError):
             storage.read(f"{bucket.uri}/{name}")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(UnreadableFileError) as error:
             storage.read_parquet(f"{bucket.uri}/{name}", lambda file: file.read())
+        assert error.value.is_gone
     assert not storage.is_directory(f"{bucket.uri}/ou")
     assert storage.names(f"{bucket.uri}/ou") == []
 
