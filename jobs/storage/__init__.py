@@ -19,13 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from jobs.errors import AccessError, RefusedError, StoreError, UnreadableFileError
+from jobs.errors import RefusedError, StoreError, UnreadableFileError
 from jobs.records import InputFile
 from jobs.storage.files import Store, is_temporary
 from jobs.storage.local import LocalDisk
 from jobs.storage.locations import absolute, contain_one_another
 from pipelines.errors import ConfigError, CrossrayError
-from pipelines.stores import AzureAccess, StoreUri, azure_access, is_uri, parse_uri, s3_endpoint, without_signature
+from pipelines.stores import (
+    AzureAccess,
+    GoogleAccess,
+    StoreUri,
+    azure_access,
+    google_access,
+    is_uri,
+    parse_uri,
+    s3_endpoint,
+    without_signature,
+)
 
 __all__ = [
     "FOOTER_THREADS",
@@ -171,6 +181,8 @@ def read_twice(attempt: Callable[[], Read], location: str) -> Read:
     )
     try:
         return retrying(attempt)
+    except StoreError:
+        raise
     except OSError:
         store_of(location).find(location)  # raises StoreError; pyarrow says OSError for a damaged page, too
         raise
@@ -178,7 +190,7 @@ def read_twice(attempt: Callable[[], Read], location: str) -> Read:
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed when it is made again, as after a broken connection."""
-    return isinstance(error, OSError) and not isinstance(error, AccessError | FileNotFoundError)
+    return isinstance(error, OSError) and not isinstance(error, StoreError | FileNotFoundError)
 
 
 def to_json(value: Any) -> bytes:
@@ -237,7 +249,9 @@ def store_of(location: str) -> Store:
         return LocalDisk()
     uri = parse_uri(location)
     place = StoreUri(uri.scheme, uri.container, host=uri.host)
-    return s3_store(place, s3_endpoint()) if uri.scheme == "s3" else azure_store(place, azure_access())
+    if uri.scheme == "s3":
+        return s3_store(place, s3_endpoint())
+    return google_store(place) if uri.scheme == "gs" else azure_store(place, azure_access())
 
 
 @lru_cache(maxsize=64)
@@ -256,3 +270,21 @@ def azure_store(place: StoreUri, access: AzureAccess) -> Store:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[azure]'") from None
     return AzureContainer(place, access)
+
+
+def google_store(place: StoreUri) -> Store:
+    """A bucket of Google Cloud Storage."""
+    try:
+        from jobs.storage.gcs import errors_of  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    with errors_of(str(place)):
+        return google_bucket(place, google_access())
+
+
+@lru_cache(maxsize=64)
+def google_bucket(place: StoreUri, access: GoogleAccess) -> Store:
+    """The client of a bucket; see `google_store`."""
+    from jobs.storage.gcs import GoogleBucket  # an optional dependency
+
+    return GoogleBucket(place, access)

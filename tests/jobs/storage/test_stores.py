@@ -307,7 +307,14 @@ def test_a_shared_access_signature_is_enough(azure_container: Bucket, monkeypatc
 
 @pytest.mark.parametrize(
     "uri",
-    ["s3://key:c2VjcmV0@bucket/in", "abfss://x:c2VjcmV0@a.dfs.core.windows.net/in", "s3://", "s3:///in", "az:///"],
+    [
+        "s3://key:c2VjcmV0@bucket/in",
+        "abfss://x:c2VjcmV0@a.dfs.core.windows.net/in",
+        "gs://k:c2VjcmV0@b/in",
+        "s3://",
+        "s3:///in",
+        "az:///",
+    ],
 )
 def test_a_uri_that_is_none_is_refused_without_repeating_what_may_be_secret(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"INPUT: .* write s3://bucket/path, ") as error:
@@ -322,6 +329,8 @@ def test_a_uri_that_is_none_is_refused_without_repeating_what_may_be_secret(uri:
         ("s3://bucket/", "s3://bucket"),
         ("s3://bucket/a/b//", "s3://bucket/a/b"),
         ("s3://bucket/2026-*/[ab]?.parquet", "s3://bucket/2026-*/[ab]?.parquet"),
+        ("gs://bucket/", "gs://bucket"),
+        ("gs://bucket/a/*/b//", "gs://bucket/a/*/b"),
         ("az://box/a/", "abfss://box@devstoreaccount1.dfs.core.windows.net/a"),
         ("abfss://box@other.dfs.core.windows.net/a/", "abfss://box@other.dfs.core.windows.net/a"),
     ],
