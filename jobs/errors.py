@@ -30,8 +30,23 @@ class DeadlyError(CrossrayError):
     """Replicas of an app died one after the other with the same pairs in them."""
 
 
+class UnreadableFileError(CrossrayError):
+    """One file cannot be read: it is damaged, is no Parquet, is gone, or we are not permitted. Others may be fine."""
+
+    def __init__(self, path: str, why: str, is_gone: bool = False) -> None:
+        super().__init__(path, why, is_gone)  # what pickle makes it of again, on its way from a worker
+        self.path = path
+        self.why = why
+        """The kind of failure and what was said, such as `ArrowInvalid: Parquet file size is 0 bytes`."""
+        self.is_gone = is_gone
+        """Whether there is no such file, or no longer."""
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read: {self.why}"
+
+
 class StoreError(CrossrayError, OSError):
-    """An object store fails, not one file in it: it stayed away for all attempts that a request has."""
+    """An object store or a disk is away, so that no file is at fault. A store was asked as often as requests are."""
 
 
 class AccessError(StoreError):
@@ -49,10 +64,12 @@ def refused_access_as_usage_error() -> Iterator[None]:
 
 @contextmanager
 def disk_failures_as_stops() -> Iterator[None]:
-    """A disk or store that is full or gone stops the job; what is written stays."""
+    """A disk or store that is full or gone stops the job, and so does a file that it cannot do without."""
     try:
         yield
     except ModelError:
         raise  # some are OSErrors too, but nothing has begun
+    except UnreadableFileError as error:
+        raise StoppedError(str(error)) from error
     except OSError as error:
         raise StoppedError(f"{type(error).__name__}: {error}") from error

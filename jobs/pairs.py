@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
-from jobs.errors import RefusedError, StoreError
+from jobs.errors import RefusedError, UnreadableFileError
 from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
 from jobs.input.reading import read_rows
 from jobs.records import Unit
@@ -132,10 +132,8 @@ def pairs_of(
     def read(unit: Unit) -> pa.Table | str:
         try:
             return read_rows(unit)
-        except StoreError:
-            raise  # no file is at fault
-        except (pa.ArrowException, OSError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
+        except UnreadableFileError as error:
+            return error.why
 
     for unit, table in zip(units, read_ahead(read, units, READING_THREADS), strict=True):
         if isinstance(table, str):

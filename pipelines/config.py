@@ -15,7 +15,7 @@ class RerankerConfig:
     """How to load a reranker and how it reads texts. Raises ConfigError for values that cannot work."""
 
     model: str = "embedded"
-    """`embedded`, a local directory, a directory in an object store (s3://, abfss://), or a hub name."""
+    """`embedded`, a local directory, a directory in an object store (s3://, abfss://, gs://), or a hub name."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None is its default branch."""
     token: str | None = field(default=None, repr=False)

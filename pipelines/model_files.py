@@ -149,7 +149,7 @@ def cache_directory(uri: str, files: Sequence[fs.FileInfo]) -> Path:
 )
 def copy_file(source: fs.FileSystem, path: str, target: Path) -> None:
     """One file of a store to the local disk."""
-    with source.open_input_file(path) as content, target.open("wb") as copy:
+    with source.open_input_stream(path, compression=None) as content, target.open("wb") as copy:
         shutil.copyfileobj(content, copy, COPY_BYTES)
 
 

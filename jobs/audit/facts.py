@@ -178,7 +178,7 @@ def read_footers(output: OutputDirectory, units: Sequence[Unit], fingerprint: st
     def counts_or_none(unit: Unit) -> Counts | None:
         try:
             return read_counts(output, unit, fingerprint)
-        except (StoppedError, OSError):  # gone meanwhile, where the job was begun anew
+        except StoppedError:  # damaged, or gone meanwhile, where the job was begun anew
             return None
 
     return in_threads(counts_or_none, units)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.audit.facts import Snapshot, State
+from jobs.errors import UnreadableFileError
 from jobs.output.parts import METADATA_KEY
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit
@@ -89,21 +89,29 @@ def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
     options = snapshot.manifest.options
     _, error_name = output_names(options.mapping, options.layout)
     try:
-        metadata, errors = read_parquet(
-            path, lambda file: (file.metadata, errors_in(file, error_name)), check_pages=True
+        footer, rows, errors = read_parquet(
+            path, lambda file: (footer_of(file), file.metadata.num_rows, errors_in(file, error_name)), check_pages=True
         )
-        footer = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-        rows = metadata.num_rows
-    except FileNotFoundError:
-        return Finding(path, "was removed while it was looked at", "look again")
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        return Finding(path, f"cannot be read: {type(error).__name__}: {error}", ANEW)
+    except UnreadableFileError as error:
+        if error.is_gone:
+            return Finding(path, "was removed while it was looked at", "look again")
+        return Finding(path, f"cannot be read: {error.why}", ANEW)
     problem = why_wrong(footer, unit, snapshot.manifest.fingerprint["hash"], rows, errors)
     return Finding(path, problem, ANEW) if problem else Counts.from_dict(footer)
 
 
+def footer_of(file: pq.ParquetFile) -> dict[str, Any]:
+    """What this project wrote into the footer of a part; raises ValueError when it is no JSON."""
+    return dict(json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}")))
+
+
 def errors_in(file: pq.ParquetFile, name: str) -> Counter[str]:
-    """Rows by the reason of their error, in the column of this name; decodes the other columns too."""
+    """Rows by the reason of their error, in the column of this name; decodes the other columns too.
+
+    Raises ValueError when there is not one such column.
+    """
+    if file.schema_arrow.names.count(name) != 1:
+        raise ValueError(f"has {file.schema_arrow.names.count(name)} columns `{name}`, where a part has one")
     reasons: Counter[str] = Counter()
     for batch in file.iter_batches(BATCH_ROWS):
         reasons.update(map(reason_of, batch.column(name).drop_null().to_pylist()))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.audit.facts import Snapshot
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.output.parts import read_counts
 from jobs.records import Unit
 from jobs.runtime.threads import in_threads
@@ -74,7 +74,7 @@ def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]
             os.path.join(snapshot.output.path, unit.name),
             lambda file: list(_errors_in(file, unit, error_name, options.mapping, per_reason)),
         )
-    except (StoppedError, pa.ArrowException, OSError):
+    except (StoppedError, UnreadableFileError):
         return []
 
 

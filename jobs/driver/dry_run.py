@@ -19,7 +19,7 @@ from rich.text import Text
 
 from jobs.driver.planning import continued_manifest, new_manifest, selection_of
 from jobs.driver.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
-from jobs.errors import StoreError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.errors import UnreadableFileError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
 from jobs.joins.corpus.attaching import TextsById, read_with_texts
 from jobs.joins.corpus.texts import texts_here
@@ -188,9 +188,7 @@ def sampled_tables(
         unit = replace(drawn, rows=max(1, min(drawn.rows, drawn.rows * SAMPLE_BYTES_OF_A_UNIT // unit_bytes)))
         try:
             table = read_with_texts(unit, selection, texts)
-        except StoreError:
-            raise  # no file is at fault
-        except (pa.ArrowException, OSError, ValueError):
+        except UnreadableFileError:
             continue
         left -= table.nbytes
         yield unit, table

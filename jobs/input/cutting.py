@@ -14,9 +14,9 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.input.selection import EVERYTHING, Selection
-from jobs.storage import read_parquet
+from jobs.storage import faults_of_file, read_parquet
 
 UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a killed replica loses little
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
@@ -59,24 +59,24 @@ def nothing_besides(_rows: pa.RecordBatch) -> float:
 
 
 def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides) -> FilePlan:
-    """Raises what pyarrow raises (ArrowException, OSError) when the footer cannot be read.
+    """Describes a file by its footer and a sample of its rows.
 
-    Raises ConfigError when a condition does not fit the file's columns.
+    Raises UnreadableFileError when the footer cannot be read, ConfigError when a condition does not fit the columns.
     """
     metadata, own = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
-    footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    with faults_of_file(path):
+        footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        excluded = selection.excluded_row_groups(path, own, metadata)
+        schema = selection.schema(path, own)
     groups = tuple(footer.num_rows for footer in footers)
-    excluded = selection.excluded_row_groups(path, own, metadata)
     kept = [i for i in range(len(groups)) if i not in excluded]
     stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
     sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
     try:
         size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept, besides=besides)) if kept else 0.0
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError):
+    except UnreadableFileError:
         size = stored_per_row  # damaged here: that costs the units that read it, not the file
-    return FilePlan(metadata.num_rows, groups, size, selection.schema(path, own), excluded)
+    return FilePlan(metadata.num_rows, groups, size, schema, excluded)
 
 
 def bytes_per_row(

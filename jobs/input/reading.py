@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.input.row_groups import RowGroups
 from jobs.input.selection import EVERYTHING, Selection, filtered
 from jobs.records import Unit
-from jobs.storage import read_parquet
+from jobs.storage import faults_of_file, read_parquet
 
 
 def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups | None = None) -> pa.Table:
@@ -19,10 +19,11 @@ def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups |
 
     Reads only the row groups that it touches, and not those that `groups` has kept.
 
-    Raises what pyarrow raises when the file is damaged, and ValueError when it has fewer rows than planned.
+    Raises UnreadableFileError, also when the file has fewer rows than planned.
     """
     table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection, groups))
-    return selection.with_partitions(table, unit.path)
+    with faults_of_file(unit.path):
+        return selection.with_partitions(table, unit.path)
 
 
 def rows_between(file: pq.ParquetFile, unit: Unit, selection: Selection, groups: RowGroups | None) -> pa.Table:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.input.cutting import (
     UNIT_BYTES,
     BytesBesides,
@@ -21,7 +19,6 @@ from jobs.input.cutting import (
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import InputFile, PlannedFile
 from jobs.runtime.threads import in_threads
-from pipelines.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +70,8 @@ def survey(
 def _plan_or_error(file: InputFile, selection: Selection, besides: BytesBesides) -> FilePlan | str:
     try:
         return read_plan(file.path, selection, besides)
-    except (ConfigError, StoreError):  # no file is at fault
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
+    except UnreadableFileError as error:
+        return error.why
 
 
 def plan_files(

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.records import Counts, Unit
@@ -43,8 +43,8 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
     path = os.path.join(output.path, unit.name)
     try:
         metadata = storage.read_parquet(path, lambda file: file.metadata)
-    except pa.ArrowException as error:
-        raise StoppedError(f"{path} is damaged ({error}); remove it and run the same command again") from None
+    except UnreadableFileError as error:
+        raise StoppedError(f"{path} cannot be read ({error.why}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
     rows = metadata.num_rows + raw.get("rows_left_out", 0)
     if rows != unit.rows or raw.get("fingerprint") != fingerprint:

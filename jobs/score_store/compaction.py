@@ -16,11 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.score_store.store import (
     METADATA_KEY,
     PREFIX,
-    READING_FAILURES,
     SCHEMA,
     ScoreStore,
     is_file_of_logits,
@@ -64,9 +63,7 @@ def model_of(directory: str) -> dict[str, Any] | None:
             model: dict[str, Any] = json.loads((metadata or {})[METADATA_KEY])["model"]
             if directory.endswith(f"{PREFIX}{model['hash']}"):
                 return model
-        except StoreError:
-            raise  # no file is at fault
-        except (*READING_FAILURES, KeyError, TypeError):
+        except (UnreadableFileError, ValueError, KeyError, TypeError):
             continue
     return None
 
@@ -77,10 +74,9 @@ def compact(store: ScoreStore) -> Compacted:
     done = Compacted(len(files))
     group: dict[str, StoredLogits] = {}
     for path, found in read_all(store, files):
-        if isinstance(found, FileNotFoundError):  # another compaction was there first
-            continue
-        if isinstance(found, Exception):
-            done.unusable[path] = f"{type(found).__name__}: {found}"
+        if isinstance(found, UnreadableFileError):
+            if not found.is_gone:  # else another compaction was there first
+                done.unusable[path] = found.why
         elif len(found) < FILE_PAIRS / 2:
             group[path] = found
         if sum(map(len, group.values())) >= FILE_PAIRS:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.runtime.threads import read_ahead
 from pipelines.memory import KEY_BYTES, StoredLogits, halves
 
@@ -38,8 +38,6 @@ PAIR_BYTES = 20
 """Of a pair in memory, on every node that scores; five times that in the driver while it loads them."""
 READING_THREADS = 16
 LOOKS = 5
-READING_FAILURES = (pa.ArrowException, OSError, ValueError)
-"""Of one file, unless it is a StoreError."""
 PREFIX, SUFFIX = "logits-", ".parquet"
 
 
@@ -75,11 +73,7 @@ class ScoreStore:
         return path
 
     def read(self, path: str) -> StoredLogits:
-        """The logits of one file.
-
-        Raises ValueError or what pyarrow raises for a file that is damaged or not one of this model,
-        FileNotFoundError for one that is gone.
-        """
+        """The logits of one file; raises UnreadableFileError, also for a file of another model."""
         return storage.read_parquet(path, self._checked, check_pages=True)
 
     @property
@@ -136,10 +130,11 @@ def read_newest(
     gone = False
     pairs = sum(map(len, usable.values()))
     for path, found in read_all(store, files):
-        if isinstance(found, FileNotFoundError):
-            gone = True
-        elif isinstance(found, Exception):
-            unusable[path] = f"{type(found).__name__}: {found}"
+        if isinstance(found, UnreadableFileError):
+            if found.is_gone:
+                gone = True
+            else:
+                unusable[path] = found.why
         elif pairs < most:
             usable[path] = found
             pairs += len(found)
@@ -148,15 +143,13 @@ def read_newest(
     return gone
 
 
-def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, StoredLogits | Exception]]:
+def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, StoredLogits | UnreadableFileError]]:
     """Each file's logits, or what is wrong with it; some at a time, so that who stops early has not read all."""
 
-    def attempt(path: str) -> StoredLogits | Exception:
+    def attempt(path: str) -> StoredLogits | UnreadableFileError:
         try:
             return store.read(path)
-        except StoreError:
-            raise  # no file is at fault
-        except READING_FAILURES as error:
+        except UnreadableFileError as error:
             return error
 
     yield from zip(files, read_ahead(attempt, files, READING_THREADS), strict=True)

@@ -1,13 +1,17 @@
 """Where tables lie: the one place that knows local disks and object stores apart.
 
 A location is an absolute local path or a uri, as `absolute` gives it. Whatever is written is there whole or not at all.
-What goes wrong is an OSError: a StoreError where an object store and not one file is at fault.
+
+A table that cannot be read is an UnreadableFileError, the one error that its readers catch. A store or a disk that is
+away is a StoreError, which readers let pass: it stops the job. What else goes wrong is an OSError.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,19 +19,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from jobs.errors import AccessError, RefusedError
+from jobs.errors import RefusedError, StoreError, UnreadableFileError
 from jobs.records import InputFile
 from jobs.storage.files import Store, is_temporary
 from jobs.storage.local import LocalDisk
 from jobs.storage.locations import absolute, contain_one_another
-from pipelines.errors import ConfigError
-from pipelines.stores import AzureAccess, StoreUri, azure_access, is_uri, parse_uri, s3_endpoint, without_signature
+from pipelines.errors import ConfigError, CrossrayError
+from pipelines.stores import (
+    AzureAccess,
+    GoogleAccess,
+    StoreUri,
+    azure_access,
+    google_access,
+    is_uri,
+    parse_uri,
+    s3_endpoint,
+    without_signature,
+)
 
 __all__ = [
     "absolute",
     "check_apart",
     "contain_one_another",
     "exists",
+    "faults_of_file",
     "find_input",
     "is_directory",
     "is_temporary",
@@ -51,6 +66,17 @@ Read = TypeVar("Read")
 
 READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
+FAULTS_OF_FILES = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+"""What an operating system says of a file. All else, as EIO or ESTALE, is said of the disk or of a full process."""
 
 
 def find_input(pattern: str) -> list[InputFile]:
@@ -109,15 +135,41 @@ def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, che
 
     With `check_pages` each page that it reads is compared with its checksum, where the file has them.
 
-    Raises what pyarrow raises when the file is at fault, StoreError when its store is.
+    Raises UnreadableFileError when the file is at fault, also where `reader` raises ValueError for what it finds in it;
+    StoreError when its store or its disk is away.
     """
 
     def attempt() -> Read:
         with store_of(location).open_parquet(location, check_pages) as file:
             return reader(file)
 
-    if not is_uri(location):
-        return attempt()
+    with faults_of_file(location):
+        return read_twice(attempt, location) if is_uri(location) else attempt()
+
+
+@contextmanager
+def faults_of_file(location: str) -> Iterator[None]:
+    """Around what reads a file, or works on what was read of it: tells faults of the file from those of its storage.
+
+    What pyarrow raises (ArrowException, OSError), and ValueError, becomes UnreadableFileError; what a disk raises that
+    is away becomes StoreError. Errors that this project raises on purpose pass through.
+    """
+    try:
+        yield
+    except CrossrayError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = without_signature(f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in FAULTS_OF_FILES:
+            raise StoreError(f"{location}: {why}") from None
+        raise UnreadableFileError(location, why, isinstance(error, FileNotFoundError)) from None
+
+
+def read_twice(attempt: Callable[[], Read], location: str) -> Read:
+    """What an attempt makes of an object; a second one when the first failed in a way that may pass.
+
+    Raises StoreError when the store is away, else what the last attempt raised.
+    """
     retrying = Retrying(
         stop=stop_after_attempt(READINGS),
         wait=wait_random_exponential(max=20),
@@ -126,16 +178,16 @@ def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, che
     )
     try:
         return retrying(attempt)
-    except OSError as error:
-        failure = error
-    store_of(location).find(location)  # raises StoreError; pyarrow says OSError for a damaged page, too
-    message = without_signature(str(failure))
-    raise failure if message == str(failure) else OSError(message)
+    except StoreError:
+        raise
+    except OSError:
+        store_of(location).find(location)  # raises StoreError; pyarrow says OSError for a damaged page, too
+        raise
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether it may be another time."""
-    return isinstance(error, OSError) and not isinstance(error, AccessError | FileNotFoundError)
+    """Whether the same request may succeed when it is made again, as after a broken connection."""
+    return isinstance(error, OSError) and not isinstance(error, StoreError | FileNotFoundError)
 
 
 def to_json(value: Any) -> bytes:
@@ -194,7 +246,9 @@ def store_of(location: str) -> Store:
         return LocalDisk()
     uri = parse_uri(location)
     place = StoreUri(uri.scheme, uri.container, host=uri.host)
-    return s3_store(place, s3_endpoint()) if uri.scheme == "s3" else azure_store(place, azure_access())
+    if uri.scheme == "s3":
+        return s3_store(place, s3_endpoint())
+    return google_store(place) if uri.scheme == "gs" else azure_store(place, azure_access())
 
 
 @lru_cache(maxsize=64)
@@ -213,3 +267,21 @@ def azure_store(place: StoreUri, access: AzureAccess) -> Store:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[azure]'") from None
     return AzureContainer(place, access)
+
+
+def google_store(place: StoreUri) -> Store:
+    """A bucket of Google Cloud Storage."""
+    try:
+        from jobs.storage.gcs import errors_of  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    with errors_of(str(place)):
+        return google_bucket(place, google_access())
+
+
+@lru_cache(maxsize=64)
+def google_bucket(place: StoreUri, access: GoogleAccess) -> Store:
+    """The client of a bucket; see `google_store`."""
+    from jobs.storage.gcs import GoogleBucket  # an optional dependency
+
+    return GoogleBucket(place, access)

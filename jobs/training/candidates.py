@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.records import Unit
 from jobs.table.parsing import column_texts
 from jobs.training.bm25 import load_bm25s, words_of
@@ -104,10 +104,8 @@ class CandidateStage:
         report = SourceReport(path)
         try:
             table = read_source(path, self.mining.columns)
-        except StoreError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            report.unreadable = f"{type(error).__name__}: {error}".splitlines()[0]
+        except UnreadableFileError as error:
+            report.unreadable = error.why.splitlines()[0]
         else:
             self.find(table, report)
         storage.write_json(self.mining.report(path), asdict(report))
@@ -156,7 +154,7 @@ class CandidateStage:
 
 
 def read_source(path: str, columns: MiningColumns) -> pa.Table:
-    """Its columns; raises what pyarrow raises, ValueError for a table that is no source."""
+    """Its columns; raises UnreadableFileError, also for a table that is no source."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
         why = why_no_source(file.schema_arrow, columns)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
 from jobs.records import Unit
@@ -50,10 +50,8 @@ class Labelling:
         """Its rows; None where they cannot be read, which is noted then."""
         try:
             return read_rows(piece, self.selection)
-        except StoreError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            note_unreadable(self.output, piece.name, piece.path, error)
+        except UnreadableFileError as error:
+            note_unreadable(self.output, piece.name, piece.path, error.why.splitlines()[0])
             return None
 
     def lists(self, table: pa.Table) -> list[TextList | BadRow]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobs import storage
 from jobs.driver.resolution import JOB_ENVIRONMENT, check_store, with_absolute_paths, with_resolved_model
-from jobs.errors import StoppedError, StoreError, disk_failures_as_stops, refused_access_as_usage_error
+from jobs.errors import StoppedError, UnreadableFileError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.records import InputFile
 from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
@@ -157,9 +157,7 @@ def schema_of(path: str) -> pa.Schema | None:
     """None for a file that cannot be read: its worker will say why."""
     try:
         return storage.read_parquet(path, lambda file: file.schema_arrow)
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError):
+    except UnreadableFileError:
         return None
 
 

@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-import pyarrow as pa
-
 from jobs import storage
 from jobs.driver.resolution import JOB_ENVIRONMENT
-from jobs.errors import AccessError, RefusedError
+from jobs.errors import RefusedError, UnreadableFileError
 from jobs.records import InputFile
 from jobs.storage import absolute
 from jobs.training.config import Source, TrainConfig
@@ -88,10 +86,8 @@ def file_of(source: int, file: InputFile) -> SourceFile:
                 parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)
             ),
         )
-    except (OSError, pa.ArrowException) as error:
-        if isinstance(error, AccessError):
-            raise
-        return SourceFile(source, file, unreadable=f"{type(error).__name__}: {error}".splitlines()[0])
+    except UnreadableFileError as error:
+        return SourceFile(source, file, unreadable=error.why.splitlines()[0])
     return SourceFile(source, file, rows)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from jobs import storage
-from jobs.errors import AccessError
+from jobs.errors import UnreadableFileError
 from jobs.training.config import Source
 from jobs.training.rows import UNKNOWN, BadRow, BadRows, TrainingRow, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
@@ -95,10 +95,8 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
     source = preparation.sources[stretch.source]
     try:
         table = read_stretch(stretch, source)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        if isinstance(error, AccessError):
-            raise
-        report.unreadable = f"{type(error).__name__}: {error}".splitlines()[0]
+    except UnreadableFileError as error:
+        report.unreadable = error.why.splitlines()[0]
         report.save(stretch.report)
         return report
     # By its name and not its path: in another folder the same file gives the same lists.
@@ -125,7 +123,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
 
 
 def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
-    """Its rows, with the columns that are needed; raises what pyarrow raises, ValueError for a wrong schema."""
+    """Its rows, with the columns that are needed; raises UnreadableFileError, also for a wrong schema."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
         columns = needed_columns(file.schema_arrow, source.columns)

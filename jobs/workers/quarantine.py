@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, StoreError, UnreadableFileError
 from jobs.joins.corpus.attaching import read_with_texts
 from jobs.records import Counts, Unit
 from jobs.scoring.answering import Answered, without_answers
@@ -38,7 +38,7 @@ def read_apart(unit: Unit, assignment: Assignment) -> pa.Table | str:
         return ray.get(reading.remote(unit, assignment.selection, assignment.texts))
     except RayError as error:
         cause = cause_of(error)
-        return f"{type(cause).__name__}: {cause}"
+        return cause.why if isinstance(cause, UnreadableFileError) else f"{type(cause).__name__}: {cause}"
 
 
 def mortal_replica(assignment: Assignment) -> Any:

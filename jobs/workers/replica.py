@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from jobs.errors import DeadlyError, StoppedError, StoreError
+from jobs.errors import DeadlyError, StoppedError, StoreError, UnreadableFileError
 from jobs.input.row_groups import RowGroups
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
@@ -55,8 +55,8 @@ class Replica:
             table = self.assignment.read(unit, self.groups)
         except (StoreError, StoppedError) as error:
             return UnitReport(unit, stop=str(error))
-        except (pa.ArrowException, OSError, ValueError) as error:  # a damaged file costs its own rows, not the job
-            return UnitReport(unit, error=f"{type(error).__name__}: {error}")
+        except UnreadableFileError as error:  # a damaged file costs its own rows, not the job
+            return UnitReport(unit, error=error.why)
         return self._score_and_write(unit, table, time.perf_counter() - clock)
 
     def _score_and_write(self, unit: Unit, table: pa.Table, read_seconds: float) -> UnitReport | None:

@@ -385,5 +385,5 @@ def test_a_uri_without_a_model_is_not_found(bucket: Bucket, cache: Path, name: s
 
 
 def test_another_scheme_is_refused(cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gs://\.\.\. is no place that can be read"):
-        find_model("gs://bucket/model")
+    with pytest.raises(ConfigError, match=r"hdfs://\.\.\. is no place that can be read"):
+        find_model("hdfs://host/model")

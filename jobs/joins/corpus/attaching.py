@@ -20,6 +20,7 @@ from jobs.input.row_groups import RowGroups
 from jobs.input.selection import Selection
 from jobs.joins.keys import as_bytes, column_as_bytes, without_wrapping
 from jobs.records import Unit
+from jobs.storage import faults_of_file
 from jobs.table.column_types import is_list, plain_type
 from jobs.table.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
 from jobs.table.faults import why_unusable
@@ -100,9 +101,13 @@ def bytes_of_texts(corpus: Corpus | None, mapping: ColumnMapping) -> BytesBeside
 def read_with_texts(
     unit: Unit, selection: Selection, texts: TextsById | None, groups: RowGroups | None = None
 ) -> pa.Table:
-    """The rows of a unit as `read_rows` has them, with the texts of their ids where these come from elsewhere."""
+    """The rows of a unit as `read_rows` has them, with the texts of their ids where these come from elsewhere.
+
+    Raises UnreadableFileError for the unit's file; StoppedError or StoreError where the texts cannot be had.
+    """
     table = read_rows(unit, selection, groups)
-    return table if texts is None else texts.attach(table, unit)
+    with faults_of_file(unit.path):
+        return table if texts is None else texts.attach(table, unit)
 
 
 class NamedDocuments(NamedTuple):

@@ -17,11 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from jobs import storage
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.input.corpus import Corpus
 from jobs.input.cutting import read_plan
 from jobs.input.selection import Selection
@@ -115,9 +114,7 @@ def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
     """Decoded, with its texts; as good as none in a file that cannot be read."""
     try:
         return read_plan(path, selection, texts.expected_bytes).bytes_per_row
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError, ValueError):
+    except UnreadableFileError:
         return 0.0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.input.corpus import Corpus
 from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
@@ -94,9 +94,7 @@ def named_ids(join: Join, batch: int) -> Iterator[tuple[int, pa.Array]]:
     for number, unit in enumerate(join.batches[batch]):
         try:
             table = read_rows(unit, join.selection)
-        except StoreError:
-            raise
-        except (pa.ArrowException, OSError, ValueError):
+        except UnreadableFileError:
             continue
         if why_unusable(table.schema, join.texts.mapping, join.texts.layout) is None:
             yield number, join.texts.named_documents(table).ids
@@ -240,9 +238,14 @@ class DeliveredTexts:
         }
 
     def look_up(self, ids: pa.Array, unit: Unit) -> Found:
-        """Raises StoppedError when they are not those of the unit."""
+        """Raises StoppedError when they cannot be read, or are not those of the unit."""
         location, number = self.places[unit]
-        cell = read_cell(location, number) if len(ids) else EMPTY_DELIVERY
+        try:
+            cell = read_cell(location, number) if len(ids) else EMPTY_DELIVERY
+        except UnreadableFileError as error:
+            raise StoppedError(
+                f"{error}; remove {os.path.dirname(os.path.dirname(location))} and run the same command again"
+            ) from None
         if cell is None or cell.num_rows != len(ids):
             raise StoppedError(
                 f"the texts of rows {unit.start} to {unit.start + unit.rows - 1} of {unit.path} were not gathered: it "

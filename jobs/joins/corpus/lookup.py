@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.input.corpus import Corpus
 from jobs.input.reading import read_columns
 from jobs.joins.corpus.attaching import Found
 from jobs.joins.keys import column_as_bytes, hashes, shown
 from jobs.records import Unit
-from jobs.storage import is_unchanged, read_parquet
+from jobs.storage import faults_of_file, is_unchanged, read_parquet
 from jobs.table.reasons import Reason
 
 
@@ -46,14 +46,15 @@ def piece_of(path: str, rows: np.ndarray, ids: pa.Array, texts: pa.Array) -> Pie
 
 
 def load_piece(unit: Unit, corpus: Corpus) -> Piece:
-    """A row range of a corpus file; raises what pyarrow raises, StoppedError when the file has changed."""
+    """A row range of a corpus file; raises UnreadableFileError, and StoppedError when the file has changed."""
     planned = {file.path: file for file in corpus.found.files}
     if not is_unchanged(planned[unit.path]):
         raise StoppedError(f"corpus file {unit.path} has changed since this run began")
     columns = [corpus.id_column, corpus.text_column]
     table = read_parquet(unit.path, lambda file: read_columns(file, unit, columns))
-    ids, texts = (column_as_bytes(table.column(name)) for name in columns)
-    return piece_of(unit.path, np.arange(unit.start, unit.start + unit.rows), ids, texts)
+    with faults_of_file(unit.path):
+        ids, texts = (column_as_bytes(table.column(name)) for name in columns)
+        return piece_of(unit.path, np.arange(unit.start, unit.start + unit.rows), ids, texts)
 
 
 class Matches(NamedTuple):
@@ -128,18 +129,13 @@ def why_absent(asked: pa.Scalar, *, is_found: bool) -> tuple[Reason, str]:
 
 
 def loaded_here(unit: Unit, corpus: Corpus) -> Piece:
-    """A piece in this process."""
+    """A piece of the corpus, read in this process.
+
+    Raises StoppedError when it cannot be read: with a hole in the corpus, documents would be unknown that are in it.
+    """
     try:
         return load_piece(unit, corpus)
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise unreadable(unit, error) from None
-
-
-def unreadable(unit: Unit, error: Exception) -> StoppedError:
-    """A corpus with a hole would make documents unknown that are not."""
-    return StoppedError(
-        f"corpus file {unit.path} cannot be read (rows {unit.start} to {unit.start + unit.rows - 1}): "
-        f"{type(error).__name__}: {error}"
-    )
+    except UnreadableFileError as error:
+        raise StoppedError(
+            f"corpus file {unit.path} cannot be read (rows {unit.start} to {unit.start + unit.rows - 1}): {error.why}"
+        ) from None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from jobs.errors import StoreError
+from jobs.errors import UnreadableFileError
 from jobs.input.corpus import Corpus, CorpusPlan
 from jobs.input.cutting import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
 from jobs.records import Unit
@@ -41,10 +41,8 @@ def plan_file(corpus: Corpus, path: str) -> FilePlan:
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         kept = list(range(len(groups)))
         size = read_parquet(path, lambda file: bytes_per_row(file, SAMPLE_ROWS, kept, columns))
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"--corpus: {path} cannot be read: {type(error).__name__}: {error}") from None
+    except UnreadableFileError as error:
+        raise ConfigError(f"--corpus: {error}") from None
     return FilePlan(metadata.num_rows, groups, size, schema)
 
 

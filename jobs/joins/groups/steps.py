@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import StoppedError, StoreError
+from jobs.errors import StoppedError, UnreadableFileError
 from jobs.input.cutting import UNIT_BYTES
 from jobs.input.reading import read_columns
 from jobs.input.selection import Selection, filtered
@@ -86,14 +86,11 @@ class GroupingStage:
 def cut_piece(grouping: Grouping, piece: Unit) -> None:
     """Writes the cells of a piece; raises StoppedError when the piece cannot be read."""
     try:
-        table, rows = numbered_rows(piece, grouping.selection)
-        pairs = pairs_of(table, grouping.paths.index(piece.path), rows, grouping.columns)
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoppedError(
-            f"{piece.path} cannot be read ({type(error).__name__}: {error}), and groups would lack its pairs"
-        ) from None
+        with storage.faults_of_file(piece.path):
+            table, rows = numbered_rows(piece, grouping.selection)
+            pairs = pairs_of(table, grouping.paths.index(piece.path), rows, grouping.columns)
+    except UnreadableFileError as error:
+        raise StoppedError(f"{piece.path} cannot be read ({error.why}), and groups would lack its pairs") from None
     hashed = pairs.column("hash").to_numpy()
     shard = grouping.selection.shard
     if shard is not None:  # by group, so that each is whole in one share

@@ -432,7 +432,7 @@ def test_a_part_of_another_job_stops_the_summary(source: Path, finished: Path, t
 def test_a_damaged_part_stops_the_summary(source: Path, finished: Path, run_job: RunJob) -> None:
     (finished / "_summary.json").unlink()
     os.truncate(parts(finished)[0], 100)
-    with pytest.raises(StoppedError, match=r"part-a.* is damaged .*; remove it and run the same command again"):
+    with pytest.raises(StoppedError, match=r"part-a.* cannot be read .*; remove it and run the same command again"):
         run_job(source, finished)
     parts(finished)[0].unlink()
     assert run_job(source, finished)["rows"] == 105

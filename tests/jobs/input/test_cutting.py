@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.errors import UnreadableFileError
 from jobs.input.conditions import Condition, parse_condition
 from jobs.input.cutting import (
     MAX_UNIT_BYTES,
@@ -160,7 +161,7 @@ def test_row_groups_are_read_again_when_they_failed_or_the_file_is_another(tmp_p
     groups = RowGroups(kept=2)
     pq.write_table(pa.table({"number": range(10)}), path)
     failing = patch.object(pq.ParquetFile, "read_row_groups", side_effect=OSError("gone for a moment"))
-    with failing, pytest.raises(OSError, match="gone for a moment"):
+    with failing, pytest.raises(UnreadableFileError, match="gone for a moment"):
         read_rows(Unit(path, 0, 5), groups=groups)
     assert read_rows(Unit(path, 0, 5), groups=groups)["number"].to_pylist() == [0, 1, 2, 3, 4]
     pq.write_table(pa.table({"number": range(100, 120)}), path)
@@ -178,7 +179,7 @@ def test_row_groups_that_a_unit_reads_whole_are_not_kept(tmp_path: Path) -> None
 def test_a_file_that_shrank_is_an_error(tmp_path: Path) -> None:
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"number": range(10)}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet has no rows 5 to 15 any more"):
+    with pytest.raises(UnreadableFileError, match=r"a\.parquet has no rows 5 to 15 any more"):
         read_rows(Unit(path, 5, 10))
 
 

@@ -244,11 +244,13 @@ def test_the_lease_of_a_killed_driver_is_taken_over(output: str) -> None:
         ("s3://no-such-bucket/in", "{}/out", r"s3://no-such-bucket/in.*: there is no such bucket at http"),
         ("{}/in", "s3://no-such-bucket/out", r"s3://no-such-bucket/out.*: there is no such bucket at http"),
         ("{}/none", "{}/out", r"INPUT '.*/none' has no Parquet files"),
-        ("gs://bucket/in", "{}/out", r"INPUT: gs://\.\.\. is no place that can be read; write s3://bucket/path"),
+        ("gs://no-such-bucket/in", "{}/out", r"gs://no-such-bucket/in.*: there is no such bucket; check its name"),
+        ("hdfs://host/in", "{}/out", r"INPUT: hdfs://\.\.\. is no place that can be read; write s3://bucket/path"),
     ],
 )
 def test_a_wrong_place_is_a_usage_error_before_anything_starts(
     s3_bucket: Bucket,
+    fake_gcs: None,
     local: Path,
     settings_of: Callable[..., RerankSettings],
     run_job: RunJob,
@@ -277,6 +279,19 @@ def test_who_may_not_read_or_write_hears_it_before_anything_starts(
     ):
         run_job(source, f"{s3_bucket.uri}/out")
     assert s3_bucket.names() == ["in/a.parquet", "in/b.parquet"]
+
+
+@pytest.mark.parametrize("methods", ["GET", "POST"])
+def test_who_may_not_read_or_write_at_google_hears_it_before_anything_starts(
+    google_bucket: Bucket, local: Path, run_job: RunJob, methods: str
+) -> None:
+    source = upload(local, google_bucket, "in")
+    with (
+        google_bucket.proxy.failing(1.0, kinds=["403"], methods=methods),
+        pytest.raises(ConfigError, match=r"gs://.* \(403\); set GOOGLE_APPLICATION_CREDENTIALS"),
+    ):
+        run_job(source, f"{google_bucket.uri}/out")
+    assert google_bucket.names() == ["in/a.parquet", "in/b.parquet"]
 
 
 class FailingStore(StubScorer):
@@ -316,6 +331,22 @@ def test_a_store_that_fails_in_mid_job_stops_it_resumably(
     after = s3_bucket.versions("out/part-")
     assert {name: after[name] for name in before} == before
     assert_all_there(s3_bucket, tmp_path / "there", summary)
+
+
+def test_a_google_that_lets_nobody_in_any_more_stops_the_job_resumably(
+    google_bucket: Bucket, local: Path, run_job: RunJob, tmp_path: Path, without_ray: None
+) -> None:
+    source, output = upload(local, google_bucket, "in"), f"{google_bucket.uri}/out"
+    scorer = type("Scorer", (FailingStore,), {"bucket": google_bucket, "kind": "403"})
+    with google_bucket.proxy.failing(0.0), pytest.raises(StoppedError, match=f"{google_bucket.uri}/"):
+        run_job(source, output, scorer_class=scorer)
+    before = google_bucket.versions("out/part-")
+    assert len(before) == 2
+    google_bucket.delete("out/_lease.json")  # its driver could not remove it and lives on as the process of this test
+    summary = run_job(source, output)
+    after = google_bucket.versions("out/part-")
+    assert {name: after[name] for name in before} == before
+    assert_all_there(google_bucket, tmp_path / "there", summary)
 
 
 def test_a_damaged_file_costs_its_own_rows(

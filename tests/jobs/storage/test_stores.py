@@ -15,7 +15,7 @@ import pytest
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
 from jobs import storage
-from jobs.errors import AccessError, StoreError
+from jobs.errors import AccessError, StoreError, UnreadableFileError
 from pipelines.errors import ConfigError
 from tests.stores import AZURE_ACCOUNT, AZURE_KEY, FAULTS, Bucket, Stores, upload
 
@@ -145,8 +145,9 @@ def test_what_is_not_there(bucket: Bucket) -> None:
         assert not storage.exists(f"{bucket.uri}/{name}")
         with pytest.raises(FileNotFoundError):
             storage.read(f"{bucket.uri}/{name}")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(UnreadableFileError) as error:
             storage.read_parquet(f"{bucket.uri}/{name}", lambda file: file.read())
+        assert error.value.is_gone
     assert not storage.is_directory(f"{bucket.uri}/ou")
     assert storage.names(f"{bucket.uri}/ou") == []
 
@@ -306,7 +307,14 @@ def test_a_shared_access_signature_is_enough(azure_container: Bucket, monkeypatc
 
 @pytest.mark.parametrize(
     "uri",
-    ["s3://key:c2VjcmV0@bucket/in", "abfss://x:c2VjcmV0@a.dfs.core.windows.net/in", "s3://", "s3:///in", "az:///"],
+    [
+        "s3://key:c2VjcmV0@bucket/in",
+        "abfss://x:c2VjcmV0@a.dfs.core.windows.net/in",
+        "gs://k:c2VjcmV0@b/in",
+        "s3://",
+        "s3:///in",
+        "az:///",
+    ],
 )
 def test_a_uri_that_is_none_is_refused_without_repeating_what_may_be_secret(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"INPUT: .* write s3://bucket/path, ") as error:
@@ -321,6 +329,8 @@ def test_a_uri_that_is_none_is_refused_without_repeating_what_may_be_secret(uri:
         ("s3://bucket/", "s3://bucket"),
         ("s3://bucket/a/b//", "s3://bucket/a/b"),
         ("s3://bucket/2026-*/[ab]?.parquet", "s3://bucket/2026-*/[ab]?.parquet"),
+        ("gs://bucket/", "gs://bucket"),
+        ("gs://bucket/a/*/b//", "gs://bucket/a/*/b"),
         ("az://box/a/", "abfss://box@devstoreaccount1.dfs.core.windows.net/a"),
         ("abfss://box@other.dfs.core.windows.net/a/", "abfss://box@other.dfs.core.windows.net/a"),
     ],

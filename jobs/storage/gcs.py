@@ -1,0 +1,242 @@
+"""A bucket of Google Cloud Storage: all requests by Google's own client, those for the pages of Parquet files too.
+
+pyarrow's own filesystem knows neither versions nor conditions, and it holds the interpreter's lock while it waits for
+an object: a store that is away would stop all threads of a process, the heartbeat of a driver among them.
+
+A write is one upload: the object is there whole or not at all. Its version is the hash of its content and not Google's
+etag, which changes with every label that somebody puts on it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow.parquet as pq
+import requests
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud.storage import Blob, Client
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from jobs.errors import AccessError, StoreError
+from jobs.records import InputFile
+from jobs.storage.files import object_files, swap_object
+from pipelines.stores import GoogleAccess, StoreUri, parse_uri
+
+PATIENCE_SECONDS = 60.0
+"""For which a request is made again, with waits between that double up to 20 s."""
+REMOVALS_AT_ONCE = 8
+"""The client keeps ten connections."""
+LISTED = "items(name,size,md5Hash,generation),prefixes,nextPageToken"
+
+
+class GoogleBucket:
+    """One bucket."""
+
+    def __init__(self, place: StoreUri, access: GoogleAccess, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        # Else the client asks where each bucket lies, in a thread of its own, for traces that nobody makes.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        self.place = place
+        self.access = access
+        self.retry = DEFAULT_RETRY.with_delay(maximum=20.0).with_timeout(patience_seconds)
+        self.client = Client(
+            project=None,  # only whoever makes buckets needs one
+            credentials=access.credentials or AnonymousCredentials(),
+            client_options={} if access.endpoint is None else {"api_endpoint": access.endpoint},
+        )
+        self.bucket = self.client.bucket(place.container)
+
+    def files(self, pattern: str) -> list[InputFile]:
+        return object_files(self, pattern)
+
+    def find(self, location: str) -> InputFile | None:
+        key = key_of(location)
+        if not key:
+            return None
+        with errors_of(location):
+            blob = self.bucket.get_blob(key, retry=self.retry)
+        return None if blob is None else self._described(blob)
+
+    def starting_with(self, prefix: str) -> Iterator[InputFile]:
+        with errors_of(prefix, of_bucket=True):
+            for blob in self._listed(prefix, fields=LISTED):
+                if not blob.name.endswith("/"):  # consoles make such objects to show empty directories
+                    yield self._described(blob)
+
+    def is_directory(self, location: str) -> bool:
+        with errors_of(location, of_bucket=True):
+            return any(True for _ in self._listed(f"{location}/", max_results=1))
+
+    def make_directory(self, location: str) -> None:
+        """There are none."""
+
+    def names(self, directory: str) -> list[str]:
+        with errors_of(directory, of_bucket=True):
+            found = self._listed(f"{directory}/", delimiter="/", fields=LISTED)
+            keys = [blob.name for blob in found]
+            keys += [prefix.rstrip("/") for prefix in found.prefixes]  # known when all is listed
+        names = [key.rpartition("/")[2] for key in keys]
+        return [name for name in names if name]
+
+    def read(self, location: str) -> bytes:
+        return self.read_version(location)[0]
+
+    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
+        with errors_of(location):
+            blob = self.bucket.get_blob(key_of(location), retry=self.retry)
+        if blob is None:
+            raise FileNotFoundError(f"{location} is not there")
+        return pq.ParquetFile(
+            ObjectFile(self, location, blob.size, blob.generation),
+            pre_buffer=True,  # pages that lie together in one request
+            page_checksum_verification=check_pages,
+        )
+
+    def read_range(self, location: str, generation: int, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end`; raises FileNotFoundError when this generation was replaced."""
+        blob = self.bucket.blob(key_of(location), generation=generation)
+        with errors_of(location):
+            content: bytes = blob.download_as_bytes(
+                start=start, end=end - 1, raw_download=True, retry=self.retry, checksum=None
+            )
+        return content
+
+    def write(self, location: str, content: bytes) -> None:
+        self._put(location, content)
+
+    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
+        return swap_object(self, location, before, after)
+
+    def remove(self, locations: Sequence[str]) -> None:
+        with ThreadPoolExecutor(REMOVALS_AT_ONCE) as pool:
+            list(pool.map(self._remove, locations))
+
+    def remove_below(self, directory: str) -> None:
+        self.remove([file.path for file in self.starting_with(f"{directory}/")])
+
+    def read_version(self, location: str) -> tuple[bytes, str]:
+        """Content and generation, which is what Google's conditions are put on."""
+        blob = self.bucket.blob(key_of(location))
+        with errors_of(location):
+            content: bytes = blob.download_as_bytes(raw_download=True, retry=self.retry)
+        return content, str(blob.generation)
+
+    def put(self, location: str, content: bytes, etag: str | None) -> None:
+        self._put(location, content, if_generation_match=0 if etag is None else int(etag))
+
+    def _put(self, location: str, content: bytes, **condition: int) -> None:
+        blob = self.bucket.blob(key_of(location))
+        with errors_of(location, of_bucket=True):
+            blob.upload_from_string(content, "application/octet-stream", retry=self.retry, **condition)
+
+    def _remove(self, location: str) -> None:
+        try:
+            with errors_of(location):
+                self.bucket.blob(key_of(location)).delete(retry=self.retry)
+        except FileNotFoundError:
+            return
+
+    def _listed(self, prefix: str, **options: Any) -> Any:
+        """An iterator over blobs, which also has their prefixes."""
+        return self.client.list_blobs(self.bucket, prefix=prefix.split("/", 3)[3], retry=self.retry, **options)
+
+    def _described(self, blob: Blob) -> InputFile:
+        """An object that was composed of others has no hash: its generation tells when it was written."""
+        return InputFile(f"{self.place}/{blob.name}", blob.size, blob.md5_hash or str(blob.generation))
+
+
+class ObjectFile(io.RawIOBase):
+    """One generation of an object as a file; each read is a request."""
+
+    def __init__(self, bucket: GoogleBucket, location: str, size: int, generation: int) -> None:
+        self.bucket = bucket
+        self.location = location
+        self.size = size
+        self.generation = generation
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        end = self.size if size < 0 else min(self.position + size, self.size)
+        if end <= self.position:
+            return b""
+        content = self.bucket.read_range(self.location, self.generation, self.position, end)
+        self.position += len(content)
+        return content
+
+
+def key_of(location: str) -> str:
+    """The object's name in its bucket."""
+    return parse_uri(location).key
+
+
+@contextmanager
+def errors_of(location: str, *, of_bucket: bool = False) -> Iterator[None]:
+    """What Google's client raises, as OSErrors that name the location and the way out.
+
+    `of_bucket` says that the request fails as not found only where there is no such bucket.
+    """
+    try:
+        yield
+    except GoogleAuthError as error:
+        if isinstance(error, TransportError) or error.retryable:
+            raise StoreError(f"{location}: {first_line(error)}") from None
+        raise not_let_in(location, str(error.args[0] if error.args else error)) from None
+    except GoogleAPICallError as error:
+        raise os_error(error, location, of_bucket) from None
+    except (GoogleAPIError, DataCorruption, requests.RequestException) as error:
+        raise StoreError(f"{location}: {first_line(error)}") from None
+
+
+def os_error(error: GoogleAPICallError, location: str, of_bucket: bool) -> OSError:
+    """By the status of the answer."""
+    why = what_was_said(error)
+    if error.code in (401, 403):
+        return not_let_in(location, f"{why} ({error.code})")
+    if isinstance(error, NotFound):
+        if of_bucket or "bucket does not exist" in why:
+            return AccessError(f"{location}: there is no such bucket; check its name, or create it")
+        return FileNotFoundError(f"{location} is not there")
+    if error.code in (409, 412):
+        return FileExistsError(f"{location}: {why}")
+    return StoreError(f"{location}: {why}")
+
+
+def not_let_in(location: str, why: str) -> AccessError:
+    """The way out beside the reason."""
+    return AccessError(
+        f"{location}: {why}; set GOOGLE_APPLICATION_CREDENTIALS, or sign in (gcloud auth application-default login), "
+        "or give the machine a service account; who it is has to list, read, write and remove here"
+    )
+
+
+def what_was_said(error: GoogleAPICallError) -> str:
+    """The message in the answer's JSON; where it is something else, its first line."""
+    try:
+        return str(error.response.json()["error"]["message"])
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """The rest is the answer's body once more."""
+    return str(error).partition("\n")[0]
