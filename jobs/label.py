@@ -66,8 +66,9 @@ def command(
 
     def work() -> dict[str, Any]:
         from jobs.training.encoders import EncoderSettings
-        from jobs.training.labelling import LabelSettings, label
-        from jobs.training.teachers import parse_teacher
+        from jobs.training.label.run import label
+        from jobs.training.label.settings import LabelSettings
+        from jobs.training.label.teachers import parse_teacher
 
         job = RerankSettings(
             input=input,

@@ -69,9 +69,8 @@ def command(
 
     def work() -> dict[str, Any]:
         from jobs.training.encoders import EncoderSettings
-        from jobs.training.mining_job import MineSettings, mine
-        from jobs.training.mining_rows import MiningColumns
-        from jobs.training.negatives import Rule, parse_ranks
+        from jobs.training.mine.run import mine
+        from jobs.training.mine.settings import MineSettings, MiningColumns, Rule, parse_ranks
 
         job = RerankSettings(
             input=input,

@@ -63,13 +63,13 @@ def command(
 def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
     """Runs the training, says how it ended, and returns the code for it."""
     from jobs.runtime.signals import InterruptedBySignal
-    from jobs.training.config import read_config  # torch: seconds, spared to --help
+    from jobs.training.train.config import read_config  # torch: seconds, spared to --help
 
     console = Console(stderr=True)
     try:
         config = read_config(config_file, given)
         check_tensorboard(options["tensorboard"])
-        from jobs.training.run import TooManyBadRowsError, run  # ray: another second
+        from jobs.training.train.run import TooManyBadRowsError, run  # ray: another second
 
         try:
             run(config, config_file, **options)

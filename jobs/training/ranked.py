@@ -17,7 +17,7 @@ from jobs.output.manifest import Manifest
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from jobs.table.reasons import reason_of
-from jobs.training.rows import BadRow
+from jobs.training.bad_rows import BadRow
 
 LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list_(pa.string())})
 """The columns of a list file; others ride along."""

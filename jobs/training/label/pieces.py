@@ -16,14 +16,14 @@ from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
 from jobs.records import Unit
 from jobs.table.columns import ColumnMapping
+from jobs.training.bad_rows import BadRow
 from jobs.training.bm25 import words_of
 from jobs.training.encoders import EncoderSettings
-from jobs.training.frequencies import ALL, read_frequencies, write_counted_words, write_seen
+from jobs.training.label.frequencies import ALL, read_frequencies, write_counted_words, write_seen
+from jobs.training.label.teachers import Kind, Teacher, z_scores
+from jobs.training.label.text_lists import TextList, scores_array, text_lists
 from jobs.training.ranked import LISTS, Rankings
-from jobs.training.rows import BadRow
 from jobs.training.table_output import note_unreadable, write_counted
-from jobs.training.teachers import Kind, Teacher, z_scores
-from jobs.training.text_lists import TextList, scores_array, text_lists
 
 LISTS_ROOM, FREQUENCIES_ROOM = "_lists", "_frequencies"
 Outcome = np.ndarray | BadRow

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.screen import say
-from jobs.training.paths import Output
+from jobs.training.train.paths import Output
 
 
 def write_plot(output: Output, history: dict[str, Any], console: Console) -> None:

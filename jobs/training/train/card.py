@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 from jobs import storage
-from jobs.training.config import TrainConfig
-from jobs.training.paths import Output
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
 from pipelines.training.recipe import Recipe
 
 LIBRARIES = ("crossray", "torch", "ray", "tokenizers")

@@ -26,9 +26,9 @@ import torch.distributed
 from filelock import FileLock
 
 from jobs import storage
-from jobs.training.config import TrainConfig
-from jobs.training.paths import Output
-from jobs.training.shards import ShardReport, read_shard, source_numbers
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.shards import ShardReport, read_shard, source_numbers
 from pipelines.model_files import ModelFiles
 from pipelines.training.base import load_base, write_model
 from pipelines.training.calibration import Calibration, calibration, fold_in, platt

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from jobs import storage
+from jobs.training.bad_rows import BadRow
+from jobs.training.mine.settings import Rule
 from jobs.training.ranked import Rankings, Scored
-from jobs.training.rows import BadRow
 from jobs.training.table_output import write_counted
-from pipelines.errors import ConfigError
 
 TRAINING_LISTS = pa.schema(
     {
@@ -28,37 +28,6 @@ TRAINING_LISTS = pa.schema(
         "source": pa.string(),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What is taken of a reranked list. Raises ConfigError for values that cannot work."""
-
-    ranks: tuple[int, int] = (2, 30)
-    """First and last, from 1, in the whole reranked list; for what was found, not for the row's own negatives."""
-    margin: float = 0.05
-    """A negative scores at most (1 - margin) times what the positive does."""
-    negatives: int = 15
-    """At most."""
-    keep_empty: bool = False
-    """Whether a positive without negatives is a list, too."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.ranks[0] <= self.ranks[1]:
-            raise ConfigError(f"--ranks is {self.ranks[0]}:{self.ranks[1]}; give FIRST:LAST with 1 <= FIRST <= LAST")
-        if not 0 <= self.margin < 1:
-            raise ConfigError(f"--margin is {self.margin:g}; it is 0 or more and below 1")
-        if self.negatives < 1:
-            raise ConfigError(f"--negatives is {self.negatives}; it is at least 1")
-
-
-def parse_ranks(text: str) -> tuple[int, int]:
-    """`2:30` -> (2, 30); raises ConfigError."""
-    first, _, last = text.partition(":")
-    try:
-        return int(first), int(last)
-    except ValueError:
-        raise ConfigError(f"--ranks is {text!r}; give FIRST:LAST such as 2:30") from None
 
 
 class Chosen(NamedTuple):

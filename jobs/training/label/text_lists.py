@@ -12,7 +12,7 @@ from jobs.table.columns import ColumnMapping, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
-from jobs.training.rows import BadRow, bad_text
+from jobs.training.bad_rows import BadRow, bad_text
 
 SCORES_TYPE = pa.list_(pa.float32())
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,42 +22,20 @@ from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.screen import say
-from jobs.settings import RerankSettings
 from jobs.storage import absolute, check_apart
 from jobs.training.bm25 import load_bm25s
-from jobs.training.candidates import CandidateStage, Corpus, Mining, SourceReport, read_report, report_name
-from jobs.training.encoders import EncoderSettings, with_absolute_directory
-from jobs.training.mining_rows import MiningColumns, why_no_source
-from jobs.training.negatives import Choosing, ChoosingStage, Rule
+from jobs.training.encoders import with_absolute_directory
+from jobs.training.mine.candidates import CandidateStage, Corpus, Mining, SourceReport, read_report, report_name
+from jobs.training.mine.negatives import Choosing, ChoosingStage
+from jobs.training.mine.rows import why_no_source
+from jobs.training.mine.settings import MineSettings
 from jobs.training.pools import run_pieces_on_replicas
 from jobs.training.ranked import Rankings, rank
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
 
 CANDIDATES_ROOM, RANKED_ROOM = "_candidates", "_ranked"
-DEPTH = 50
 COUNTED = ("lists", "negatives", "false_negatives", "without_negatives")
-
-
-@dataclass(frozen=True, slots=True)
-class MineSettings:
-    """One mining. Raises ConfigError for values that cannot work."""
-
-    job: RerankSettings
-    """INPUT, OUTPUT, the model that judges, its lengths, score store and replicas."""
-    columns: MiningColumns = field(default_factory=MiningColumns)
-    depth: int = DEPTH
-    """Candidates of each kind."""
-    encoder: EncoderSettings | None = None
-    """Finds candidates beside BM25."""
-    corpus: str | None = None
-    """Table of passages in place of those of the sources."""
-    corpus_text: str = "text"
-    rule: Rule = field(default_factory=Rule)
-
-    def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise ConfigError(f"--depth is {self.depth}; it is at least 1")
 
 
 def mine(settings: MineSettings, console: Console | None = None) -> dict[str, Any]:

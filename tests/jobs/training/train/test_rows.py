@@ -14,11 +14,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from jobs.storage import find_input
-from jobs.training.config import Columns, Source
-from jobs.training.paths import Output
-from jobs.training.planning import SourceFile, file_of, first_difference, stretches
-from jobs.training.rows import BadRow, Layout, TrainingRow, layout_of, training_rows
-from jobs.training.shards import Preparation, prepare, read_shard, share_of, with_random_negatives
+from jobs.training.bad_rows import BadRow
+from jobs.training.train.config import Columns, Source
+from jobs.training.train.paths import Output
+from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
+from jobs.training.train.rows import Layout, TrainingRow, layout_of, training_rows
+from jobs.training.train.shards import Preparation, prepare, read_shard, share_of, with_random_negatives
 
 UNKNOWN = pytest.approx(math.nan, nan_ok=True)
 
@@ -182,7 +183,7 @@ def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> 
 
 
 def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.training.planning.STRETCH_ROWS", 40)
+    monkeypatch.setattr("jobs.training.train.planning.STRETCH_ROWS", 40)
     for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=group)

@@ -27,10 +27,10 @@ from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.screen import say
-from jobs.training.card import write_card
-from jobs.training.config import TrainConfig
-from jobs.training.paths import Output
-from jobs.training.planning import (
+from jobs.training.train.card import write_card
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.planning import (
     SourceFile,
     check_same,
     manifest_of,
@@ -39,10 +39,10 @@ from jobs.training.planning import (
     unreadable_reports,
     with_definite_paths,
 )
-from jobs.training.plot import write_plot
-from jobs.training.screen import LiveLine, print_data, print_end
-from jobs.training.shards import Preparation, ShardReport, Stretch, prepare, read_report, source_summaries
-from jobs.training.worker import Task, train_worker
+from jobs.training.train.plot import write_plot
+from jobs.training.train.screen import LiveLine, print_data, print_end
+from jobs.training.train.shards import Preparation, ShardReport, Stretch, prepare, read_report, source_summaries
+from jobs.training.train.worker import Task, train_worker
 from pipelines.errors import ConfigError
 from pipelines.model_files import find_model
 from pipelines.stores import filesystem, is_uri, parse_uri

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -29,34 +29,18 @@ from jobs.table.columns import Layout
 from jobs.table.faults import detect_layout, why_unusable
 from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import EncoderSettings, with_absolute_directory
-from jobs.training.frequencies import ALL, write_owned, write_sum
-from jobs.training.label_pieces import FREQUENCIES_ROOM, LISTS_ROOM, CountStage, Labelling, LabelStage, ReadStage
+from jobs.training.label.frequencies import ALL, write_owned, write_sum
+from jobs.training.label.pieces import FREQUENCIES_ROOM, LISTS_ROOM, CountStage, Labelling, LabelStage, ReadStage
+from jobs.training.label.settings import LabelSettings
+from jobs.training.label.teachers import Kind, Teacher
 from jobs.training.pools import run_pieces_on_replicas
 from jobs.training.ranked import Rankings, rank
 from jobs.training.table_output import TableOutput, added_up, read_counts
-from jobs.training.teachers import Kind, Teacher
 from pipelines.errors import ConfigError
 
 PIECE_BYTES = 16 << 20
 """Decoded: what a worker reads, scores and writes at once."""
 RANKED_ROOM = "_ranked"
-TEACHER = "teacher"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSettings:
-    """One labelling. Raises ConfigError for values that cannot work."""
-
-    job: RerankSettings
-    """INPUT, OUTPUT and columns; lengths, score store and replicas of rerankers, whose model is the teacher's."""
-    teacher: Teacher
-    column: str = TEACHER
-    encoder: EncoderSettings | None = None
-    """Prefixes and lengths of dense encoders; their directories are the teachers'."""
-
-    def __post_init__(self) -> None:
-        if self.column in (self.job.mapping.query, self.job.mapping.documents):
-            raise ConfigError(f"--column is {self.column!r}, which the input's texts are in; give another name")
 
 
 def label(settings: LabelSettings, console: Console | None = None) -> dict[str, Any]:

@@ -20,16 +20,17 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-import jobs.training.labelling
+import jobs.training.label.run
 from jobs.cli import app
 from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from jobs.training.encoders import EncoderSettings
-from jobs.training.label_pieces import fused
-from jobs.training.labelling import LabelSettings, label
-from jobs.training.teachers import Kind, Teacher, parse_teacher, z_scores
+from jobs.training.label.pieces import fused
+from jobs.training.label.run import label
+from jobs.training.label.settings import LabelSettings
+from jobs.training.label.teachers import Kind, Teacher, parse_teacher, z_scores
 from pipelines.errors import ConfigError
 from pipelines.reranker import Reranker
 from tests.jobs.tables import parts
@@ -196,17 +197,17 @@ def test_what_was_stopped_goes_on_with_the_missing_parts(
 ) -> None:
     source, output = write(tmp_path / "in", odd_table(), structs_table()), tmp_path / "out"
     labelled(source, tmp_path / "whole", "fusion:bm25,reranker:embedded")
-    run_pieces = jobs.training.labelling.run_pieces_on_replicas
+    run_pieces = jobs.training.label.run.run_pieces_on_replicas
 
     def only_the_first(stage: Any, argument: Any, items: Sequence[dict[str, Any]], *rest: Any, **options: Any) -> None:
         run_pieces(stage, argument, items[:1], *rest, **options)
 
-    monkeypatch.setattr(jobs.training.labelling, "run_pieces_on_replicas", only_the_first)
+    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", only_the_first)
     with pytest.raises(StoppedError, match="1 piece"):
         labelled(source, output, "fusion:bm25,reranker:embedded")
     [first] = parts(output)
     before = first.stat().st_mtime_ns
-    monkeypatch.setattr(jobs.training.labelling, "run_pieces_on_replicas", run_pieces)
+    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", run_pieces)
     summary = labelled(source, output, "fusion:bm25,reranker:embedded")
     assert first.stat().st_mtime_ns == before
     assert summary["rows"] == 9

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import jobs.training.mining_job
+import jobs.training.mine.run
 from jobs.cli import app
 from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
 from jobs.settings import RerankSettings
 from jobs.training.encoders import EncoderSettings
-from jobs.training.mining_job import MineSettings, mine
-from jobs.training.negatives import Chosen, Rule, choose, parse_ranks
+from jobs.training.mine.negatives import Chosen, choose
+from jobs.training.mine.run import mine
+from jobs.training.mine.settings import MineSettings, Rule, parse_ranks
 from jobs.training.ranked import Scored
 from pipelines.errors import ConfigError
 from pipelines.reranker import Reranker
@@ -171,9 +172,9 @@ def test_a_corpus_takes_the_place_of_a_sources_passages(tmp_path: Path, here: No
 def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = write(tmp_path / "in", python=python_source(), shell=shell_source()), tmp_path / "out"
     mined(source, tmp_path / "whole")
-    choose_all = jobs.training.mining_job.run_pieces
+    choose_all = jobs.training.mine.run.run_pieces
     monkeypatch.setattr(
-        jobs.training.mining_job,
+        jobs.training.mine.run,
         "run_pieces",
         lambda stage, argument, items: choose_all(stage, argument, items[:1]),
     )
@@ -181,7 +182,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytes
         mined(source, output)
     [first] = parts(output)
     before = first.stat().st_mtime_ns
-    monkeypatch.setattr(jobs.training.mining_job, "run_pieces", choose_all)
+    monkeypatch.setattr(jobs.training.mine.run, "run_pieces", choose_all)
     said = io.StringIO()
     mined(source, output, said=said)
     assert "2 source(s), 0 to be searched" in said.getvalue()

@@ -23,9 +23,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jobs.errors import RefusedError
 from jobs.output.lease import hold_lease
-from jobs.training.config import read_config
-from jobs.training.run import TooManyBadRowsError, run
-from jobs.training.worker import History
+from jobs.training.train.config import read_config
+from jobs.training.train.run import TooManyBadRowsError, run
+from jobs.training.train.worker import History
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 from pipelines.model_files import ModelFiles

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-DOCS = Path(__file__).parents[3] / "docs" / "training.md"
+DOCS = Path(__file__).parents[4] / "docs" / "training.md"
 TOPICS = ("refund", "shipping", "password", "invoice", "warranty", "delivery", "account", "coupon", "size", "return")
 KINDS = ("policy", "form", "help page", "status", "question", "limit", "address", "date")
 

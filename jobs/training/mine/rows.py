@@ -11,19 +11,8 @@ from jobs.table.column_types import may_be_id, may_be_text, may_be_texts, plain_
 from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
-from jobs.training.rows import BadRow, Fault, bad_text
-
-
-@dataclass(frozen=True, slots=True)
-class MiningColumns:
-    """The caller's names."""
-
-    query: str = "query"
-    positive: str = "positive"
-    negatives: str = "negatives"
-    """May be missing."""
-    group: str = "group"
-    """May be missing."""
+from jobs.training.bad_rows import BadRow, Fault, bad_text
+from jobs.training.mine.settings import MiningColumns
 
 
 @dataclass(frozen=True, slots=True)

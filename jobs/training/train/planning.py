@@ -15,9 +15,9 @@ from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import AccessError, RefusedError
 from jobs.records import InputFile
 from jobs.storage import absolute
-from jobs.training.config import Source, TrainConfig
-from jobs.training.paths import Output, model_of
-from jobs.training.shards import ShardReport, Stretch
+from jobs.training.train.config import Source, TrainConfig
+from jobs.training.train.paths import Output, model_of
+from jobs.training.train.shards import ShardReport, Stretch
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 

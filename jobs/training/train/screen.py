@@ -12,9 +12,9 @@ from rich.table import Table
 
 from jobs import storage
 from jobs.screen import LOG_SECONDS, say
-from jobs.training.config import TrainConfig
-from jobs.training.paths import Output
-from jobs.training.shards import ShardReport, source_summaries
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.shards import ShardReport, source_summaries
 
 
 class LiveLine:

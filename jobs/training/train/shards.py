@@ -22,8 +22,9 @@ from tokenizers import Tokenizer
 
 from jobs import storage
 from jobs.errors import AccessError
-from jobs.training.config import Source
-from jobs.training.rows import UNKNOWN, BadRow, BadRows, TrainingRow, needed_columns, training_rows
+from jobs.training.bad_rows import BadRow, BadRows
+from jobs.training.train.config import Source
+from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
 
 MAX_CHARACTERS = 20_000

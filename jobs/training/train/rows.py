@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
@@ -20,23 +20,13 @@ from jobs.table.column_types import is_list, may_be_id, may_be_text, may_be_text
 from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
-from jobs.training.config import Columns
+from jobs.training.bad_rows import BadRow, Fault, bad_text
+from jobs.training.train.config import Columns
 
 UNKNOWN = math.nan
 LARGEST = 65504
 """Of float16, in which labels and teacher scores are kept."""
 RULE = f"a number from -{LARGEST} to {LARGEST} is needed"
-
-
-class Fault(StrEnum):
-    """Why a training row cannot be used, beside the reasons that every job has."""
-
-    NO_POSITIVE = "no_positive"
-    LABEL_IS_NO_NUMBER = "label_is_no_number"
-    LABELS_DO_NOT_MATCH = "labels_do_not_match"
-    """Not one label or teacher score for each document."""
-    NOTHING_TO_LEARN = "nothing_to_learn"
-    """No label above 0 and no teacher score."""
 
 
 class Layout(StrEnum):
@@ -56,30 +46,6 @@ class TrainingRow:
     labels: list[float]
     teacher: list[float]
     group: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """Why a row cannot be used: `reason` for counting, `detail` for whoever mends it."""
-
-    reason: str
-    detail: str
-
-
-@dataclass(slots=True)
-class BadRows:
-    """Counts by reason, and the first rows of each."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: list[str] = field(default_factory=list)
-
-    EXAMPLES = 2  # of each reason, of each file
-
-    def add(self, row: int, bad: BadRow) -> None:
-        """Counts the row of this number."""
-        count = self.counts[bad.reason] = self.counts.get(bad.reason, 0) + 1
-        if count <= self.EXAMPLES:
-            self.examples.append(f"row {row}: {bad.reason}: {bad.detail}")
 
 
 def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
@@ -224,18 +190,6 @@ def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
         else:
             why = BadRow(Fault.NOTHING_TO_LEARN, f"no {columns.label} of its query's neighbouring rows is above 0")
             yield from ((pair[0], why) for pair in pairs)
-
-
-def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:
-    """What is wrong with a text that must have something in it."""
-    if text is None:
-        return BadRow(if_null, f"{name} is null")
-    if isinstance(text, UnicodeDecodeError):
-        return BadRow(Reason.INVALID_UTF8, f"{name} is not valid UTF-8 at byte {text.start}")
-    if not text.strip():
-        blank = Reason.BLANK_QUERY if if_null == Reason.NULL_QUERY else if_null
-        return BadRow(blank, f"{name} has nothing but white space")
-    return None
 
 
 def number_of(value: object) -> float | None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training.config import read_config
+from jobs.training.train.config import read_config
 from pipelines.errors import ConfigError
 
-STAGES = Path(__file__).parents[3] / "jobs" / "training" / "stages"
+STAGES = Path(__file__).parents[4] / "jobs" / "training" / "stages"
 CONFIG = """
 base = "embedded"
 output = "run"

@@ -19,11 +19,12 @@ from jobs import storage
 from jobs.errors import StoreError
 from jobs.records import Unit
 from jobs.table.parsing import column_texts
+from jobs.training.bad_rows import BadRow, BadRows
 from jobs.training.bm25 import load_bm25s, words_of
 from jobs.training.encoders import EncoderSettings
-from jobs.training.mining_rows import MiningColumns, Pool, SourceRow, needed_columns, source_rows, why_no_source
+from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, why_no_source
+from jobs.training.mine.settings import MiningColumns
 from jobs.training.ranked import LISTS
-from jobs.training.rows import BadRow, BadRows
 from pipelines.errors import ConfigError
 
 FILE_BYTES = 64 << 20

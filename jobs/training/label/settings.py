@@ -1,0 +1,28 @@
+"""What a labelling is told: one frozen dataclass, which the command line fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.settings import RerankSettings
+from jobs.training.encoders import EncoderSettings
+from jobs.training.label.teachers import Teacher
+from pipelines.errors import ConfigError
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """One labelling. Raises ConfigError for values that cannot work."""
+
+    job: RerankSettings
+    """INPUT, OUTPUT and columns; lengths, score store and replicas of rerankers, whose model is the teacher's."""
+    teacher: Teacher
+    column: str = TEACHER
+    encoder: EncoderSettings | None = None
+    """Prefixes and lengths of dense encoders; their directories are the teachers'."""
+
+    def __post_init__(self) -> None:
+        if self.column in (self.job.mapping.query, self.job.mapping.documents):
+            raise ConfigError(f"--column is {self.column!r}, which the input's texts are in; give another name")
