@@ -5,10 +5,11 @@ python -m jobs.label INPUT OUTPUT --teacher T [flags]      # the same as `crossr
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from jobs.endings import code_of, exit_code, resume_command
 from jobs.flags import (
     CLUSTER_PANEL,
     COLUMNS,
@@ -62,9 +63,8 @@ def command(
     Exit codes: 0 done, 1 too many rows without scores or unreadable files, 2 usage, 3 refused, 4 stopped (resumable),
     130/143 stopped by a signal (resumable).
     """
-    from jobs.training.endings import exit_code  # with the next ones a second or two, spared to --help
 
-    def work() -> dict[str, Any]:
+    def work() -> int:
         from jobs.training.encoders import EncoderSettings
         from jobs.training.label.run import label
         from jobs.training.label.settings import LabelSettings
@@ -87,9 +87,9 @@ def command(
             max_errors=max_errors,
         )
         encoder = EncoderSettings("", query_prefix, passage_prefix, dense_length)
-        return label(LabelSettings(job, parse_teacher(teacher), name, encoder))
+        return code_of(label(LabelSettings(job, parse_teacher(teacher), name, encoder)), max_errors)
 
-    raise typer.Exit(exit_code(work, "jobs.label", max_errors))
+    raise typer.Exit(exit_code(work, resume_command("jobs.label")))
 
 
 if __name__ == "__main__":

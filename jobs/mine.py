@@ -5,10 +5,11 @@ python -m jobs.mine INPUT OUTPUT --model M [flags]      # the same as `crossray 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from jobs.endings import code_of, exit_code, resume_command
 from jobs.flags import CLUSTER_PANEL, COLUMN_PANEL, DENSE_LENGTH, DENSE_PANEL, MODEL, MODEL_PANEL, REUSE_PANEL, option
 from jobs.settings import SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
 from pipelines.config import RerankerConfig
@@ -65,9 +66,8 @@ def command(
     Exit codes: 0 done, 1 too many bad rows or unreadable files, 2 usage, 3 refused, 4 stopped (resumable), 130/143
     stopped by a signal (resumable).
     """
-    from jobs.training.endings import exit_code  # with the next ones a second or two, spared to --help
 
-    def work() -> dict[str, Any]:
+    def work() -> int:
         from jobs.training.encoders import EncoderSettings
         from jobs.training.mine.run import mine
         from jobs.training.mine.settings import MineSettings, MiningColumns, Rule, parse_ranks
@@ -95,9 +95,9 @@ def command(
         encoder = None if dense is None else EncoderSettings(dense, query_prefix, passage_prefix, dense_length)
         columns = MiningColumns(query_column, positive_column, negatives_column, group_column)
         rule = Rule(parse_ranks(ranks), margin, negatives, keep_empty)
-        return mine(MineSettings(job, columns, depth, encoder, corpus, corpus_text, rule))
+        return code_of(mine(MineSettings(job, columns, depth, encoder, corpus, corpus_text, rule)), max_errors)
 
-    raise typer.Exit(exit_code(work, "jobs.mine", max_errors))
+    raise typer.Exit(exit_code(work, resume_command("jobs.mine")))
 
 
 if __name__ == "__main__":

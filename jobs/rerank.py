@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from jobs import errors
-from jobs.errors import RefusedError, StoppedError
+from jobs import endings, errors
 from jobs.flags import CLUSTER_PANEL, COLUMN_PANEL, COLUMNS, MODEL, MODEL_PANEL, REUSE_PANEL, column, option
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
@@ -23,7 +21,7 @@ from jobs.screen import say
 from jobs.settings import POLL_SECONDS, RECENT_PAIRS, SCORES_MEMORY, RerankSettings, parse_bytes, parse_replicas
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
-from pipelines.errors import ConfigError, ModelError
+from pipelines.errors import ConfigError
 
 CORPUS_PANEL, ROWS_PANEL = "Documents by id", "A part of the rows"
 DRY_RUN_PANEL, FOLLOW_PANEL = "Dry run", "Files that come later"
@@ -195,50 +193,28 @@ def corpus_of(path: str | None, id_column: str, text_column: str, memory: str | 
 
 def exit_code(settings: RerankSettings) -> int:
     """Runs the job, says how it ended, and returns the code for it."""
+    resume = endings.resume_command("jobs.rerank", without="--overwrite")
+    return endings.exit_code(lambda: rerank(settings, resume), resume)
+
+
+def rerank(settings: RerankSettings, resume: str) -> int:
+    """Runs the job that is asked for, and returns the code of one that came to its end; raises what the job raises."""
     if settings.follow:  # read when ray is imported: a thread of the pool must not start a Ray anew while one ends
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     from jobs.driver.dry_run import dry_run
     from jobs.driver.resolution import JOB_ENVIRONMENT
     from jobs.driver.run import run  # ray: a second, spared to --help
     from jobs.follow.run import follow
-    from jobs.runtime.signals import InterruptedBySignal
 
-    console = Console(stderr=True)
-    try:
-        if settings.dry_run:
-            dry_run(settings)
-            return errors.DONE
-        # In a submitted job the directory is a cache, and the paths are absolute.
-        where = "" if JOB_ENVIRONMENT in os.environ else f"cd {shlex.quote(os.getcwd())} && "
-        if settings.follow:
-            follow(settings, command=where + resume_command())
-            return errors.DONE
-        summary = run(settings, command=where + resume_command())
-    except (ConfigError, ModelError) as error:
-        say(console, str(error), "error: ")
-        return errors.USAGE
-    except RefusedError as error:
-        say(console, str(error), "refused: ")
-        return errors.REFUSED
-    except InterruptedBySignal as interruption:
-        say(console, f"{interruption}; what is finished stays. To resume:\n  {resume_command()}", "stopped by ")
-        return errors.SIGNAL_BASE + interruption.number
-    except StoppedError as error:
-        say(console, f"{error}. To resume:\n  {resume_command()}", "stopped: ")
-        return errors.STOPPED
-    too_many = settings.max_errors is not None and summary["rows_with_errors"] > settings.max_errors
-    return errors.DONE_WITH_ERRORS if too_many or summary["unreadable"] else errors.DONE
-
-
-def resume_command() -> str:
-    """This very command, without --overwrite, which would begin anew, and without a token."""
-    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", "jobs.rerank"]
-    words, hide = [], False
-    for word in sys.argv[1:]:
-        if not hide and word not in ("--overwrite", "--token") and not word.startswith("--token="):
-            words.append(word)
-        hide = word == "--token"
-    return shlex.join([*program, *words])
+    if settings.dry_run:
+        dry_run(settings)
+        return errors.DONE
+    # In a submitted job the directory is a cache, and the paths are absolute.
+    where = "" if JOB_ENVIRONMENT in os.environ else f"cd {shlex.quote(os.getcwd())} && "
+    if settings.follow:
+        follow(settings, command=where + resume)
+        return errors.DONE
+    return endings.code_of(run(settings, command=where + resume), settings.max_errors)
 
 
 if __name__ == "__main__":

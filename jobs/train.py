@@ -5,8 +5,6 @@ python -m jobs.train CONFIG [flags]      # the same as `crossray train`; through
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +12,10 @@ import typer
 from rich.console import Console
 
 from jobs import errors
-from jobs.errors import RefusedError, StoppedError
+from jobs.endings import exit_code, resume_command
 from jobs.flags import CLUSTER_PANEL
 from jobs.screen import say
-from pipelines.errors import ConfigError, ModelError
+from pipelines.errors import ConfigError
 
 CONFIG_PANEL = "Instead of what the config says"
 
@@ -57,37 +55,23 @@ def command(
         "workers.gpus": num_gpus,
     }
     options = {"address": address, "max_errors": max_errors, "tensorboard": tensorboard, "overwrite": overwrite}
-    raise typer.Exit(exit_code(config, given, options))
+    resume = resume_command("jobs.train", without="--overwrite")
+    raise typer.Exit(exit_code(lambda: train(config, given, options), resume))
 
 
-def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
-    """Runs the training, says how it ended, and returns the code for it."""
-    from jobs.runtime.signals import InterruptedBySignal
-    from jobs.training.train.config import read_config  # torch: seconds, spared to --help
+def train(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
+    """Runs the training, and returns the exit code of one that came to its end; raises what the training raises."""
+    from jobs.training.train.config import read_config
 
-    console = Console(stderr=True)
+    config = read_config(config_file, given)
+    check_tensorboard(options["tensorboard"])
+    from jobs.training.train.run import TooManyBadRowsError, run  # ray and torch: seconds, spared to a wrong config
+
     try:
-        config = read_config(config_file, given)
-        check_tensorboard(options["tensorboard"])
-        from jobs.training.train.run import TooManyBadRowsError, run  # ray: another second
-
-        try:
-            run(config, config_file, **options)
-        except TooManyBadRowsError as error:
-            say(console, str(error), "error: ")
-            return errors.DONE_WITH_ERRORS
-    except (ConfigError, ModelError) as error:
-        say(console, str(error), "error: ")
-        return errors.USAGE
-    except RefusedError as error:
-        say(console, str(error), "refused: ")
-        return errors.REFUSED
-    except InterruptedBySignal as interruption:
-        say(console, f"{interruption}; what is finished stays. To resume:\n  {resume_command()}", "stopped by ")
-        return errors.SIGNAL_BASE + interruption.number
-    except StoppedError as error:
-        say(console, f"{error}. To resume:\n  {resume_command()}", "stopped: ")
-        return errors.STOPPED
+        run(config, config_file, **options)
+    except TooManyBadRowsError as error:
+        say(Console(stderr=True), str(error), "error: ")
+        return errors.DONE_WITH_ERRORS
     return errors.DONE
 
 
@@ -98,13 +82,6 @@ def check_tensorboard(directory: str | None) -> None:
             import tensorboard  # noqa: F401  # optional: the extra `train`
         except ImportError:
             raise ConfigError("--tensorboard needs the package tensorboard: pip install 'crossray[train]'") from None
-
-
-def resume_command() -> str:
-    """This very command, without --overwrite, which would begin anew."""
-    module = "jobs.cli" if sys.argv[0].endswith("cli.py") else "jobs.train"
-    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", module]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--overwrite")])
 
 
 if __name__ == "__main__":
