@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import errors
-from jobs.flags import option
 from jobs.screen import count_rows, reuse_rows, say, time_rows
 from jobs.storage import absolute
 from pipelines.errors import CrossrayError
@@ -38,8 +37,10 @@ STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow"}
 def command(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output directory of a job, finished or not.")],
     examples: Annotated[int, typer.Option("--errors", min=0, help="Rows with errors to show for each reason.")] = 3,
-    verify: Annotated[bool, option("--verify", help="Read all parts, compare them with manifest and summary.")] = False,
-    as_json: Annotated[bool, option("--json", help="One JSON document instead of tables.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all parts, compare them with manifest and summary.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
     """Say how a job stands, where its time went, and what is wrong with its rows; changes nothing.
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from rich.console import Console
 
 from jobs import errors, storage
 from jobs.errors import RefusedError, StoreError
-from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
+from jobs.flags import Flags, with_flags
 from jobs.input.reading import read_rows
 from jobs.records import Unit
 from jobs.screen import say
@@ -41,30 +41,33 @@ READING_THREADS = 4
 
 TextPair = tuple[str, str]
 
+COLUMN_FLAGS = ("layout", "query_column", "documents_column", "text_field", "document_column")
+FLAGS = (
+    Flags.of(RerankSettings)
+    .only("input", "output", *COLUMN_FLAGS)
+    .but(
+        input={"help": "As of `rerank`."},
+        output={"help": "Directory for the pairs; what it held is replaced."},
+    )
+)
 
-def command(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="As of `rerank`.")],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Directory for the pairs; what it held is replaced.")],
-    layout: Annotated[Layout | None, option(help="Default: by the columns.", panel=COLUMN_PANEL)] = None,
-    query: Annotated[str, column("query", "The query's text.")] = COLUMNS.query,
-    documents: Annotated[str, column("documents", "List of texts or structs.")] = COLUMNS.documents,
-    text_field: Annotated[str, column("text_field", "Text of a document struct.")] = COLUMNS.text_field,
-    document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
-) -> None:
+
+@with_flags(FLAGS)
+def command(**given: Any) -> None:
     """Write the pairs that several work units of INPUT have, each once, as pair rows for `rerank --scores`.
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 stopped.
     """
     console = Console()
     try:
-        mapping = ColumnMapping(query=query, documents=documents, text_field=text_field, document=document)
-        found = write_repeated_pairs(RerankSettings(input, output, mapping=mapping, layout=layout), console)
+        settings = FLAGS.settings(given)
+        found = write_repeated_pairs(settings, console)
     except (CrossrayError, OSError) as error:
         say(Console(stderr=True), str(error), "error: ")
         refused = errors.REFUSED if isinstance(error, RefusedError) else errors.STOPPED
         raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else refused) from None
     if found.repeated:
-        once = f"crossray rerank {output} SCORED --scores SCORES"
+        once = f"crossray rerank {settings.output} SCORED --scores SCORES"
         say(console, f"score them with `{once}`, then INPUT with the same --scores, --model and lengths", "next: ")
 
 

@@ -5,70 +5,90 @@ python -m jobs.train CONFIG [flags]      # the same as `crossray train`; through
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from jobs import errors
 from jobs.endings import exit_code, resume_command
-from jobs.flags import CLUSTER_PANEL
+from jobs.flags import Flags, Panel, as_flag, with_flags
 from jobs.screen import say
 from pipelines.errors import ConfigError
 
-CONFIG_PANEL = "Instead of what the config says"
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """A config file, and what the command line says beside it."""
+
+    config: Path = field(metadata=as_flag("TOML file; docs/training.md has the keys.", metavar="CONFIG"))
+    base: str | None = field(default=None, metadata=as_flag("What training begins from.", Panel.CONFIG))
+    data: str | None = field(default=None, metadata=as_flag("Folder of the sources.", Panel.CONFIG))
+    output: str | None = field(default=None, metadata=as_flag("Where the run goes.", Panel.CONFIG))
+    steps: int | None = field(default=None, metadata=as_flag("Of the whole run.", Panel.CONFIG))
+    workers: int | None = field(default=None, metadata=as_flag("How many.", Panel.CONFIG))
+    num_cpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
+    num_gpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
+    max_errors: int | None = field(
+        default=None,
+        metadata=as_flag("More unusable rows and files end the run before it trains; default: any number."),
+    )
+    tensorboard: str | None = field(default=None, metadata=as_flag("Directory for TensorBoard's events."))
+    overwrite: bool = field(
+        default=False, metadata=as_flag("Start anew where the output holds a run.", name="--overwrite")
+    )
+    address: str | None = field(
+        default=None, metadata=as_flag("Ray cluster; default: a private one.", Panel.CLUSTER, envvar="RAY_ADDRESS")
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """What counts instead of the config's values, by key; None leaves the config's."""
+        is_relative = self.data is not None and "://" not in self.data  # to where the command is given
+        return {
+            "base": self.base,
+            "data": str(Path(self.data).absolute()) if self.data is not None and is_relative else self.data,
+            "output": self.output,
+            "recipe.steps": self.steps,
+            "workers.count": self.workers,
+            "workers.cpus": self.num_cpus,
+            "workers.gpus": self.num_gpus,
+        }
 
 
-def command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; docs/training.md has the keys.")],
-    base: Annotated[str | None, typer.Option(help="What training begins from.", rich_help_panel=CONFIG_PANEL)] = None,
-    data: Annotated[str | None, typer.Option(help="Folder of the sources.", rich_help_panel=CONFIG_PANEL)] = None,
-    output: Annotated[str | None, typer.Option(help="Where the run goes.", rich_help_panel=CONFIG_PANEL)] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the whole run.", rich_help_panel=CONFIG_PANEL)] = None,
-    workers: Annotated[int | None, typer.Option(help="How many.", rich_help_panel=CONFIG_PANEL)] = None,
-    num_cpus: Annotated[float | None, typer.Option(help="Of a worker.", rich_help_panel=CONFIG_PANEL)] = None,
-    num_gpus: Annotated[float | None, typer.Option(help="Of a worker.", rich_help_panel=CONFIG_PANEL)] = None,
-    max_errors: Annotated[
-        int | None, typer.Option(help="More unusable rows and files end the run before it trains; default: any number.")
-    ] = None,
-    tensorboard: Annotated[str | None, typer.Option(help="Directory for TensorBoard's events.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where the output holds a run.")] = False,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster; default: a private one.", rich_help_panel=CLUSTER_PANEL, envvar="RAY_ADDRESS"),
-    ] = None,
-) -> None:
+FLAGS = Flags.of(TrainSettings)
+
+
+@with_flags(FLAGS)
+def command(**given: Any) -> None:
     """Train a reranker from Parquet rows; the model comes to lie in OUTPUT/model.
 
     The same command again resumes what was stopped, or says that all is done.
     Exit codes: 0 done, 1 more unusable rows than --max-errors, 2 usage, 3 refused, 4 stopped (resumable), 130/143
     stopped by a signal (resumable).
     """
-    given = {
-        "base": base,
-        "data": None if data is None else str(Path(data).absolute()) if "://" not in data else data,
-        "output": output,
-        "recipe.steps": steps,
-        "workers.count": workers,
-        "workers.cpus": num_cpus,
-        "workers.gpus": num_gpus,
-    }
-    options = {"address": address, "max_errors": max_errors, "tensorboard": tensorboard, "overwrite": overwrite}
     resume = resume_command("jobs.train", without="--overwrite")
-    raise typer.Exit(exit_code(lambda: train(config, given, options), resume))
+    raise typer.Exit(exit_code(lambda: train(FLAGS.settings(given)), resume))
 
 
-def train(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
+def train(settings: TrainSettings) -> int:
     """Runs the training, and returns the exit code of one that came to its end; raises what the training raises."""
     from jobs.training.train.config import read_config
 
-    config = read_config(config_file, given)
-    check_tensorboard(options["tensorboard"])
+    config = read_config(settings.config, settings.overrides())
+    check_tensorboard(settings.tensorboard)
     from jobs.training.train.run import TooManyBadRowsError, run  # ray and torch: seconds, spared to a wrong config
 
     try:
-        run(config, config_file, **options)
+        run(
+            config,
+            settings.config,
+            address=settings.address,
+            max_errors=settings.max_errors,
+            tensorboard=settings.tensorboard,
+            overwrite=settings.overwrite,
+        )
     except TooManyBadRowsError as error:
         say(Console(stderr=True), str(error), "error: ")
         return errors.DONE_WITH_ERRORS

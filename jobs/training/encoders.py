@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.flags import Flag, Panel
 from jobs.storage import absolute
 from pipelines.errors import ConfigError
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from pipelines.training.dense import DenseEncoder
 
 MAX_LENGTH = 512
+FLAGS = {
+    "query_prefix": Flag('"query: " for e5.', Panel.DENSE),
+    "passage_prefix": Flag('"passage: " for e5.', Panel.DENSE),
+    "max_length": Flag("Tokens of a text.", Panel.DENSE, "--dense-length"),
+}
+"""By field of EncoderSettings; where a command is told the directory differs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from jobs.input.conditions import Condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
 from jobs.rerank import exit_code
-from jobs.settings import RerankSettings, parse_replicas
+from jobs.settings import RerankSettings
 from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
@@ -226,11 +226,6 @@ def test_each_end_has_its_code_and_its_message_whole(
     monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
     assert exit_code(RerankSettings("in", "out")) == code
     assert capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize(("text", "expected"), [("4", (4, 4)), ("1:8", (1, 8)), ("2:2", (2, 2))])
-def test_replicas(text: str, expected: tuple[int, int]) -> None:
-    assert parse_replicas(text) == expected
 
 
 def test_help_and_usage_errors_need_neither_torch_nor_ray() -> None:

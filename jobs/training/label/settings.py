@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+from jobs.flags import as_flag, within
 from jobs.settings import RerankSettings
+from jobs.training import encoders
 from jobs.training.encoders import EncoderSettings
-from jobs.training.label.teachers import Teacher
+from jobs.training.label.teachers import Teacher, parse_teacher
 from pipelines.errors import ConfigError
 
 TEACHER = "teacher"
@@ -18,9 +21,11 @@ class LabelSettings:
 
     job: RerankSettings
     """INPUT, OUTPUT and columns; lengths, score store and replicas of rerankers, whose model is the teacher's."""
-    teacher: Teacher
-    column: str = TEACHER
-    encoder: EncoderSettings | None = None
+    teacher: Teacher = field(
+        metadata=as_flag("reranker:MODEL, dense:DIR, bm25, or fusion:T1,T2,... of these.", parse=parse_teacher)
+    )
+    column: str = field(default=TEACHER, metadata=as_flag("The new column; several can stand in one table."))
+    encoder: EncoderSettings | None = field(default=None, metadata=within(partial(EncoderSettings, ""), encoders.FLAGS))
     """Prefixes and lengths of dense encoders; their directories are the teachers'."""
 
     def __post_init__(self) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from jobs.flags import Flag, Panel, as_flag, within
 from jobs.settings import RerankSettings
+from jobs.training import encoders
 from jobs.training.encoders import EncoderSettings
 from pipelines.errors import ConfigError
 
 DEPTH = 50
+RANKS = "2:30"
 
 
 def parse_ranks(text: str) -> tuple[int, int]:
@@ -36,7 +40,7 @@ class MiningColumns:
 class Rule:
     """What is taken of a reranked list. Raises ConfigError for values that cannot work."""
 
-    ranks: tuple[int, int] = (2, 30)
+    ranks: tuple[int, int] = parse_ranks(RANKS)
     """First and last, from 1, in the whole reranked list; for what was found, not for the row's own negatives."""
     margin: float = 0.05
     """A negative scores at most (1 - margin) times what the positive does."""
@@ -54,21 +58,42 @@ class Rule:
             raise ConfigError(f"--negatives is {self.negatives}; it is at least 1")
 
 
+COLUMN_FLAGS = {
+    "query": Flag("The query's text.", Panel.COLUMNS, "--query-column"),
+    "positive": Flag("The right passage.", Panel.COLUMNS, "--positive-column"),
+    "negatives": Flag("Wrong ones; may be missing.", Panel.COLUMNS, "--negatives-column"),
+    "group": Flag("The positive's page; may be missing.", Panel.COLUMNS, "--group-column"),
+}
+RULE_FLAGS = {
+    "ranks": Flag("FIRST:LAST in the reranked list.", Panel.NEGATIVES, default=RANKS, parse=parse_ranks),
+    "margin": Flag("A negative scores at most (1 - margin) x its positive.", Panel.NEGATIVES),
+    "negatives": Flag("Of a list, at most.", Panel.NEGATIVES),
+    "keep_empty": Flag("Write positives without a negative, too.", Panel.NEGATIVES, "--keep-empty"),
+}
+ENCODER_FLAGS = {"directory": Flag("Directory of a bi-encoder that searches too.", Panel.DENSE, "--dense")}
+
+
+def encoder_of(directory: str | None, **more: Any) -> EncoderSettings | None:
+    """The encoder that the flags ask for: none without --dense, whatever else they say of it."""
+    return None if directory is None else EncoderSettings(directory, **more)
+
+
 @dataclass(frozen=True, slots=True)
 class MineSettings:
     """One mining. Raises ConfigError for values that cannot work."""
 
     job: RerankSettings
     """INPUT, OUTPUT, the model that judges, its lengths, score store and replicas."""
-    columns: MiningColumns = field(default_factory=MiningColumns)
-    depth: int = DEPTH
-    """Candidates of each kind."""
-    encoder: EncoderSettings | None = None
+    columns: MiningColumns = field(default_factory=MiningColumns, metadata=within(MiningColumns, COLUMN_FLAGS))
+    depth: int = field(default=DEPTH, metadata=as_flag("Candidates of BM25, and as many of --dense.", Panel.CANDIDATES))
+    encoder: EncoderSettings | None = field(default=None, metadata=within(encoder_of, ENCODER_FLAGS | encoders.FLAGS))
     """Finds candidates beside BM25."""
-    corpus: str | None = None
-    """Table of passages in place of those of the sources."""
-    corpus_text: str = "text"
-    rule: Rule = field(default_factory=Rule)
+    corpus: str | None = field(
+        default=None,
+        metadata=as_flag("Table of passages to search; default: those of each source.", Panel.CANDIDATES),
+    )
+    corpus_text: str = field(default="text", metadata=as_flag("Its column of texts.", Panel.CANDIDATES))
+    rule: Rule = field(default_factory=Rule, metadata=within(Rule, RULE_FLAGS))
 
     def __post_init__(self) -> None:
         if self.depth < 1:
