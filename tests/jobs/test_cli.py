@@ -192,6 +192,16 @@ def test_a_missing_model_exits_with_2(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_made_exits_with_2(tmp_path: Path, bert_directory: Path) -> None:
+    source = write_input(tmp_path / "in", a=lists_table(1))
+    (tmp_path / "file").touch()
+    result = invoke(str(source), str(tmp_path / "file" / "out"), "--model", str(bert_directory))
+    assert result.exit_code == 2
+    assert (
+        f"error: OUTPUT {tmp_path}/file/out cannot be made (Not a directory); give another directory" in result.output
+    )
+
+
 def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
     source = write_input(tmp_path / "in", a=lists_table(1))
     (tmp_path / "out").mkdir()

@@ -244,6 +244,8 @@ def test_a_damaged_file_and_too_many_bad_rows_are_told_by_the_exit_code(tmp_path
     assert exit_code(str(tmp_path / "a"), "--teacher", "bm25", "--max-errors", "3") == DONE
     assert exit_code(str(tmp_path / "b"), "--teacher", "bm25", "--max-errors", "2") == DONE_WITH_ERRORS
     assert exit_code(str(tmp_path / "c"), "--teacher", "nobody") == USAGE
+    (tmp_path / "file").touch()
+    assert exit_code(str(tmp_path / "file" / "c"), "--teacher", "bm25") == USAGE
     assert exit_code(str(tmp_path / "c"), "--teacher", "dense:nowhere") == USAGE
     assert exit_code(str(tmp_path / "c"), "--teacher", "bm25", "--query-column", "nothing") == USAGE
     assert exit_code(str(tmp_path / "a"), "--teacher", "bm25", "--column", "other") == REFUSED
