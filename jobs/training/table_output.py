@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
 
 from jobs import storage
 from jobs.driver.planning import library_versions
@@ -22,6 +23,7 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.records import InputFile
+from jobs.screen import say
 from jobs.storage import FOOTER_THREADS
 
 FORMAT = 1
@@ -59,17 +61,19 @@ class TableOutput:
             self.directory.remove_temporaries()
             yield
 
-    def begin(self, wanted: Mapping[str, Any], files: Sequence[InputFile], *, overwrite: bool) -> dict[str, Any] | None:
-        """The manifest of the same job, begun earlier, or None for a new one, for which what was there is removed.
+    def begin(
+        self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any], *, overwrite: bool
+    ) -> dict[str, Any]:
+        """The manifest of the same job, begun earlier, or of a new one, for which what was there is removed.
 
         Raises RefusedError where it was another job and `overwrite` is not given.
         """
         if not self.directory.is_begun:
-            return None
+            return self.write_manifest(options, files, plan)
         before = storage.read_json(self.directory.manifest)
         if before.get("command") != self.command or before.get("format") != FORMAT:
             raise RefusedError(f"OUTPUT {self.path} holds what another command wrote; give another directory")
-        changes = differences(before, wanted, files)
+        changes = differences(before, options, files)
         if not changes:
             return dict(before)
         if not overwrite:
@@ -78,7 +82,7 @@ class TableOutput:
                 "or --overwrite to replace what is there"
             )
         self.clear()
-        return None
+        return self.write_manifest(options, files, plan)
 
     def write_manifest(
         self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any]
@@ -96,8 +100,14 @@ class TableOutput:
         storage.write_json(self.directory.manifest, manifest)
         return dict(storage.read_json(self.directory.manifest))
 
+    def told_complete(self, console: Console) -> dict[str, Any]:
+        """Says that the job is done, and returns its summary."""
+        say(console, f"{self.path} is complete, and INPUT is what it was; another OUTPUT starts anew")
+        return dict(storage.read_json(self.directory.summary))
+
     def enter_rooms(self) -> None:
-        """Makes the rooms, without what killed writers left, and without notes: the files are tried again."""
+        """Takes the summary away and makes the rooms, without what killed writers left and without notes of files."""
+        storage.remove(self.directory.summary)
         storage.remove_below(self.room(UNREADABLE))
         for name in (UNREADABLE, *self.rooms):
             storage.make_directory(self.room(name))

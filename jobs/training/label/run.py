@@ -41,6 +41,7 @@ from pipelines.errors import ConfigError
 PIECE_BYTES = 16 << 20
 """Decoded: what a worker reads, scores and writes at once."""
 RANKED_ROOM = "_ranked"
+ROOMS = (LISTS_ROOM, FREQUENCIES_ROOM, RANKED_ROOM)
 
 
 def label(settings: LabelSettings, console: Console | None = None) -> dict[str, Any]:
@@ -54,8 +55,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
         job = with_absolute_paths(settings.job)
         encoders = encoders_of(settings)
         jobs = {one: job_of(one, job) for one in settings.teacher.members if one.kind is Kind.RERANKER}
-        rooms = (LISTS_ROOM, FREQUENCIES_ROOM, RANKED_ROOM)
-        output = TableOutput(job.output, "label", rooms)
+        output = TableOutput(job.output, "label", ROOMS)
         with refused_access_as_usage_error():
             files = storage.list_input(job.input)
             check_apart(job.input, job.output, files)
@@ -64,30 +64,38 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
             is_new = job.overwrite or not output.directory.is_begun
             plan = planned(settings, job, files) if is_new else {}  # before anything is touched
             until_the_end.enter_context(output.held())
-            manifest = output.begin(options, files, overwrite=job.overwrite)
-        manifest = manifest or output.write_manifest(options, files, plan)
-        labelling = labelling_of(settings, job, encoders, manifest)
+            manifest = output.begin(options, files, plan, overwrite=job.overwrite)
         pieces = [Unit(*piece) for piece in manifest["pieces"]]
-        todo = missing(output, pieces)
-        if not todo and output.directory.is_complete:
-            say(console, f"{output.path} is complete, and INPUT is what it was; another OUTPUT starts anew")
-            return dict(storage.read_json(output.directory.summary))
-        storage.remove(output.directory.summary)
+        if output.directory.is_complete and not missing(output, pieces):
+            return output.told_complete(console)
         output.enter_rooms()
-        console.print(f"{sum(piece.rows for piece in pieces):,} rows in {len(pieces):,} piece(s), {len(todo):,} to do")
         with ray_session(job.address, console):
-            read_pieces(labelling, pieces, todo, output)
-            if needs_words(settings.teacher):
-                count_words(labelling, pieces, output)
-            labelling = with_rankings(labelling, jobs, output, console)
-            items = [asdict(piece) for piece in missing(output, pieces)]
-            run_pieces_on_replicas(LabelStage, labelling, items, job, loads_model=bool(encoders))
+            label_pieces(labelling_of(settings, job, encoders, manifest), pieces, jobs, job, output, console)
         summary = summary_of(output, pieces, manifest, time.perf_counter() - started)
         storage.write_json(output.directory.summary, summary)
-        # What could not be read may be another time, and the same command goes on with what is there.
-        output.leave_rooms(*(() if summary["unreadable"] else rooms))
+        # What could not be read may be readable another time: then the same command goes on with what is there.
+        output.leave_rooms(*(() if summary["unreadable"] else ROOMS))
     print_summary(console, summary, output.path, str(settings.teacher))
     return summary
+
+
+def label_pieces(
+    labelling: Labelling,
+    pieces: Sequence[Unit],
+    jobs: Mapping[Teacher, RerankSettings],
+    job: RerankSettings,
+    output: TableOutput,
+    console: Console,
+) -> None:
+    """Brings every piece to its part: first what the teachers need of all pieces, then the scores."""
+    todo = missing(output, pieces)
+    console.print(f"{sum(piece.rows for piece in pieces):,} rows in {len(pieces):,} piece(s), {len(todo):,} to do")
+    read_pieces(labelling, pieces, todo, output)
+    if needs_words(labelling.teacher):
+        count_words(labelling, pieces, output)
+    labelling = with_rankings(labelling, jobs, output, console)
+    items = [asdict(piece) for piece in missing(output, pieces)]
+    run_pieces_on_replicas(LabelStage, labelling, items, job, loads_model=bool(labelling.encoders))
 
 
 def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:

@@ -59,21 +59,13 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
             if job.overwrite or not output.directory.is_begun:  # before anything is touched
                 check_columns(settings, files, corpus)
             until_the_end.enter_context(output.held())
-            manifest = output.begin(options, files, overwrite=job.overwrite)
-        manifest = manifest or output.write_manifest(options, files, {})
-        if output.directory.is_complete:
-            summary = dict(storage.read_json(output.directory.summary))
-            if not summary["unreadable"]:
-                say(console, f"{output.path} is complete, and INPUT is what it was; another OUTPUT starts anew")
-                return summary
-        storage.remove(output.directory.summary)
+            manifest = output.begin(options, files, {}, overwrite=job.overwrite)
+        if output.directory.is_complete and not storage.read_json(output.directory.summary)["unreadable"]:
+            return output.told_complete(console)
         output.enter_rooms()
         with ray_session(job.address, console):
             reports = find_candidates(settings, files, corpus, output, console)
-            ranked = output.room(RANKED_ROOM)
-            rank(output.room(CANDIDATES_ROOM), ranked, job, console)
-            choosing = Choosing(output.path, output.room(CANDIDATES_ROOM), Rankings.of(ranked), settings.rule)
-            run_pieces(ChoosingStage, choosing, missing(output, reports))
+            choose_negatives(settings, reports, output, console)
         summary = summary_of(output, reports, manifest, time.perf_counter() - started)
         storage.write_json(output.directory.summary, summary)
         output.leave_rooms()
@@ -157,6 +149,16 @@ def find_candidates(
     console.print(f"candidates: {len(files):,} source(s), {len(todo):,} to be searched")
     run_pieces_on_replicas(CandidateStage, mining, todo, settings.job, loads_model=settings.encoder is not None)
     return reports_in(output, files)
+
+
+def choose_negatives(
+    settings: MineSettings, reports: Sequence[SourceReport], output: TableOutput, console: Console
+) -> None:
+    """Scores the candidate files by the offline job, and makes a part of each."""
+    candidates, ranked = output.room(CANDIDATES_ROOM), output.room(RANKED_ROOM)
+    rank(candidates, ranked, settings.job, console)
+    choosing = Choosing(output.path, candidates, Rankings.of(ranked), settings.rule)
+    run_pieces(ChoosingStage, choosing, missing(output, reports))
 
 
 def reports_in(output: TableOutput, files: Sequence[InputFile]) -> list[SourceReport]:
