@@ -78,7 +78,8 @@ def train(settings: TrainSettings) -> int:
 
     config = read_config(settings.config, settings.overrides())
     check_tensorboard(settings.tensorboard)
-    from jobs.training.train.run import TooManyBadRowsError, run  # ray and torch: seconds, spared to a wrong config
+    from jobs.training.bad_rows import TooManyBadRowsError
+    from jobs.training.train.run import run  # ray: seconds, spared to a wrong config
 
     try:
         run(

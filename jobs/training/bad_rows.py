@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from jobs.errors import StoppedError
 from jobs.table.parsing import Text
 from jobs.table.reasons import Reason
 
@@ -42,6 +43,10 @@ class BadRows:
         count = self.counts[bad.reason] = self.counts.get(bad.reason, 0) + 1
         if count <= self.EXAMPLES:
             self.examples.append(f"row {row}: {bad.reason}: {bad.detail}")
+
+
+class TooManyBadRowsError(StoppedError):
+    """More rows cannot be used than --max-errors allows; nothing was trained."""
 
 
 def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:

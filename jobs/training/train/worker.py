@@ -12,14 +12,14 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 import torch.distributed
@@ -59,8 +59,8 @@ class Task:
     shards: tuple[str, ...]
     source_names: tuple[str, ...]
     vocab_size: int
-    data_id: str
-    """Names the joined shards in the cache of a machine."""
+    lists_id: str
+    """In the name of the folder that workers of one machine share."""
     tensorboard: str | None
 
 
@@ -84,13 +84,12 @@ class History:
 
 def train_worker(task: Task) -> None:
     """Trains from the last checkpoint on; returns when the run is over and its model written."""
-    with local_lists(task) as lists:
-        run = Run(task, lists)
-        try:
-            run.go()
-        except DivergedError as error:  # no failure that another process would mend
-            if run.rank == 0:
-                storage.write_json(task.output.result, {"failed": str(error)})
+    run = Run(task, map_lists(task, ray.train.collective.barrier))
+    try:
+        run.go()
+    except DivergedError as error:  # no failure that another process would mend
+        if run.rank == 0:
+            storage.write_json(task.output.result, {"failed": str(error)})
 
 
 class Run:
@@ -288,16 +287,31 @@ def write_text(location: str, text: str) -> None:
     storage.store_of(location).write(location, text.encode())
 
 
-@contextmanager
-def local_lists(task: Task) -> Iterator[TokenLists]:
-    """The joined shards on this machine's disk, made by whichever of its workers comes first.
+def map_lists(task: Task, wait: Callable[[], None]) -> TokenLists:
+    """The lists of all shards, mapped from a folder on this machine that the first of its workers writes.
 
-    They are removed when the run is over; a run that is resumed finds them by their name.
+    `wait` returns when all workers are here. Then the folder goes: what is mapped stays readable until the last process
+    that has it ends, in whatever way.
     """
-    folder = Path(tempfile.gettempdir()) / f"crossray-lists-{task.data_id}"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "dtypes.json").exists():
-            join((read_shard(shard) for shard in task.shards), folder, task.vocab_size)
-    yield load_mapped(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # pages that another worker has mapped stay with it
+    folder = lists_folder(task)
+    try:
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "dtypes.json").exists():
+                join((read_shard(shard) for shard in task.shards), folder, task.vocab_size)
+            lists = load_mapped(folder)
+        wait()
+    finally:
+        remove_lists(task)
+    return lists
+
+
+def lists_folder(task: Task) -> Path:
+    """Where workers of the task write the joined lists, on each machine."""
+    return Path(tempfile.gettempdir()) / f"crossray-lists-{task.lists_id}"
+
+
+def remove_lists(task: Task) -> None:
+    """Removes what workers of the task may have left on this machine when they were killed."""
+    folder = lists_folder(task)
+    shutil.rmtree(folder, ignore_errors=True)
     Path(f"{folder}.lock").unlink(missing_ok=True)

@@ -23,9 +23,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jobs.errors import RefusedError
 from jobs.output.lease import hold_lease
+from jobs.training.bad_rows import TooManyBadRowsError
 from jobs.training.train.config import read_config
-from jobs.training.train.run import TooManyBadRowsError, run
-from jobs.training.train.worker import History
+from jobs.training.train.run import run
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 from pipelines.model_files import ModelFiles
@@ -143,6 +143,19 @@ def test_a_finished_run_is_left_alone(finished: Path) -> None:
     assert (finished.parent / "run" / "_summary.json").read_bytes() == summary
 
 
+def test_a_finished_run_is_known_without_its_model(finished: Path) -> None:
+    """Neither torch nor Ray Train, whose loading takes seconds."""
+    code = """
+import sys
+from pathlib import Path
+from jobs.train import TrainSettings, train
+code = train(TrainSettings(Path(sys.argv[1])))
+sys.exit(code or "torch" in sys.modules or "ray.train" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(finished)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, "is complete" in ran.stdout) == (0, True), ran.stderr
+
+
 def test_a_stage_does_not_begin_from_an_unfinished_one(finished: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
@@ -200,6 +213,12 @@ def test_what_cannot_be_trained_is_an_error_before_anything_is_written(
     assert not (tmp_path / "never").exists()
 
 
+def test_an_output_that_cannot_be_made_is_a_wrong_argument(bert_directory: Path, tmp_path: Path) -> None:
+    config_file = write_config(tmp_path / "in", bert_directory, clicks(20))
+    with pytest.raises(ConfigError, match=r"clicks\.parquet/run cannot be made \(Not a directory\)"):
+        train(config_file, overrides={"output": str(tmp_path / "in" / "clicks.parquet" / "run")})
+
+
 def test_a_run_that_lives_is_not_overwritten(finished: Path) -> None:
     output = finished.parent / "run"
     with hold_lease(str(output)):
@@ -207,11 +226,6 @@ def test_a_run_that_lives_is_not_overwritten(finished: Path) -> None:
         with pytest.raises(RefusedError, match="another"):
             train(finished, overwrite=True)
         assert (output / "model" / "model.safetensors").read_bytes() == model
-
-
-def test_patience_counts_validations_since_the_best() -> None:
-    history = History(best_step=40, validations=[{"step": step} for step in (0, 20, 40, 60, 80)])
-    assert history.without_gain() == 2
 
 
 @pytest.mark.slow
