@@ -1,4 +1,4 @@
-"""`crossray convert`: any model that we load as a directory that plain transformers loads."""
+"""`crossray convert`: writes any reranker that Crossray loads as a directory that transformers loads by itself."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pipelines.errors import ConfigError, ModelError
 
 
 def exit_code(work: Callable[[], int], resume: str) -> int:
-    """Does the work and returns its exit code; an error that ends it is said, with the command `resume` if it helps."""
+    """Does the work and returns its exit code; prints an error that ended it, and `resume` where that command helps."""
     console = Console(stderr=True)
     try:
         return work()

@@ -1,11 +1,12 @@
-"""`crossray pairs INPUT OUTPUT`: the pairs that several units of a log have, each once, to be scored before the log is.
+"""`crossray pairs INPUT OUTPUT`: writes each pair that several work units of a log have once, to be scored beforehand.
 
     crossray pairs logs/ pairs/
     crossray rerank pairs/ pairs-scored/ --scores scores/
     crossray rerank logs/ ranked/ --scores scores/
 
-A memory is a replica's own, so without this a new pair is scored by each replica that meets it. The stage in the middle
-is a job like any other: it resumes, and survives what jobs survive. Without it nothing changes but the time.
+Each replica remembers only the pairs that it scored itself. Without this command a pair that several replicas meet is
+scored by each of them. The second command is a job like any other, which can be stopped and resumed. Without the first
+two the third one writes the same scores and takes longer.
 """
 
 from __future__ import annotations
@@ -73,14 +74,14 @@ def command(**given: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedPairs:
-    """What a log holds."""
+    """How many pairs a log holds, and how many of them repeat."""
 
     pairs: int
-    """Different ones of each unit, added up: what replicas without a memory would score."""
+    """The different pairs of each unit, added up: what replicas without a memory would score."""
     distinct: int
-    """Of the whole log."""
+    """The different pairs of the whole log."""
     repeated: int
-    """Those of them that several units have."""
+    """The different pairs that several units have."""
 
 
 def write_repeated_pairs(settings: RerankSettings, console: Console) -> RepeatedPairs:
@@ -114,7 +115,10 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
 
 def prepare_directory(output: str) -> None:
-    """Makes it, without what this command wrote before; raises RefusedError for files of others."""
+    """Makes the directory and removes what this command wrote there before.
+
+    Raises RefusedError where files lie in it that this command did not write.
+    """
     if storage.exists(output):
         raise RefusedError(f"OUTPUT {output} is a file; give a directory")
     storage.make_directory(output)
@@ -130,7 +134,7 @@ def prepare_directory(output: str) -> None:
 def pairs_of(
     units: Sequence[Unit], mapping: ColumnMapping, layout: Layout, console: Console
 ) -> Iterator[list[TextPair]]:
-    """The pairs of each unit that can be scored, unit by unit; what cannot be read is named and left out."""
+    """Yields the pairs of each unit that can be scored; a unit that cannot be read is named and left out."""
     parse = parse_lists if layout is Layout.LISTS else parse_pairs
 
     def read(unit: Unit) -> pa.Table | str:
@@ -150,14 +154,17 @@ def pairs_of(
 
 
 def in_order(read: Callable[[Unit], pa.Table | str], units: Sequence[Unit]) -> Iterator[pa.Table | str]:
-    """Some units are read ahead, and no more."""
+    """Reads the units with a few threads and yields their tables in order; at most READING_THREADS are in memory."""
     with ThreadPoolExecutor(READING_THREADS) as pool:
         for start in range(0, len(units), READING_THREADS):
             yield from pool.map(read, units[start : start + READING_THREADS])
 
 
 def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:
-    """64 bits of each pair, uint64 [n]. Where two pairs share them, one is scored later: nothing depends on it."""
+    """A digest of 64 bits for each pair, uint64 [n].
+
+    Where two different pairs share a digest, one of them is not written and is scored later, with the log.
+    """
     digests = bytearray()
     for query, document in pairs:
         content = query.encode()
@@ -168,7 +175,7 @@ def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:
 
 
 def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[TextPair]:
-    """The first pair with each of these digests, which are sorted and at least one."""
+    """Yields the first pair that has each of these digests; the digests are sorted, and there is at least one."""
     is_written = np.zeros(len(repeated), dtype=bool)
     for pairs in units:
         digests = digests_of(pairs)
@@ -180,7 +187,7 @@ def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[
 
 
 def write_files(output: str, pairs: Iterator[TextPair]) -> None:
-    """Pair rows, FILE_PAIRS to a file; the same names for the same pairs."""
+    """Writes the pairs as files of FILE_PAIRS rows; the same pairs give the same files."""
     some: list[TextPair] = []
     number = 0
     for pair in pairs:
@@ -193,7 +200,7 @@ def write_files(output: str, pairs: Iterator[TextPair]) -> None:
 
 
 def write_file(output: str, number: int, pairs: Sequence[TextPair]) -> None:
-    """Neighbours have the same query."""
+    """Writes one file, sorted, so that pairs with the same query lie side by side."""
     queries, documents = zip(*sorted(pairs), strict=True)
     table = pa.table({"query": pa.array(queries, pa.string()), "document": pa.array(documents, pa.string())})
     storage.write_table(os.path.join(output, f"pairs-{number:06d}.parquet"), table)

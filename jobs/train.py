@@ -1,4 +1,4 @@
-"""The command line of training: a config file and what is to be otherwise -> exit code.
+"""The command line of training: a config file and flags that replace some of its values -> exit code.
 
 python -m jobs.train CONFIG [flags]      # the same as `crossray train`; through `ray job submit` as well
 """
@@ -21,7 +21,7 @@ from pipelines.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """A config file, and what the command line says beside it."""
+    """The config file of a training, and the flags that are given beside it."""
 
     config: Path = field(metadata=as_flag("TOML file; docs/training.md has the keys.", metavar="CONFIG"))
     base: str | None = field(default=None, metadata=as_flag("What training begins from.", Panel.CONFIG))
@@ -44,7 +44,7 @@ class TrainSettings:
     )
 
     def overrides(self) -> dict[str, Any]:
-        """What counts instead of the config's values, by key; None leaves the config's."""
+        """Values that replace those of the config file, by key; None keeps what the file says."""
         is_relative = self.data is not None and "://" not in self.data  # to where the command is given
         return {
             "base": self.base,
@@ -97,7 +97,7 @@ def train(settings: TrainSettings) -> int:
 
 
 def check_tensorboard(directory: str | None) -> None:
-    """Raises ConfigError where events are wanted that nothing here can write."""
+    """Raises ConfigError where --tensorboard is given and the package tensorboard is not installed."""
     if directory is not None:
         try:
             import tensorboard  # noqa: F401  # optional: the extra `train`

@@ -1,4 +1,4 @@
-"""Rows that cannot be learnt from: why, how many of each kind, and which ones to look at."""
+"""Rows that nothing can be learnt from: the reason of each, counts by reason, and a few examples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BadRow:
 
 @dataclass(slots=True)
 class BadRows:
-    """Counts by reason, and the first rows of each."""
+    """How many rows are bad for each reason, and the first of them."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class BadRows:
     EXAMPLES = 2  # of each reason, of each file
 
     def add(self, row: int, bad: BadRow) -> None:
-        """Counts the row of this number."""
+        """Counts the bad row that has the number `row` in its file."""
         count = self.counts[bad.reason] = self.counts.get(bad.reason, 0) + 1
         if count <= self.EXAMPLES:
             self.examples.append(f"row {row}: {bad.reason}: {bad.detail}")
@@ -50,7 +50,7 @@ class TooManyBadRowsError(StoppedError):
 
 
 def bad_text(text: Text, if_null: str, name: str) -> BadRow | None:
-    """What is wrong with a text that must have something in it."""
+    """Why a text cannot be used that must not be blank; None for a good one. `if_null` is the reason for a null."""
     if text is None:
         return BadRow(if_null, f"{name} is null")
     if isinstance(text, UnicodeDecodeError):

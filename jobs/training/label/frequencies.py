@@ -1,12 +1,12 @@
-"""Document frequencies over the distinct documents of many files, in two passes whose workers hold a piece at a time.
+"""Counts how many distinct documents of all files have each word, in two passes; a worker holds one piece at a time.
 
     _frequencies/seen-PIECE      digests of the distinct documents of a piece
-    _frequencies/owned-PIECE     those that no piece before it has: the driver tells, by 8 bytes a document
-    _frequencies/counted-PIECE   how many of these have each word
-    _frequencies/all.parquet     the sum
+    _frequencies/owned-PIECE     those that no piece before it has, as the driver finds; 8 bytes a document
+    _frequencies/counted-PIECE   how many of the owned documents have each word
+    _frequencies/all.parquet     the sum over all pieces
 
-Two documents that share a digest of 64 bits would count as one; of 10 million documents some pair does in 1 of 400,000
-collections.
+Two documents that share a digest of 64 bits count as one. In a collection of 10 million documents the chance that any
+two do is 1 in 400,000.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ TOTALS_KEY = b"crossray_totals"
 
 
 def digest_of(text: str) -> int:
-    """64 bits."""
+    """The digest of a text, 64 bits."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def write_seen(room: str, piece: str, texts: Iterable[str]) -> None:
-    """The first pass over a piece."""
+    """Writes the digests of the distinct documents of a piece: the first pass."""
     digests = sorted({digest_of(text) for text in texts})
     storage.write_table(os.path.join(room, f"seen-{piece}"), pa.table({"digest": pa.array(digests, pa.uint64())}))
 
 
 def write_owned(room: str, pieces: Sequence[str]) -> None:
-    """Tells each piece which documents it counts."""
+    """Writes for each piece which of its documents it counts: those that no piece before it has."""
     seen = [read_digests(os.path.join(room, f"seen-{piece}")) for piece in pieces]
     joined = np.concatenate([np.empty(0, np.uint64), *seen])
     is_first = np.zeros(len(joined), bool)
@@ -51,13 +51,13 @@ def write_owned(room: str, pieces: Sequence[str]) -> None:
 
 
 def read_digests(location: str) -> np.ndarray:
-    """Sorted."""
+    """The digests in a file that `write_seen` or `write_owned` wrote, sorted."""
     table = storage.read_parquet(location, lambda file: file.read())
     return np.asarray(table.column("digest").to_numpy(), np.uint64)
 
 
 def write_counted_words(room: str, piece: str, texts: Iterable[str]) -> None:
-    """The second pass over a piece."""
+    """Counts the words of the documents that a piece owns: the second pass."""
     owned = set(read_digests(os.path.join(room, f"owned-{piece}")).tolist())
     mine = [text for text in dict.fromkeys(texts) if digest_of(text) in owned]
     found = Frequencies()
@@ -66,7 +66,7 @@ def write_counted_words(room: str, piece: str, texts: Iterable[str]) -> None:
 
 
 def write_sum(room: str, pieces: Sequence[str]) -> None:
-    """What all pieces have together."""
+    """Adds up the counts of all pieces, and writes the sum."""
     total = Frequencies()
     for piece in pieces:
         found = read_frequencies(os.path.join(room, f"counted-{piece}"))
@@ -77,7 +77,7 @@ def write_sum(room: str, pieces: Sequence[str]) -> None:
 
 
 def write_frequencies(location: str, found: Frequencies) -> None:
-    """As a table of words."""
+    """Writes frequencies as a table of words; the totals are in its metadata."""
     words = sorted(found.containing)
     table = pa.table(
         {"word": pa.array(words, pa.string()), "documents": pa.array([found.containing[w] for w in words], pa.int64())}
@@ -87,7 +87,7 @@ def write_frequencies(location: str, found: Frequencies) -> None:
 
 
 def read_frequencies(location: str) -> Frequencies:
-    """The inverse."""
+    """Reads frequencies that `write_frequencies` wrote."""
     table = storage.read_parquet(location, lambda file: file.read())
     documents, words = map(int, table.schema.metadata[TOTALS_KEY].split())
     pairs = zip(table.column("word").to_pylist(), table.column("documents").to_pylist(), strict=True)

@@ -1,4 +1,4 @@
-"""What workers do for `crossray label`: lists for a reranker, words counted for BM25, and rows with their scores."""
+"""What workers do for `crossray label`, a piece of INPUT at a time: they write lists, count words, and add scores."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from jobs.training.table_output import note_unreadable, write_counted
 
 LISTS_ROOM, FREQUENCIES_ROOM = "_lists", "_frequencies"
 Outcome = np.ndarray | BadRow
-"""A score for each document of a row, NaN for a null one; or why there are none."""
+"""A score for each document of a row, NaN for a null document; or why the row has no scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """All that workers have to know."""
+    """All that workers are told."""
 
     output: str
     column: str
@@ -41,13 +41,13 @@ class Labelling:
     teacher: Teacher
     encoders: Mapping[Teacher, EncoderSettings]
     rankings: Mapping[Teacher, Rankings]
-    """Of the rerankers among the members, as soon as they have ranked."""
+    """What the rerankers among the teachers said of all lists; empty until they have ranked."""
 
     def room(self, name: str) -> str:
         return os.path.join(self.output, name)
 
     def read(self, piece: Unit) -> pa.Table | None:
-        """Its rows; None where they cannot be read, which is noted then."""
+        """The rows of a piece; None where they cannot be read: then it leaves a note that says why."""
         try:
             return read_rows(piece, self.selection)
         except StoreError:
@@ -61,7 +61,7 @@ class Labelling:
 
 
 class ReadStage:
-    """Pieces of INPUT to what teachers need first: lists without gaps for a reranker, digests of texts for BM25."""
+    """Writes what teachers need first of a piece: lists without nulls for a reranker, digests of texts for BM25."""
 
     def __init__(self, labelling: Labelling) -> None:
         self.labelling = labelling
@@ -79,7 +79,7 @@ class ReadStage:
 
 
 class CountStage:
-    """Pieces of INPUT to the words of the documents that they own."""
+    """Counts the words of the documents that a piece owns."""
 
     def __init__(self, labelling: Labelling) -> None:
         self.labelling = labelling
@@ -93,7 +93,7 @@ class CountStage:
 
 
 class LabelStage:
-    """Pieces of INPUT to parts."""
+    """Writes the part of a piece: its rows with the teacher's scores."""
 
     def __init__(self, labelling: Labelling) -> None:
         self.labelling = labelling
@@ -113,11 +113,11 @@ class LabelStage:
 
 
 Score = Callable[[Unit, Sequence[TextList | BadRow]], list[Outcome]]
-"""The rows of a piece to what a teacher says of each."""
+"""Gives, for the rows of a piece, what a teacher says of each."""
 
 
 def scorer_of(member: Teacher, labelling: Labelling) -> Score:
-    """Loads what the teacher needs."""
+    """The function that scores by one teacher; loads what the teacher needs."""
     if member.kind is Kind.RERANKER:
         rankings = labelling.rankings[member]
         return lambda piece, rows: reranked(rankings, os.path.join(labelling.room(LISTS_ROOM), piece.name), rows)
@@ -127,7 +127,7 @@ def scorer_of(member: Teacher, labelling: Labelling) -> Score:
 
 
 def bm25_scorer(labelling: Labelling) -> Score:
-    """By the words of query and document."""
+    """Scores by BM25, over the word counts of all documents of INPUT."""
     frequencies = read_frequencies(os.path.join(labelling.room(FREQUENCIES_ROOM), ALL))
 
     def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
@@ -144,7 +144,7 @@ def bm25_scorer(labelling: Labelling) -> Score:
 
 
 def dense_scorer(settings: EncoderSettings) -> Score:
-    """By the cosine of query and document."""
+    """Scores by the cosine of the vectors of query and document."""
     encoder = settings.load()
 
     def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
@@ -161,7 +161,7 @@ def dense_scorer(settings: EncoderSettings) -> Score:
 
 
 def lists_table(rows: Sequence[TextList | BadRow]) -> pa.Table:
-    """The good rows as the offline job takes them, each with its number."""
+    """The good rows as a table that the offline job ranks; `row` is the number of a row in its piece."""
     good = [(number, row) for number, row in enumerate(rows) if isinstance(row, TextList)]
     columns = {
         "row": [number for number, _ in good],
@@ -172,13 +172,13 @@ def lists_table(rows: Sequence[TextList | BadRow]) -> pa.Table:
 
 
 def distinct_texts(rows: Sequence[TextList | BadRow]) -> tuple[list[str], list[str]]:
-    """Queries and documents of a piece, each once."""
+    """The distinct queries and the distinct documents of the good rows."""
     good = [row for row in rows if isinstance(row, TextList)]
     return list(dict.fromkeys(row.query for row in good)), list(dict.fromkeys(t for row in good for t in row.texts))
 
 
 def outcome(row: TextList | BadRow, score: Callable[[TextList], Sequence[float] | np.ndarray]) -> Outcome:
-    """Scores of the documents that are there, each in its place."""
+    """The row's scores, each in the place of its document; NaN where the document is null."""
     if isinstance(row, BadRow):
         return row
     scores = np.full(len(row.documents), np.nan)
@@ -188,7 +188,7 @@ def outcome(row: TextList | BadRow, score: Callable[[TextList], Sequence[float] 
 
 
 def reranked(rankings: Rankings, list_file: str, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
-    """What the job made of the lists of a piece; raises StoppedError where it has not seen them all."""
+    """The scores that the offline job gave the lists of a piece; raises StoppedError where one has none."""
     found = rankings.read(list_file)
     outcomes: list[Outcome] = []
     for number, row in enumerate(rows):
@@ -209,7 +209,7 @@ def reranked(rankings: Rankings, list_file: str, rows: Sequence[TextList | BadRo
 
 
 def fused(outcomes: Sequence[Outcome]) -> Outcome:
-    """The sum of z-scores within the list, or what one of the teachers could not do."""
+    """The sum of the teachers' z-scores within the list, or the first error that one of them has for the row."""
     total: np.ndarray | None = None
     for one in outcomes:
         if isinstance(one, BadRow):
@@ -220,19 +220,19 @@ def fused(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def scores_of(outcomes: Sequence[Outcome]) -> pa.Array:
-    """The new column."""
+    """The new column; null for a row without scores."""
     return scores_array([None if isinstance(one, BadRow) else one for one in outcomes])
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """The table with the column at its end, or in place of the one that has its name."""
+    """The table with the column at its end, or in place of a column of the same name."""
     if name in table.column_names:
         return table.set_column(table.column_names.index(name), name, values)
     return table.append_column(name, values)
 
 
 def counts_of(rows: Sequence[TextList | BadRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What the footer of a part says."""
+    """The counts that the footer of a part holds."""
     errors: dict[str, int] = {}
     for one in outcomes:
         if isinstance(one, BadRow):

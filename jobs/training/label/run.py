@@ -39,13 +39,13 @@ from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
 
 PIECE_BYTES = 16 << 20
-"""Decoded: what a worker reads, scores and writes at once."""
+"""Decoded size of the rows that a worker reads, scores and writes at once."""
 RANKED_ROOM = "_ranked"
 ROOMS = (LISTS_ROOM, FREQUENCIES_ROOM, RANKED_ROOM)
 
 
 def label(settings: LabelSettings, console: Console | None = None) -> dict[str, Any]:
-    """Labels or resumes and returns the summary.
+    """Runs or resumes a labelling and returns its summary.
 
     Raises ConfigError, RefusedError, StoppedError or InterruptedBySignal, as `jobs.driver.run` does.
     """
@@ -99,7 +99,10 @@ def label_pieces(
 
 
 def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:
-    """Of the dense teachers, with absolute directories; raises ConfigError. Also where BM25 lacks its package."""
+    """The encoders of the dense teachers, with absolute directories.
+
+    Raises ConfigError for a directory that cannot be used, and where BM25 is a teacher and bm25s is not installed.
+    """
     if needs_words(settings.teacher):
         load_bm25s()
     shared = settings.encoder or EncoderSettings("")
@@ -122,7 +125,7 @@ def options_of(
     encoders: Mapping[Teacher, EncoderSettings],
     jobs: Mapping[Teacher, RerankSettings],
 ) -> dict[str, Any]:
-    """What decides the result besides the input; reads the models' files. Raises ConfigError, ModelError."""
+    """The settings that decide the result, with the digests of the models. Raises ConfigError or ModelError."""
     members = {str(one): encoder.identity() for one, encoder in encoders.items()}
     members |= {str(one): with_resolved_model(reranking)[1] for one, reranking in jobs.items()}
     names = {name: getattr(job.mapping, name) for name in ("query", "documents", "text_field")}
@@ -130,7 +133,10 @@ def options_of(
 
 
 def planned(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
-    """How INPUT is cut; raises ConfigError when its columns do not fit."""
+    """The pieces that INPUT is cut into, and the files that cannot be read.
+
+    Raises ConfigError when no file has the columns that are needed.
+    """
     selection = selection_of(job, files)
     found = survey(files, selection)
     check_columns(found, settings, job)
@@ -142,14 +148,17 @@ def planned(settings: LabelSettings, job: RerankSettings, files: Sequence[InputF
 
 
 def selection_of(job: RerankSettings, files: Sequence[InputFile]) -> Selection:
-    """All rows, with the columns of the directories."""
+    """Selects all rows, with the columns that names of directories such as `lang=de` add."""
     paths = [file.path for file in files]
     root = input_root(job.input, paths)
     return Selection(Partitions(root, infer_types(root, paths)))
 
 
 def check_columns(found: Survey, settings: LabelSettings, job: RerankSettings) -> None:
-    """What one file lacks is an error of its rows; what all lack is a usage error."""
+    """Raises ConfigError where no file has the columns that are needed, or where the new column is there already.
+
+    A file that alone lacks a column is no error here: its rows are counted as bad.
+    """
     schemas = [plan.schema for plan in found.plans.values()]
     usable = [schema for schema in schemas if why_unusable(schema, job.mapping, Layout.LISTS) is None]
     if schemas:
@@ -167,25 +176,25 @@ def labelling_of(
     encoders: Mapping[Teacher, EncoderSettings],
     manifest: Mapping[str, Any],
 ) -> Labelling:
-    """What workers have to know; rankings are not there yet."""
+    """What workers are told, before the rerankers have ranked."""
     files = [InputFile(*file) for file in manifest["files"]]
     selection = selection_of(job, files)
     return Labelling(job.output, settings.column, job.mapping, selection, settings.teacher, encoders, {})
 
 
 def missing(output: TableOutput, pieces: Sequence[Unit]) -> list[Unit]:
-    """Pieces without a part."""
+    """The pieces whose part is not there yet."""
     finished = output.directory.finished()
     return [piece for piece in pieces if piece.name not in finished]
 
 
 def needs_words(teacher: Teacher) -> bool:
-    """Whether BM25 is among its members."""
+    """Whether BM25 is the teacher or one of a fusion."""
     return any(member.kind is Kind.BM25 for member in teacher.members)
 
 
 def read_pieces(labelling: Labelling, pieces: Sequence[Unit], todo: Sequence[Unit], output: TableOutput) -> None:
-    """Lists of the pieces that have no part, for rerankers; digests of all pieces, for BM25."""
+    """Writes lists of the pieces that have no part, if a reranker teaches, and digests of all pieces for BM25."""
     lists, words = output.there(LISTS_ROOM), output.there(FREQUENCIES_ROOM)
     reranks = any(member.kind is Kind.RERANKER for member in labelling.teacher.members)
     counts = needs_words(labelling.teacher) and ALL not in words
@@ -202,7 +211,7 @@ def read_pieces(labelling: Labelling, pieces: Sequence[Unit], todo: Sequence[Uni
 
 
 def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutput) -> None:
-    """Document frequencies over all documents of INPUT that can be read."""
+    """Counts in how many documents of INPUT each word is; pieces that were counted are not counted again."""
     room, there = output.room(FREQUENCIES_ROOM), output.there(FREQUENCIES_ROOM)
     if ALL in there:
         return
@@ -220,7 +229,7 @@ def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutpu
 def with_rankings(
     labelling: Labelling, jobs: Mapping[Teacher, RerankSettings], output: TableOutput, console: Console
 ) -> Labelling:
-    """The labelling with what the rerankers say of all lists."""
+    """Lets each reranker rank all lists, and returns the labelling with what they say."""
     rankings = {}
     for number, (teacher, job) in enumerate(jobs.items()):
         ranked = os.path.join(output.room(RANKED_ROOM), str(number))
@@ -232,7 +241,10 @@ def with_rankings(
 def summary_of(
     output: TableOutput, pieces: Sequence[Unit], manifest: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """The sum of the footers; raises StoppedError where a part is missing that nothing explains."""
+    """The counts of all parts, added up.
+
+    Raises StoppedError where a part is missing although its file could be read.
+    """
     unreadable = manifest["unreadable"] | output.unreadable()
     lost = [piece for piece in missing(output, pieces) if piece.path not in unreadable]
     if lost:
@@ -255,7 +267,7 @@ def summary_of(
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], output: str, teacher: str) -> None:
-    """The closing table."""
+    """Prints the table that a labelling ends with."""
     say(console, f"Labelled by {teacher} into {output}")
     table = Table(show_header=False)
     table.add_row("rows", f"{summary['rows']:,} in {summary['parts']:,} part(s)")

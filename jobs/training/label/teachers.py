@@ -13,7 +13,7 @@ ADVICE = "give reranker:MODEL, dense:DIR, bm25, or fusion:T1,T2,... of these"
 
 
 class Kind(StrEnum):
-    """How scores come to be."""
+    """The kinds of teachers."""
 
     RERANKER = "reranker"
     DENSE = "dense"
@@ -23,11 +23,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """One that scores by itself, or a fusion of several."""
+    """A teacher that scores by itself, or a fusion of several."""
 
     kind: Kind
     model: str = ""
-    """Of a reranker: as `--model` of a job; of a dense encoder its directory."""
+    """For a reranker what `--model` of a job takes, for a dense encoder its directory."""
     fused: tuple[Teacher, ...] = ()
 
     def __str__(self) -> str:
@@ -37,12 +37,12 @@ class Teacher:
 
     @property
     def members(self) -> tuple[Teacher, ...]:
-        """Those that score by themselves."""
+        """The teachers of a fusion, or the teacher itself."""
         return self.fused or (self,)
 
 
 def parse_teacher(text: str) -> Teacher:
-    """Raises ConfigError."""
+    """The teacher that `--teacher` names; raises ConfigError."""
     name, _, rest = text.partition(":")
     if name == Kind.FUSION:
         fused = tuple(parse_teacher(part) for part in rest.split(","))
@@ -59,7 +59,7 @@ def parse_teacher(text: str) -> Teacher:
 
 
 def z_scores(scores: np.ndarray) -> np.ndarray:
-    """Of one list, in float64; zeros where all scores are equal. NaN, which is no score, stays NaN."""
+    """The z-scores of one list, float64 [documents]; zeros where all scores are equal, NaN where there is no score."""
     known = ~np.isnan(scores)
     z = np.full(len(scores), np.nan)
     if known.any():

@@ -1,4 +1,4 @@
-"""Arrow rows -> lists of texts with gaps where a document is null, or why a row has none; and back to a column."""
+"""Reads Arrow rows as lists of texts, in which a null document is None, and makes a column of their scores."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class TextList:
 
     @property
     def places(self) -> list[int]:
-        """Of the documents that are there."""
+        """Places of the documents that are not null."""
         return [place for place, document in enumerate(self.documents) if document is not None]
 
     @property
     def texts(self) -> list[str]:
-        """The documents that are there."""
+        """The documents that are not null."""
         return [document for document in self.documents if document is not None]
 
 
 def text_lists(table: pa.Table, mapping: ColumnMapping) -> list[TextList | BadRow]:
-    """One for each row; all are bad where the table lacks a column that is read."""
+    """A list for each row, or why the row is bad; all rows are bad where the table lacks a column that is needed."""
     unusable = why_unusable(table.schema, mapping, Layout.LISTS)
     if unusable is not None:
         reason, _, detail = unusable.partition(": ")
@@ -50,7 +50,7 @@ def text_lists(table: pa.Table, mapping: ColumnMapping) -> list[TextList | BadRo
 
 
 def text_list(query: Text, documents: list[Text] | None, mapping: ColumnMapping) -> TextList | BadRow:
-    """One row."""
+    """The list of one row, or why the row is bad."""
     bad = bad_text(query, Reason.NULL_QUERY, mapping.query)
     if bad is not None:
         return bad
@@ -66,6 +66,6 @@ def text_list(query: Text, documents: list[Text] | None, mapping: ColumnMapping)
 
 
 def scores_array(scores: Sequence[np.ndarray | None]) -> pa.Array:
-    """A list of scores a row; NaN becomes null."""
+    """The column with a list of scores for each row; NaN becomes null."""
     rows = [None if row is None else [None if np.isnan(x) else float(x) for x in row] for row in scores]
     return pa.array(rows, SCORES_TYPE)

@@ -1,4 +1,4 @@
-"""What a worker does with one source of `crossray mine`: pool, indexes, and a candidate list for each good row.
+"""What a worker of `crossray mine` does with one source: it searches the passages for candidates of each good row.
 
 A candidate file has the positive first, then the row's own negatives (`given` of them), then what was found. Files are
 cut by their size; the report, which is written last, names them all.
@@ -37,14 +37,14 @@ CANDIDATES = LISTS.append(pa.field("given", pa.int32()))
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Passages of a table, in place of a source's own."""
+    """A table whose passages are searched instead of those of each source."""
 
     paths: tuple[str, ...]
     text: str
-    """Its column."""
+    """The column that has the passages."""
 
     def texts(self) -> Iterator[str]:
-        """All that have something in them; raises ConfigError for a table without the column."""
+        """Yields the passages that are not blank; raises ConfigError for a table without the column."""
         for path in self.paths:
 
             def read(file: pq.ParquetFile, path: str = path) -> pa.Table:
@@ -58,7 +58,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Mining:
-    """All that workers have to know to find candidates."""
+    """All that workers are told to find candidates."""
 
     room: str
     """Where candidate files and reports come to lie."""
@@ -73,18 +73,18 @@ class Mining:
 
 
 def report_name(path: str) -> str:
-    """Of the report of a source, made of its whole path."""
+    """Name of the report of a source; sources with different paths have different names."""
     return Unit(path, 0, 0).name.removesuffix(".parquet") + ".json"
 
 
 @dataclass(slots=True)
 class SourceReport:
-    """What became of a source."""
+    """How many rows and passages a source has, what is wrong with it, and where its candidates are."""
 
     path: str
     rows: int = 0
     passages: int = 0
-    """In its pool."""
+    """Passages that were searched."""
     errors: dict[str, int] = field(default_factory=dict)
     """Bad rows by reason."""
     examples: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class SourceReport:
 
 
 class CandidateStage:
-    """Sources to candidate files and a report."""
+    """Writes the candidate files and the report of a source."""
 
     def __init__(self, mining: Mining) -> None:
         self.mining = mining
@@ -132,7 +132,7 @@ class CandidateStage:
             report.files.append(name)
 
     def candidates(self, rows: Sequence[SourceRow], pool: Pool) -> Iterator[tuple[list[str], int]]:
-        """For each row its documents and how many of them are the row's own negatives."""
+        """Yields for each row the documents of its candidate list, and how many of them are the row's own negatives."""
         rankings = self.rankings([row.query for row in rows], pool.passages)
         for row, scores_of_kinds in zip(rows, rankings, strict=True):
             barred = pool.barred(row)
@@ -144,7 +144,10 @@ class CandidateStage:
             yield [row.positive, *given, *(pool.passages[place] for place in found)], len(given)
 
     def rankings(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[list[tuple[np.ndarray, float]]]:
-        """For each query the scores of all passages by BM25 and, if asked for, by cosine, and what they must exceed."""
+        """Yields for each query the scores of all passages by BM25, then by cosine if there is an encoder.
+
+        With each kind of scores comes the value that the score of a candidate exceeds.
+        """
         by_words = bm25_scores(queries, passages)
         if self.encoder is None:
             yield from ([(scores, 0.0)] for scores in by_words)
@@ -157,7 +160,7 @@ class CandidateStage:
 
 
 def read_source(path: str, columns: MiningColumns) -> pa.Table:
-    """Its columns; raises what pyarrow raises, ValueError for a table that is no source."""
+    """The needed columns of a source; raises what pyarrow raises, and ValueError for a table that is no source."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
         why = why_no_source(file.schema_arrow, columns)
@@ -169,7 +172,7 @@ def read_source(path: str, columns: MiningColumns) -> pa.Table:
 
 
 def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> Iterator[np.ndarray]:
-    """For each query the scores of all passages, float32 [passages]; zeros where it has no word of the pool."""
+    """Yields for each query the BM25 scores of all passages, float32 [passages]; 0 where no word is shared."""
     bm25s = load_bm25s()
     words = words_of(passages)
     if not any(words):  # nothing to index, which bm25s refuses
@@ -194,7 +197,7 @@ Found = tuple[tuple[int, SourceRow], tuple[list[str], int]]
 
 
 def in_files(path: str, lists: Iterator[Found]) -> Iterator[tuple[str, pa.Table]]:
-    """(name, table) of each candidate file; a name tells the rows of the source that it begins and ends with."""
+    """Yields name and table of each candidate file; the name says which rows of the source are in it."""
     some: list[Found] = []
     size = 0
     for one in lists:
@@ -208,7 +211,7 @@ def in_files(path: str, lists: Iterator[Found]) -> Iterator[tuple[str, pa.Table]
 
 
 def candidate_file(path: str, lists: Sequence[Found]) -> tuple[str, pa.Table]:
-    """One of them."""
+    """Name and table of one candidate file."""
     first, last = lists[0][0][0], lists[-1][0][0]
     columns = {
         "row": [number for (number, _), _ in lists],
@@ -220,5 +223,5 @@ def candidate_file(path: str, lists: Sequence[Found]) -> tuple[str, pa.Table]:
 
 
 def read_report(location: str) -> SourceReport:
-    """Raises FileNotFoundError where there is none."""
+    """The report at a location; raises FileNotFoundError where there is none."""
     return SourceReport(**storage.read_json(location))

@@ -1,4 +1,4 @@
-"""Which of the reranked candidates are hard negatives, and the training lists that they make with their positive.
+"""Chooses hard negatives among the reranked candidates, and makes training lists of them with their positive.
 
 The margin is that of TopK-PercPos in "NV-Retriever: Improving text embedding models with effective hard-negative
 mining" (arXiv:2407.15831): what scores higher than a share of its positive may be right itself.
@@ -31,16 +31,16 @@ TRAINING_LISTS = pa.schema(
 
 
 class Chosen(NamedTuple):
-    """Of one list."""
+    """The negatives that were chosen from one list."""
 
     negatives: list[Scored]
     """The row's own first, then the others; each kind best first."""
     false_negatives: int
-    """Left out for their score alone."""
+    """How many candidates were left out because they score nearly like the positive, or higher."""
 
 
 def choose(ranking: Sequence[Scored], given: int, rule: Rule) -> Chosen:
-    """Negatives of a list whose document 0 is the positive, and the `given` ones after it the row's own."""
+    """Chooses negatives of a list whose document 0 is the positive, before `given` negatives of the row itself."""
     bar = (1 - rule.margin) * next(one.score for one in ranking if one.place == 0)
     own: list[Scored] = []
     found: list[Scored] = []
@@ -59,17 +59,17 @@ def choose(ranking: Sequence[Scored], given: int, rule: Rule) -> Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """All that workers have to know to choose."""
+    """All that workers are told to choose negatives."""
 
     output: str
     room: str
-    """Of the candidate files."""
+    """Where the candidate files are."""
     rankings: Rankings
     rule: Rule
 
 
 class ChoosingStage:
-    """Candidate files to parts."""
+    """Makes a part of training lists from each candidate file."""
 
     def __init__(self, choosing: Choosing) -> None:
         self.choosing = choosing
@@ -85,7 +85,7 @@ class ChoosingStage:
 def training_lists(
     candidates: pa.Table, rankings: Mapping[int, list[Scored] | BadRow], source: str, rule: Rule
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The lists of a candidate file, and what is counted; a row that was not ranked is an error of it."""
+    """The training lists of a candidate file, and its counts; a row without a ranking counts as an error."""
     rows: list[dict[str, Any]] = []
     errors: dict[str, int] = {}
     negatives = false_negatives = without_negatives = 0

@@ -1,4 +1,4 @@
-"""Rows of a source (query, positive, negatives, group) and its pool: the passages that negatives come out of."""
+"""Rows of a source (query, positive, negatives, group), and the pool of passages that negatives are searched in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SourceRow:
 
 
 def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
-    """What makes a table unusable; None where it is a source."""
+    """Why a table cannot be a source; None where it can."""
     expected = (
         (columns.query, "--query-column", may_be_text, "text", True),
         (columns.positive, "--positive-column", may_be_text, "text", True),
@@ -46,13 +46,13 @@ def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
 
 
 def needed_columns(schema: pa.Schema, columns: MiningColumns) -> list[str]:
-    """Those that the table has."""
+    """The columns of the table that are read."""
     wanted = (columns.query, columns.positive, columns.negatives, columns.group)
     return [name for name in wanted if name in schema.names]
 
 
 def source_rows(table: pa.Table, columns: MiningColumns) -> list[SourceRow | BadRow]:
-    """One for each row."""
+    """What each row says, or why it is bad."""
     nothing: list[None] = [None] * table.num_rows
     names = table.column_names
     groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
@@ -67,7 +67,7 @@ def source_rows(table: pa.Table, columns: MiningColumns) -> list[SourceRow | Bad
 def source_row(
     query: Text, positive: Text, negatives: Sequence[Text], group: Text, columns: MiningColumns
 ) -> SourceRow | BadRow:
-    """One row; a negative that is null, blank or no UTF-8 is left out."""
+    """What one row says, or why it is bad; a negative that is null, blank or not valid UTF-8 is left out."""
     bad = bad_text(query, Reason.NULL_QUERY, columns.query) or bad_text(positive, Fault.NO_POSITIVE, columns.positive)
     if bad is not None:
         return bad
@@ -76,11 +76,11 @@ def source_row(
 
 
 class Pool:
-    """Different passages, and what rows say of them."""
+    """The distinct passages that are searched, and what the rows of the source say of them."""
 
     @classmethod
     def of(cls, rows: Sequence[SourceRow], corpus: Iterable[str] | None) -> Pool:
-        """Out of a corpus, or of all that the rows hold."""
+        """The pool of a corpus, or of all passages of the rows where there is no corpus."""
         texts = corpus if corpus is not None else (text for row in rows for text in (row.positive, *row.negatives))
         return cls(list(dict.fromkeys(texts)), rows)
 
@@ -88,9 +88,9 @@ class Pool:
         self.passages = passages
         self.place = {text: place for place, text in enumerate(passages)}
         self.members: dict[str, set[int]] = {}
-        """Places of each group's passages: those of the rows that name it."""
+        """Places of the passages of each group: all passages of rows that name the group."""
         self.positives: dict[str, set[str]] = {}
-        """Of each query, over all its rows."""
+        """The positives of each query, from all rows with that query."""
         for row in rows:
             self.positives.setdefault(row.query, set()).add(row.positive)
             if row.group:
@@ -98,10 +98,10 @@ class Pool:
                 self.members.setdefault(row.group, set()).update(held)
 
     def given(self, row: SourceRow) -> list[str]:
-        """The row's own negatives that no row of its query calls right."""
+        """The row's own negatives, without those that are a positive of the same query in another row."""
         return [text for text in row.negatives if text not in self.positives[row.query]]
 
     def barred(self, row: SourceRow) -> list[int]:
-        """Places of what is no candidate: positives of the query, the row's own negatives, and its group."""
+        """Places of passages that are no candidates: positives of the query, own negatives, members of the group."""
         own = {self.place[text] for text in (*self.positives[row.query], *row.negatives) if text in self.place}
         return sorted(own | self.members.get(row.group, set()))

@@ -39,7 +39,7 @@ COUNTED = ("lists", "negatives", "false_negatives", "without_negatives")
 
 
 def mine(settings: MineSettings, console: Console | None = None) -> dict[str, Any]:
-    """Mines or resumes and returns the summary.
+    """Runs or resumes a mining and returns its summary.
 
     Raises ConfigError, RefusedError, StoppedError or InterruptedBySignal, as `jobs.driver.run` does.
     """
@@ -74,7 +74,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
 
 
 def with_definite_paths(settings: MineSettings) -> MineSettings:
-    """Raises ConfigError for paths that a job cannot use."""
+    """The settings with absolute paths; raises ConfigError for paths that a job cannot use."""
     job, encoder, corpus = with_absolute_paths(settings.job), settings.encoder, settings.corpus
     if encoder is not None:
         encoder = replace(with_absolute_directory(encoder, "--dense"), num_cpus=job.num_cpus, num_gpus=job.num_gpus)
@@ -84,7 +84,7 @@ def with_definite_paths(settings: MineSettings) -> MineSettings:
 
 
 def corpus_files(settings: MineSettings) -> list[InputFile]:
-    """Those of --corpus; raises ConfigError, and RefusedError where they overlap with OUTPUT."""
+    """The files of --corpus; raises ConfigError where there are none, RefusedError where they overlap with OUTPUT."""
     if settings.corpus is None:
         return []
     files = storage.list_input(settings.corpus, "--corpus")
@@ -93,7 +93,7 @@ def corpus_files(settings: MineSettings) -> list[InputFile]:
 
 
 def options_of(settings: MineSettings, corpus: Sequence[InputFile]) -> dict[str, Any]:
-    """What decides the result besides the input; reads the models' files. Raises ConfigError, ModelError."""
+    """The settings that decide the result, with the digests of the models. Raises ConfigError or ModelError."""
     return {
         "model": with_resolved_model(settings.job)[1],
         "columns": asdict(settings.columns),
@@ -106,7 +106,7 @@ def options_of(settings: MineSettings, corpus: Sequence[InputFile]) -> dict[str,
 
 
 def check_columns(settings: MineSettings, files: Sequence[InputFile], corpus: Sequence[InputFile]) -> None:
-    """What one source lacks costs that source; what all lack, or a corpus, is a usage error."""
+    """Raises ConfigError where no file of INPUT is a source, or a file of --corpus lacks the column of texts."""
     whys = []
     for file in files:
         schema = schema_of(file.path)
@@ -124,7 +124,7 @@ def check_columns(settings: MineSettings, files: Sequence[InputFile], corpus: Se
 
 
 def schema_of(path: str) -> pa.Schema | None:
-    """None for a file that cannot be read: its worker will say why."""
+    """The schema of a file; None for one that cannot be read: the worker that reads it says why."""
     try:
         return storage.read_parquet(path, lambda file: file.schema_arrow)
     except StoreError:
@@ -140,7 +140,7 @@ def find_candidates(
     output: TableOutput,
     console: Console,
 ) -> list[SourceReport]:
-    """Brings every source to its candidate files; those that could not be read are tried again."""
+    """Writes the candidate files of every source that has none; a source that could not be read is tried again."""
     room = output.room(CANDIDATES_ROOM)
     pool = Corpus(tuple(file.path for file in corpus), settings.corpus_text) if corpus else None
     mining = Mining(room, settings.columns, settings.depth, settings.encoder, pool)
@@ -154,7 +154,7 @@ def find_candidates(
 def choose_negatives(
     settings: MineSettings, reports: Sequence[SourceReport], output: TableOutput, console: Console
 ) -> None:
-    """Scores the candidate files by the offline job, and makes a part of each."""
+    """Scores all candidate files with the offline job, and makes a part of training lists from each."""
     candidates, ranked = output.room(CANDIDATES_ROOM), output.room(RANKED_ROOM)
     rank(candidates, ranked, settings.job, console)
     choosing = Choosing(output.path, candidates, Rankings.of(ranked), settings.rule)
@@ -162,14 +162,14 @@ def choose_negatives(
 
 
 def reports_in(output: TableOutput, files: Sequence[InputFile]) -> list[SourceReport]:
-    """Those that are there, in the order of the files."""
+    """The reports that are there, in the order of the files."""
     there = output.there(CANDIDATES_ROOM)
     names = [report_name(file.path) for file in files]
     return [read_report(os.path.join(output.room(CANDIDATES_ROOM), name)) for name in names if name in there]
 
 
 def missing(output: TableOutput, reports: Sequence[SourceReport]) -> list[dict[str, Any]]:
-    """Candidate files without a part."""
+    """The candidate files whose part is not there yet."""
     finished = output.directory.finished()
     return [
         {"name": name, "source": os.path.basename(report.path)}
@@ -182,7 +182,7 @@ def missing(output: TableOutput, reports: Sequence[SourceReport]) -> list[dict[s
 def summary_of(
     output: TableOutput, reports: Sequence[SourceReport], manifest: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """The sum of reports and footers, by source and in all; raises StoppedError where a part is missing."""
+    """The counts of all reports and parts, by source and added up; raises StoppedError where a part is missing."""
     lost = missing(output, reports)
     if lost:
         raise StoppedError(f"{len(lost)} part(s) are missing, such as {lost[0]['name']}; run the same command again")
@@ -202,7 +202,7 @@ def summary_of(
 
 
 def of_source(output: TableOutput, report: SourceReport) -> dict[str, Any]:
-    """What became of one source."""
+    """The counts of one source."""
     counts = read_counts([output.part(name) for name in report.files])
     errors = added_up([report.errors, *(one["errors"] for one in counts)])
     sums = {name: sum(one[name] for one in counts) for name in COUNTED}
@@ -210,7 +210,7 @@ def of_source(output: TableOutput, report: SourceReport) -> dict[str, Any]:
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
-    """The closing table: a line for each source."""
+    """Prints the table that a mining ends with: a line for each source."""
     say(console, f"Mined into {output} in {summary['seconds']:,.1f} s")
     table = Table()
     for heading in ("source", "rows", "lists", "negatives", "false negatives", "without any", "bad rows"):

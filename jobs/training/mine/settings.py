@@ -26,7 +26,7 @@ def parse_ranks(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class MiningColumns:
-    """The caller's names."""
+    """The caller's names for the columns of a source."""
 
     query: str = "query"
     positive: str = "positive"
@@ -38,16 +38,16 @@ class MiningColumns:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is taken of a reranked list. Raises ConfigError for values that cannot work."""
+    """Which candidates of a reranked list become negatives. Raises ConfigError for values that cannot work."""
 
     ranks: tuple[int, int] = parse_ranks(RANKS)
-    """First and last, from 1, in the whole reranked list; for what was found, not for the row's own negatives."""
+    """First and last rank, from 1, in the whole reranked list; the row's own negatives may have any rank."""
     margin: float = 0.05
     """A negative scores at most (1 - margin) times what the positive does."""
     negatives: int = 15
-    """At most."""
+    """Negatives of a list, at most."""
     keep_empty: bool = False
-    """Whether a positive without negatives is a list, too."""
+    """Whether a positive for which no negative was found is written as a list of its own."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.ranks[0] <= self.ranks[1]:
@@ -87,7 +87,7 @@ class MineSettings:
     columns: MiningColumns = field(default_factory=MiningColumns, metadata=within(MiningColumns, COLUMN_FLAGS))
     depth: int = field(default=DEPTH, metadata=as_flag("Candidates of BM25, and as many of --dense.", Panel.CANDIDATES))
     encoder: EncoderSettings | None = field(default=None, metadata=within(encoder_of, ENCODER_FLAGS | encoders.FLAGS))
-    """Finds candidates beside BM25."""
+    """Searches for candidates, beside BM25."""
     corpus: str | None = field(
         default=None,
         metadata=as_flag("Table of passages to search; default: those of each source.", Panel.CANDIDATES),

@@ -1,4 +1,4 @@
-"""The model card of a run, written from what the run found: data with licences, steps, scores, calibration."""
+"""Writes the model card of a run: its data with their licences, steps, scores and calibration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_card(output: Output, config: TrainConfig, summary: dict[str, Any], res
 
 
 def card_lines(output: Output, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> Iterator[str]:
-    """The card, line by line."""
+    """Yields the lines of the card."""
     yield from (f"# {config.name}", "", f"A cross-encoder that `crossray train` made out of {summary['base']}.", "")
     yield from ("```bash", f"crossray rerank INPUT OUTPUT --model {output.model}", "```", "")
     yield from (
@@ -43,7 +43,7 @@ def card_lines(output: Output, config: TrainConfig, summary: dict[str, Any], res
 
 
 def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """nDCG@10 before and after."""
+    """Yields the lines on nDCG@10 before and after training."""
     if not summary["ndcg_after"]:
         return
     yield from ("## Validation", "")
@@ -59,7 +59,7 @@ def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def calibration_lines(result: dict[str, Any]) -> Iterator[str]:
-    """Expected calibration error by source, and the reliability of all pairs."""
+    """Yields the lines on calibration: the expected error by source, and how often scores come true."""
     found = result.get("calibration")
     yield from ("## Calibration", "")
     if not found:
@@ -81,7 +81,7 @@ def calibration_lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def training_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str]:
-    """Steps, recipe, versions."""
+    """Yields the lines on steps, recipe and versions."""
     workers = config.workers
     kind = f"{workers.gpus:g} GPU(s)" if workers.gpus else f"{workers.cpus:g} CPU(s)"
     yield from ("## Training", "")

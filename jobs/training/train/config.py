@@ -1,6 +1,6 @@
 """What a training run is told: a TOML file, read strictly into frozen dataclasses.
 
-An unknown key is refused with the nearest known one, a value of the wrong kind with the kind that is wanted.
+An unknown key is an error that names the nearest known key; a value of the wrong kind is one that names the right kind.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Source:
     path: str
     """Parquet file, directory, glob or uri; a relative one counts from the folder of data."""
     name: str = ""
-    """In figures and in the card; default: the file's name."""
+    """Name of the source in figures and in the card; default: the file's name."""
     licence: str = "not stated"
-    """For the card."""
+    """Licence of the data, for the card."""
     lists: int | None = None
-    """Rows drawn by the seed; default: all."""
+    """Rows that are drawn, by the seed; default: all."""
     random_negatives: int = 7
     """Passages of other rows beside a positive, where the row does not bring as many negatives."""
     columns: Columns = field(default_factory=Columns)
@@ -68,16 +68,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """How a run watches itself on lists that it does not train on."""
+    """How often a run is measured, on lists that are held back from training."""
 
     share: float = 0.02
-    """Of the queries, held back by a hash of their text; also what the model is calibrated on."""
+    """Share of the queries that is held back, by a hash of their text; the model is calibrated on the same lists."""
     every: int = 200
     """Steps between two validations; each leaves a checkpoint."""
     patience: int = 0
-    """Validations without a better nDCG@10 before the run ends early; 0: it never does."""
+    """The run ends early after so many validations without a better nDCG@10; with 0 it never does."""
     lists: int = 1000
-    """Lists of a validation at most."""
+    """Lists of a validation, at most."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -89,15 +89,15 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The processes that train, each on its share of every step."""
+    """The processes that train; each takes a share of every step."""
 
     count: int = 1
     cpus: float = 1
-    """Of each worker: also its threads."""
+    """CPUs of each worker, and the threads that it computes with."""
     gpus: float = 0
-    """Of each worker."""
+    """GPUs of each worker."""
     max_failures: int = 3
-    """Times that a dead worker is replaced before the run stops, resumably."""
+    """How often dead workers are replaced before the run stops; the same command resumes it."""
 
     def __post_init__(self) -> None:
         for name, least in (("count", 1), ("cpus", 1), ("gpus", 0), ("max_failures", 0)):
@@ -110,13 +110,13 @@ class TrainConfig:
     """One stage of training."""
 
     base: str
-    """What it begins from: `embedded`, a directory, a uri, a hub name, or the output of the stage before."""
+    """The model that training begins from: `embedded`, a directory, a uri, a hub name, or the output of another run."""
     output: str
     """Directory or uri of the run; the model comes to lie in its `model`."""
     data: str = ""
     """Folder of the sources; a relative one counts from the config file."""
     name: str = ""
-    """Of the model, in its card; default: the output's name."""
+    """Name of the model in its card; default: the output's name."""
     sources: tuple[Source, ...] = ()
     epochs: float | None = None
     """Instead of `recipe.steps`: how often every list is seen."""
@@ -135,7 +135,7 @@ class TrainConfig:
 
 
 def read_config(path: Path, overrides: Mapping[str, Any]) -> TrainConfig:
-    """The config in a TOML file, with what the command line says instead; None says nothing there.
+    """The config in a TOML file; `overrides` replace its values by key, unless they are None.
 
     Raises ConfigError, which names file and key.
     """
@@ -167,7 +167,7 @@ def set_at(table: dict[str, Any], name: str, value: Any, path: Path) -> None:
 
 
 def parse(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
-    """A dataclass out of a TOML table; raises ConfigError that begins with `where`."""
+    """Makes a dataclass of a TOML table; the message of the ConfigError that it raises begins with `where`."""
     known = {one.name: one for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
     for key in table:
@@ -190,7 +190,7 @@ def parse(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
 
 
 def value_of(hint: Any, value: Any, where: str) -> Any:
-    """A value of the hinted type; raises ConfigError that begins with `where`."""
+    """Makes a value of the type `hint`; the message of the ConfigError that it raises begins with `where`."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))
     if dataclasses.is_dataclass(hint):

@@ -1,4 +1,4 @@
-"""The rows of a run as the driver prepares them: stretches of files become shards, on Ray Data."""
+"""How the driver has the rows of a run prepared: on Ray Data each stretch of a file becomes a shard of token lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipelines.training.base import Base
 def prepared(
     config: TrainConfig, base: Base, files: Sequence[SourceFile], output: Output, console: Console
 ) -> tuple[list[ShardReport], list[str]]:
-    """Reports of all stretches, and the shards that came of them; those that are there are not made again."""
+    """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists."""
     wanted = stretches(files, config.sources, output)
     todo = [stretch for stretch in wanted if not storage.exists(stretch.report)]
     if todo:
@@ -48,7 +48,7 @@ def prepared(
 
 
 def preparation_stage(preparation: Preparation) -> Any:
-    """What does one piece of work of `run_pieces`."""
+    """The function that makes one shard, as `run_pieces` wants it."""
 
     def work(item: dict[str, Any]) -> None:
         prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), preparation)
@@ -57,7 +57,7 @@ def preparation_stage(preparation: Preparation) -> Any:
 
 
 def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
-    """Raises TooManyBadRowsError, and ConfigError where nothing is left to train on."""
+    """Raises TooManyBadRowsError for more bad rows than --max-errors, ConfigError where no list is left to train on."""
     bad = sum(sum(report.bad_rows.values()) for report in reports)
     unreadable = sum(report.unreadable is not None for report in reports)
     if max_errors is not None and bad + unreadable > max_errors:
@@ -70,7 +70,7 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
 
 
 def with_steps(config: TrainConfig, reports: Sequence[ShardReport]) -> TrainConfig:
-    """The config with the steps that its epochs come to."""
+    """The config with `epochs` turned into steps."""
     if config.epochs is None:
         return config
     lists = sum(report.trainable for report in reports)

@@ -1,4 +1,4 @@
-"""A training on Ray Train as the driver sees it: started, watched until it ends, and an error if it ends too early."""
+"""How the driver trains on Ray Train: it starts the workers, shows how the run stands, and waits for the end."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ENVIRONMENT = {
     # A worker that leaves a checkpoint waits until it is looked at, by default every two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
-"""Of Ray Train, where the user sets nothing else."""
+"""Variables of Ray Train, set where the user has not set them."""
 
 
 def check_room(config: TrainConfig) -> None:
-    """Raises ConfigError where a private Ray has not what the workers ask for, and would wait for it for ever."""
+    """Raises ConfigError where the workers ask for more than a private Ray has: it would wait for ever."""
     workers, there = config.workers, ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, wanted in (("CPU", workers.count * workers.cpus), ("GPU", workers.count * workers.gpus)):
         if wanted > there.get(name, 0):
@@ -95,7 +95,7 @@ def trainer_of(task: Task) -> ray.train.torch.TorchTrainer:
 
 @contextmanager
 def live_line(output: Output, console: Console) -> Iterator[LiveLine]:
-    """A line about the run while it goes on."""
+    """Shows a line about the run while it goes on."""
     storage.remove(output.news)
     line = LiveLine(output, console)
     try:
@@ -105,7 +105,7 @@ def live_line(output: Output, console: Console) -> Iterator[LiveLine]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The last line of the innermost error that a worker raised, which says more than Ray's own words."""
+    """The last line of the error that a worker raised, without what Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error
     lines = [line for line in str(inner).strip().splitlines() if line.strip()]

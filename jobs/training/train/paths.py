@@ -1,4 +1,4 @@
-"""What lies where in the output of a training run."""
+"""Where each file is in the output of a training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MANIFEST = "_manifest.json"
 
 
 class Output:
-    """The places in the output of one run."""
+    """The paths of all files in the output of one run."""
 
     def __init__(self, path: str) -> None:
         def place(name: str) -> str:
@@ -24,13 +24,13 @@ class Output:
         self.lists = place("lists")
         """Shards of token lists, each with its report."""
         self.checkpoints = place("checkpoints")
-        """Ray Train's."""
+        """Checkpoints of Ray Train."""
         self.news = place("_progress.json")
-        """How the run stands."""
+        """How the run stands, for the line on the terminal."""
         self.curve = place("curve.csv")
         self.plot = place("curve.png")
         self.result = place("_result.json")
-        """What worker 0 found at the end."""
+        """What worker 0 measured at the end."""
         self.model = place("model")
         self.card = place("model/README.md")
         self.summary = place(SUMMARY)

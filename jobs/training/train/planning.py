@@ -1,4 +1,4 @@
-"""What a run will do, made definite before it starts: files, stretches of rows, base, and the manifest of it all."""
+"""What the driver settles before a run starts: absolute paths, files, stretches of rows, and the manifest."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ FREE_TO_CHANGE = ("output", "workers", "name")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a source; its footer was read, or says why not."""
+    """A file of a source, with what its footer says or why it could not be read."""
 
     source: int
     file: InputFile
     row_groups: tuple[int, ...] = ()
-    """Rows of each."""
+    """Rows of each row group."""
     unreadable: str | None = None
 
 
 def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
-    """Absolute paths and a name for each source; relative ones count from the config file, sources from `data`.
+    """The config with absolute paths, and a name for each source.
+
+    Relative paths count from the config file, those of sources from `data`.
 
     Raises ConfigError for relative paths in a submitted job, RefusedError for a base that is an unfinished run.
     """
@@ -80,7 +82,7 @@ def source_files(sources: Sequence[Source]) -> list[SourceFile]:
 
 
 def file_of(source: int, file: InputFile) -> SourceFile:
-    """A file by its footer."""
+    """Reads the footer of a file of a source."""
     try:
         rows = storage.read_parquet(
             file.path,
@@ -96,7 +98,7 @@ def file_of(source: int, file: InputFile) -> SourceFile:
 
 
 def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Output) -> list[Stretch]:
-    """All rows of all files in pieces of about STRETCH_ROWS; a source's `lists` are spread over its rows evenly."""
+    """Cuts all rows into stretches of about STRETCH_ROWS; a source's `lists` are spread evenly over its rows."""
     rows_of: dict[int, int] = {}
     for one in files:
         rows_of[one.source] = rows_of.get(one.source, 0) + sum(one.row_groups)
@@ -116,7 +118,7 @@ def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Ou
 
 
 def cut_row_groups(row_groups: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
-    """(row groups, rows of them to skip, number of the first row, rows) of pieces with about STRETCH_ROWS rows."""
+    """Yields (row groups, rows of them to skip, number of the first row, rows) for each stretch of a file."""
     run: list[int] = []
     first = rows = 0
     for number, size in enumerate(row_groups):
@@ -140,7 +142,7 @@ def unreadable_reports(files: Sequence[SourceFile]) -> list[ShardReport]:
 
 
 def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFile]) -> dict[str, Any]:
-    """What decides the run's result."""
+    """All that decides the result of a run, as JSON types."""
     asked = {name: value for name, value in asdict(config).items() if name not in FREE_TO_CHANGE}
     return {
         "asked": asked,
@@ -150,7 +152,7 @@ def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFil
 
 
 def check_same(output: Output, manifest: dict[str, Any]) -> None:
-    """Raises RefusedError, which names what differs, where the output was begun with something else."""
+    """Raises RefusedError where the output was begun with something else; its message names the first difference."""
     before: dict[str, Any] = storage.read_json(output.manifest)
     difference = first_difference(before, manifest)
     if difference:
@@ -165,7 +167,7 @@ def check_same(output: Output, manifest: dict[str, Any]) -> None:
 
 
 def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
-    """(where, before, now) of the first leaf that differs in two JSON values; a tuple counts as a list."""
+    """(where, before, now) of the first value that differs in two JSON structures; a tuple counts as a list."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             found = first_difference(before.get(key), now.get(key), f"{where}.{key}".removeprefix(".asked").lstrip("."))

@@ -1,4 +1,4 @@
-"""The learning curve as a picture, where matplotlib is installed."""
+"""Draws the learning curve, where matplotlib is installed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Arrow rows to training rows: a query, its passages, what is known of each. One bad row never costs another.
+"""Reads Arrow rows as training rows: a query with its passages and their labels. A bad row costs no other row.
 
-Three layouts, told by the columns: lists (`documents` with `labels`, `teacher` or both), positives (`positive`,
-perhaps `negatives` or `negative`, `group`), and graded pairs (`document`, `label`), of which neighbours with equal
-queries are one list.
+The columns tell which of three layouts a table has: lists (`documents` with `labels`, `teacher` or both), positives
+(`positive`, perhaps with `negatives`, `negative` or `group`), or graded pairs (`document`, `label`). Neighbouring pairs
+with the same query are one list.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.training.train.config import Columns
 
 UNKNOWN = math.nan
 LARGEST = 65504
-"""Of float16, in which labels and teacher scores are kept."""
+"""The largest float16: labels and teacher scores are kept as such."""
 RULE = f"a number from -{LARGEST} to {LARGEST} is needed"
 
 
@@ -94,7 +94,7 @@ def needed_columns(schema: pa.Schema, columns: Columns) -> list[str]:
 
 
 def training_rows(table: pa.Table, columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
-    """(row number, what it says) for each row; for pairs one for each run of equal queries."""
+    """Yields (row number, what the row says); neighbouring pairs with the same query are one row."""
     layout = layout_of(table.schema, columns)
     queries = column_texts(table.column(columns.query))
     if layout is Layout.LISTS:
@@ -106,7 +106,7 @@ def training_rows(table: pa.Table, columns: Columns) -> Iterator[tuple[int, Trai
 
 
 def list_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
-    """Of the layout LISTS; a null document is left out with its label, as nothing can be learnt from it."""
+    """Reads the layout LISTS; a null document is left out, with its label."""
     documents = column_lists(table.column(columns.documents), ColumnMapping(text_field=columns.text_field))
     labels, teacher = (
         table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
@@ -124,7 +124,7 @@ def list_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
 def list_row(
     query: str, texts: Sequence[Text], grades: list[object] | None, scores: list[object] | None, columns: Columns
 ) -> TrainingRow | BadRow:
-    """One list whose query is a text."""
+    """Reads one list whose query is a good text."""
     numbers: list[list[float]] = []
     for name, values in ((columns.labels, grades), (columns.teacher, scores)):
         if values is not None and len(values) != len(texts):
@@ -145,7 +145,7 @@ def list_row(
 
 
 def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
-    """Of the layout POSITIVES: the positive is graded 1, what the row calls negative 0."""
+    """Reads the layout POSITIVES: the positive gets the label 1, negatives of the row get 0."""
     names = table.column_names
     nothing: list[None] = [None] * table.num_rows
     groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
@@ -167,7 +167,7 @@ def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) ->
 
 
 def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
-    """Of the layout PAIRS."""
+    """Reads the layout PAIRS: neighbouring rows with the same query become one."""
     documents = column_texts(table.column(columns.document))
     labels = [number_of(value) for value in table.column(columns.label).to_pylist()]
     values = table.column(columns.label)
@@ -193,7 +193,7 @@ def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
 
 
 def number_of(value: object) -> float | None:
-    """A label or score: NaN for null, None for what is no number that can be kept. A text that reads as one is one."""
+    """A label or score as a number: NaN for null, None for what is no number or too large; "3" is 3."""
     if value is None:
         return UNKNOWN
     if isinstance(value, str):

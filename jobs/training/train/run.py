@@ -41,7 +41,7 @@ def run(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Runs or resumes the training and returns its summary.
+    """Runs or resumes a training and returns its summary.
 
     Raises ConfigError (nothing was touched), RefusedError (nothing was changed), TooManyBadRowsError, StoppedError or
     InterruptedBySignal (the same call resumes).
@@ -67,7 +67,7 @@ def run(
 
 
 def checked_base(config: TrainConfig) -> Base:
-    """The model that training begins from; raises ConfigError where the config asks for more than it can do."""
+    """Loads the model that training begins from; raises ConfigError for a config that does not fit it."""
     from pipelines.training.base import load_base
 
     base = load_base(config.base, seed=config.recipe.seed)
@@ -76,7 +76,7 @@ def checked_base(config: TrainConfig) -> Base:
 
 
 def check_lengths(config: TrainConfig, base: Base) -> None:
-    """Raises ConfigError where a pair would be longer than the base reads."""
+    """Raises ConfigError where pairs are longer than the base can read, or a step has fewer lists than workers."""
     longest = max(config.recipe.max_lengths)
     if longest > base.max_length:
         raise ConfigError(f"recipe.max_lengths reaches {longest}; {base.name} reads {base.max_length} tokens at most")
@@ -101,7 +101,10 @@ def take_place(output: Output) -> None:
 
 
 def begin(output: Output, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Writes the manifest, or sees to it that the run is this one; raises RefusedError where it is not."""
+    """Writes the manifest of a new run, after removing an earlier one if `overwrite` says so.
+
+    Raises RefusedError where the earlier run was begun with something else and may not be overwritten.
+    """
     if storage.exists(output.manifest):
         if not overwrite:
             check_same(output, manifest)
@@ -162,7 +165,7 @@ def sum_up(task: Task, base: Base, console: Console) -> dict[str, Any]:
 def summarize(
     config: TrainConfig, base: Base, reports: Sequence[ShardReport], result: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a run came to, for `_summary.json`."""
+    """The content of `_summary.json`."""
     history = result["history"]
     validations = history["validations"]
     return {

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: what the data holds, a live line, and how it ended."""
+"""What a training prints: a table of its data, a line about how it stands, and a table at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.training.train.shards import ShardReport, source_summaries
 
 
 class LiveLine:
-    """Loss, nDCG, pairs per second and time left: one line that changes on a terminal, a line now and then in a log."""
+    """Shows loss, nDCG, speed and time left: one line that changes on a terminal, a line now and then in a log."""
 
     def __init__(self, output: Output, console: Console) -> None:
         self.output = output
@@ -33,7 +33,7 @@ class LiveLine:
             console.print("starting the workers ...")
 
     def look(self) -> None:
-        """Reads how the run stands and says it."""
+        """Reads how the run stands and shows it."""
         try:
             line = news_line(storage.read_json(self.output.news))
         except (OSError, ValueError):  # not written yet
@@ -51,7 +51,7 @@ class LiveLine:
 
 
 def news_line(news: dict[str, Any]) -> str:
-    """One line of a run's news."""
+    """The line that says how a run stands."""
     ndcg = "" if news["ndcg"] is None else f", validation nDCG@10 {news['ndcg']:.3f}"
     return (
         f"step {news['step']:,} of {news['steps']:,}, loss {news['loss']:.3f}{ndcg}, "
@@ -60,14 +60,14 @@ def news_line(news: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3.5 h`."""
+    """A time such as `42 s`, `7 min` or `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardReport]) -> None:
-    """A table of the sources, then the rows and files that cannot be used."""
+    """Prints a table of the sources, then the files and rows that cannot be used."""
     table = Table(title="Training rows", title_justify="left")
     for name, side in (("source", "left"), ("rows", "right"), ("lists", "right"), ("held back", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
 
 
 def print_end(console: Console, output: Output, summary: dict[str, Any]) -> None:
-    """The closing table: validation before and after, calibration, and where the model is."""
+    """Prints the table at the end: validation before and after, calibration, and where the model is."""
     table = Table(title=f"{summary['steps']:,} steps, {summary['pairs']:,} pairs", title_justify="left")
     for name in ("source", "nDCG@10 before", "after", "calibration error"):
         table.add_column(name, justify="left" if name == "source" else "right")
@@ -102,5 +102,5 @@ def print_end(console: Console, output: Output, summary: dict[str, Any]) -> None
 
 
 def percent(value: float | None) -> str:
-    """Of a share; nothing for None."""
+    """A share in percent; an empty text for None."""
     return "" if value is None else f"{value:.1%}"

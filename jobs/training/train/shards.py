@@ -1,6 +1,6 @@
-"""One stretch of a source's rows -> one shard of token lists: what a task of the preparation does.
+"""What a worker of the preparation does: it makes one shard of token lists from one stretch of rows.
 
-What comes out depends on the file, the config and the seed alone, so a shard that is there need not be made again.
+A shard depends on the file, the config and the seed alone; so one that is there need not be made again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, train
 from pipelines.training.token_lists import TokenList, TokenLists
 
 MAX_CHARACTERS = 20_000
-"""Of a text that is tokenized: what lies beyond is cut anyway."""
+"""Characters of a text that are tokenized; no pair is long enough for more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows first:first + rows of a file, of which `take` are drawn."""
+    """The rows from `first` to `first + rows` of a file, of which `take` are drawn."""
 
     source: int
     path: str
@@ -45,22 +45,22 @@ class Stretch:
     rows: int
     take: int
     shard: str
-    """Where its token lists come to lie."""
+    """Where the token lists are written."""
 
     @property
     def report(self) -> str:
-        """Where the report comes to lie, after the shard."""
+        """Where the report is written, after the shard."""
         return self.shard.removesuffix(".npz") + ".json"
 
 
 @dataclass(slots=True)
 class ShardReport:
-    """What became of a stretch."""
+    """How many rows of a stretch were drawn, and what they gave."""
 
     source: int
     path: str
     rows: int = 0
-    """Drawn."""
+    """Rows that were drawn."""
     lists: int = 0
     held_back: int = 0
     trainable: int = 0
@@ -72,21 +72,21 @@ class ShardReport:
     unreadable: str | None = None
 
     def save(self, location: str) -> None:
-        """Its presence says that the shard is there too."""
+        """Writes the report; a report that is there says that its shard is there, too."""
         storage.write_json(location, asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What decides, besides the rows, what a shard holds."""
+    """All that decides the content of a shard, besides its rows."""
 
     sources: tuple[Source, ...]
     tokenizer: str
     """The content of tokenizer.json."""
     max_tokens: int
-    """Of a text that are kept."""
+    """Tokens of a text that are kept, at most."""
     held_back: float
-    """Share of the queries."""
+    """Share of the queries that is held back."""
     seed: int
 
 
@@ -126,7 +126,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
 
 
 def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
-    """Its rows, with the columns that are needed; raises what pyarrow raises, ValueError for a wrong schema."""
+    """The rows of a stretch with the needed columns; raises what pyarrow raises, and ValueError for a wrong schema."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
         columns = needed_columns(file.schema_arrow, source.columns)
@@ -137,9 +137,9 @@ def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
 
 
 def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:
-    """The rows that have a positive and no teacher, filled up to `wanted` negatives with passages of other rows.
+    """Yields the rows; one that has a positive and no teacher scores gets passages of others, up to `wanted` negatives.
 
-    Never one that is a positive of the same query, or stands in a row of the same group.
+    A passage is never taken that is a positive of the same query or stands in a row of the same group.
     """
     pool = list({text: row.group for row in rows for text in row.passages}.items())
     positives: dict[str, set[str]] = {}
@@ -165,7 +165,7 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
 
 
 def token_lists(rows: Iterator[TrainingRow], preparation: Preparation) -> Iterator[TokenList]:
-    """The rows as token ids; lists of equal queries are held back together or not at all."""
+    """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
     tokenizer = Tokenizer.from_str(preparation.tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -178,13 +178,13 @@ def token_lists(rows: Iterator[TrainingRow], preparation: Preparation) -> Iterat
 
 
 def share_of(query: str, seed: int) -> float:
-    """A number from 0 to 1 that the query's text decides."""
+    """A number from 0 to 1, made from a hash of the query's text."""
     digest = hashlib.blake2b(query.encode(), key=str(seed).encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 
 
 def read_report(location: str) -> ShardReport:
-    """Raises FileNotFoundError where there is none."""
+    """The report at a location; raises FileNotFoundError where there is none."""
     parts: dict[str, Any] = storage.read_json(location)
     return ShardReport(**parts)
 

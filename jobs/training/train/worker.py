@@ -1,6 +1,6 @@
 """What each worker of Ray Train does: joins the shards on its machine, trains, validates, leaves checkpoints.
 
-Worker 0 also writes the learning curve, how the run stands, and at the end the model.
+Worker 0 also writes the learning curve and how the run stands, and at the end the model.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Task:
     config: TrainConfig
     output: Output
     reports: tuple[ShardReport, ...]
-    """Of the shards that are there, in their order."""
+    """Reports of the shards, in the order of the shards."""
     shards: tuple[str, ...]
     source_names: tuple[str, ...]
     vocab_size: int
@@ -66,10 +66,10 @@ class Task:
 
 @dataclass(slots=True)
 class History:
-    """What a run has been through; stands in its checkpoints."""
+    """What was measured since the run began; each checkpoint holds it."""
 
     lines: list[list[str]] = field(default_factory=list)
-    """Of the learning curve."""
+    """Lines of the learning curve."""
     validations: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = -1
     best: float = -math.inf
@@ -83,7 +83,7 @@ class History:
 
 
 def train_worker(task: Task) -> None:
-    """Trains from the last checkpoint on; returns when the run is over and its model written."""
+    """Trains from the last checkpoint on; returns when the run is over and the model is written."""
     run = Run(task, map_lists(task, ray.train.collective.barrier))
     try:
         run.go()
@@ -116,7 +116,7 @@ class Run:
             self.board = SummaryWriter(task.tensorboard)
 
     def go(self) -> None:
-        """Trains, validates at the start, every so often and at the end, and writes the model."""
+        """Trains to the end, with validations and checkpoints in between, and writes the model."""
         self.resume()
         every, patience = self.config.validation.every, self.config.validation.patience
         if not self.history.validations:
@@ -142,15 +142,15 @@ class Run:
             self.finish()
 
     def is_over(self, patience: int) -> bool:
-        """Whether the run ends early; the same on all workers, who all know all validations."""
+        """Whether the run ends early; all workers know all validations, so they all say the same."""
         return 0 < patience <= self.history.without_gain()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the encoder's, in main memory."""
+        """A copy of the encoder's weights, in main memory."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.encoder.state_dict().items()}
 
     def validate(self) -> None:
-        """Orders the lists that were held back, all workers a share each; keeps the best weights."""
+        """Measures nDCG@10 on the lists that are held back, a share on each worker; keeps the best weights."""
         recipe = self.config.recipe
         mine = self.numbers[self.rank :: self.workers]
         self.trainer.refresh_passing()
@@ -173,7 +173,7 @@ class Run:
             self.board.add_scalar("validation/nDCG@10", mean, self.trainer.step)
 
     def add_line(self, window: list[Progress]) -> None:
-        """A line of the learning curve, over the last steps."""
+        """Adds a line to the learning curve: the mean of the last steps."""
         firsts = [one.positive_first for one in window if not math.isnan(one.positive_first)]
         loss = float(np.mean([one.loss for one in window]))
         first = float(np.mean(firsts)) if firsts else math.nan
@@ -186,7 +186,7 @@ class Run:
                 self.board.add_scalar(f"train/{name}", value, step)
 
     def tell(self, progress: Progress) -> None:
-        """How the run stands, for the driver's live line and for who looks at the files."""
+        """Writes how the run stands, for the driver's line on the terminal, and the curve so far."""
         now = time.perf_counter()
         if self.rank or now - self.news_at < SECONDS_BETWEEN_NEWS:
             return
@@ -205,7 +205,7 @@ class Run:
         write_text(self.task.output.curve, curve_csv(history))
 
     def leave_checkpoint(self) -> None:
-        """All workers come here at the same steps; worker 0 brings the files."""
+        """Leaves a checkpoint; all workers call this at the same steps, and worker 0 has the files."""
         metrics = {"step": self.trainer.step, "ndcg": self.history.validations[-1]["ndcg"]}
         if self.rank:
             ray.train.report(metrics)
@@ -217,7 +217,7 @@ class Run:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def resume(self) -> None:
-        """Goes on from the last checkpoint, where there is one."""
+        """Loads the last checkpoint, where there is one."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return
@@ -227,7 +227,7 @@ class Run:
             self.history = History(**json.loads((Path(folder) / "history.json").read_text()))
 
     def finish(self) -> None:
-        """Calibrates the best weights, writes the model and what the driver makes the card of."""
+        """Calibrates the best weights; writes the model, and the result for the driver's card and summary."""
         self.trainer.encoder.load_state_dict(self.best_weights)
         self.trainer.refresh_passing()
         encoder, recipe = self.trainer.passing, self.config.recipe
@@ -260,7 +260,7 @@ class Run:
             self.board.close()
 
     def calibrations(self, logits: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
-        """Of all sources together, and of each that has both classes, on lists that Platt's fit did not see."""
+        """Calibration of all sources together and of each with both classes, on lists that the fit did not see."""
         found: dict[str, Calibration | None] = {"all": calibration(logits, labels)}
         for number, name in enumerate(self.task.source_names):
             of_source = self.sources[numbers] == number
@@ -270,7 +270,7 @@ class Run:
 
 
 def curve_csv(history: History) -> str:
-    """The learning curve; a validation stands in the line of its step, or in one of its own."""
+    """The learning curve as CSV; a validation is in the line of its step, or in a line of its own."""
     validations = {one["step"]: f"{one['ndcg']:.4f}" for one in history.validations}
     lines = {int(line[0]): [*line, ""] for line in history.lines}
     for step, value in validations.items():
@@ -283,7 +283,7 @@ def curve_csv(history: History) -> str:
 
 
 def write_text(location: str, text: str) -> None:
-    """A small file, whole or not at all."""
+    """Writes a small file, whole or not at all."""
     storage.store_of(location).write(location, text.encode())
 
 
