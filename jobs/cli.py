@@ -1,4 +1,4 @@
-"""The `crossray` command: one sub-command per job; a further package adds its own through an entry-point group."""
+"""The `crossray` command with its sub-commands; other packages, such as `serve`, add theirs by an entry-point group."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def crossray() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Adds the sub-commands of other packages and runs what was asked for: what the console script calls."""
     for plugin in importlib.metadata.entry_points(group=PLUGINS):
         loaded = plugin.load()
         if isinstance(loaded, typer.Typer):

@@ -1,4 +1,4 @@
-"""`crossray convert`: any model that we load as a directory that plain transformers loads."""
+"""`crossray convert`: writes any reranker that Crossray loads as a directory that transformers loads by itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(
     except FileExistsError as error:
         say(console, str(error), "refused: ")
         raise typer.Exit(errors.REFUSED) from None
-    except (ConfigError, ModelError) as error:
+    except (ConfigError, ModelError, NotADirectoryError, PermissionError) as error:
         say(console, str(error), "error: ")
         raise typer.Exit(errors.USAGE) from None
     say(Console(), f"{directory}; AutoModelForSequenceClassification.from_pretrained loads it", "written: ", "green")

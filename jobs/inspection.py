@@ -1,8 +1,8 @@
-"""What became of a job, or becomes of it now: the command line that looks into an output directory.
+"""The command line of `crossray inspect`: looks into an output directory and says how its job stands.
 
 python -m jobs.inspection OUTPUT [flags]      # the same as `crossray inspect`; also while the job runs
 
-What there is to say is gathered in `jobs.audit`; here it is printed.
+`jobs.audit` gathers what there is to say; this file prints it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import errors
-from jobs.flags import option
 from jobs.screen import count_rows, reuse_rows, say, time_rows
 from jobs.storage import absolute
 from pipelines.errors import CrossrayError
@@ -38,8 +37,10 @@ STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow"}
 def command(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output directory of a job, finished or not.")],
     examples: Annotated[int, typer.Option("--errors", min=0, help="Rows with errors to show for each reason.")] = 3,
-    verify: Annotated[bool, option("--verify", help="Read all parts, compare them with manifest and summary.")] = False,
-    as_json: Annotated[bool, option("--json", help="One JSON document instead of tables.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all parts, compare them with manifest and summary.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
     """Say how a job stands, where its time went, and what is wrong with its rows; changes nothing.
 
@@ -66,7 +67,7 @@ def command(
 
 
 def as_document(facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> dict[str, Any]:
-    """All that is printed, as JSON types; `findings` is null where nobody looked for them."""
+    """Everything that `print_all` prints, as one JSON object; `findings` is null where --verify was not given."""
     return facts.as_dict() | {
         "error_examples": [asdict(row) for row in rows],
         "findings": None if findings is None else [asdict(one) for one in findings],
@@ -74,7 +75,7 @@ def as_document(facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Fi
 
 
 def print_all(console: Console, facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> None:
-    """State, counts, times, attempts, files that cannot be read, rows with errors, findings."""
+    """Prints how the job stands, its counts and times, and what is wrong with its files and rows."""
     say(console, state_line(facts), f"{facts.state}: ", STYLES[facts.state])
     if facts.following is not None:
         say(console, following_line(facts.following, facts.driver), "following: ", "cyan")
@@ -97,7 +98,7 @@ def print_all(console: Console, facts: JobFacts, rows: Sequence[RowError], findi
 
 
 def state_line(facts: JobFacts) -> str:
-    """Who works on the job, or how it goes on."""
+    """The line that says who works on the job now, or which command resumes it."""
     driver = facts.driver
     heard = driver and f"process {driver.pid} on {driver.host}, last heartbeat {driver.heartbeat_ago:.0f} s ago"
     if facts.state == "complete":
@@ -110,7 +111,7 @@ def state_line(facts: JobFacts) -> str:
 
 
 def following_line(following: Mapping[str, Any], driver: Driver | None) -> str:
-    """What a follower has done and waits for."""
+    """The line that says what a job with --follow has done and how often it looks for new files."""
     rounds = f"{following['rounds']:,} round(s)"
     if following["rounds"]:
         rounds += f", the last until {following['last_round']}, {following['lag_seconds']:,.1f} s after its first file "
@@ -121,7 +122,7 @@ def following_line(following: Mapping[str, Any], driver: Driver | None) -> str:
 
 
 def counts_table(facts: JobFacts) -> Table:
-    """How much is done, and where the time went."""
+    """The table that says how much is done and where the time went."""
     table = Table(show_header=False)
     table.add_row("begun", facts.created)
     table.add_row("fingerprint", facts.fingerprint["hash"])
@@ -140,12 +141,12 @@ def counts_table(facts: JobFacts) -> Table:
 
 
 def share(done: int, of_all: int) -> str:
-    """`3 of 4 (75%)`."""
+    """A count with its share, such as `3 of 4 (75%)`."""
     return f"{done:,} of {of_all:,}" + (f" ({done / of_all:.0%})" if of_all else "")
 
 
 def attempts_table(attempts: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each run of the driver."""
+    """The table with a line for each run of the driver."""
     total = sum(one["seconds"] for one in attempts)
     table = Table(title=Text(f"{len(attempts)} attempt(s), {total:,.1f} seconds"), title_justify="left")
     table.add_column("started", no_wrap=True)
@@ -160,7 +161,7 @@ def attempts_table(attempts: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def row_line(row: RowError) -> str:
-    """Where a row is, which it is, and what it has."""
+    """The line of a row with an error: the part and file that it is in, its query, and the error."""
     query = f"query {printable(row.query)!r}" if row.query else "no query"
     which = query if row.query_id is None else f"query id {printable(row.query_id)}"
     first, end = row.file_rows
@@ -169,7 +170,7 @@ def row_line(row: RowError) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line, and harmless to a terminal."""
+    """The text on one line, without characters that would steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

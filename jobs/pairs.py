@@ -1,11 +1,12 @@
-"""`crossray pairs INPUT OUTPUT`: the pairs that several units of a log have, each once, to be scored before the log is.
+"""`crossray pairs INPUT OUTPUT`: writes each pair that several work units of a log have once, to be scored beforehand.
 
     crossray pairs logs/ pairs/
     crossray rerank pairs/ pairs-scored/ --scores scores/
     crossray rerank logs/ ranked/ --scores scores/
 
-A memory is a replica's own, so without this a new pair is scored by each replica that meets it. The stage in the middle
-is a job like any other: it resumes, and survives what jobs survive. Without it nothing changes but the time.
+Each replica remembers only the pairs that it scored itself. Without this command a pair that several replicas meet is
+scored by each of them. The second command is a job like any other, which can be stopped and resumed. Without the first
+two the third one writes the same scores and takes longer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from rich.console import Console
 
 from jobs import errors, storage
 from jobs.errors import RefusedError, UnreadableFileError
-from jobs.flags import COLUMN_PANEL, COLUMNS, column, option
+from jobs.flags import Flags, with_flags
 from jobs.input.reading import read_rows
 from jobs.records import Unit
 from jobs.runtime.threads import read_ahead
@@ -41,43 +42,46 @@ READING_THREADS = 4
 
 TextPair = tuple[str, str]
 
+COLUMN_FLAGS = ("layout", "query_column", "documents_column", "text_field", "document_column")
+FLAGS = (
+    Flags.of(RerankSettings)
+    .only("input", "output", *COLUMN_FLAGS)
+    .but(
+        input={"help": "As of `rerank`."},
+        output={"help": "Directory for the pairs; what it held is replaced."},
+    )
+)
 
-def command(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="As of `rerank`.")],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Directory for the pairs; what it held is replaced.")],
-    layout: Annotated[Layout | None, option(help="Default: by the columns.", panel=COLUMN_PANEL)] = None,
-    query: Annotated[str, column("query", "The query's text.")] = COLUMNS.query,
-    documents: Annotated[str, column("documents", "List of texts or structs.")] = COLUMNS.documents,
-    text_field: Annotated[str, column("text_field", "Text of a document struct.")] = COLUMNS.text_field,
-    document: Annotated[str, column("document", "Pair rows: the text.")] = COLUMNS.document,
-) -> None:
+
+@with_flags(FLAGS)
+def command(**given: Any) -> None:
     """Write the pairs that several work units of INPUT have, each once, as pair rows for `rerank --scores`.
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 stopped.
     """
     console = Console()
     try:
-        mapping = ColumnMapping(query=query, documents=documents, text_field=text_field, document=document)
-        found = write_repeated_pairs(RerankSettings(input, output, mapping=mapping, layout=layout), console)
+        settings = FLAGS.settings(given)
+        found = write_repeated_pairs(settings, console)
     except (CrossrayError, OSError) as error:
         say(Console(stderr=True), str(error), "error: ")
         refused = errors.REFUSED if isinstance(error, RefusedError) else errors.STOPPED
         raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else refused) from None
     if found.repeated:
-        once = f"crossray rerank {output} SCORED --scores SCORES"
+        once = f"crossray rerank {settings.output} SCORED --scores SCORES"
         say(console, f"score them with `{once}`, then INPUT with the same --scores, --model and lengths", "next: ")
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedPairs:
-    """What a log holds."""
+    """How many pairs a log holds, and how many of them repeat."""
 
     pairs: int
-    """Different ones of each unit, added up: what replicas without a memory would score."""
+    """The different pairs of each unit, added up: what replicas without a memory would score."""
     distinct: int
-    """Of the whole log."""
+    """The different pairs of the whole log."""
     repeated: int
-    """Those of them that several units have."""
+    """The different pairs that several units have."""
 
 
 def write_repeated_pairs(settings: RerankSettings, console: Console) -> RepeatedPairs:
@@ -111,7 +115,10 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
 
 def prepare_directory(output: str) -> None:
-    """Makes it, without what this command wrote before; raises RefusedError for files of others."""
+    """Makes the directory and removes what this command wrote there before.
+
+    Raises RefusedError where files lie in it that this command did not write.
+    """
     if storage.exists(output):
         raise RefusedError(f"OUTPUT {output} is a file; give a directory")
     storage.make_directory(output)
@@ -127,7 +134,7 @@ def prepare_directory(output: str) -> None:
 def pairs_of(
     units: Sequence[Unit], mapping: ColumnMapping, layout: Layout, console: Console
 ) -> Iterator[list[TextPair]]:
-    """The pairs of each unit that can be scored, unit by unit; what cannot be read is named and left out."""
+    """Yields the pairs of each unit that can be scored; a unit that cannot be read is named and left out."""
 
     def read(unit: Unit) -> pa.Table | str:
         try:
@@ -144,7 +151,10 @@ def pairs_of(
 
 
 def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:
-    """64 bits of each pair, uint64 [n]. Where two pairs share them, one is scored later: nothing depends on it."""
+    """A digest of 64 bits for each pair, uint64 [n].
+
+    Where two different pairs share a digest, one of them is not written and is scored later, with the log.
+    """
     digests = bytearray()
     for query, document in pairs:
         content = query.encode()
@@ -155,7 +165,7 @@ def digests_of(pairs: Sequence[TextPair]) -> np.ndarray:
 
 
 def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[TextPair]:
-    """The first pair with each of these digests, which are sorted and at least one."""
+    """Yields the first pair that has each of these digests; the digests are sorted, and there is at least one."""
     is_written = np.zeros(len(repeated), dtype=bool)
     for pairs in units:
         digests = digests_of(pairs)
@@ -167,7 +177,7 @@ def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[
 
 
 def write_files(output: str, pairs: Iterator[TextPair]) -> None:
-    """Pair rows, FILE_PAIRS to a file; the same names for the same pairs."""
+    """Writes the pairs as files of FILE_PAIRS rows; the same pairs give the same files."""
     some: list[TextPair] = []
     number = 0
     for pair in pairs:
@@ -180,7 +190,7 @@ def write_files(output: str, pairs: Iterator[TextPair]) -> None:
 
 
 def write_file(output: str, number: int, pairs: Sequence[TextPair]) -> None:
-    """Neighbours have the same query."""
+    """Writes one file, sorted, so that pairs with the same query lie side by side."""
     queries, documents = zip(*sorted(pairs), strict=True)
     table = pa.table({"query": pa.array(queries, pa.string()), "document": pa.array(documents, pa.string())})
     storage.write_table(os.path.join(output, f"pairs-{number:06d}.parquet"), table)

@@ -1,4 +1,4 @@
-"""What a person sees: messages; a live bar on a terminal, or a line every ten seconds in a log; the closing table."""
+"""What a job prints: messages; a bar on a terminal or a line every ten seconds in a log; the table at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG_SECONDS = 10.0
 
 
 class ProgressView:
-    """Rows done of all rows, pairs per second since scoring began."""
+    """Shows how many of all rows are done, and the pairs per second since scoring began."""
 
     def __init__(self, console: Console, total_rows: int, rows_done: int, bar: Progress | None) -> None:
         self.console = console
@@ -30,11 +30,11 @@ class ProgressView:
         self.task = bar.add_task("scoring", total=total_rows, completed=rows_done, speed="starting") if bar else None
 
     def begin(self, seconds_ago: float) -> None:
-        """The first replica began to score so long ago: rates are not diluted by what came before."""
+        """Measures the speed from when the first replica began to score, which was so many seconds ago."""
         self.began = time.perf_counter() - seconds_ago
 
     def advance(self, rows: int, pairs: int) -> None:
-        """A unit is written."""
+        """Counts the rows and pairs of a unit that has been written."""
         now = time.perf_counter()
         self.rows_done += rows
         self.pairs += pairs
@@ -49,7 +49,7 @@ class ProgressView:
 
 @contextmanager
 def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator[ProgressView]:
-    """A view that is updated with each finished unit."""
+    """A view for the time of scoring; the caller tells it of each finished unit."""
     if not console.is_terminal:
         yield ProgressView(console, total_rows, rows_done, None)
         return
@@ -60,7 +60,7 @@ def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator
 
 
 def say(console: Console, message: str, label: str = "", style: str = "red") -> None:
-    """A message after its coloured label; a path in it is neither read as markup nor broken over lines."""
+    """Prints a message after a coloured label, on one line however long; brackets in it are no markup."""
     console.print(Text.assemble((label, style), message), soft_wrap=True)
 
 
@@ -92,7 +92,7 @@ def time_rows(stages: Mapping[str, float], replica_seconds: float) -> Iterable[t
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> None:
-    """The closing table."""
+    """Prints the table that a finished job ends with."""
     table = Table(title=Text(f"Reranked into {output}"), show_header=False, title_justify="left")
     table.add_row("rows", f"{summary['rows']:,} in {summary['parts']:,} part(s)")
     for name, value in count_rows(summary):

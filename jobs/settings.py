@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from jobs.input.conditions import Condition
+from jobs.flags import Flag, Panel, as_flag, parse_bytes, parse_replicas, within
+from jobs.input.conditions import Condition, parse_condition
 from jobs.input.corpus import Corpus
-from jobs.input.shards import Shard
+from jobs.input.shards import Shard, parse_shard
 from jobs.output.options import JobOptions
-from jobs.table.columns import ColumnMapping, GroupBy, Layout
+from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
@@ -20,69 +20,151 @@ SCORES_MEMORY = "500MB"
 POLL_SECONDS = 5.0
 
 
-def parse_bytes(text: str, flag: str) -> int:
-    """`500MB`, `4GiB` or a number of bytes; raises ConfigError."""
-    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?)B?|B?)\s*", text, re.IGNORECASE)
-    if parts is None:
-        raise ConfigError(f"{flag} is {text!r}; give bytes, such as 500MB or 4GiB")
-    number, prefix, binary = parts.groups()
-    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper()) if prefix else 0))
+MODEL_FLAGS = {
+    "model": Flag("`embedded`, directory, uri or hub name.", Panel.MODEL),
+    "revision": Flag("Revision of a hub model.", Panel.MODEL),
+    "token": Flag("Access token.", Panel.MODEL, envvar="HF_TOKEN"),
+    "dtype": Flag("float32, float16, bfloat16, auto.", Panel.MODEL),
+    "max_length": Flag("Tokens of a pair.", Panel.MODEL),
+    "max_query_length": Flag("Tokens of a query.", Panel.MODEL),
+    "overlap_tokens": Flag("Shared by two chunks.", Panel.MODEL),
+    "max_chunks_per_doc": Flag("Default: all.", Panel.MODEL),
+    "max_batch_tokens": Flag("Token budget of a pass.", Panel.MODEL),
+    "raw_scores": Flag("Logits instead of 0..1.", Panel.MODEL),
+}
+"""By field of RerankerConfig, as those below by field of theirs."""
+COLUMN_HELP = {
+    "query_id": "Rides along.",
+    "query": "The query's text.",
+    "documents": "List of texts or structs.",
+    "text_field": "Text of a document struct.",
+    "id_field": "Id of a document struct.",
+    "document_id": "Pair rows: rides along.",
+    "document": "Pair rows: the text.",
+    "output_prefix": "Before the new columns' names.",
+    "drop": "Leave a column out; repeatable.",
+}
+COLUMN_FLAGS = {name: Flag(help, Panel.COLUMNS, FLAGS[name]) for name, help in COLUMN_HELP.items()}
+CORPUS_FLAGS = {
+    "path": Flag("Table with the texts, where documents are ids; path or uri.", Panel.CORPUS, "--corpus"),
+    "id_column": Flag("Its column of ids.", Panel.CORPUS, "--corpus-id"),
+    "text_column": Flag("Its column of texts.", Panel.CORPUS, "--corpus-text"),
+    "memory": Flag(
+        "Up to which size (4GiB) each node holds all of it; default: half an object store.",
+        Panel.CORPUS,
+        "--corpus-memory",
+        parse=lambda text: parse_bytes(text, "--corpus-memory"),
+    ),
+}
+GROUP_FLAGS = {
+    "column": Flag("Pair rows: make lists of rows with the same value here.", Panel.COLUMNS, "--group-by"),
+    "rank_column": Flag("With --group-by: orders a list; default: `rank` if it is there.", Panel.COLUMNS),
+}
+
+
+def corpus_of(path: str | None, id_column: str, text_column: str, memory: int | None) -> Corpus | None:
+    """The corpus that the flags ask for; raises ConfigError where they say something of it and not where it is."""
+    if path is not None:
+        return Corpus(path, id_column, text_column, memory)
+    given = {"--corpus-id": id_column != "id", "--corpus-text": text_column != "text"}
+    flags = [name for name, is_given in (given | {"--corpus-memory": memory is not None}).items() if is_given]
+    if flags:
+        raise ConfigError(f"{', '.join(flags)} without --corpus: give the table, too")
+    return None
+
+
+def groups_of(column: str | None, rank_column: str | None) -> GroupBy | None:
+    """The groups that the flags ask for; raises ConfigError where they only say how a list is ordered."""
+    if column is not None:
+        return GroupBy(column, rank_column)
+    if rank_column is not None:
+        raise ConfigError(
+            f"--rank-column is {rank_column!r}; it orders the lists that --group-by makes: give that, too"
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class RerankSettings:
     """One rerank job. Raises ConfigError for values that cannot work."""
 
-    input: str
+    input: str = field(metadata=as_flag("Parquet file, directory or quoted glob; path or uri.", metavar="INPUT"))
     """A Parquet file, a directory or a glob; a local path, or a uri of an object store."""
-    output: str
+    output: str = field(metadata=as_flag("Directory for the result; resumes what it holds.", metavar="OUTPUT"))
     """A directory or a uri: new, empty, or the unfinished or finished output of the same job."""
-    reranker: RerankerConfig = field(default_factory=RerankerConfig)
-    mapping: ColumnMapping = field(default_factory=ColumnMapping)
-    layout: Layout | None = None
-    """None goes by the columns."""
-    corpus: Corpus | None = None
+    reranker: RerankerConfig = field(default_factory=RerankerConfig, metadata=within(RerankerConfig, MODEL_FLAGS))
+    mapping: ColumnMapping = field(default_factory=ColumnMapping, metadata=within(ColumnMapping, COLUMN_FLAGS))
+    layout: Layout | None = field(default=None, metadata=as_flag("Default: by the columns.", Panel.COLUMNS))
+    corpus: Corpus | None = field(default=None, metadata=within(corpus_of, CORPUS_FLAGS))
     """Where documents are ids: the table that has their texts."""
-    group_by: GroupBy | None = None
+    group_by: GroupBy | None = field(default=None, metadata=within(groups_of, GROUP_FLAGS))
     """Makes lists of pair rows, which may come in any order."""
-    top_n: int | None = None
-    """Documents kept in each ranking; None keeps all."""
-    limit: int | None = None
-    """Only the first so many rows, file by file; of the share where there is one, before `where`."""
-    shard: Shard | None = None
-    """Only this share of each file; the other shares are other runs', each with an OUTPUT of its own."""
-    where: tuple[Condition, ...] = ()
-    """Only rows that pass all of them."""
-    replicas: tuple[int, int] | None = None
+    top_n: int | None = field(default=None, metadata=as_flag("Documents kept per ranking; default: all."))
+    limit: int | None = field(default=None, metadata=as_flag("Only the first N rows, for a try.", Panel.ROWS))
+    """Counted file by file, before `where`; of a shard its first N rows."""
+    shard: Shard | None = field(
+        default=None,
+        metadata=as_flag(
+            "I/N, such as 2/8: this run's share; each run has its own OUTPUT.", Panel.ROWS, parse=parse_shard
+        ),
+    )
+    where: tuple[Condition, ...] = field(
+        default=(),
+        metadata=as_flag(
+            "'COLUMN OP VALUE', OP one of = != < <= > >= in; repeatable: all must hold.",
+            Panel.ROWS,
+            parse=parse_condition,
+        ),
+    )
+    replicas: tuple[int, int] | None = field(
+        default=None,
+        metadata=as_flag(
+            "N or MIN:MAX; default: what fits.",
+            Panel.CLUSTER,
+            parse=lambda text: parse_replicas(text) if text else None,
+        ),
+    )
     """Fewest and most replicas; None is as many as the cluster has room for now."""
-    num_cpus: int = 1
-    """CPUs of a replica, and the threads it computes with."""
-    num_gpus: float = 0
-    """GPUs of a replica; a part of one lets replicas share it."""
-    address: str | None = None
-    """A running Ray cluster; None is RAY_ADDRESS, else a private Ray on this machine."""
-    app: str | None = None
-    """A running app whose replicas score; None starts the job's own."""
-    recent_pairs: int = RECENT_PAIRS
-    """Pairs whose logits each replica remembers, 300 bytes each; 0 is only those of the unit at hand."""
-    scores: str | None = None
-    """A directory or uri with the logits of earlier runs. This run reads them and adds its own."""
-    scores_memory: int = parse_bytes(SCORES_MEMORY, "--scores-memory")
-    """Bytes that these logits may take on each node, 20 a pair. The driver takes five times that to load them."""
-    overwrite: bool = False
-    """Start anew where OUTPUT holds an earlier job's result."""
-    max_errors: int | None = None
-    """Rows with errors above which the exit code is 1; None never."""
-    follow: bool = False
-    """Go on with files that come later, until a signal ends it."""
-    poll_seconds: float | None = None
-    """Between two listings of the input that is followed; None is POLL_SECONDS."""
-    dry_run: bool = False
-    """Only say what the job would be: nothing is scored for good and nothing written."""
-    price: float | None = None
-    """Of a replica for an hour, in any currency; for a dry run."""
-    pairs_per_second: float | None = None
-    """What a replica does, for a dry run; None measures it."""
+    num_cpus: int = field(default=1, metadata=as_flag("CPUs and threads of a replica.", Panel.CLUSTER))
+    num_gpus: float = field(default=0, metadata=as_flag("GPUs of a replica.", Panel.CLUSTER))
+    """A part of one lets replicas share it."""
+    address: str | None = field(
+        default=None, metadata=as_flag("Ray cluster; default: a private one.", Panel.CLUSTER, envvar="RAY_ADDRESS")
+    )
+    app: str | None = field(default=None, metadata=as_flag("Score with the replicas of a running app.", Panel.CLUSTER))
+    recent_pairs: int = field(
+        default=RECENT_PAIRS, metadata=as_flag("Pairs whose score each replica remembers; 0: none.", Panel.REUSE)
+    )
+    """300 bytes each; with 0 a replica still knows the pairs of the unit at hand."""
+    scores: str | None = field(
+        default=None, metadata=as_flag("Directory or uri of scores that later runs reuse.", Panel.REUSE)
+    )
+    scores_memory: int = field(
+        default=parse_bytes(SCORES_MEMORY, "--scores-memory"),
+        metadata=as_flag(
+            "Of them on each node; 1GB is 50 million pairs.",
+            Panel.REUSE,
+            default=SCORES_MEMORY,
+            parse=lambda text: parse_bytes(text, "--scores-memory"),
+        ),
+    )
+    """Bytes, 20 a pair; five times that in the driver while it loads."""
+    overwrite: bool = field(default=False, metadata=as_flag("Start anew where OUTPUT holds an earlier result."))
+    max_errors: int | None = field(default=None, metadata=as_flag("More rows with errors make the exit code 1."))
+    follow: bool = field(default=False, metadata=as_flag("Rank new files as they come.", Panel.FOLLOW, name="--follow"))
+    """Until a signal ends the job."""
+    poll_seconds: float | None = field(
+        default=None, metadata=as_flag(f"Between two looks for files; default: {POLL_SECONDS:g}.", Panel.FOLLOW)
+    )
+    dry_run: bool = field(
+        default=False, metadata=as_flag("Only estimate rows, pairs, time, cost.", Panel.DRY_RUN, name="--dry-run")
+    )
+    """Nothing is scored for good and nothing written."""
+    price: float | None = field(default=None, metadata=as_flag("Of a replica for an hour.", Panel.DRY_RUN))
+    """In any currency."""
+    pairs_per_second: float | None = field(
+        default=None, metadata=as_flag("Of a replica; default: measured here.", Panel.DRY_RUN)
+    )
 
     def __post_init__(self) -> None:
         if self.top_n is not None and self.top_n < 1:
@@ -168,12 +250,3 @@ class RerankSettings:
             corpus=None if self.corpus is None else self.corpus.identity(),
             partitions=partitions,
         )
-
-
-def parse_replicas(text: str) -> tuple[int, int]:
-    """`4` -> (4, 4), `1:8` -> (1, 8); raises ConfigError."""
-    fewest, _, most = text.partition(":")
-    try:
-        return int(fewest), int(most or fewest)
-    except ValueError:
-        raise ConfigError(f"--replicas is {text!r}; give a number, or MIN:MAX such as 1:8") from None

@@ -1,110 +1,108 @@
-"""The command line of training: a config file and what is to be otherwise -> exit code.
+"""The command line of training: a config file and flags that replace some of its values -> exit code.
 
 python -m jobs.train CONFIG [flags]      # the same as `crossray train`; through `ray job submit` as well
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from jobs import errors
-from jobs.errors import RefusedError, StoppedError
-from jobs.flags import CLUSTER_PANEL
+from jobs.endings import exit_code, resume_command
+from jobs.flags import Flags, Panel, as_flag, with_flags
 from jobs.screen import say
-from pipelines.errors import ConfigError, ModelError
-
-CONFIG_PANEL = "Instead of what the config says"
+from pipelines.errors import ConfigError
 
 
-def command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; docs/training.md has the keys.")],
-    base: Annotated[str | None, typer.Option(help="What training begins from.", rich_help_panel=CONFIG_PANEL)] = None,
-    data: Annotated[str | None, typer.Option(help="Folder of the sources.", rich_help_panel=CONFIG_PANEL)] = None,
-    output: Annotated[str | None, typer.Option(help="Where the run goes.", rich_help_panel=CONFIG_PANEL)] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the whole run.", rich_help_panel=CONFIG_PANEL)] = None,
-    workers: Annotated[int | None, typer.Option(help="How many.", rich_help_panel=CONFIG_PANEL)] = None,
-    num_cpus: Annotated[float | None, typer.Option(help="Of a worker.", rich_help_panel=CONFIG_PANEL)] = None,
-    num_gpus: Annotated[float | None, typer.Option(help="Of a worker.", rich_help_panel=CONFIG_PANEL)] = None,
-    max_errors: Annotated[
-        int | None, typer.Option(help="More unusable rows and files end the run before it trains; default: any number.")
-    ] = None,
-    tensorboard: Annotated[str | None, typer.Option(help="Directory for TensorBoard's events.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where the output holds a run.")] = False,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster; default: a private one.", rich_help_panel=CLUSTER_PANEL, envvar="RAY_ADDRESS"),
-    ] = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """The config file of a training, and the flags that are given beside it."""
+
+    config: Path = field(metadata=as_flag("TOML file; docs/training.md has the keys.", metavar="CONFIG"))
+    base: str | None = field(default=None, metadata=as_flag("What training begins from.", Panel.CONFIG))
+    data: str | None = field(default=None, metadata=as_flag("Folder of the sources.", Panel.CONFIG))
+    output: str | None = field(default=None, metadata=as_flag("Where the run goes.", Panel.CONFIG))
+    steps: int | None = field(default=None, metadata=as_flag("Of the whole run.", Panel.CONFIG))
+    workers: int | None = field(default=None, metadata=as_flag("How many.", Panel.CONFIG))
+    num_cpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
+    num_gpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
+    max_errors: int | None = field(
+        default=None,
+        metadata=as_flag("More unusable rows and files end the run before it trains; default: any number."),
+    )
+    tensorboard: str | None = field(default=None, metadata=as_flag("Directory for TensorBoard's events."))
+    overwrite: bool = field(
+        default=False, metadata=as_flag("Start anew where the output holds a run.", name="--overwrite")
+    )
+    address: str | None = field(
+        default=None, metadata=as_flag("Ray cluster; default: a private one.", Panel.CLUSTER, envvar="RAY_ADDRESS")
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """Values that replace those of the config file, by key; None keeps what the file says."""
+        is_relative = self.data is not None and "://" not in self.data  # to where the command is given
+        return {
+            "base": self.base,
+            "data": str(Path(self.data).absolute()) if self.data is not None and is_relative else self.data,
+            "output": self.output,
+            "recipe.steps": self.steps,
+            "workers.count": self.workers,
+            "workers.cpus": self.num_cpus,
+            "workers.gpus": self.num_gpus,
+        }
+
+
+FLAGS = Flags.of(TrainSettings)
+
+
+@with_flags(FLAGS)
+def command(**given: Any) -> None:
     """Train a reranker from Parquet rows; the model comes to lie in OUTPUT/model.
 
     The same command again resumes what was stopped, or says that all is done.
     Exit codes: 0 done, 1 more unusable rows than --max-errors, 2 usage, 3 refused, 4 stopped (resumable), 130/143
     stopped by a signal (resumable).
     """
-    given = {
-        "base": base,
-        "data": None if data is None else str(Path(data).absolute()) if "://" not in data else data,
-        "output": output,
-        "recipe.steps": steps,
-        "workers.count": workers,
-        "workers.cpus": num_cpus,
-        "workers.gpus": num_gpus,
-    }
-    options = {"address": address, "max_errors": max_errors, "tensorboard": tensorboard, "overwrite": overwrite}
-    raise typer.Exit(exit_code(config, given, options))
+    resume = resume_command("jobs.train", without="--overwrite")
+    raise typer.Exit(exit_code(lambda: train(FLAGS.settings(given)), resume))
 
 
-def exit_code(config_file: Path, given: dict[str, Any], options: dict[str, Any]) -> int:
-    """Runs the training, says how it ended, and returns the code for it."""
-    from jobs.runtime.signals import InterruptedBySignal
-    from jobs.training.config import read_config  # torch: seconds, spared to --help
+def train(settings: TrainSettings) -> int:
+    """Runs the training, and returns the exit code of one that came to its end; raises what the training raises."""
+    from jobs.training.train.config import read_config
 
-    console = Console(stderr=True)
+    config = read_config(settings.config, settings.overrides())
+    check_tensorboard(settings.tensorboard)
+    from jobs.training.bad_rows import TooManyBadRowsError
+    from jobs.training.train.run import run  # ray: seconds, spared to a wrong config
+
     try:
-        config = read_config(config_file, given)
-        check_tensorboard(options["tensorboard"])
-        from jobs.training.run import TooManyBadRowsError, run  # ray: another second
-
-        try:
-            run(config, config_file, **options)
-        except TooManyBadRowsError as error:
-            say(console, str(error), "error: ")
-            return errors.DONE_WITH_ERRORS
-    except (ConfigError, ModelError) as error:
-        say(console, str(error), "error: ")
-        return errors.USAGE
-    except RefusedError as error:
-        say(console, str(error), "refused: ")
-        return errors.REFUSED
-    except InterruptedBySignal as interruption:
-        say(console, f"{interruption}; what is finished stays. To resume:\n  {resume_command()}", "stopped by ")
-        return errors.SIGNAL_BASE + interruption.number
-    except StoppedError as error:
-        say(console, f"{error}. To resume:\n  {resume_command()}", "stopped: ")
-        return errors.STOPPED
+        run(
+            config,
+            settings.config,
+            address=settings.address,
+            max_errors=settings.max_errors,
+            tensorboard=settings.tensorboard,
+            overwrite=settings.overwrite,
+        )
+    except TooManyBadRowsError as error:
+        say(Console(stderr=True), str(error), "error: ")
+        return errors.DONE_WITH_ERRORS
     return errors.DONE
 
 
 def check_tensorboard(directory: str | None) -> None:
-    """Raises ConfigError where events are wanted that nothing here can write."""
+    """Raises ConfigError where --tensorboard is given and the package tensorboard is not installed."""
     if directory is not None:
         try:
             import tensorboard  # noqa: F401  # optional: the extra `train`
         except ImportError:
             raise ConfigError("--tensorboard needs the package tensorboard: pip install 'crossray[train]'") from None
-
-
-def resume_command() -> str:
-    """This very command, without --overwrite, which would begin anew."""
-    module = "jobs.cli" if sys.argv[0].endswith("cli.py") else "jobs.train"
-    program = ["crossray"] if sys.argv[0].endswith("crossray") else ["python", "-m", module]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--overwrite")])
 
 
 if __name__ == "__main__":

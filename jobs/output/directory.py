@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from jobs import storage
 from jobs.errors import RefusedError
 from jobs.output import lease
+from pipelines.errors import ConfigError
 
 MANIFEST = "_manifest.json"
 SUMMARY = "_summary.json"
@@ -16,6 +18,18 @@ ATTEMPTS = "_attempts"
 GROUPED = "_grouped"
 TEXTS = "_texts"
 PARTS = "part-*.parquet"
+WRONG_PATH = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""Why a directory cannot be made at a path, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +71,13 @@ class OutputDirectory:
         return storage.exists(self.summary)
 
     def create(self) -> None:
-        """Makes the directory; raises RefusedError when it holds anything that no job of ours wrote."""
+        """Makes the directory; raises RefusedError when it holds anything that no job of ours wrote.
+
+        Raises ConfigError when it cannot be made.
+        """
         if storage.exists(self.path):
             raise RefusedError(f"OUTPUT {self.path} is a file; give a directory")
-        storage.make_directory(self.path)
+        make_output(self.path, "OUTPUT")
         names = storage.names(self.path)
         foreign = [name for name in names if name != lease.NAME and not storage.is_temporary(name)]
         if foreign and not self.is_begun:
@@ -87,3 +104,13 @@ class OutputDirectory:
         """Removes what killed writers left behind."""
         for directory in filter(storage.is_directory, (self.path, self.attempts)):
             storage.remove_temporaries(directory)
+
+
+def make_output(path: str, name: str) -> None:
+    """Makes the directory of an output that was asked for as `name`; raises ConfigError for one that cannot be made."""
+    try:
+        storage.make_directory(path)
+    except OSError as error:
+        if error.errno not in WRONG_PATH:  # a disk that is full or away: not the path's fault
+            raise
+        raise ConfigError(f"{name} {path} cannot be made ({error.strerror}); give another directory") from None

@@ -1,1 +1,1 @@
-"""Training on Ray: rows of Parquet become token lists, workers train on them, mined and labelled rows feed them."""
+"""Training on Ray, a room for each of its commands: `crossray mine` and `crossray label` make rows, `train` learns."""

@@ -1,4 +1,4 @@
-"""BM25 of single passages by counts that may come from many files: what `bm25s` gives for an index of all of them.
+"""BM25 scores of single passages, from word counts of many files: the scores of `bm25s` over an index of them all.
 
 Words are those of `bm25s.tokenize` without English stop words; the formula is its default, Lucene's.
 """
@@ -18,7 +18,7 @@ K1, B = 1.5, 0.75
 
 
 def load_bm25s() -> ModuleType:
-    """Raises ConfigError where it is not installed."""
+    """The package bm25s; raises ConfigError where it is not installed."""
     try:
         import bm25s  # optional: the extra `train`
     except ImportError:
@@ -36,11 +36,11 @@ def words_of(texts: Sequence[str]) -> list[list[str]]:
 
 @dataclass(slots=True)
 class Frequencies:
-    """What BM25 has to know of a collection."""
+    """The counts of a collection of documents that BM25 needs."""
 
     documents: int = 0
     words: int = 0
-    """Of all documents, with repetitions."""
+    """Words of all documents, with repetitions."""
     containing: Counter[str] = field(default_factory=Counter)
     """How many documents have a word."""
 
@@ -52,7 +52,7 @@ class Frequencies:
             self.containing.update(set(words))
 
     def score(self, query: Sequence[str], document: Sequence[str]) -> float:
-        """Of a document of the collection; a word that the query repeats counts as often."""
+        """The score of a document of the collection; a word counts as often as the query repeats it."""
         asked, found = Counter(query), Counter(document)
         return sum(times * self.weight(word, found, len(document)) for word, times in asked.items() if word in found)
 

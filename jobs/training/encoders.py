@@ -1,4 +1,4 @@
-"""What a job is told of a dense bi-encoder, and the encoder that its workers load."""
+"""Settings of a dense bi-encoder, which finds candidates or teaches, and how workers load it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.flags import Flag, Panel
 from jobs.storage import absolute
 from pipelines.errors import ConfigError
 
@@ -14,11 +15,17 @@ if TYPE_CHECKING:
     from pipelines.training.dense import DenseEncoder
 
 MAX_LENGTH = 512
+FLAGS = {
+    "query_prefix": Flag('"query: " for e5.', Panel.DENSE),
+    "passage_prefix": Flag('"passage: " for e5.', Panel.DENSE),
+    "max_length": Flag("Tokens of a text.", Panel.DENSE, "--dense-length"),
+}
+"""By field of EncoderSettings; where a command is told the directory differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """A directory of the BERT family, on a disk that all nodes see. Raises ConfigError for lengths that cannot be."""
+    """A bi-encoder of the BERT family in a directory that all nodes see. Raises ConfigError for a length below 3."""
 
     directory: str
     query_prefix: str = ""
@@ -26,16 +33,16 @@ class EncoderSettings:
     max_length: int = MAX_LENGTH
     """Tokens of a text; at most what the model can read."""
     num_cpus: int = 1
-    """Threads that it computes with."""
+    """Threads of the encoder."""
     num_gpus: float = 0
-    """More than 0: it computes there."""
+    """With more than 0 the encoder computes on a GPU."""
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise ConfigError(f"--dense-length is {self.max_length}; it is at least 3 tokens")
 
     def load(self) -> DenseEncoder:
-        """In a worker."""
+        """The encoder, loaded in the worker that calls this."""
         import torch  # seconds, and not for the driver
 
         from pipelines.training.dense import DenseEncoder
@@ -52,7 +59,10 @@ class EncoderSettings:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides its scores, as JSON types; reads the files once. Raises ModelError where there is no model."""
+        """All that changes the encoder's scores, as JSON types, with a digest of its files.
+
+        Raises ModelError where there is no model.
+        """
         from pipelines.model_files import find_model
 
         digest = find_model(self.directory).digest()
@@ -61,7 +71,10 @@ class EncoderSettings:
 
 
 def with_absolute_directory(encoder: EncoderSettings, flag: str) -> EncoderSettings:
-    """Raises ConfigError for what is no directory, and for a relative one in a submitted job."""
+    """The settings with an absolute directory.
+
+    Raises ConfigError for what is no directory, and for a relative path in a submitted job.
+    """
     from jobs.driver.resolution import JOB_ENVIRONMENT
 
     directory = absolute(encoder.directory, flag, allow_relative=JOB_ENVIRONMENT not in os.environ)

@@ -1,4 +1,4 @@
-"""Pieces of work whose workers load a model: CPUs and GPUs are set aside for each worker."""
+"""Runs pieces of work whose workers load a model: each worker gets CPUs and GPUs of its own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from jobs.workers.pool import pool_bounds
 def run_pieces_on_replicas(
     stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]], settings: RerankSettings, *, loads_model: bool
 ) -> None:
-    """Does pieces of work that are files in the end; a worker that loads a model gets what a replica gets.
+    """Does pieces of work, each of which writes files; a worker that loads a model gets the CPUs and GPUs of a replica.
 
-    Raises StoppedError when one comes to no end; what is done stays.
+    Raises StoppedError when a piece cannot be finished; the files of finished pieces stay.
     """
     if not items or not loads_model:
         run_pieces(stage, argument, items)

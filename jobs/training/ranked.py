@@ -1,4 +1,4 @@
-"""Lists that a stage has written, scored by the offline job: run to its end or resumed, and read back by row."""
+"""Scores list files of `label` and `mine` with the offline job, which resumes by itself, and reads the scores back."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from jobs.output.manifest import Manifest
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from jobs.table.reasons import reason_of
-from jobs.training.rows import BadRow
+from jobs.training.bad_rows import BadRow
 
 LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list_(pa.string())})
-"""The columns of a list file; others ride along."""
+"""The columns of a list file; a file may have more."""
 MAPPING = ColumnMapping(drop=("query", "documents"))
 
 
 class Scored(NamedTuple):
-    """A document of a list."""
+    """A document of a list with its score."""
 
     place: int
-    """In the list, from 0."""
+    """Place of the document in the list, from 0."""
     score: float
 
 
 def rank(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
-    """Scores all list files in a directory; needs a Ray session. Raises StoppedError; the same call goes on."""
+    """Scores all list files in a directory, in a Ray session; the same call resumes. Raises StoppedError."""
     from jobs.driver.run import run
 
     if not storage.find_input(lists):
@@ -46,15 +46,15 @@ def rank(lists: str, output: str, settings: RerankSettings, console: Console) ->
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """What the job found, by list file."""
+    """The output of the offline job, to be read by list file."""
 
     output: str
     parts: Mapping[str, tuple[str, ...]]
-    """Names of the parts of each list file, in order."""
+    """Names of the parts that hold the rows of each list file, in order."""
 
     @classmethod
     def of(cls, output: str) -> Rankings:
-        """Reads the job's manifest once; nothing is there where there was nothing to rank."""
+        """Finds the parts in the job's manifest; there are none where there was nothing to rank."""
         directory = OutputDirectory(output)
         if not directory.is_begun:
             return cls(output, {})
@@ -62,7 +62,7 @@ class Rankings:
         return cls(output, {file.file.path: tuple(unit.name for unit in file.units()) for file in files})
 
     def read(self, list_file: str) -> dict[int, list[Scored] | BadRow]:
-        """By the column `row`: the documents, best first, or why there are no scores."""
+        """The documents of each row, best first, or why it has no scores; by the column `row`."""
         found: dict[int, list[Scored] | BadRow] = {}
         for name in self.parts.get(list_file, ()):
             location = os.path.join(self.output, name)
@@ -73,7 +73,7 @@ class Rankings:
 
 
 def outcome(row: Mapping[str, Any]) -> list[Scored] | BadRow:
-    """What a row of the job says."""
+    """The documents of one row of the job's output, or why it has no scores."""
     if row["error"] is not None:
         return BadRow(reason_of(row["error"]), row["error"].partition(": ")[2])
     return [Scored(one["index"], one["relevance_score"]) for one in row["ranking"]]

@@ -1,6 +1,6 @@
-"""OUTPUT of the commands that make tables for training: a manifest first, parts, a summary last; rooms for the stages.
+"""The output directory of `label` and `mine`: the manifest is written first, then parts, and the summary last.
 
-Parts lie side by side; what stages leave for one another lies in rooms whose names begin with `_`.
+Parts lie side by side. What one stage writes for the next lies in folders whose names begin with `_`, called rooms.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
 
 from jobs import storage
 from jobs.driver.planning import library_versions
@@ -22,29 +23,30 @@ from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.records import InputFile
 from jobs.runtime.threads import in_threads
+from jobs.screen import say
 
 FORMAT = 1
 METADATA_KEY = b"crossray_counts"
 """Key of a part's counts in its Parquet metadata."""
 UNREADABLE = "_unreadable"
-"""Room for notes on what could not be read: each names a file and the reason."""
+"""Room of the notes that say which file could not be read, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableOutput:
-    """The output directory of one command."""
+    """The output directory of one labelling or mining."""
 
     path: str
     command: str
     rooms: tuple[str, ...]
-    """Names of those that the command makes besides UNREADABLE."""
+    """Names of the rooms that the command makes besides UNREADABLE."""
 
     @property
     def directory(self) -> OutputDirectory:
         return OutputDirectory(self.path)
 
     def room(self, name: str) -> str:
-        """Where a stage leaves its files."""
+        """The folder in which a stage leaves its files."""
         return os.path.join(self.path, name)
 
     def part(self, name: str) -> str:
@@ -52,23 +54,28 @@ class TableOutput:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The directory, made where it is missing; raises RefusedError where it is somebody else's or in use."""
+        """Makes the directory and keeps other drivers out of it.
+
+        Raises RefusedError where others wrote it or another driver uses it, ConfigError where it cannot be made.
+        """
         self.directory.create()
         with hold_lease(self.path):
             self.directory.remove_temporaries()
             yield
 
-    def begin(self, wanted: Mapping[str, Any], files: Sequence[InputFile], *, overwrite: bool) -> dict[str, Any] | None:
-        """The manifest of the same job, begun earlier, or None for a new one, for which what was there is removed.
+    def begin(
+        self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any], *, overwrite: bool
+    ) -> dict[str, Any]:
+        """The manifest of this job: that of an earlier run of it, or else a new one; what another job left is removed.
 
         Raises RefusedError where it was another job and `overwrite` is not given.
         """
         if not self.directory.is_begun:
-            return None
+            return self.write_manifest(options, files, plan)
         before = storage.read_json(self.directory.manifest)
         if before.get("command") != self.command or before.get("format") != FORMAT:
             raise RefusedError(f"OUTPUT {self.path} holds what another command wrote; give another directory")
-        changes = differences(before, wanted, files)
+        changes = differences(before, options, files)
         if not changes:
             return dict(before)
         if not overwrite:
@@ -77,12 +84,12 @@ class TableOutput:
                 "or --overwrite to replace what is there"
             )
         self.clear()
-        return None
+        return self.write_manifest(options, files, plan)
 
     def write_manifest(
         self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What was asked for and how the input is cut, binding for every resumption; returns it as it is read back."""
+        """Writes what was asked for and how the input is cut, which later runs keep; returns it as it is read."""
         manifest = {
             "format": FORMAT,
             "command": self.command,
@@ -95,8 +102,14 @@ class TableOutput:
         storage.write_json(self.directory.manifest, manifest)
         return dict(storage.read_json(self.directory.manifest))
 
+    def told_complete(self, console: Console) -> dict[str, Any]:
+        """Says that the job is done, and returns its summary."""
+        say(console, f"{self.path} is complete, and INPUT is what it was; another OUTPUT starts anew")
+        return dict(storage.read_json(self.directory.summary))
+
     def enter_rooms(self) -> None:
-        """Makes the rooms, without what killed writers left, and without notes: the files are tried again."""
+        """Makes the rooms; removes the summary, half-written files, and the notes, so that files are tried again."""
+        storage.remove(self.directory.summary)
         storage.remove_below(self.room(UNREADABLE))
         for name in (UNREADABLE, *self.rooms):
             storage.make_directory(self.room(name))
@@ -104,7 +117,7 @@ class TableOutput:
                 storage.remove_temporaries(self.room(name))
 
     def there(self, room: str) -> set[str]:
-        """Names of what a room holds."""
+        """Names of the files in a room; none where the room is not there."""
         return set(storage.names(self.room(room))) if storage.is_directory(self.room(room)) else set()
 
     def unreadable(self) -> dict[str, str]:
@@ -115,7 +128,7 @@ class TableOutput:
         return {note["path"]: note["error"] for note in notes}
 
     def clear(self) -> None:
-        """Removes what a job wrote, its manifest last."""
+        """Removes all that a job wrote, its manifest last."""
         self.leave_rooms(*self.rooms)
         self.directory.clear()
 
@@ -126,7 +139,7 @@ class TableOutput:
 
 
 def differences(before: Mapping[str, Any], wanted: Mapping[str, Any], files: Sequence[InputFile]) -> list[str]:
-    """In what a job differs from one that was begun earlier, in words."""
+    """Says in words how a job differs from the one whose manifest is `before`."""
     then, now = before["options"], json.loads(storage.to_json(wanted))
     changes = [
         f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
@@ -141,22 +154,22 @@ def differences(before: Mapping[str, Any], wanted: Mapping[str, Any], files: Seq
 
 
 def note_unreadable(output: str, name: str, path: str, error: BaseException | str) -> None:
-    """Leaves a note; `name` tells it from others."""
+    """Leaves a note that a file could not be read; each `name` has its own note."""
     why = error if isinstance(error, str) else f"{type(error).__name__}: {error}".splitlines()[0]
     storage.write_json(os.path.join(output, UNREADABLE, f"{name}.json"), {"path": path, "error": why})
 
 
 def write_counted(location: str, table: pa.Table, counts: Mapping[str, Any]) -> None:
-    """A part with its counts in the footer.
+    """Writes a part, with its counts in the footer.
 
-    What the input's metadata said goes: pandas, Spark and datasets describe all columns there, and would miss the new.
+    The metadata of the input is left out: pandas, Spark and datasets list all columns there and would miss the new.
     """
     metadata = {METADATA_KEY: json.dumps(counts, sort_keys=True).encode()}
     storage.write_table(location, table.replace_schema_metadata(metadata))
 
 
 def read_counts(locations: Sequence[str]) -> list[dict[str, Any]]:
-    """The counts of parts; raises StoppedError for what is no part of ours."""
+    """The counts in the footers of parts; raises StoppedError for a file that this command did not write."""
 
     def counts_of(location: str) -> dict[str, Any]:
         metadata = storage.read_parquet(location, lambda file: file.metadata.metadata)
@@ -168,7 +181,7 @@ def read_counts(locations: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Counts by name, the most frequent first."""
+    """The sum of several counts by name, the highest first."""
     total: dict[str, int] = {}
     for one in counts:
         for name, number in one.items():

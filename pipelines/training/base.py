@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,19 +61,23 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     names = list(tensor_names(files))
     has_head = any(key.startswith("classifier.") for key in names)
     config = files.config() if has_head else files.config() | {"num_labels": 1}
-    spec = recognise(config, names)
+    with refusals_naming(name):
+        spec = recognise(config, names)
     stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
     tensors = with_restored_rows(stored)
     if not has_head:
         tensors = with_new_head(tensors, spec, seed)
     encoder = PackedEncoder(spec.shape)
+    with refusals_naming(name):
+        weights = from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers)
     try:
-        encoder.load_state_dict(from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers))
+        encoder.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelRefusedError(f"the tensors of {name} do not have the sizes of its config.json: {error}") from None
     tokenizer = files.tokenizer()
-    template = spec.pair_template(tokenizer)
-    PairTokenizer(tokenizer, template)  # refuses now what `Reranker` would refuse once it is trained
+    with refusals_naming(name):
+        template = spec.pair_template(tokenizer)
+        PairTokenizer(tokenizer, template)  # refuses now what `Reranker` would refuse once it is trained
     layout = PairLayout(
         start=template.first[0],
         separator=template.last[0],
@@ -80,6 +86,15 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
         has_segments=template.has_segments,
     )
     return Base(name, files, spec, encoder, tokenizer, layout, has_head, model_limit(spec, files))
+
+
+@contextmanager
+def refusals_naming(model: str) -> Iterator[None]:
+    """Puts the model's name before what is wrong with it: whoever trains names several."""
+    try:
+        yield
+    except ModelRefusedError as error:
+        raise ModelRefusedError(f"{model}: {error}") from None
 
 
 def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:
@@ -112,33 +127,51 @@ def write_model(
 
     With `small` the word embeddings are in 8 bits with a scale for each row, which transformers does not read.
 
-    Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten.
+    Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
+    the files of the model are, and a README.md beside them stays.
     """
     if output.exists() and not (overwrite and (output / SUMS).is_file()):
         raise FileExistsError(f"{output} is there already; give another directory")
     unfinished = output.with_name(f"{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    layout = "bert" if base.spec.layout == "bert" else "xlm-roberta"
-    tensors = to_checkpoint(encoder.state_dict(), layout, encoder.shape.num_hidden_layers)
-    contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
-    if small:
-        words = f"{module_names(layout, encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
-        contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
-    save_file(contents, unfinished / "model.safetensors", metadata={"format": "pt"})
-    config = written_config(base, layout, dtype)
-    (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (base.files.directory / name).is_file():
-            shutil.copyfile(base.files.directory / name, unfinished / name)
+    write_files(encoder, base, unfinished, dtype, small)
     paths = sorted(unfinished.iterdir())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
     (unfinished / SUMS).write_text("".join(sums))
     for path in paths:
         path.chmod(0o644)  # safetensors writes 0600, which a wheel would carry on
     if output.exists():
-        shutil.rmtree(output)
-    unfinished.rename(output)
+        replace_model(unfinished, output)
+    else:
+        unfinished.rename(output)
+
+
+def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool) -> None:
+    """Writes weights, config and tokenizer of a model into a folder."""
+    layout = "bert" if base.spec.layout == "bert" else "xlm-roberta"
+    tensors = to_checkpoint(encoder.state_dict(), layout, encoder.shape.num_hidden_layers)
+    contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
+    if small:
+        words = f"{module_names(layout, encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
+        contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
+    save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
+    config = written_config(base, layout, dtype)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (base.files.directory / name).is_file():
+            shutil.copyfile(base.files.directory / name, folder / name)
+
+
+def replace_model(new: Path, output: Path) -> None:
+    """Moves the files of a new model into the place of those that an earlier one's SHA256SUMS names; others stay."""
+    earlier = {line.partition("  ")[2] for line in (output / SUMS).read_text().splitlines()}
+    written = {path.name for path in new.iterdir()}
+    for name in earlier - written:
+        (output / Path(name).name).unlink(missing_ok=True)
+    for name in sorted(written, key=lambda name: name == SUMS):  # last: until then they tell that it is not whole
+        (new / name).replace(output / name)
+    new.rmdir()
 
 
 def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any]:

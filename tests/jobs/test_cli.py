@@ -20,8 +20,8 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.input.conditions import Condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
-from jobs.rerank import exit_code, resume_command
-from jobs.settings import RerankSettings, parse_replicas
+from jobs.rerank import exit_code
+from jobs.settings import RerankSettings
 from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
@@ -192,6 +192,16 @@ def test_a_missing_model_exits_with_2(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_made_exits_with_2(tmp_path: Path, bert_directory: Path) -> None:
+    source = write_input(tmp_path / "in", a=lists_table(1))
+    (tmp_path / "file").touch()
+    result = invoke(str(source), str(tmp_path / "file" / "out"), "--model", str(bert_directory))
+    assert result.exit_code == 2
+    assert (
+        f"error: OUTPUT {tmp_path}/file/out cannot be made (Not a directory); give another directory" in result.output
+    )
+
+
 def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
     source = write_input(tmp_path / "in", a=lists_table(1))
     (tmp_path / "out").mkdir()
@@ -226,32 +236,6 @@ def test_each_end_has_its_code_and_its_message_whole(
     monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
     assert exit_code(RerankSettings("in", "out")) == code
     assert capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "resume"),
-    [
-        (["in", "my out"], "python -m jobs.rerank in 'my out'"),
-        (["in", "out", "--overwrite", "--top-n", "3"], "python -m jobs.rerank in out --top-n 3"),
-        (["in", "out", "--token", "secret"], "python -m jobs.rerank in out"),
-        (["--token=secret", "in", "out"], "python -m jobs.rerank in out"),
-    ],
-)
-def test_the_command_to_resume_begins_nothing_anew_and_tells_no_secret(
-    arguments: list[str], resume: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["/x/jobs/rerank.py", *arguments])
-    assert resume_command() == resume
-
-
-def test_the_command_to_resume_keeps_a_path_that_is_called_rerank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/x/bin/crossray", "rerank", "in", "rerank"])
-    assert resume_command() == "crossray rerank in rerank"
-
-
-@pytest.mark.parametrize(("text", "expected"), [("4", (4, 4)), ("1:8", (1, 8)), ("2:2", (2, 2))])
-def test_replicas(text: str, expected: tuple[int, int]) -> None:
-    assert parse_replicas(text) == expected
 
 
 def test_help_and_usage_errors_need_neither_torch_nor_ray() -> None:

@@ -29,9 +29,11 @@ def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_direc
 
 
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     for arguments, message in (
         ([str(tmp_path / "nothing"), str(tmp_path / "model")], "there is no directory"),
         (["embedded", str(tmp_path / "model"), "--dtype", "int4"], "--dtype is 'int4'"),
+        (["embedded", str(tmp_path / "file" / "model")], "Not a directory"),
     ):
         result = CliRunner().invoke(app, ["convert", *arguments])
         assert result.exit_code == 2

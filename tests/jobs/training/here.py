@@ -9,8 +9,8 @@ import pytest
 
 import jobs.driver.passes
 import jobs.driver.run
-import jobs.training.labelling
-import jobs.training.mining_job
+import jobs.training.label.run
+import jobs.training.mine.run
 from jobs.runtime.pieces import PieceStage
 from jobs.settings import RerankSettings
 from tests.jobs.stubs import no_ray_session, run_pieces_here, score_units_here
@@ -26,7 +26,7 @@ def on_replicas_here(
 
 def stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ray in this test."""
-    for module in (jobs.training.labelling, jobs.training.mining_job):
+    for module in (jobs.training.label.run, jobs.training.mine.run):
         monkeypatch.setattr(module, "ray_session", no_ray_session)
         monkeypatch.setattr(module, "run_pieces", run_pieces_here)
         monkeypatch.setattr(module, "run_pieces_on_replicas", on_replicas_here)

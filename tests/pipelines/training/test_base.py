@@ -208,7 +208,7 @@ def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
     write_plain(tmp_path / "model", "bert")
     BertForSequenceClassification(bert(num_labels=3)).save_pretrained(tmp_path / "model")
 
-    with pytest.raises(ModelRefusedError, match="3 labels"):
+    with pytest.raises(ModelRefusedError, match=rf"^{tmp_path}/model: the model has 3 labels"):
         load_base(str(tmp_path / "model"))
 
 
@@ -231,7 +231,8 @@ def test_sizes_other_than_the_configs_are_refused(bert_directory: Path, tmp_path
 
 
 def test_only_a_model_of_ours_is_overwritten(bert_directory: Path, tmp_path: Path) -> None:
-    base, output = load_base(str(bert_directory)), tmp_path / "model"
+    """And of its directory only what the model consists of."""
+    base, output = load_base(str(copy_model(bert_directory, tmp_path / "base"))), tmp_path / "model"
     output.mkdir()
     (output / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="is there already"):
@@ -243,8 +244,17 @@ def test_only_a_model_of_ours_is_overwritten(bert_directory: Path, tmp_path: Pat
     before = (ours / "SHA256SUMS").read_text()
     with pytest.raises(FileExistsError, match="is there already"):
         write_model(base.encoder, base, ours)
+    for name in ("README.md", "thesis.txt"):
+        (ours / name).write_text("mine")
+    (base.files.directory / "tokenizer_config.json").unlink()
     write_model(base.encoder, base, ours, torch.float32, overwrite=True)
-    assert (ours / "SHA256SUMS").read_text() != before
+    sums = (ours / "SHA256SUMS").read_text()
+    assert sums != before
+    names = [line.split()[1] for line in sums.splitlines()]
+    assert "tokenizer_config.json" not in names
+    assert sorted(path.name for path in ours.iterdir()) == sorted([*names, "SHA256SUMS", "README.md", "thesis.txt"])
+    assert (ours / "README.md").read_text() == "mine"
+    assert load_file(ours / "model.safetensors")["classifier.bias"].dtype == torch.float32
 
 
 def test_a_directory_that_fails_on_the_way_is_not_there(

@@ -1,0 +1,1 @@
+"""`crossray label`: a teacher's scores beside the documents of every list."""

@@ -1,0 +1,1 @@
+"""`crossray mine`: hard negatives for rows of queries and their right passages."""

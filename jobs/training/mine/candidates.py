@@ -1,0 +1,225 @@
+"""What a worker of `crossray mine` does with one source: it searches the passages for candidates of each good row.
+
+A candidate file has the positive first, then the row's own negatives (`given` of them), then what was found. Files are
+cut by their size; the report, which is written last, names them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs import storage
+from jobs.errors import UnreadableFileError
+from jobs.records import Unit
+from jobs.table.parsing import column_texts
+from jobs.training.bad_rows import BadRow, BadRows
+from jobs.training.bm25 import load_bm25s, words_of
+from jobs.training.encoders import EncoderSettings
+from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, why_no_source
+from jobs.training.mine.settings import MiningColumns
+from jobs.training.ranked import LISTS
+from pipelines.errors import ConfigError
+
+FILE_BYTES = 64 << 20
+"""Texts of a candidate file: what selection holds at once."""
+FILE_ROWS = 5000
+QUERY_CHUNK = 64
+"""Queries whose cosines to the whole pool are in memory at once."""
+CANDIDATES = LISTS.append(pa.field("given", pa.int32()))
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A table whose passages are searched instead of those of each source."""
+
+    paths: tuple[str, ...]
+    text: str
+    """The column that has the passages."""
+
+    def texts(self) -> Iterator[str]:
+        """Yields the passages that are not blank; raises ConfigError for a table without the column."""
+        for path in self.paths:
+
+            def read(file: pq.ParquetFile, path: str = path) -> pa.Table:
+                if self.text not in file.schema_arrow.names:
+                    raise ConfigError(f"--corpus-text is {self.text!r}, which {path} has not as a column")
+                return file.read([self.text])
+
+            column = storage.read_parquet(path, read).column(self.text)
+            yield from (text for text in column_texts(column) if isinstance(text, str) and text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Mining:
+    """All that workers are told to find candidates."""
+
+    room: str
+    """Where candidate files and reports come to lie."""
+    columns: MiningColumns
+    depth: int
+    encoder: EncoderSettings | None
+    corpus: Corpus | None
+
+    def report(self, path: str) -> str:
+        """Where the report of a source comes to lie."""
+        return os.path.join(self.room, report_name(path))
+
+
+def report_name(path: str) -> str:
+    """Name of the report of a source; sources with different paths have different names."""
+    return Unit(path, 0, 0).name.removesuffix(".parquet") + ".json"
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """How many rows and passages a source has, what is wrong with it, and where its candidates are."""
+
+    path: str
+    rows: int = 0
+    passages: int = 0
+    """Passages that were searched."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """Bad rows by reason."""
+    examples: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Names of its candidate files."""
+    unreadable: str | None = None
+
+
+class CandidateStage:
+    """Writes the candidate files and the report of a source."""
+
+    def __init__(self, mining: Mining) -> None:
+        self.mining = mining
+        self.encoder = mining.encoder.load() if mining.encoder is not None else None
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        path = item["path"]
+        report = SourceReport(path)
+        try:
+            table = read_source(path, self.mining.columns)
+        except UnreadableFileError as error:
+            report.unreadable = error.why.splitlines()[0]
+        else:
+            self.find(table, report)
+        storage.write_json(self.mining.report(path), asdict(report))
+
+    def find(self, table: pa.Table, report: SourceReport) -> None:
+        """Writes the candidate files of a source."""
+        bad = BadRows()
+        good: list[tuple[int, SourceRow]] = []
+        for number, row in enumerate(source_rows(table, self.mining.columns)):
+            if isinstance(row, BadRow):
+                bad.add(number, row)
+            else:
+                good.append((number, row))
+        rows = [row for _, row in good]
+        pool = Pool.of(rows, None if self.mining.corpus is None else self.mining.corpus.texts())
+        report.rows, report.passages = table.num_rows, len(pool.passages)
+        report.errors, report.examples = bad.counts, bad.examples
+        found = self.candidates(rows, pool)
+        for name, lists in in_files(report.path, zip(good, found, strict=True)):
+            storage.write_table(os.path.join(self.mining.room, name), lists)
+            report.files.append(name)
+
+    def candidates(self, rows: Sequence[SourceRow], pool: Pool) -> Iterator[tuple[list[str], int]]:
+        """Yields for each row the documents of its candidate list, and how many of them are the row's own negatives."""
+        rankings = self.rankings([row.query for row in rows], pool.passages)
+        for row, scores_of_kinds in zip(rows, rankings, strict=True):
+            barred = pool.barred(row)
+            found: dict[int, None] = {}
+            for scores, least in scores_of_kinds:
+                scores[barred] = -np.inf
+                found |= dict.fromkeys(place for place in best(scores, self.mining.depth) if scores[place] > least)
+            given = pool.given(row)
+            yield [row.positive, *given, *(pool.passages[place] for place in found)], len(given)
+
+    def rankings(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[list[tuple[np.ndarray, float]]]:
+        """Yields for each query the scores of all passages by BM25, then by cosine if there is an encoder.
+
+        With each kind of scores comes the value that the score of a candidate exceeds.
+        """
+        by_words = bm25_scores(queries, passages)
+        if self.encoder is None:
+            yield from ([(scores, 0.0)] for scores in by_words)
+            return
+        vectors = self.encoder.encode_passages(passages)
+        for start in range(0, len(queries), QUERY_CHUNK):
+            chunk = self.encoder.encode_queries(queries[start : start + QUERY_CHUNK])
+            for cosines in chunk @ vectors.T:
+                yield [(next(by_words), 0.0), (cosines, -np.inf)]
+
+
+def read_source(path: str, columns: MiningColumns) -> pa.Table:
+    """The needed columns of a source; raises UnreadableFileError, also for a table that is no source."""
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        why = why_no_source(file.schema_arrow, columns)
+        if why is not None:
+            raise ValueError(why)
+        return file.read(needed_columns(file.schema_arrow, columns))
+
+    return storage.read_parquet(path, read)
+
+
+def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> Iterator[np.ndarray]:
+    """Yields for each query the BM25 scores of all passages, float32 [passages]; 0 where no word is shared."""
+    bm25s = load_bm25s()
+    words = words_of(passages)
+    if not any(words):  # nothing to index, which bm25s refuses
+        yield from (np.zeros(len(passages), np.float32) for _ in queries)
+        return
+    index = bm25s.BM25()
+    index.index(words, show_progress=False)
+    for asked in words_of(queries):
+        yield index.get_scores(asked) if asked else np.zeros(len(passages), np.float32)
+
+
+def best(scores: np.ndarray, count: int) -> list[int]:
+    """Places of the `count` highest scores, best first, ties by place."""
+    count = min(count, len(scores))
+    if not count:
+        return []
+    top = np.argpartition(-scores, count - 1)[:count]
+    return [int(place) for place in top[np.lexsort((top, -scores[top]))]]
+
+
+Found = tuple[tuple[int, SourceRow], tuple[list[str], int]]
+
+
+def in_files(path: str, lists: Iterator[Found]) -> Iterator[tuple[str, pa.Table]]:
+    """Yields name and table of each candidate file; the name says which rows of the source are in it."""
+    some: list[Found] = []
+    size = 0
+    for one in lists:
+        some.append(one)
+        size += sum(map(len, one[1][0]))
+        if size > FILE_BYTES or len(some) == FILE_ROWS:
+            yield candidate_file(path, some)
+            some, size = [], 0
+    if some:
+        yield candidate_file(path, some)
+
+
+def candidate_file(path: str, lists: Sequence[Found]) -> tuple[str, pa.Table]:
+    """Name and table of one candidate file."""
+    first, last = lists[0][0][0], lists[-1][0][0]
+    columns = {
+        "row": [number for (number, _), _ in lists],
+        "query": [row.query for (_, row), _ in lists],
+        "documents": [documents for _, (documents, _) in lists],
+        "given": [given for _, (_, given) in lists],
+    }
+    return Unit(path, first, last - first + 1).name, pa.table(columns, schema=CANDIDATES)
+
+
+def read_report(location: str) -> SourceReport:
+    """The report at a location; raises FileNotFoundError where there is none."""
+    return SourceReport(**storage.read_json(location))

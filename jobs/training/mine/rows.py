@@ -1,0 +1,107 @@
+"""Rows of a source (query, positive, negatives, group), and the pool of passages that negatives are searched in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from jobs.table.column_types import may_be_id, may_be_text, may_be_texts, plain_type
+from jobs.table.columns import ColumnMapping
+from jobs.table.parsing import Text, column_lists, column_texts
+from jobs.table.reasons import Reason
+from jobs.training.bad_rows import BadRow, Fault, bad_text
+from jobs.training.mine.settings import MiningColumns
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A query with the passage that is right for it."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    """Different ones, none of them blank or the positive."""
+    group: str = ""
+    """Page or document that the positive was taken from; empty: none."""
+
+
+def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
+    """Why a table cannot be a source; None where it can."""
+    expected = (
+        (columns.query, "--query-column", may_be_text, "text", True),
+        (columns.positive, "--positive-column", may_be_text, "text", True),
+        (columns.negatives, "--negatives-column", may_be_texts, "a list of texts", False),
+        (columns.group, "--group-column", may_be_id, "text or integer", False),
+    )
+    for name, flag, fits, rule, is_needed in expected:
+        if name not in schema.names:
+            if is_needed:
+                listed = ", ".join(f"`{one}`" for one in schema.names)
+                return f"column `{name}` is missing; there are {listed}; name another with {flag}"
+        elif not fits(plain_type(schema.field(name).type)):
+            return f"`{name}` is {schema.field(name).type}, but it has to be {rule}; name another with {flag}"
+    return None
+
+
+def needed_columns(schema: pa.Schema, columns: MiningColumns) -> list[str]:
+    """The columns of the table that are read."""
+    wanted = (columns.query, columns.positive, columns.negatives, columns.group)
+    return [name for name in wanted if name in schema.names]
+
+
+def source_rows(table: pa.Table, columns: MiningColumns) -> list[SourceRow | BadRow]:
+    """What each row says, or why it is bad."""
+    nothing: list[None] = [None] * table.num_rows
+    names = table.column_names
+    groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
+    lists = column_lists(table.column(columns.negatives), ColumnMapping()) if columns.negatives in names else nothing
+    queries, positives = column_texts(table.column(columns.query)), column_texts(table.column(columns.positive))
+    return [
+        source_row(query, positive, negatives.texts if negatives is not None else [], group, columns)
+        for query, positive, negatives, group in zip(queries, positives, lists, groups, strict=True)
+    ]
+
+
+def source_row(
+    query: Text, positive: Text, negatives: Sequence[Text], group: Text, columns: MiningColumns
+) -> SourceRow | BadRow:
+    """What one row says, or why it is bad; a negative that is null, blank or not valid UTF-8 is left out."""
+    bad = bad_text(query, Reason.NULL_QUERY, columns.query) or bad_text(positive, Fault.NO_POSITIVE, columns.positive)
+    if bad is not None:
+        return bad
+    given = dict.fromkeys(text for text in negatives if isinstance(text, str) and text.strip() and text != positive)
+    return SourceRow(str(query), str(positive), tuple(given), group if isinstance(group, str) else "")
+
+
+class Pool:
+    """The distinct passages that are searched, and what the rows of the source say of them."""
+
+    @classmethod
+    def of(cls, rows: Sequence[SourceRow], corpus: Iterable[str] | None) -> Pool:
+        """The pool of a corpus, or of all passages of the rows where there is no corpus."""
+        texts = corpus if corpus is not None else (text for row in rows for text in (row.positive, *row.negatives))
+        return cls(list(dict.fromkeys(texts)), rows)
+
+    def __init__(self, passages: list[str], rows: Sequence[SourceRow]) -> None:
+        self.passages = passages
+        self.place = {text: place for place, text in enumerate(passages)}
+        self.members: dict[str, set[int]] = {}
+        """Places of the passages of each group: all passages of rows that name the group."""
+        self.positives: dict[str, set[str]] = {}
+        """The positives of each query, from all rows with that query."""
+        for row in rows:
+            self.positives.setdefault(row.query, set()).add(row.positive)
+            if row.group:
+                held = {self.place[text] for text in (row.positive, *row.negatives) if text in self.place}
+                self.members.setdefault(row.group, set()).update(held)
+
+    def given(self, row: SourceRow) -> list[str]:
+        """The row's own negatives, without those that are a positive of the same query in another row."""
+        return [text for text in row.negatives if text not in self.positives[row.query]]
+
+    def barred(self, row: SourceRow) -> list[int]:
+        """Places of passages that are no candidates: positives of the query, own negatives, members of the group."""
+        own = {self.place[text] for text in (*self.positives[row.query], *row.negatives) if text in self.place}
+        return sorted(own | self.members.get(row.group, set()))

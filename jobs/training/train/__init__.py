@@ -1,0 +1,1 @@
+"""`crossray train`: Parquet rows to a calibrated reranker with its card, on Ray Data and Ray Train."""

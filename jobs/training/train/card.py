@@ -1,0 +1,98 @@
+"""Writes the model card of a run: its data with their licences, steps, scores and calibration."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from jobs import storage
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from pipelines.training.recipe import Recipe
+
+LIBRARIES = ("crossray", "torch", "ray", "tokenizers")
+
+
+def write_card(output: Output, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> None:
+    """Writes README.md into the model's directory."""
+    text = "\n".join(card_lines(output, config, summary, result)) + "\n"
+    storage.store_of(output.card).write(output.card, text.encode())
+
+
+def card_lines(output: Output, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines of the card."""
+    yield from (f"# {config.name}", "", f"A cross-encoder that `crossray train` made out of {summary['base']}.", "")
+    yield from ("```bash", f"crossray rerank INPUT OUTPUT --model {output.model}", "```", "")
+    yield from (
+        "## Data",
+        "",
+        "| source | licence | rows | lists | held back | not usable |",
+        "|---|---|---|---|---|---|",
+    )
+    for source in summary["sources"]:
+        bad = ", ".join(f"{count} {reason}" for reason, count in source["bad_rows"].items()) or "0"
+        numbers = f"{source['rows']:,} | {source['lists']:,} | {source['held_back']:,}"
+        yield f"| {source['name']} | {source['licence']} | {numbers} | {bad} |"
+    yield ""
+    yield from validation_lines(summary)
+    yield from calibration_lines(result)
+    yield from training_lines(config, summary)
+
+
+def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines on nDCG@10 before and after training."""
+    if not summary["ndcg_after"]:
+        return
+    yield from ("## Validation", "")
+    yield (
+        f"nDCG@10 on {summary['validation_lists']:,} lists whose queries were held back; the candidates are those of "
+        "the training rows, so these figures compare runs and say little of a search engine's lists."
+    )
+    yield from ("", "| source | before | after |", "|---|---|---|")
+    for name, after in summary["ndcg_after"].items():
+        before = summary["ndcg_before"].get(name)
+        yield f"| {name} | {'' if before is None else f'{before:.3f}'} | {after:.3f} |"
+    yield ""
+
+
+def calibration_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines on calibration: the expected error by source, and how often scores come true."""
+    found = result.get("calibration")
+    yield from ("## Calibration", "")
+    if not found:
+        yield from ("Not calibrated: no held-back list has a positive and another label.", "")
+        return
+    scale, bias = result["platt"]
+    yield (
+        f"Scale {scale:.3f} and bias {bias:.3f} were fitted on every second held-back list (Platt) and are part of the "
+        "classifier; measured on the others. Both classes count for one half, so a score of 0.5 is the even bet."
+    )
+    yield from ("", "| source | pairs | expected calibration error |", "|---|---|---|")
+    for name, one in found.items():
+        yield f"| {name} | {one['pairs']:,} | {one['error']:.1%} |"
+    if "all" in found:
+        yield from ("", "| mean score | share of positives | weight |", "|---|---|---|")
+        for score, share, weight in found["all"]["bins"]:
+            yield f"| {score:.2f} | {share:.2f} | {weight:.2f} |"
+    yield ""
+
+
+def training_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines on steps, recipe and versions."""
+    workers = config.workers
+    kind = f"{workers.gpus:g} GPU(s)" if workers.gpus else f"{workers.cpus:g} CPU(s)"
+    yield from ("## Training", "")
+    yield (
+        f"{summary['steps']:,} of {summary['planned_steps']:,} steps, {summary['pairs']:,} pairs, "
+        f"{summary['seconds'] / 60:,.1f} minutes on {workers.count} worker(s) of {kind}; the weights are those of step "
+        f"{summary['best_step']:,}, the best validation."
+    )
+    default = asdict(Recipe(steps=config.recipe.steps))
+    changed = {name: value for name, value in asdict(config.recipe).items() if value != default[name]}
+    yield from ("", f"Recipe: {', '.join(f'{name} {value}' for name, value in changed.items()) or 'the default one'}.")
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    yield from ("", f"SHA-256 over config, tokenizer and weights: `{summary['digest']}`.")
+    yield from ("", f"Made with {versions}, Python {platform.python_version()}.")

@@ -1,0 +1,78 @@
+"""How the driver has the rows of a run prepared: on Ray Data each stretch of a file becomes a shard of token lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+
+from jobs import storage
+from jobs.runtime.pieces import run_pieces
+from jobs.training.bad_rows import TooManyBadRowsError
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.planning import SourceFile, stretches, unreadable_reports
+from jobs.training.train.screen import print_data
+from jobs.training.train.shards import Preparation, ShardReport, Stretch, prepare, read_report
+from pipelines.errors import ConfigError
+from pipelines.training.base import Base
+
+
+def prepared(
+    config: TrainConfig, base: Base, files: Sequence[SourceFile], output: Output, console: Console
+) -> tuple[list[ShardReport], list[str]]:
+    """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists."""
+    wanted = stretches(files, config.sources, output)
+    todo = [stretch for stretch in wanted if not storage.exists(stretch.report)]
+    if todo:
+        console.print(
+            f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
+        )
+    preparation = Preparation(
+        sources=config.sources,
+        tokenizer=base.tokenizer.to_str(),
+        max_tokens=max(config.recipe.max_lengths),
+        held_back=config.validation.share,
+        seed=config.recipe.seed,
+    )
+    storage.make_directory(output.lists)
+    run_pieces(preparation_stage, preparation, [asdict(stretch) for stretch in todo])
+    reports = [read_report(stretch.report) for stretch in wanted]
+    shards = [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
+    reports = [*unreadable_reports(files), *reports]
+    print_data(console, config, reports)
+    return reports, shards
+
+
+def preparation_stage(preparation: Preparation) -> Any:
+    """The function that makes one shard, as `run_pieces` wants it."""
+
+    def work(item: dict[str, Any]) -> None:
+        prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), preparation)
+
+    return work
+
+
+def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
+    """Raises TooManyBadRowsError for more bad rows than --max-errors, ConfigError where no list is left to train on."""
+    bad = sum(sum(report.bad_rows.values()) for report in reports)
+    unreadable = sum(report.unreadable is not None for report in reports)
+    if max_errors is not None and bad + unreadable > max_errors:
+        raise TooManyBadRowsError(
+            f"{bad} row(s) and {unreadable} file(s) cannot be used, more than --max-errors {max_errors}; mend them, or "
+            "raise it"
+        )
+    if not sum(report.trainable for report in reports):
+        raise ConfigError("no row of any source can be trained on: bad rows, held back, or without a second passage")
+
+
+def with_steps(config: TrainConfig, reports: Sequence[ShardReport]) -> TrainConfig:
+    """The config with `epochs` turned into steps."""
+    if config.epochs is None:
+        return config
+    lists = sum(report.trainable for report in reports)
+    steps = max(1, math.ceil(config.epochs * lists / config.recipe.lists_per_step))
+    return replace(config, recipe=replace(config.recipe, steps=steps))

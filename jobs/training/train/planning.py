@@ -1,0 +1,179 @@
+"""What the driver settles before a run starts: absolute paths, files, stretches of rows, and the manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from jobs import storage
+from jobs.driver.resolution import JOB_ENVIRONMENT
+from jobs.errors import RefusedError, UnreadableFileError
+from jobs.records import InputFile
+from jobs.storage import absolute
+from jobs.training.train.config import Source, TrainConfig
+from jobs.training.train.paths import Output, model_of
+from jobs.training.train.shards import ShardReport, Stretch
+from pipelines.errors import ConfigError
+from pipelines.stores import is_uri
+
+STRETCH_ROWS = 20_000
+"""Rows of a shard: what one task holds in memory, as texts and as token ids."""
+FREE_TO_CHANGE = ("output", "workers", "name")
+"""Keys of the config that another call of the same run may change."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source, with what its footer says or why it could not be read."""
+
+    source: int
+    file: InputFile
+    row_groups: tuple[int, ...] = ()
+    """Rows of each row group."""
+    unreadable: str | None = None
+
+
+def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
+    """The config with absolute paths, and a name for each source.
+
+    Relative paths count from the config file, those of sources from `data`.
+
+    Raises ConfigError for relative paths in a submitted job, RefusedError for a base that is an unfinished run.
+    """
+    submitted = JOB_ENVIRONMENT in os.environ
+    folder = config_file.resolve().parent
+
+    def definite(path: str, what: str, start: str) -> str:
+        return absolute(path if is_uri(path) else os.path.join(start, path), what, allow_relative=not submitted)
+
+    data = definite(config.data, "data", str(folder)) if config.data else str(folder)
+    output = absolute(config.output, "output", allow_relative=not submitted)
+    base = config.base
+    if not is_uri(base) and (folder / base).is_dir():
+        base = str(folder / base)
+    elif not is_uri(base) and Path(base).is_dir():
+        base = os.path.abspath(base)
+    sources = []
+    for source in config.sources:
+        path = definite(source.path, f"path of source {source.name or source.path!r}", data)
+        sources.append(replace(source, path=path, name=source.name or PurePath(source.path).stem))
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two sources are called {twice[0]!r}; give each its own name")
+    base = model_of(base) if is_uri(base) or os.path.isdir(base) else base
+    return replace(
+        config, base=base, data=data, output=output, sources=tuple(sources), name=config.name or PurePath(output).name
+    )
+
+
+def source_files(sources: Sequence[Source]) -> list[SourceFile]:
+    """Every file of every source with its row groups; raises ConfigError for a source without files."""
+    return [
+        file_of(number, file)
+        for number, source in enumerate(sources)
+        for file in storage.list_input(source.path, f"source {source.name!r}:")
+    ]
+
+
+def file_of(source: int, file: InputFile) -> SourceFile:
+    """Reads the footer of a file of a source."""
+    try:
+        rows = storage.read_parquet(
+            file.path,
+            lambda parquet: tuple(
+                parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)
+            ),
+        )
+    except UnreadableFileError as error:
+        return SourceFile(source, file, unreadable=error.why.splitlines()[0])
+    return SourceFile(source, file, rows)
+
+
+def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Output) -> list[Stretch]:
+    """Cuts all rows into stretches of about STRETCH_ROWS; a source's `lists` are spread evenly over its rows."""
+    rows_of: dict[int, int] = {}
+    for one in files:
+        rows_of[one.source] = rows_of.get(one.source, 0) + sum(one.row_groups)
+    done: dict[int, int] = dict.fromkeys(rows_of, 0)
+    found: list[Stretch] = []
+    for one in files:
+        for groups, skip, first, rows in cut_row_groups(one.row_groups):
+            all_rows = rows_of[one.source]
+            wanted = min(sources[one.source].lists or all_rows, all_rows)
+            before = done[one.source]
+            done[one.source] += rows
+            take = done[one.source] * wanted // all_rows - before * wanted // all_rows
+            shard = f"{output.lists}/{len(found):06d}.npz"
+            if take:
+                found.append(Stretch(one.source, one.file.path, groups, skip, first, rows, take, shard))
+    return found
+
+
+def cut_row_groups(row_groups: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+    """Yields (row groups, rows of them to skip, number of the first row, rows) for each stretch of a file."""
+    run: list[int] = []
+    first = rows = 0
+    for number, size in enumerate(row_groups):
+        if run and rows + size > STRETCH_ROWS:
+            yield tuple(run), 0, first, rows
+            run, first, rows = [], first + rows, 0
+        if size > STRETCH_ROWS:
+            for skip in range(0, size, STRETCH_ROWS):
+                yield (number,), skip, first + skip, min(STRETCH_ROWS, size - skip)
+            first += size
+        else:
+            run.append(number)
+            rows += size
+    if rows:
+        yield tuple(run), 0, first, rows
+
+
+def unreadable_reports(files: Sequence[SourceFile]) -> list[ShardReport]:
+    """Reports of files whose footer could not be read."""
+    return [ShardReport(one.source, one.file.path, unreadable=one.unreadable) for one in files if one.unreadable]
+
+
+def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFile]) -> dict[str, Any]:
+    """All that decides the result of a run, as JSON types."""
+    asked = {name: value for name, value in asdict(config).items() if name not in FREE_TO_CHANGE}
+    return {
+        "asked": asked,
+        "base": base_digest,
+        "files": [asdict(one.file) | {"row_groups": list(one.row_groups)} for one in files],
+    }
+
+
+def check_same(output: Output, manifest: dict[str, Any]) -> None:
+    """Raises RefusedError where the output was begun with something else; its message names the first difference."""
+    before: dict[str, Any] = storage.read_json(output.manifest)
+    difference = first_difference(before, manifest)
+    if difference:
+        where, old, new = difference
+        if where.startswith("files["):
+            number = int(where.partition("[")[2].partition("]")[0])
+            where = f"{manifest['files'][number]['path']}: {where.partition('.')[2]}"
+        raise RefusedError(
+            f"{output.path} was begun with {where} = {old!r}, and now it is {new!r}; take the old value, another "
+            "output, or --overwrite"
+        )
+
+
+def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """(where, before, now) of the first value that differs in two JSON structures; a tuple counts as a list."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            found = first_difference(before.get(key), now.get(key), f"{where}.{key}".removeprefix(".asked").lstrip("."))
+            if found:
+                return found
+        return None
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple) and len(before) == len(now):
+        for i, (one, other) in enumerate(zip(before, now, strict=True)):
+            found = first_difference(one, other, f"{where}[{i}]")
+            if found:
+                return found
+        return None
+    return None if before == now else (where, before, now)

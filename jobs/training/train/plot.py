@@ -1,0 +1,36 @@
+"""Draws the learning curve, where matplotlib is installed."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from jobs import storage
+from jobs.screen import say
+from jobs.training.train.paths import Output
+
+
+def write_plot(output: Output, history: dict[str, Any], console: Console) -> None:
+    """Writes curve.png: the loss, and the nDCG@10 of the validations, over the steps."""
+    try:
+        import matplotlib  # optional: the extra `train`
+    except ImportError:
+        say(console, "pip install 'crossray[train]' for curve.png; the figures are in curve.csv", "no plot: ", "yellow")
+        return
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    loss = figure.subplots()
+    loss.plot([int(line[0]) for line in history["lines"]], [float(line[1]) for line in history["lines"]], color="C0")
+    loss.set_xlabel("step")
+    loss.set_ylabel("loss", color="C0")
+    order = loss.twinx()
+    validations = history["validations"]
+    order.plot([one["step"] for one in validations], [one["ndcg"] for one in validations], color="C1", marker="o")
+    order.set_ylabel("validation nDCG@10", color="C1")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    storage.store_of(output.plot).write(output.plot, content.getvalue())

@@ -1,0 +1,106 @@
+"""What a training prints: a table of its data, a line about how it stands, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from jobs import storage
+from jobs.screen import LOG_SECONDS, say
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.shards import ShardReport, source_summaries
+
+
+class LiveLine:
+    """Shows loss, nDCG, speed and time left: one line that changes on a terminal, a line now and then in a log."""
+
+    def __init__(self, output: Output, console: Console) -> None:
+        self.output = output
+        self.console = console
+        self.status: Status | None = None
+        self.said = ""
+        self.said_at = 0.0
+        if console.is_terminal:
+            self.status = console.status("starting the workers ...")
+            self.status.start()
+        else:
+            console.print("starting the workers ...")
+
+    def look(self) -> None:
+        """Reads how the run stands and shows it."""
+        try:
+            line = news_line(storage.read_json(self.output.news))
+        except (OSError, ValueError):  # not written yet
+            return
+        if self.status is not None:
+            self.status.update(line)
+        elif line != self.said and time.monotonic() - self.said_at > LOG_SECONDS:
+            self.said, self.said_at = line, time.monotonic()
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self.status is not None:
+            self.status.stop()
+
+
+def news_line(news: dict[str, Any]) -> str:
+    """The line that says how a run stands."""
+    ndcg = "" if news["ndcg"] is None else f", validation nDCG@10 {news['ndcg']:.3f}"
+    return (
+        f"step {news['step']:,} of {news['steps']:,}, loss {news['loss']:.3f}{ndcg}, "
+        f"{news['pairs_per_second']:,.0f} pairs/s, {duration(news['seconds_left'])} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time such as `42 s`, `7 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardReport]) -> None:
+    """Prints a table of the sources, then the files and rows that cannot be used."""
+    table = Table(title="Training rows", title_justify="left")
+    for name, side in (("source", "left"), ("rows", "right"), ("lists", "right"), ("held back", "right")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    table.add_column("not usable")
+    for source in source_summaries(config.sources, reports):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in source["bad_rows"].items())
+        numbers = (f"{source[name]:,}" for name in ("rows", "lists", "held_back"))
+        table.add_row(source["name"], *numbers, reasons)
+    console.print(table)
+    for report in reports:
+        if report.unreadable:
+            say(console, f"{report.path}: {report.unreadable}", "could not be read: ")
+        for example in report.examples:
+            say(console, f"{report.path}: {example}", "not usable: ", "yellow")
+
+
+def print_end(console: Console, output: Output, summary: dict[str, Any]) -> None:
+    """Prints the table at the end: validation before and after, calibration, and where the model is."""
+    table = Table(title=f"{summary['steps']:,} steps, {summary['pairs']:,} pairs", title_justify="left")
+    for name in ("source", "nDCG@10 before", "after", "calibration error"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    errors = summary["calibration_error"]
+    for name, after in summary["ndcg_after"].items():
+        before = summary["ndcg_before"].get(name)
+        table.add_row(name, "" if before is None else f"{before:.3f}", f"{after:.3f}", percent(errors.get(name)))
+    if "all" in errors:
+        table.add_row("all pairs", "", "", percent(errors["all"]))
+    console.print(table)
+    if summary["steps"] < summary["planned_steps"]:
+        console.print(f"ended early: the best validation was at step {summary['best_step']:,}")
+    say(console, output.model, "the model: ", "green")
+
+
+def percent(value: float | None) -> str:
+    """A share in percent; an empty text for None."""
+    return "" if value is None else f"{value:.1%}"

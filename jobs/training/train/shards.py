@@ -1,0 +1,221 @@
+"""What a worker of the preparation does: it makes one shard of token lists from one stretch of rows.
+
+A shard depends on the file, the config and the seed alone; so one that is there need not be made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import random
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from jobs import storage
+from jobs.errors import UnreadableFileError
+from jobs.training.bad_rows import BadRow, BadRows
+from jobs.training.train.config import Source
+from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, training_rows
+from pipelines.training.token_lists import TokenList, TokenLists
+
+MAX_CHARACTERS = 20_000
+"""Characters of a text that are tokenized; no pair is long enough for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The rows from `first` to `first + rows` of a file, of which `take` are drawn."""
+
+    source: int
+    path: str
+    row_groups: tuple[int, ...]
+    skip: int
+    """Rows of these row groups before its first one."""
+    first: int
+    """Number of its first row in the file."""
+    rows: int
+    take: int
+    shard: str
+    """Where the token lists are written."""
+
+    @property
+    def report(self) -> str:
+        """Where the report is written, after the shard."""
+        return self.shard.removesuffix(".npz") + ".json"
+
+
+@dataclass(slots=True)
+class ShardReport:
+    """How many rows of a stretch were drawn, and what they gave."""
+
+    source: int
+    path: str
+    rows: int = 0
+    """Rows that were drawn."""
+    lists: int = 0
+    held_back: int = 0
+    trainable: int = 0
+    """Lists that are not held back and have two passages at least."""
+    passages: int = 0
+    tokens: int = 0
+    bad_rows: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+    unreadable: str | None = None
+
+    def save(self, location: str) -> None:
+        """Writes the report; a report that is there says that its shard is there, too."""
+        storage.write_json(location, asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """All that decides the content of a shard, besides its rows."""
+
+    sources: tuple[Source, ...]
+    tokenizer: str
+    """The content of tokenizer.json."""
+    max_tokens: int
+    """Tokens of a text that are kept, at most."""
+    held_back: float
+    """Share of the queries that is held back."""
+    seed: int
+
+
+def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
+    """Writes the shard of a stretch, then its report, and returns the report."""
+    report = ShardReport(stretch.source, stretch.path)
+    source = preparation.sources[stretch.source]
+    try:
+        table = read_stretch(stretch, source)
+    except UnreadableFileError as error:
+        report.unreadable = error.why.splitlines()[0]
+        report.save(stretch.report)
+        return report
+    # By its name and not its path: in another folder the same file gives the same lists.
+    rng = random.Random(f"{preparation.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
+    chosen = sorted(rng.sample(range(table.num_rows), min(stretch.take, table.num_rows)))
+    report.rows = len(chosen)
+    bad = BadRows()
+    rows = []
+    for number, row in training_rows(table.take(chosen), source.columns):
+        if isinstance(row, BadRow):
+            bad.add(stretch.first + chosen[number], row)
+        else:
+            rows.append(row)
+    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), preparation))
+    content = io.BytesIO()
+    lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
+    storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
+    report.lists, report.held_back = len(lists), int(lists.held_back.sum())
+    report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
+    report.passages, report.tokens = len(lists.passages), len(lists.tokens)
+    report.bad_rows, report.examples = bad.counts, bad.examples
+    report.save(stretch.report)
+    return report
+
+
+def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
+    """The rows of a stretch with the needed columns; raises UnreadableFileError, also for a wrong schema."""
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        columns = needed_columns(file.schema_arrow, source.columns)
+        return file.read_row_groups(list(stretch.row_groups), columns=columns)
+
+    table: pa.Table = storage.read_parquet(stretch.path, read)
+    return table.slice(stretch.skip, stretch.rows)
+
+
+def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:
+    """Yields the rows; one that has a positive and no teacher scores gets passages of others, up to `wanted` negatives.
+
+    A passage is never taken that is a positive of the same query or stands in a row of the same group.
+    """
+    pool = list({text: row.group for row in rows for text in row.passages}.items())
+    positives: dict[str, set[str]] = {}
+    for row in rows:
+        found = positives.setdefault(row.query, set())
+        found.update(text for text, label in zip(row.passages, row.labels, strict=True) if label > 0)
+    for row in rows:
+        negatives = sum(label == 0 for label in row.labels)
+        if negatives >= wanted or not all(map(math.isnan, row.teacher)) or not positives[row.query]:
+            yield row
+            continue
+        own = positives[row.query].union(row.passages)
+        drawn = rng.sample(pool, min(len(pool), 2 * wanted + len(own)))
+        others = [text for text, group in drawn if text not in own and not (group and group == row.group)]
+        others = others[: wanted - negatives]
+        yield TrainingRow(
+            row.query,
+            [*row.passages, *others],
+            [*row.labels, *([0.0] * len(others))],
+            [*row.teacher, *([UNKNOWN] * len(others))],
+            row.group,
+        )
+
+
+def token_lists(rows: Iterator[TrainingRow], preparation: Preparation) -> Iterator[TokenList]:
+    """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
+    tokenizer = Tokenizer.from_str(preparation.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for row in rows:
+        texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        query, *passages = [encoding.ids[: preparation.max_tokens] for encoding in encodings]
+        held_back = share_of(row.query, preparation.seed) < preparation.held_back
+        yield TokenList(query, passages, row.labels, row.teacher, held_back)
+
+
+def share_of(query: str, seed: int) -> float:
+    """A number from 0 to 1, made from a hash of the query's text."""
+    digest = hashlib.blake2b(query.encode(), key=str(seed).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def read_report(location: str) -> ShardReport:
+    """The report at a location; raises FileNotFoundError where there is none."""
+    parts: dict[str, Any] = storage.read_json(location)
+    return ShardReport(**parts)
+
+
+def read_shard(location: str) -> TokenLists:
+    """The token lists that `prepare` wrote."""
+    return TokenLists.load(io.BytesIO(storage.read(location)))
+
+
+def source_numbers(reports: Sequence[ShardReport]) -> np.ndarray:
+    """Which source each list of the joined shards came from, int32 [lists]."""
+    return np.repeat([report.source for report in reports], [report.lists for report in reports]).astype(np.int32)
+
+
+def source_summaries(sources: Sequence[Source], reports: Sequence[ShardReport]) -> list[dict[str, Any]]:
+    """Rows, lists and bad rows of each source."""
+    summaries = []
+    for number, source in enumerate(sources):
+        own = [report for report in reports if report.source == number]
+        bad: dict[str, int] = {}
+        for report in own:
+            for reason, count in report.bad_rows.items():
+                bad[reason] = bad.get(reason, 0) + count
+        summaries.append(
+            {
+                "name": source.name,
+                "path": source.path,
+                "licence": source.licence,
+                "rows": sum(report.rows for report in own),
+                "lists": sum(report.lists for report in own),
+                "held_back": sum(report.held_back for report in own),
+                "bad_rows": bad,
+                "unreadable": {report.path: report.unreadable for report in own if report.unreadable},
+            }
+        )
+    return summaries

@@ -1,0 +1,317 @@
+"""What each worker of Ray Train does: joins the shards on its machine, trains, validates, leaves checkpoints.
+
+Worker 0 also writes the learning curve and how the run stands, and at the end the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.collective
+import ray.train.torch
+import torch
+import torch.distributed
+from filelock import FileLock
+
+from jobs import storage
+from jobs.training.train.config import TrainConfig
+from jobs.training.train.paths import Output
+from jobs.training.train.shards import ShardReport, read_shard, source_numbers
+from pipelines.model_files import ModelFiles
+from pipelines.training.base import load_base, write_model
+from pipelines.training.calibration import Calibration, calibration, fold_in, platt
+from pipelines.training.loop import DivergedError, Progress, Trainer
+from pipelines.training.mapped_lists import join, load_mapped
+from pipelines.training.token_lists import TokenLists
+from pipelines.training.validation import (
+    labelled_pairs,
+    means_by,
+    ndcg,
+    score_lists,
+    validation_lists,
+)
+
+SECONDS_BETWEEN_NEWS = 2.0
+STEPS_BETWEEN_LINES = 10
+CURVE = ("step", "loss", "best label first", "pairs per second", "learning rate", "validation nDCG@10")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told."""
+
+    config: TrainConfig
+    output: Output
+    reports: tuple[ShardReport, ...]
+    """Reports of the shards, in the order of the shards."""
+    shards: tuple[str, ...]
+    source_names: tuple[str, ...]
+    vocab_size: int
+    lists_id: str
+    """In the name of the folder that workers of one machine share."""
+    tensorboard: str | None
+
+
+@dataclass(slots=True)
+class History:
+    """What was measured since the run began; each checkpoint holds it."""
+
+    lines: list[list[str]] = field(default_factory=list)
+    """Lines of the learning curve."""
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = -1
+    best: float = -math.inf
+    """nDCG@10 of the best validation."""
+    seconds: float = 0.0
+    pairs: int = 0
+
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        return sum(one["step"] > self.best_step for one in self.validations)
+
+
+def train_worker(task: Task) -> None:
+    """Trains from the last checkpoint on; returns when the run is over and the model is written."""
+    run = Run(task, map_lists(task, ray.train.collective.barrier))
+    try:
+        run.go()
+    except DivergedError as error:  # no failure that another process would mend
+        if run.rank == 0:
+            storage.write_json(task.output.result, {"failed": str(error)})
+
+
+class Run:
+    """One worker's part of a run."""
+
+    def __init__(self, task: Task, lists: TokenLists) -> None:
+        config = self.config = task.config
+        self.task = task
+        self.lists = lists
+        device = ray.train.torch.get_device()
+        torch.set_num_threads(max(1, int(config.workers.cpus)))
+        self.base = load_base(config.base, seed=config.recipe.seed)
+        self.trainer = Trainer(self.base.encoder, lists, self.base.layout, config.recipe, device)
+        self.rank, self.workers = self.trainer.rank, self.trainer.workers
+        self.numbers = validation_lists(lists, config.validation.lists, config.recipe.seed)
+        self.sources = source_numbers(task.reports)
+        self.history = History()
+        self.best_weights = self.weights()
+        self.news_at = -math.inf
+        self.board: Any = None
+        if task.tensorboard and self.rank == 0:
+            from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
+
+            self.board = SummaryWriter(task.tensorboard)
+
+    def go(self) -> None:
+        """Trains to the end, with validations and checkpoints in between, and writes the model."""
+        self.resume()
+        every, patience = self.config.validation.every, self.config.validation.patience
+        if not self.history.validations:
+            self.validate()
+        window: list[Progress] = []
+        began, seconds_before = time.perf_counter(), self.history.seconds
+        is_over = self.is_over(patience)
+        while self.trainer.step < self.config.recipe.steps and not is_over:
+            progress = self.trainer.train_step()
+            window.append(progress)
+            self.history.pairs += progress.pairs
+            self.history.seconds = seconds_before + time.perf_counter() - began
+            last = progress.step == self.config.recipe.steps
+            if progress.step % STEPS_BETWEEN_LINES == 0 or last:
+                self.add_line(window)
+                window = []
+            if progress.step % every == 0 or last:
+                self.validate()
+                is_over = self.is_over(patience)
+                self.leave_checkpoint()
+            self.tell(progress)
+        if self.rank == 0:
+            self.finish()
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the run ends early; all workers know all validations, so they all say the same."""
+        return 0 < patience <= self.history.without_gain()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the encoder's weights, in main memory."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.encoder.state_dict().items()}
+
+    def validate(self) -> None:
+        """Measures nDCG@10 on the lists that are held back, a share on each worker; keeps the best weights."""
+        recipe = self.config.recipe
+        mine = self.numbers[self.rank :: self.workers]
+        self.trainer.refresh_passing()
+        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
+        scored = score_lists(self.trainer.passing, self.trainer.batches, self.lists, mine, longest, longest_query)
+        values = np.zeros(len(self.numbers), dtype=np.float64)
+        values[self.rank :: self.workers] = ndcg(scored.drawn.labels_LC, scored.logits_LC)
+        if self.workers > 1:
+            shared = torch.from_numpy(values).float().to(self.trainer.device)
+            torch.distributed.all_reduce(shared)
+            values = shared.double().cpu().numpy()
+        by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
+        mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
+        self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
+        if not len(self.numbers) or mean > self.history.best:
+            self.history.best = -math.inf if math.isnan(mean) else mean
+            self.history.best_step = self.trainer.step
+            self.best_weights = self.weights()
+        if self.board and not math.isnan(mean):
+            self.board.add_scalar("validation/nDCG@10", mean, self.trainer.step)
+
+    def add_line(self, window: list[Progress]) -> None:
+        """Adds a line to the learning curve: the mean of the last steps."""
+        firsts = [one.positive_first for one in window if not math.isnan(one.positive_first)]
+        loss = float(np.mean([one.loss for one in window]))
+        first = float(np.mean(firsts)) if firsts else math.nan
+        speed = sum(one.pairs for one in window) / sum(one.seconds for one in window)
+        step = window[-1].step
+        rate = self.config.recipe.rate(step - 1)
+        self.history.lines.append([str(step), f"{loss:.4f}", f"{first:.4f}", f"{speed:.0f}", f"{rate:.3e}"])
+        if self.board:
+            for name, value in (("loss", loss), ("best label first", first), ("pairs per second", speed)):
+                self.board.add_scalar(f"train/{name}", value, step)
+
+    def tell(self, progress: Progress) -> None:
+        """Writes how the run stands, for the driver's line on the terminal, and the curve so far."""
+        now = time.perf_counter()
+        if self.rank or now - self.news_at < SECONDS_BETWEEN_NEWS:
+            return
+        self.news_at = now
+        history, steps = self.history, self.config.recipe.steps
+        done_here = max(1, progress.step)
+        news = {
+            "step": progress.step,
+            "steps": steps,
+            "loss": progress.loss,
+            "ndcg": history.validations[-1]["ndcg"] if history.validations else None,
+            "pairs_per_second": progress.pairs / progress.seconds,
+            "seconds_left": history.seconds / done_here * (steps - progress.step),
+        }
+        storage.write_json(self.task.output.news, news)
+        write_text(self.task.output.curve, curve_csv(history))
+
+    def leave_checkpoint(self) -> None:
+        """Leaves a checkpoint; all workers call this at the same steps, and worker 0 has the files."""
+        metrics = {"step": self.trainer.step, "ndcg": self.history.validations[-1]["ndcg"]}
+        if self.rank:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.trainer.save(Path(folder) / "trainer.pt")
+            torch.save(self.best_weights, Path(folder) / "best.pt")
+            (Path(folder) / "history.json").write_text(json.dumps(asdict(self.history)))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def resume(self) -> None:
+        """Loads the last checkpoint, where there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            self.trainer.resume(Path(folder) / "trainer.pt")
+            self.best_weights = torch.load(Path(folder) / "best.pt", map_location="cpu", weights_only=True)
+            self.history = History(**json.loads((Path(folder) / "history.json").read_text()))
+
+    def finish(self) -> None:
+        """Calibrates the best weights; writes the model, and the result for the driver's card and summary."""
+        self.trainer.encoder.load_state_dict(self.best_weights)
+        self.trainer.refresh_passing()
+        encoder, recipe = self.trainer.passing, self.config.recipe
+        everything = validation_lists(self.lists, len(self.lists), recipe.seed)
+        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
+        scored = score_lists(encoder, self.trainer.batches, self.lists, everything, longest, longest_query)
+        logits, labels, numbers = labelled_pairs(scored)
+        result: dict[str, Any] = {
+            "history": asdict(self.history),
+            "validation_lists": len(self.numbers),
+            "platt": None,
+        }
+        fitted_on = numbers % 2 == 0
+        if calibration(logits[fitted_on], labels[fitted_on]):
+            scale, bias = platt(torch.from_numpy(logits[fitted_on]), torch.from_numpy(labels[fitted_on]))
+            fold_in(self.trainer.encoder, scale, bias)
+            result["platt"] = [scale, bias]
+            logits, labels, numbers = (values[~fitted_on] for values in (logits, labels, numbers))
+            result["calibration"] = self.calibrations(logits * scale + bias, labels, numbers)
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(self.trainer.encoder.cpu(), self.base, Path(folder) / "model")
+            result["digest"] = ModelFiles(self.config.name, Path(folder) / "model").digest()
+            storage.make_directory(self.task.output.model)
+            for path in sorted((Path(folder) / "model").iterdir()):
+                location = f"{self.task.output.model}/{path.name}"
+                storage.store_of(location).write(location, path.read_bytes())
+        write_text(self.task.output.curve, curve_csv(self.history))
+        storage.write_json(self.task.output.result, result)
+        if self.board:
+            self.board.close()
+
+    def calibrations(self, logits: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+        """Calibration of all sources together and of each with both classes, on lists that the fit did not see."""
+        found: dict[str, Calibration | None] = {"all": calibration(logits, labels)}
+        for number, name in enumerate(self.task.source_names):
+            of_source = self.sources[numbers] == number
+            if of_source.any():
+                found[name] = calibration(logits[of_source], labels[of_source])
+        return {name: asdict(one) for name, one in found.items() if one}
+
+
+def curve_csv(history: History) -> str:
+    """The learning curve as CSV; a validation is in the line of its step, or in a line of its own."""
+    validations = {one["step"]: f"{one['ndcg']:.4f}" for one in history.validations}
+    lines = {int(line[0]): [*line, ""] for line in history.lines}
+    for step, value in validations.items():
+        lines.setdefault(step, [str(step), "", "", "", "", ""])[5] = value
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(CURVE)
+    writer.writerows(lines[step] for step in sorted(lines))
+    return content.getvalue()
+
+
+def write_text(location: str, text: str) -> None:
+    """Writes a small file, whole or not at all."""
+    storage.store_of(location).write(location, text.encode())
+
+
+def map_lists(task: Task, wait: Callable[[], None]) -> TokenLists:
+    """The lists of all shards, mapped from a folder on this machine that the first of its workers writes.
+
+    `wait` returns when all workers are here. Then the folder goes: what is mapped stays readable until the last process
+    that has it ends, in whatever way.
+    """
+    folder = lists_folder(task)
+    try:
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "dtypes.json").exists():
+                join((read_shard(shard) for shard in task.shards), folder, task.vocab_size)
+            lists = load_mapped(folder)
+        wait()
+    finally:
+        remove_lists(task)
+    return lists
+
+
+def lists_folder(task: Task) -> Path:
+    """Where workers of the task write the joined lists, on each machine."""
+    return Path(tempfile.gettempdir()) / f"crossray-lists-{task.lists_id}"
+
+
+def remove_lists(task: Task) -> None:
+    """Removes what workers of the task may have left on this machine when they were killed."""
+    folder = lists_folder(task)
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(f"{folder}.lock").unlink(missing_ok=True)

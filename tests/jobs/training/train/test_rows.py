@@ -1,0 +1,216 @@
+"""Rows become training rows; a bad one is named by its reason and costs no other."""
+
+from __future__ import annotations
+
+import math
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+
+from jobs.storage import find_input
+from jobs.training.bad_rows import BadRow
+from jobs.training.train.config import Columns, Source
+from jobs.training.train.paths import Output
+from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
+from jobs.training.train.rows import Layout, TrainingRow, layout_of, training_rows
+from jobs.training.train.shards import Preparation, prepare, read_shard, share_of, with_random_negatives
+
+UNKNOWN = pytest.approx(math.nan, nan_ok=True)
+
+
+def read(table: pa.Table) -> dict[int, TrainingRow | BadRow]:
+    return dict(training_rows(table, Columns()))
+
+
+def reasons(table: pa.Table) -> dict[int, str]:
+    return {row: one.reason for row, one in read(table).items() if isinstance(one, BadRow)}
+
+
+def test_lists_with_grades_and_teacher_scores() -> None:
+    table = pa.table(
+        {
+            "query": ["q", "q", "q"],
+            "documents": [["a", "b"], ["c", None, "d"], ["e", "f"]],
+            "labels": pa.array([[2, 0], [1, 0, None], None], pa.list_(pa.int8())),
+            "teacher": [None, None, [0.5, -1.5]],
+        }
+    )
+    rows = read(table)
+    assert rows[0] == TrainingRow("q", ["a", "b"], [2.0, 0.0], [UNKNOWN] * 2)
+    assert rows[1] == TrainingRow("q", ["c", "d"], [1.0, UNKNOWN], [UNKNOWN] * 2)
+    assert rows[2] == TrainingRow("q", ["e", "f"], [UNKNOWN] * 2, [0.5, -1.5])
+
+
+def test_bad_lists_are_named() -> None:
+    table = pa.table(
+        {
+            "query": [None, " ", "q", "q", "q", "q", "q"],
+            "documents": [["a"], ["a"], None, [], ["a", "b"], ["a", "b"], ["a", "b"]],
+            "labels": [[1.0], [1.0], [1.0], [], [1.0], [1.0, math.inf], [0.0, None]],
+        }
+    )
+    assert reasons(table) == {
+        0: "null_query",
+        1: "blank_query",
+        2: "null_documents",
+        3: "null_documents",
+        4: "labels_do_not_match",
+        5: "label_is_no_number",
+        6: "nothing_to_learn",
+    }
+
+
+def test_positives_with_negatives_of_any_kind() -> None:
+    table = pa.table(
+        {
+            "query": pa.array(["q", "q", None, "q"], pa.large_string()),
+            "positive": pa.array(["a", "b", "c", ""]).dictionary_encode(),
+            "negatives": [["x", "", None, "a", "x"], None, ["y"], ["z"]],
+            "negative": [None, "w", None, None],
+            "group": pa.array([1, None, 2, 3]),
+        }
+    )
+    rows = read(table)
+    assert rows[0] == TrainingRow("q", ["a", "x"], [1.0, 0.0], [UNKNOWN] * 2, "1")
+    assert rows[1] == TrainingRow("q", ["b", "w"], [1.0, 0.0], [UNKNOWN] * 2)
+    assert reasons(table) == {2: "null_query", 3: "no_positive"}
+
+
+def test_graded_pairs_of_a_query_are_one_list() -> None:
+    table = pa.table(
+        {
+            "query": ["q", "q", "r", "q", "q", "q"],
+            "document": ["a", "b", "c", None, "d", "e"],
+            "label": ["1", "0.5", "0.25", "1", "x", "2"],
+        }
+    )
+    rows = read(table)
+    assert rows[0] == TrainingRow("q", ["a", "b"], [1.0, 0.5], [UNKNOWN] * 2)
+    assert rows[2] == TrainingRow("r", ["c"], [0.25], [UNKNOWN])
+    assert rows[5] == TrainingRow("q", ["e"], [2.0], [UNKNOWN])
+    assert reasons(table) == {3: "null_document", 4: "label_is_no_number"}
+
+
+def test_numbers_that_cannot_be_kept_and_pairs_that_teach_nothing_are_named() -> None:
+    lists = pa.table({"query": ["q", "q"], "documents": [["a", "b"]] * 2, "teacher": [[7e4, 0.0], [6e4, 0.0]]})
+    assert reasons(lists) == {0: "label_is_no_number"}
+    pairs = pa.table({"query": ["q", "q", "r"], "document": ["a", "b", "c"], "label": [0.0, 0.0, 1.0]})
+    assert reasons(pairs) == {0: "nothing_to_learn", 1: "nothing_to_learn"}
+
+
+def test_decimals_are_numbers_and_a_column_of_nulls_says_nothing() -> None:
+    labels = pa.array([[Decimal("1.00"), Decimal("0.00")]])
+    table = pa.table({"query": ["q"], "documents": [["a", "b"]], "labels": labels, "teacher": pa.nulls(1)})
+    assert read(table)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
+
+
+def test_invalid_utf8_is_that_rows_fault() -> None:
+    raw = pa.array([b"q", b"\xff"], pa.binary()).view(pa.binary())
+    table = pa.table({"query": raw, "positive": ["a", "b"]})
+    assert reasons(table) == {1: "invalid_utf8"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": ["a"]}, "there is no column 'query'"),
+        ({"query": ["a"]}, "there is no column 'documents', no 'positive'"),
+        ({"query": [1.5], "positive": ["a"]}, "column 'query' is double, not texts"),
+        ({"query": ["a"], "documents": [["b"]]}, "neither 'labels' nor 'teacher'"),
+        ({"query": ["a"], "documents": ["b"], "labels": [[1]]}, "column 'documents' is string, not lists"),
+        ({"query": ["a"], "documents": [["b"]], "labels": [1]}, "column 'labels' is int64, not lists"),
+        ({"query": ["a"], "positive": ["b"], "negatives": ["c"]}, "column 'negatives' is string, not lists"),
+    ],
+)
+def test_tables_that_cannot_be_read_say_why(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layout_of(pa.table(columns).schema, Columns())
+
+
+def test_columns_have_the_names_that_the_source_says() -> None:
+    table = pa.table({"question": ["q"], "answer": ["a"]})
+    columns = Columns(query="question", positive="answer")
+    assert layout_of(table.schema, columns) is Layout.POSITIVES
+    assert dict(training_rows(table, columns)) == {0: TrainingRow("q", ["a"], [1.0], [UNKNOWN])}
+
+
+def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None:
+    nan = math.nan
+    rows = [
+        TrainingRow("q", ["a"], [1.0], [nan], "page"),
+        TrainingRow("q", ["b"], [1.0], [nan]),
+        TrainingRow("r", ["c", "d"], [1.0, 0.0], [nan] * 2, "page"),
+        TrainingRow("s", ["e"], [nan], [0.5]),
+        TrainingRow("t", ["f"], [1.0], [nan]),
+    ]
+    filled = list(with_random_negatives(rows, 3, random.Random(0)))
+    assert set(filled[0].passages[1:]) == {"e", "f"}
+    assert set(filled[1].passages[1:]) <= {"c", "d", "e", "f"}
+    assert len(filled[1].passages) == 4
+    assert filled[3] == rows[3]
+    assert filled[4].labels == [1.0, 0.0, 0.0, 0.0]
+
+
+def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], Output]:
+    output = Output(str(tmp_path / "out"))
+    (tmp_path / "out" / "lists").mkdir(parents=True, exist_ok=True)
+    return [file_of(0, file) for file in find_input(source.path)], output
+
+
+def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> None:
+    table = pa.table({"query": [f"question {i}" for i in range(100)], "positive": [f"answer {i}" for i in range(100)]})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
+    source = Source(str(tmp_path / "rows.parquet"), lists=50, random_negatives=2)
+    files, output = stretch_all(tmp_path, source)
+    found = stretches(files, [source], output)
+    assert sum(stretch.take for stretch in found) == 50
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    reports = [prepare(one, Preparation((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
+    lists = [read_shard(stretch.shard) for stretch in found]
+    assert sum(len(one) for one in lists) == sum(report.lists for report in reports) == 50
+    assert 0 < sum(report.held_back for report in reports) < 25
+    plain = Tokenizer.from_str(tokenizer)
+    texts = {tuple(plain.encode(text, add_special_tokens=False).ids) for text in table["query"].to_pylist()}
+    first = lists[0]
+    assert {tuple(first.text(int(number)).tolist()) for number in first.queries} <= texts
+    assert first.labels.reshape(-1, 3)[:, 0].tolist() == [1.0] * len(first)
+
+
+def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.training.train.planning.STRETCH_ROWS", 40)
+    for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
+        table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=group)
+    source = Source(str(tmp_path))
+    files, output = stretch_all(tmp_path, source)
+    found = stretches(files, [source], output)
+    assert [(one.first, one.rows, one.skip) for one in found] == [
+        *((0, 40, 0), (40, 40, 40), (80, 20, 80)),
+        *((0, 40, 0), (40, 15, 0)),
+    ]
+    assert [one.take for one in found] == [one.rows for one in found]
+
+
+def test_a_damaged_file_is_a_report(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
+    [file] = find_input(str(tmp_path / "bad.parquet"))
+    assert file_of(0, file).unreadable is not None
+
+
+def test_equal_queries_are_held_back_together() -> None:
+    shares = [share_of(f"query {i}", seed=0) for i in range(2000)]
+    assert abs(sum(share < 0.1 for share in shares) / 2000 - 0.1) < 0.03
+    assert share_of("query 1", seed=0) == shares[1] != share_of("query 1", seed=1)
+
+
+def test_the_first_difference_is_named() -> None:
+    before = {"asked": {"recipe": {"steps": 5, "max_lengths": (16,)}, "seed": 0}}
+    now = {"asked": {"recipe": {"steps": 6, "max_lengths": [16]}, "seed": 0}}
+    assert first_difference(before, now) == ("recipe.steps", 5, 6)
+    assert first_difference(before, before) is None
