@@ -83,7 +83,8 @@ def run_here(
             until_the_end.enter_context(ray_session(settings.address, console))
             lists = group_input(settings, files, selection, output.grouped, console)
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
-        assignment = Assignment(settings, manifest.options.layout, fingerprint["hash"], load_scorer, selection)
+        planned_hash = manifest.fingerprint["hash"]
+        assignment = Assignment(settings, manifest.options.layout, planned_hash, load_scorer, selection)
         summary = score_and_sum_up(assignment, manifest, output, attempt, console)
     print_summary(console, summary, output.path)
     return summary
