@@ -1,4 +1,4 @@
-"""Columns that directories name, Hive style: `date=2026-11-01/lang=de/x.parquet` below INPUT has `date` and `lang`."""
+"""Columns whose values stand in directory names, as in Hive: `date=2026-11-01/lang=de/x.parquet` has two of them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def input_root(pattern: str, paths: Sequence[str]) -> str:
 
 
 def texts_of(path: str, root: str) -> dict[str, str | None]:
-    """What the directories between `root` and the file say, decoded; None is null."""
+    """The values that the directories between `root` and a file name, by column; None is null."""
     if not path.startswith(f"{root}/"):
         return {}
     directories = path[len(root) + 1 :].split("/")[:-1]

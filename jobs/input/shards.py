@@ -18,7 +18,7 @@ PIECE_BYTES = 32 << 10
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `number` of `count`."""
+    """One of `count` shares of the input."""
 
     number: int
     """From 1."""
@@ -28,7 +28,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def rows_of(self, name: str, size: int, rows: int, kept: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """(start, end) of the share in a file of `rows` rows and `size` bytes, named below INPUT as `name`.
+        """This share's rows (start, end) in a file of `rows` rows and `size` bytes, named `name` below INPUT.
 
         `kept` are the (start, rows) of its row groups that `--where` leaves: their rows are what is dealt out evenly.
         A file is cut into up to N pieces, which go to neighbouring shares from one on that the name decides.
@@ -53,7 +53,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def row_after(kept: Sequence[tuple[int, int]], count: int) -> int:
-    """The row before which `count` kept rows lie, with `count` less than there are."""
+    """The row before which `count` kept rows lie; `count` is less than all."""
     for start, rows in kept:
         if count < rows:
             return start + count

@@ -29,7 +29,7 @@ BYTES_BESIDES = 32
 
 
 class BroadcastTexts:
-    """A corpus of which each process sees all pieces, without copying them."""
+    """A corpus that each process sees whole, without copying it."""
 
     def __init__(self, pieces: Sequence[Any]) -> None:
         """`pieces` are the pieces themselves, or references to them in the object store."""
@@ -61,7 +61,7 @@ def size_in_memory(corpus: Corpus) -> int:
 
 
 def room_for_corpus(corpus: Corpus) -> int:
-    """Bytes that it may take: as asked for, else a share of what there is."""
+    """Bytes that a corpus may take on each node: as asked for, else a share of what there is."""
     if corpus.memory is not None:
         return corpus.memory
     if not ray.is_initialized():
@@ -71,7 +71,7 @@ def room_for_corpus(corpus: Corpus) -> int:
 
 
 def broadcast(corpus: Corpus) -> BroadcastTexts:
-    """The corpus, loaded, at once where the same Ray has it already (a follower asks in every round).
+    """Loads the corpus, once for each session of Ray: a follower, which asks in every round, gets the same again.
 
     Raises StoppedError when a piece cannot be read.
     """
@@ -80,7 +80,7 @@ def broadcast(corpus: Corpus) -> BroadcastTexts:
 
 @lru_cache(maxsize=1)
 def loaded(corpus: Corpus, session: str | None) -> BroadcastTexts:
-    """The corpus in the object store of this Ray session, or here without one."""
+    """Loads the corpus into the object store of a session of Ray, or without one into this process."""
     if session is None:
         return BroadcastTexts([loaded_here(piece, corpus) for piece in corpus.found.pieces])
     # No CPU: with --app, Serve may have them all. The second result tells when the first is there, and if it failed.
@@ -100,7 +100,7 @@ def loaded(corpus: Corpus, session: str | None) -> BroadcastTexts:
 
 
 def load_and_tell(unit: Unit, corpus: Corpus) -> tuple[Piece, None]:
-    """A task of Ray."""
+    """What a task of Ray does to load one segment; the second result only tells that it is done."""
     return loaded_here(unit, corpus), None
 
 

@@ -52,7 +52,7 @@ STEPS = ("asked", "corpus", "answered", "delivered")
 def join_texts(
     selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
 ) -> DeliveredTexts:
-    """The texts of all units in `todo`, on disk. `texts` has the layout, and no source yet.
+    """Brings the texts of all units in `todo` to disk. `texts` has the layout, and no source yet.
 
     Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
     """
@@ -95,7 +95,7 @@ def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequen
 
 
 def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
-    """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
+    """Groups neighbouring units into batches, each of about BATCH_BYTES of rows with their texts."""
     paths = sorted({unit.path for unit in todo})
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         per_row = dict(zip(paths, pool.map(lambda path: bytes_of_a_row(path, selection, texts), paths), strict=True))
@@ -112,7 +112,7 @@ def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> 
 
 
 def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
-    """Decoded, with its texts; as good as none in a file that cannot be read."""
+    """Decoded bytes of a row of a file with its texts; 0 where the file cannot be read, and gives no rows."""
     try:
         return read_plan(path, selection, texts.expected_bytes).bytes_per_row
     except UnreadableFileError:
@@ -120,7 +120,7 @@ def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
 
 
 def planned_answers(join: Join) -> list[AnswerFile]:
-    """For each bucket as many shares of the batches as it takes to hold the texts of one."""
+    """Plans the files of answers: a bucket gets as many as it takes that the texts of each fit into memory."""
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         asked = list(pool.map(lambda batch: cell_sizes(join.asked(batch)), range(len(join.batches))))
     rows: Counter[int] = Counter()
@@ -138,7 +138,7 @@ def planned_answers(join: Join) -> list[AnswerFile]:
 def run_step(
     join: Join, stage: PieceStage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Does what is not there yet of a step."""
+    """Does the work of a step whose files are not there yet."""
     run_pieces(stage, join, to_do(join, step, items, name))
 
 

@@ -45,7 +45,7 @@ class AnswerFile:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """All that workers have to know."""
+    """All that workers have to know about a join."""
 
     directory: str
     corpus: Corpus
@@ -55,7 +55,7 @@ class Join:
     batches: tuple[tuple[Unit, ...], ...]
     buckets: int
     answers: tuple[AnswerFile, ...] = ()
-    """Known when everything is asked."""
+    """Empty until all batches have asked."""
 
     def asked(self, batch: int) -> str:
         return os.path.join(self.directory, "asked", batch_name(batch))
@@ -74,7 +74,7 @@ class Join:
 
 
 def batch_name(batch: int) -> str:
-    """The file of a batch."""
+    """The name of the file that a batch has in each step."""
     return f"batch-{batch:05d}.parquet"
 
 
@@ -87,7 +87,7 @@ def ask(join: Join, batch: int) -> None:
 
 
 def named_ids(join: Join, batch: int) -> Iterator[tuple[int, pa.Array]]:
-    """(number in the batch, ids in the order of its rows) of each unit.
+    """For each unit of a batch its number in it, and its ids in the order of its rows.
 
     Units that cannot be read are left out: their replica will say why.
     """
@@ -188,7 +188,7 @@ EMPTY_DELIVERY = EMPTY.drop(["id"]).append_column("unit", pa.array([], pa.int64(
 
 
 class AskingStage:
-    """Units to ids."""
+    """A step on workers: writes which ids a batch of units names."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -198,7 +198,7 @@ class AskingStage:
 
 
 class CorpusStage:
-    """The corpus to cells."""
+    """A step on workers: writes a segment of the corpus by bucket."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -208,7 +208,7 @@ class CorpusStage:
 
 
 class AnsweringStage:
-    """Ids and cells of the corpus to texts."""
+    """A step on workers: writes the texts of a bucket that batches ask for."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -218,7 +218,7 @@ class AnsweringStage:
 
 
 class DeliveringStage:
-    """Texts to units."""
+    """A step on workers: writes the texts of a batch, by unit."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -228,7 +228,7 @@ class DeliveringStage:
 
 
 class DeliveredTexts:
-    """Texts that lie ready for each unit."""
+    """The texts that the join has written for each unit."""
 
     def __init__(self, join: Join) -> None:
         self.places = {

@@ -1,4 +1,4 @@
-"""Ids to texts: pieces of a corpus sorted by the hash of the id, and the search in them, a unit's ids at a time."""
+"""Finds the texts of ids in segments of a corpus, which are sorted by the hash of the id; all ids of a unit at once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def load_piece(unit: Unit, corpus: Corpus) -> Piece:
 
 
 class Matches(NamedTuple):
-    """Documents that were found: for each the position of the id that was asked for, and where it is."""
+    """The documents that were found: for each the position of the id that was asked for, and where the document is."""
 
     asked: np.ndarray
     piece: np.ndarray
@@ -96,7 +96,7 @@ def search_all(pieces: Sequence[Piece], ids: pa.Array) -> Matches:
 
 
 def search(piece: Piece, ids: pa.Array, hashed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(positions of ids, positions in the piece) of what is equal; equal hashes alone do not count."""
+    """The ids that a segment has, as (positions of ids, positions in it); equal hashes alone do not count."""
     left = np.searchsorted(piece.hashes, hashed, "left")
     counts = np.searchsorted(piece.hashes, hashed, "right") - left
     asked = np.repeat(np.arange(len(ids)), counts)
@@ -107,7 +107,7 @@ def search(piece: Piece, ids: pa.Array, hashed: np.ndarray) -> tuple[np.ndarray,
 
 
 def contradictions(matches: Matches, firsts: np.ndarray) -> Iterable[tuple[int, int, int]]:
-    """(position of the id, its first match, another one with a different text)."""
+    """Ids with several texts, each as (position of the id, its first match, another one with a different text)."""
     first = firsts[matches.asked]
     others = np.flatnonzero(first != np.arange(len(first)))
     if not len(others):

@@ -1,4 +1,4 @@
-"""A look at a corpus: its files, whether they can be one, how large it is, and how it is cut into pieces."""
+"""Looks at the files of a corpus: whether they can be used, how large it is, and how it is cut into segments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def surveyed(corpus: Corpus) -> Corpus:
 
 
 def plan_file(corpus: Corpus, path: str) -> FilePlan:
-    """One file, with the bytes of its ids and texts; raises ConfigError when it cannot be used."""
+    """The plan of one file by its ids and texts alone; raises ConfigError when it cannot be used."""
     columns = [corpus.id_column, corpus.text_column]
     try:
         metadata, schema = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
