@@ -22,7 +22,7 @@ class CorpusPlan:
     """What is in the corpus, as far as the footers and samples of its files tell."""
 
     files: tuple[InputFile, ...]
-    pieces: tuple[Unit, ...]
+    segments: tuple[Unit, ...]
     """Row ranges that cover it."""
     rows: int
     bytes: float

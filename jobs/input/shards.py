@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pipelines.errors import ConfigError
 
-PIECE_BYTES = 32 << 10
-"""As stored: a file is not cut into smaller pieces, that many small files are not all opened by all runs."""
+SLICE_BYTES = 32 << 10
+"""As stored: a file is not cut into smaller slices, that many small files are not all opened by all runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class Shard:
         """This share's rows (start, end) in a file of `rows` rows and `size` bytes, named `name` below INPUT.
 
         `kept` are the (start, rows) of its row groups that `--where` leaves: their rows are what is dealt out evenly.
-        A file is cut into up to N pieces, which go to neighbouring shares from one on that the name decides.
+        A file is cut into up to N slices, which go to neighbouring shares from one on that the name decides.
         """
         kept_rows = sum(count for _, count in kept)
-        pieces = max(1, min(self.count, size // PIECE_BYTES, kept_rows))
+        slices = max(1, min(self.count, size // SLICE_BYTES, kept_rows))
         first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % self.count
-        piece = (self.number - 1 - first) % self.count
-        if piece >= pieces:
+        position = (self.number - 1 - first) % self.count
+        if position >= slices:
             return 0, 0
-        start = 0 if piece == 0 else row_after(kept, kept_rows * piece // pieces)
-        end = rows if piece == pieces - 1 else row_after(kept, kept_rows * (piece + 1) // pieces)
+        start = 0 if position == 0 else row_after(kept, kept_rows * position // slices)
+        end = rows if position == slices - 1 else row_after(kept, kept_rows * (position + 1) // slices)
         return start, end
 
 

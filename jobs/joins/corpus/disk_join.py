@@ -2,7 +2,7 @@
 
     _texts/plan.json        the units in batches and the number of buckets: written first
     _texts/asked/           for each batch of units the ids that they name, by bucket of the id's hash
-    _texts/corpus/          for each piece of the corpus its documents, by bucket
+    _texts/corpus/          for each segment of the corpus its documents, by bucket
     _texts/answered/        for each bucket the texts that batches ask for, by batch
     _texts/delivered/       for each batch the texts of its units, by unit: what their replicas read
 
@@ -56,7 +56,7 @@ def join_texts(
 
     Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
     """
-    join = planned(selection, texts, corpus, todo, directory)
+    join = plan_join(selection, texts, corpus, todo, directory)
     batches = range(len(join.batches))
     every_batch = [{"batch": batch} for batch in batches]
     if to_do(join, "delivered", list(batches), batch_name):
@@ -64,8 +64,8 @@ def join_texts(
             f"corpus: {corpus.found.rows:,} documents, joined through {join.buckets:,} buckets in {directory}"
         )
         run_step(join, AskingStage, "asked", every_batch, lambda item: batch_name(**item))
-        pieces = [asdict(piece) for piece in corpus.found.pieces]
-        run_step(join, CorpusStage, "corpus", pieces, lambda item: Unit(**item).name)
+        segments = [asdict(segment) for segment in corpus.found.segments]
+        run_step(join, CorpusStage, "corpus", segments, lambda item: Unit(**item).name)
         join = replace(join, answers=tuple(planned_answers(join)))
         answers = [asdict(one) for one in join.answers]
         run_step(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
@@ -75,14 +75,14 @@ def join_texts(
     return DeliveredTexts(join)
 
 
-def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
+def plan_join(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
     """The plan of an earlier run, if it has all units that are to do, else a new one."""
     path = os.path.join(directory, "plan.json")
     plan = storage.read_json(path) if storage.exists(path) else None
     if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
         storage.remove_below(directory)
         plan = {
-            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection, texts)],
+            "batches": [[asdict(unit) for unit in units] for units in cut_into_batches(todo, selection, texts)],
             "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
         }
         storage.make_directory(directory)
@@ -94,7 +94,7 @@ def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequen
     return Join(directory, corpus, selection, texts, batches, plan["buckets"])
 
 
-def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
+def cut_into_batches(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
     """Groups neighbouring units into batches, each of about BATCH_BYTES of rows with their texts."""
     paths = sorted({unit.path for unit in todo})
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:

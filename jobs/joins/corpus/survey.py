@@ -15,7 +15,7 @@ from jobs.storage import FOOTER_THREADS, list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
 from pipelines.errors import ConfigError
 
-PIECE_BYTES = 64 << 20
+SEGMENT_BYTES = 64 << 20
 """Decoded: what is read and hashed at once."""
 
 
@@ -24,13 +24,13 @@ def surveyed(corpus: Corpus) -> Corpus:
     files = tuple(list_input(corpus.path, "--corpus"))
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         plans = list(pool.map(lambda file: plan_file(corpus, file.path), files))
-    pieces = tuple(
+    segments = tuple(
         Unit(file.path, start, rows)
         for file, plan in zip(files, plans, strict=True)
-        for start, rows in cut(plan, PIECE_BYTES)
+        for start, rows in cut(plan, SEGMENT_BYTES)
     )
     rows, size = sum(plan.rows for plan in plans), sum(plan.rows * plan.bytes_per_row for plan in plans)
-    return replace(corpus, plan=CorpusPlan(files, pieces, rows, size))
+    return replace(corpus, plan=CorpusPlan(files, segments, rows, size))
 
 
 def plan_file(corpus: Corpus, path: str) -> FilePlan:
