@@ -19,15 +19,15 @@ SIGNAL_BASE = 128
 
 
 class RefusedError(CrossrayError):
-    """Going on would mix two jobs' results or destroy somebody's files."""
+    """The job refuses to run, since it would mix two jobs' results or destroy somebody's files."""
 
 
 class StoppedError(CrossrayError):
-    """The job cannot go on now; what is written stays, and the same command resumes."""
+    """The job cannot go on now. What is written stays, and the same command resumes."""
 
 
 class DeadlyError(CrossrayError):
-    """Replicas of an app died one after the other with the same pairs in them."""
+    """Several replicas of an app died one after the other while they scored the same pairs."""
 
 
 class UnreadableFileError(CrossrayError):
@@ -46,16 +46,16 @@ class UnreadableFileError(CrossrayError):
 
 
 class StoreError(CrossrayError, OSError):
-    """An object store or a disk is away, so that no file is at fault. A store was asked as often as requests are."""
+    """An object store or a disk is away, and no single file is at fault. Requests to a store were repeated before."""
 
 
 class AccessError(StoreError):
-    """No such bucket, or a store that does not let us in: the same request will not fare better."""
+    """The store has no such bucket, or does not let us in. To repeat the request would not help."""
 
 
 @contextmanager
 def refused_access_as_usage_error() -> Iterator[None]:
-    """Before anything is written, a store that does not let us in is a wrong command; later it is a failure."""
+    """Turns AccessError into ConfigError: before anything is written, a store that refuses us means a wrong command."""
     try:
         yield
     except AccessError as error:
@@ -64,7 +64,7 @@ def refused_access_as_usage_error() -> Iterator[None]:
 
 @contextmanager
 def disk_failures_as_stops() -> Iterator[None]:
-    """A disk or store that is full or gone stops the job, and so does a file that it cannot do without."""
+    """Turns failures of disks and stores, and files that the job cannot do without, into StoppedError."""
     try:
         yield
     except ModelError:

@@ -1,4 +1,6 @@
-"""Object stores: what a uri names, and the pyarrow filesystem that reads it. Who writes or lists brings its own client.
+"""Object stores: what a uri names, how we are let in, and the pyarrow filesystems that read models from them.
+
+Jobs bring clients of their own to list and to write (see `jobs.storage`).
 
 Credentials come from where the stores' own tools take them: for S3 the usual chain (variables, profile, role of the
 machine), for Azure AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else azure-identity's default credential, for Google
@@ -39,7 +41,7 @@ SIGNATURE = re.compile(r"sig=[^&\s\"']+")
 
 @dataclass(frozen=True, slots=True)
 class StoreUri:
-    """A place in an object store."""
+    """A place in an object store, as a uri names it."""
 
     scheme: str
     """`s3`, `abfss` or `gs`."""
@@ -56,12 +58,12 @@ class StoreUri:
 
     @property
     def account(self) -> str:
-        """Azure: the storage account."""
+        """The storage account, for Azure only."""
         return self.host.partition(".")[0]
 
     @property
     def path(self) -> str:
-        """As pyarrow's filesystems name it."""
+        """The place as pyarrow's filesystems name it: `bucket/key`."""
         return f"{self.container}/{self.key}".rstrip("/")
 
 
@@ -105,7 +107,10 @@ def is_uri(name: str) -> bool:
 
 
 def parse_uri(uri: str) -> StoreUri:
-    """Raises ConfigError for what is no uri of an object store; its message repeats nothing that may be a secret."""
+    """The place that a uri names.
+
+    Raises ConfigError for what is no uri of an object store; its message repeats nothing that may be a secret.
+    """
     if found := S3_URI.fullmatch(uri):
         return StoreUri("s3", found["container"], (found["key"] or "").rstrip("/"))
     if found := AZURE_URI.fullmatch(uri):
@@ -144,19 +149,19 @@ def filesystem(store: StoreUri) -> fs.FileSystem:
 
 
 def s3_endpoint() -> str | None:
-    """Another service than AWS, by AWS's own variables."""
+    """The url of another service than AWS, from AWS's own variables; None is AWS itself."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def azure_access() -> AzureAccess:
-    """By the variables of the Azure command line."""
+    """Endpoint and secrets from the variables of the Azure command line."""
     names = ("AZURE_STORAGE_SERVICE_ENDPOINT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
     endpoint, key, sas_token = (os.environ.get(name) or None for name in names)
     return AzureAccess(endpoint.rstrip("/") if endpoint else None, key, sas_token.lstrip("?") if sas_token else None)
 
 
 def google_filesystem_with_token(store: StoreUri) -> fs.FileSystem:
-    """Raises ConfigError where google-auth is not installed, PermissionError where it has no credentials for us."""
+    """A filesystem for Google Cloud Storage that reads as whoever google-auth says we are; raises like `filesystem`."""
     try:
         access = google_access()
         from google.auth.exceptions import GoogleAuthError  # an optional dependency
@@ -169,7 +174,7 @@ def google_filesystem_with_token(store: StoreUri) -> fs.FileSystem:
 
 
 def google_access() -> GoogleAccess:
-    """By Google's own variables. As with its own clients, an emulator is asked without credentials.
+    """Endpoint and credentials from Google's own variables; an emulator is asked without credentials.
 
     Raises ModuleNotFoundError without google-auth, DefaultCredentialsError for credentials that cannot be loaded.
     """
@@ -198,7 +203,7 @@ def google_credentials(file: str | None) -> Any:
 
 @lru_cache(maxsize=64)
 def google_filesystem(endpoint: str | None, token: str | None, valid_until: datetime | None) -> fs.FileSystem:
-    """A filesystem for all buckets; without a token it asks as nobody."""
+    """A filesystem for all buckets of Google Cloud Storage; without a token it asks as nobody."""
     return fs.GcsFileSystem(
         anonymous=token is None,
         access_token=token,
@@ -216,7 +221,7 @@ def s3_filesystem(
     secret_key: str | None = None,
     session_token: str | None = None,
 ) -> fs.S3FileSystem:
-    """A filesystem for one bucket, in its region; without keys with those that pyarrow finds."""
+    """A filesystem for one bucket, in its region. Where no keys are given, pyarrow looks for some itself."""
     place = {"region": fs.resolve_s3_region(bucket)} if endpoint is None else endpoint_override(endpoint)
     return fs.S3FileSystem(
         access_key=access_key,
@@ -228,7 +233,7 @@ def s3_filesystem(
 
 
 def endpoint_override(endpoint: str) -> dict[str, str]:
-    """https://host:port -> what pyarrow wants to hear."""
+    """An endpoint such as https://host:port as pyarrow's filesystems take it: scheme and the rest apart."""
     parts = urlsplit(endpoint)
     return {"scheme": parts.scheme, "endpoint_override": parts.netloc + parts.path.rstrip("/")}
 

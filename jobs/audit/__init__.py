@@ -1,1 +1,1 @@
-"""What an output directory tells of its job. It looks, and changes nothing."""
+"""Tells from an output directory how its job stands and what is wrong with it, and changes nothing there."""

@@ -1,4 +1,4 @@
-"""What an output directory tells of its job, finished, stopped or running. Looks, and changes nothing."""
+"""The state of a job, finished, stopped or running, as its output directory tells it."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class Snapshot:
 
     @property
     def units_done(self) -> list[Unit]:
-        """Planned units that have their part."""
+        """The planned units that have their part."""
         return [unit for unit in self.manifest.units() if unit.name in self.finished]
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Why files could not be read, by path. Of pages that are damaged only a complete job tells."""
+        """Why files could not be read, by path. Damaged pages are known only when the job is complete."""
         return unreadable_files(self.manifest) | dict((self.summary or {}).get("unreadable", {}))
 
     @property
     def following(self) -> Mapping[str, Any] | None:
-        """How a follower that runs stands: see `jobs.follow.follower`."""
+        """What a running follower last noted of itself (see `jobs.follow.follower`)."""
         return self.attempts[-1].get("following") if self.is_driven and self.attempts else None
 
     @property
@@ -82,7 +82,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What there is to say of a job."""
+    """All that `crossray inspect` says of a job."""
 
     output: str
     state: State

@@ -1,4 +1,4 @@
-"""Whether an output directory holds what its manifest promises: every row once, whole, counted right."""
+"""Checks that an output directory holds what its manifest promises: every row once, whole, counted right."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Finding:
 
 
 def verify(snapshot: Snapshot) -> list[Finding]:
-    """What is wrong with the output; reads all parts from end to end, a batch of rows at a time.
+    """Finds what is wrong with the output; reads all parts from end to end, a batch of rows at a time.
 
     A job that is not complete is a finding too, whoever reads its output would miss rows; its missing parts are not.
     """
@@ -72,7 +72,7 @@ def missing_parts(snapshot: Snapshot) -> list[Finding]:
 
 
 def not_complete(snapshot: Snapshot) -> Finding:
-    """That rows are missing because the job has not come to its end."""
+    """The finding that rows are missing because the job has not come to its end."""
     done, units = len(snapshot.units_done), len(snapshot.manifest.units())
     way_out = "wait for its driver" if snapshot.state is State.RUNNING else "run the same command again"
     return Finding(snapshot.output.path, f"is not complete: {done} of {units} units have their part", way_out)

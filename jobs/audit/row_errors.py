@@ -1,4 +1,4 @@
-"""Examples of rows with errors, read from the parts: few columns of them, and few parts where few will do."""
+"""Finds examples of rows with errors; reads few columns of the parts, and no more parts than it needs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RowError:
 
 
 def find_errors(snapshot: Snapshot, expected: Mapping[str, int], per_reason: int) -> list[RowError]:
-    """Up to `per_reason` rows for each reason, in the order of the plan; `expected` says how many rows there are."""
+    """Finds up to `per_reason` rows for each reason, in the order of the plan; `expected` has all rows by reason."""
     wanted = {reason: min(rows, per_reason) for reason, rows in expected.items()}
     taken: Counter[str] = Counter()
     found: list[RowError] = []
@@ -64,7 +64,7 @@ def find_errors(snapshot: Snapshot, expected: Mapping[str, int], per_reason: int
 
 
 def errors_of(snapshot: Snapshot, unit: Unit, per_reason: int) -> list[RowError]:
-    """Up to `per_reason` rows for each reason in one part; none where the part cannot be read, which is told apart."""
+    """Up to `per_reason` rows for each reason in one part; none where the part cannot be read, as `facts` counts it."""
     options = snapshot.manifest.options
     _, error_name = output_names(options.mapping, options.layout)
     try:
@@ -105,7 +105,7 @@ def _errors_in(
 
 
 def _shown(batch: pa.RecordBatch, name: str, row: int) -> str | None:
-    """What can be shown of a value of any type; None where there is no such column, or two."""
+    """A value of any type as a text; None where there is no such column, or two."""
     position = batch.schema.get_field_index(name)
     if position < 0:
         return None

@@ -1,4 +1,4 @@
-"""`--where`: conditions on a column, typed by the column, for rows, for statistics of row groups, for paths' values.
+"""`--where`: conditions on a column. They are put to rows, to statistics of row groups, and to the values of paths.
 
 Nulls never match, as in SQL; neither do the rows of a file that lacks the column.
 """
@@ -51,7 +51,7 @@ WITHIN: dict[str, Callable[[Any, Any, Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`COLUMN OPERATOR VALUE`; the values are texts until the type of a file's column is known."""
+    """One condition, `COLUMN OPERATOR VALUE`. Its values are texts until the type of a file's column is known."""
 
     column: str
     operator: str
@@ -109,11 +109,11 @@ class Condition:
 
 
 class UnfitError(ValueError):
-    """A value that is well formed and still does not fit its column."""
+    """A value is well formed and still does not fit its column."""
 
 
 def parse_condition(text: str) -> Condition:
-    """`language = de`, `day >= 2026-11-01`, `language in de, fr`, `name = 'a b, c'`; raises ConfigError."""
+    """Parses a condition such as `language = de`, `day >= 2026-11-01` or `name in 'a b', c`; raises ConfigError."""
     found = CONDITION.fullmatch(text)
     if found is None:
         raise ConfigError(
@@ -201,7 +201,7 @@ def typed(text: str, comparable: pa.DataType) -> pa.Scalar:
 
 
 def timestamp(text: str, comparable: pa.TimestampType) -> pa.TimestampScalar:
-    """A moment; where the column has a time zone, a text without one is UTC."""
+    """The moment that a text stands for; where the column has a time zone, a text without one is in UTC."""
     moment = datetime.fromisoformat(text)
     if comparable.tz is None and moment.tzinfo is not None:
         raise UnfitError("the column has no time zone")
@@ -211,7 +211,7 @@ def timestamp(text: str, comparable: pa.TimestampType) -> pa.TimestampScalar:
 
 
 def example(comparable: pa.DataType) -> str:
-    """A value of that type, for messages."""
+    """An example of a value of a type, for messages."""
     types = pa.types
     if types.is_boolean(comparable):
         return "true or false"

@@ -1,4 +1,4 @@
-"""`--corpus`: a table of documents by id, for candidate lists that hold ids alone.
+"""`--corpus`: a table that has the texts of documents by their ids, for candidate lists that hold ids alone.
 
 What there is of it is found in `jobs.joins.corpus.survey`. How ids come to texts lives in `jobs.joins.corpus.lookup`,
 how the texts come to the rows of a unit in `jobs.joins.corpus.attaching`.
@@ -19,10 +19,10 @@ if TYPE_CHECKING:  # what reads and writes files takes half a second to load, sp
 
 @dataclass(frozen=True, slots=True)
 class CorpusPlan:
-    """The corpus as its files' footers and samples describe it."""
+    """What is in the corpus, as far as the footers and samples of its files tell."""
 
     files: tuple[InputFile, ...]
-    pieces: tuple[Unit, ...]
+    segments: tuple[Unit, ...]
     """Row ranges that cover it."""
     rows: int
     bytes: float
@@ -35,7 +35,7 @@ class CorpusPlan:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A corpus as it was asked for. Raises ConfigError for a bound that cannot work."""
+    """The corpus that the flags ask for. Raises ConfigError for a bound that cannot work."""
 
     path: str
     """A Parquet file, a directory or a glob; a local path or a uri."""
@@ -52,12 +52,12 @@ class Corpus:
 
     @property
     def found(self) -> CorpusPlan:
-        """The plan of a corpus that was looked at."""
+        """The plan of a corpus at which `surveyed` has looked."""
         assert self.plan is not None
         return self.plan
 
     def identity(self) -> dict[str, Any]:
-        """What tells whether it is still the same, as JSON types: a digest over path, size and version of its files."""
+        """What tells one corpus from another, as JSON types: a digest over path, size and version of its files."""
         files = self.found.files
         digest = hashlib.sha256(json.dumps([astuple(file) for file in files]).encode()).hexdigest()[:16]
         size = sum(file.size for file in files)

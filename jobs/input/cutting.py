@@ -29,7 +29,7 @@ SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of the
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
-    """One file as the footer and a sample describe it."""
+    """One file, as its footer and a sample of its rows describe it."""
 
     rows: int
     row_groups: tuple[int, ...]
@@ -43,7 +43,7 @@ class FilePlan:
 
     @property
     def kept(self) -> list[tuple[int, int]]:
-        """(start, rows) of the row groups that are not excluded."""
+        """The row groups that are not excluded, as (start, rows)."""
         starts = accumulate(self.row_groups, initial=0)
         groups = zip(starts, self.row_groups, strict=False)
         return [group for i, group in enumerate(groups) if i not in self.excluded]
@@ -54,7 +54,7 @@ BytesBesides = Callable[[pa.RecordBatch], float]
 
 
 def nothing_besides(_rows: pa.RecordBatch) -> float:
-    """Of rows that have their texts."""
+    """The bytes besides of rows that have their texts themselves: none."""
     return 0.0
 
 
@@ -86,7 +86,7 @@ def bytes_per_row(
     columns: Sequence[str] | None = None,
     besides: BytesBesides = nothing_besides,
 ) -> float:
-    """Decoded bytes of one of the first `rows` rows of these row groups, and those that `besides` expects for them."""
+    """Decoded bytes of one row of these row groups, by the first `rows` of them, with what `besides` expects for it."""
     sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns), None)
     return (sample.nbytes + besides(sample)) / sample.num_rows if sample is not None and sample.num_rows else 0.0
 
@@ -103,7 +103,7 @@ def unit_bytes_alone(plan: FilePlan) -> int:
 
 
 def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
-    """Row ranges (start, rows) of about `target_bytes` that cover the file, in order.
+    """Cuts a file into row ranges (start, rows) of about `target_bytes`, which cover it in order.
 
     A large row group is cut evenly; small ones are joined; a range never holds parts of two row groups.
     """

@@ -1,4 +1,4 @@
-"""Columns that directories name, Hive style: `date=2026-11-01/lang=de/x.parquet` below INPUT has `date` and `lang`."""
+"""Columns whose values stand in directory names, as in Hive: `date=2026-11-01/lang=de/x.parquet` has two of them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Partitions:
 
     def fields(self, path: str, own: pa.Schema) -> list[pa.Field]:
         """The columns that the path adds to those the file has itself."""
-        names = [name for name in texts_of(path, self.root) if name in self.types and name not in own.names]
+        names = [name for name in directory_values(path, self.root) if name in self.types and name not in own.names]
         return [pa.field(name, pa.type_for_alias(self.types[name])) for name in names]
 
     def columns(self, path: str, own: pa.Schema, rows: int) -> list[tuple[pa.Field, pa.Array]]:
         """The same columns with the path's value in each row."""
-        texts = texts_of(path, self.root)
+        texts = directory_values(path, self.root)
         return [
             (one, pa.repeat(pa.scalar(texts[one.name], pa.string()).cast(one.type), rows))
             for one in self.fields(path, own)
@@ -43,7 +43,7 @@ def infer_types(root: str, paths: Iterable[str]) -> dict[str, str]:
     """The columns of all paths together, typed as pyarrow does: int32 where all values are such, else string."""
     texts: dict[str, list[str]] = {}
     for path in paths:
-        for name, text in texts_of(path, root).items():
+        for name, text in directory_values(path, root).items():
             texts.setdefault(name, []).extend([] if text is None else [text])
     return {name: "int32" if found and all(map(is_int32, found)) else "string" for name, found in texts.items()}
 
@@ -82,8 +82,8 @@ def input_root(pattern: str, paths: Sequence[str]) -> str:
     return fixed.rpartition("/")[0]
 
 
-def texts_of(path: str, root: str) -> dict[str, str | None]:
-    """What the directories between `root` and the file say, decoded; None is null."""
+def directory_values(path: str, root: str) -> dict[str, str | None]:
+    """The values that the directories between `root` and a file name, by column; None is null."""
     if not path.startswith(f"{root}/"):
         return {}
     directories = path[len(root) + 1 :].split("/")[:-1]

@@ -1,4 +1,4 @@
-"""A unit's rows: those of its row groups that pass, with all their columns and those of the path."""
+"""Reads the rows of a unit: those that `--where` lets through, with all their columns and those of the path."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_columns(
 
 
 def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:
-    """What `read` gives for all columns, less the rows that conditions leave out; they see their own columns first."""
+    """The rows that pass, read by `read`: first the columns that conditions look at, then all if any row passes."""
     checked = selection.checked_columns(own)
     if not checked:
         return read()

@@ -1,4 +1,4 @@
-"""Decoded row groups. A large one is cut into many units, and each unit would fetch and decode all of it again."""
+"""Keeps decoded row groups: a large one is cut into many units, and each would fetch and decode all of it again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RowGroups:
     def read(
         self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """These row groups of the open file at `path`; raises what pyarrow raises when they are damaged."""
+        """Some row groups of the open file at `path`, as a table; raises what pyarrow raises when they are damaged."""
         key = (path, footer_of(file, numbers), None if columns is None else tuple(columns))
         with self.lock:
             known = self.reads.pop(key, None)
@@ -40,6 +40,6 @@ class RowGroups:
 
 
 def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
-    """What tells row groups from those of a file that took the same path since."""
+    """What tells row groups from those of another file that has taken the same path."""
     groups = [file.metadata.row_group(number) for number in numbers]
     return tuple((i, group.num_rows, group.total_byte_size) for i, group in zip(numbers, groups, strict=True))

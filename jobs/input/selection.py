@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """All rows of all files, unless something is given; the same in the driver and in all replicas."""
+    """The rows that a run takes: all rows of all files, unless something is given. Replicas have the driver's."""
 
     partitions: Partitions = field(default_factory=Partitions)
     where: tuple[Condition, ...] = ()
@@ -34,13 +34,13 @@ class Selection:
     # For the plan.
 
     def schema(self, path: str, own: pa.Schema) -> pa.Schema:
-        """The file's columns and those of its path."""
+        """The schema of a file's rows: its own columns and those of its path."""
         for one in self.partitions.fields(path, own):
             own = own.append(one)
         return own
 
     def excluded_row_groups(self, path: str, own: pa.Schema, metadata: pq.FileMetaData) -> frozenset[int]:
-        """Row groups without a row that passes, as far as their statistics and the path tell.
+        """The row groups without a row that passes, as far as their statistics and the path tell.
 
         Raises ConfigError when a condition does not fit its column in this file.
         """
@@ -63,7 +63,7 @@ class Selection:
         return excluded
 
     def rows_of(self, file: InputFile, rows: int, kept: Sequence[tuple[int, int]], taken: int) -> tuple[int, int]:
-        """(start, end) of this run's rows in a file of `rows` rows, after `taken` rows of files before it.
+        """This run's rows (start, end) in a file of `rows` rows, when `taken` rows come from the files before it.
 
         `kept` are the (start, rows) of the row groups that are not excluded.
         """
@@ -98,7 +98,7 @@ EVERYTHING = Selection()
 
 
 def excluded_by_statistics(condition: Condition, data_type: pa.DataType, metadata: pq.FileMetaData) -> frozenset[int]:
-    """Row groups in which no value of a file's own column passes."""
+    """The row groups whose statistics say that no value of the condition's column passes."""
     leaves = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path == condition.column]
     if len(leaves) != 1:  # a field `b` of a struct `a` has the path of a column `a.b`
         return frozenset()
@@ -110,7 +110,7 @@ def excluded_by_statistics(condition: Condition, data_type: pa.DataType, metadat
 
 
 def filtered(table: pa.Table, passing: pa.ChunkedArray) -> pa.Table:
-    """The rows that pass, whatever the types of their columns."""
+    """The rows of a table that pass, whatever the types of their columns."""
     try:
         return table.filter(passing)
     except pa.ArrowNotImplementedError:  # views, so far

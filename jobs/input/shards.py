@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from pipelines.errors import ConfigError
 
-PIECE_BYTES = 32 << 10
-"""As stored: a file is not cut into smaller pieces, that many small files are not all opened by all runs."""
+SLICE_BYTES = 32 << 10
+"""As stored: a file is not cut into smaller slices, that many small files are not all opened by all runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `number` of `count`."""
+    """One of `count` shares of the input."""
 
     number: int
     """From 1."""
@@ -28,19 +28,19 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def rows_of(self, name: str, size: int, rows: int, kept: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """(start, end) of the share in a file of `rows` rows and `size` bytes, named below INPUT as `name`.
+        """This share's rows (start, end) in a file of `rows` rows and `size` bytes, named `name` below INPUT.
 
         `kept` are the (start, rows) of its row groups that `--where` leaves: their rows are what is dealt out evenly.
-        A file is cut into up to N pieces, which go to neighbouring shares from one on that the name decides.
+        A file is cut into up to N slices, which go to neighbouring shares from one on that the name decides.
         """
         kept_rows = sum(count for _, count in kept)
-        pieces = max(1, min(self.count, size // PIECE_BYTES, kept_rows))
+        slices = max(1, min(self.count, size // SLICE_BYTES, kept_rows))
         first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % self.count
-        piece = (self.number - 1 - first) % self.count
-        if piece >= pieces:
+        position = (self.number - 1 - first) % self.count
+        if position >= slices:
             return 0, 0
-        start = 0 if piece == 0 else row_after(kept, kept_rows * piece // pieces)
-        end = rows if piece == pieces - 1 else row_after(kept, kept_rows * (piece + 1) // pieces)
+        start = 0 if position == 0 else row_after(kept, kept_rows * position // slices)
+        end = rows if position == slices - 1 else row_after(kept, kept_rows * (position + 1) // slices)
         return start, end
 
 
@@ -53,7 +53,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def row_after(kept: Sequence[tuple[int, int]], count: int) -> int:
-    """The row before which `count` kept rows lie, with `count` less than there are."""
+    """The row before which `count` kept rows lie; `count` is less than all."""
     for start, rows in kept:
         if count < rows:
             return start + count

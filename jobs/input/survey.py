@@ -1,4 +1,4 @@
-"""A look at all input files: their footers and some rows of each, and the units that they are cut into."""
+"""Looks at the footer and some rows of every input file, and plans the units that each is cut into."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Survey:
 
     @property
     def total_bytes(self) -> float:
-        """Decoded, estimated; of what `--where` does not exclude."""
+        """Decoded bytes of all rows that `--where` does not exclude, estimated."""
         return sum(rows * plan.bytes_per_row for plan in self.plans.values() for _, rows in plan.kept)
 
     def planned(self, files: Sequence[InputFile], target_bytes: int | None, taken: int = 0) -> tuple[PlannedFile, ...]:
-        """The plan of each file, with units of this size, or (None) of one that goes by the file's own.
+        """The plan of each file, with units of `target_bytes`, or (None) of a size that each file decides for itself.
 
         `taken` rows of others count towards the limit already.
         """
@@ -57,7 +57,7 @@ class Survey:
 def survey(
     files: Sequence[InputFile], selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides
 ) -> Survey:
-    """Reads the footer and a sample of each file; what cannot be read is an error, not an exception.
+    """Reads the footer and a sample of each file. A file that cannot be read is noted, and raises nothing.
 
     Raises ConfigError when a condition does not fit the columns of a file.
     """
@@ -77,7 +77,7 @@ def _plan_or_error(file: InputFile, selection: Selection, besides: BytesBesides)
 def plan_files(
     found: Survey, files: Sequence[InputFile], *, followed: bool = False
 ) -> tuple[int, tuple[PlannedFile, ...]]:
-    """Unit size and plan of a new job."""
+    """The size of units, in bytes, and the plan of all files of a new job."""
     if followed:
         return UNIT_BYTES, found.planned(files, None)
     target = unit_bytes(found.total_bytes)

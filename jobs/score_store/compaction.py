@@ -30,12 +30,12 @@ from pipelines.errors import ConfigError
 from pipelines.memory import KEY_BYTES, StoredLogits
 
 FILE_PAIRS = 2_000_000
-"""Of a file that is large: 40 MB. One of half as many is left as it is, so that work does not grow with the store."""
+"""Pairs of a large file: 40 MB. A file of half as many is left alone, so that work does not grow with the store."""
 
 
 @dataclass(slots=True)
 class Compacted:
-    """What became of a store."""
+    """What a compaction made of a store."""
 
     files_before: int = 0
     files_after: int = 0
@@ -44,7 +44,7 @@ class Compacted:
 
 
 def stores_in(path: str) -> Iterator[ScoreStore]:
-    """The store of each model; raises ConfigError where there is none."""
+    """The stores below a path, one for each model; raises ConfigError where there is none."""
     names = storage.names(path) if storage.is_directory(path) else []
     directories = [os.path.join(path, name) for name in sorted(names) if name.startswith(PREFIX)]
     if not directories:
@@ -56,7 +56,7 @@ def stores_in(path: str) -> Iterator[ScoreStore]:
 
 
 def model_of(directory: str) -> dict[str, Any] | None:
-    """By the footer of the first file that has one; None where no file has."""
+    """The model of a store's directory, by the first footer that names it; None where none does."""
     for name in filter(is_file_of_logits, storage.names(directory)):
         try:
             metadata = storage.read_parquet(os.path.join(directory, name), lambda file: file.metadata.metadata)
@@ -88,7 +88,7 @@ def compact(store: ScoreStore) -> Compacted:
 
 
 def replace(store: ScoreStore, group: dict[str, StoredLogits]) -> None:
-    """One file for several, as old as the newest of them."""
+    """Writes one file for several, as old as the newest of them, then removes these."""
     if len(group) < 2:
         return
     newest_first = list(group)[::-1]
@@ -99,7 +99,7 @@ def replace(store: ScoreStore, group: dict[str, StoredLogits]) -> None:
 
 
 def table_of_arrays(logits: StoredLogits) -> pa.Table:
-    """A table of SCHEMA, sorted by key."""
+    """Logits as a table of SCHEMA, sorted by key."""
     keys = np.stack([logits.heads, logits.tails], axis=1).astype(">u8").tobytes()
     column = pa.Array.from_buffers(pa.binary(KEY_BYTES), len(logits), [None, pa.py_buffer(keys)])
     return pa.table([column, pa.array(logits.logits)], schema=SCHEMA)

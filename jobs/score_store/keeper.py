@@ -1,4 +1,4 @@
-"""New logits into a score store, while a job scores."""
+"""Writes the new logits of a job into a score store while it scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LogitKeeper:
         self.failure: str | None = None
 
     def keep(self, logits: Mapping[bytes, float]) -> str | None:
-        """Why they are not kept, or None; never raises what the storage does."""
+        """Writes some logits; returns why they are not kept, or None. Never raises what the storage raises."""
         if self.store is None or not logits:
             return None
         if self.failure is None:

@@ -54,7 +54,7 @@ class ScoreStore:
 
     @property
     def directory(self) -> str:
-        """Of this model's files: logits of different models never mix."""
+        """The directory of this model's files: logits of different models never mix."""
         return os.path.join(self.path, f"{PREFIX}{self.model['hash']}")
 
     def files(self) -> list[str]:
@@ -94,7 +94,7 @@ class ScoreStore:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a run takes from a store."""
+    """The logits that a run takes from a store, and what became of its files."""
 
     logits: StoredLogits
     files: int
@@ -126,7 +126,7 @@ def load(store: ScoreStore, most: int) -> Loaded:
 def read_newest(
     store: ScoreStore, files: Sequence[str], most: int, usable: dict[str, StoredLogits], unusable: dict[str, str]
 ) -> bool:
-    """Adds files to `usable` until they hold `most` pairs, or to `unusable`; whether one of them was gone."""
+    """Reads files into `usable` until it holds `most` pairs, or into `unusable`; returns whether one was gone."""
     gone = False
     pairs = sum(map(len, usable.values()))
     for path, found in read_all(store, files):
@@ -144,7 +144,7 @@ def read_newest(
 
 
 def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, StoredLogits | UnreadableFileError]]:
-    """Each file's logits, or what is wrong with it; some at a time, so that who stops early has not read all."""
+    """Reads files, some at a time: yields each with its logits, or with why it cannot be read."""
 
     def attempt(path: str) -> StoredLogits | UnreadableFileError:
         try:
@@ -156,19 +156,19 @@ def read_all(store: ScoreStore, files: Sequence[str]) -> Iterator[tuple[str, Sto
 
 
 def joined(some: Sequence[StoredLogits], most: int | None = None) -> StoredLogits:
-    """`most` of all of them; of a pair that several have, the first has its logit."""
+    """Joins logits, `most` of them at most; a pair that is there twice has its first logit."""
     columns = ([getattr(one, name) for one in (*some, StoredLogits())] for name in ("heads", "tails", "logits"))
     return StoredLogits.of(*(np.concatenate(column)[:most] for column in columns))
 
 
 def table_of(logits: Mapping[bytes, float]) -> pa.Table:
-    """A table of SCHEMA, sorted by key."""
+    """Logits as a table of SCHEMA, sorted by key."""
     keys = sorted(logits)
     return pa.table([keys, [logits[key] for key in keys]], schema=SCHEMA)
 
 
 def digest_of_keys(table: pa.Table) -> str:
-    """What names a file."""
+    """The digest that names a file of logits: of all its keys."""
     return hashlib.blake2b(keys_of(table), digest_size=16).hexdigest()
 
 
@@ -182,5 +182,5 @@ def keys_of(table: pa.Table) -> memoryview:
 
 
 def is_file_of_logits(name: str) -> bool:
-    """Whether a name is one of `ScoreStore.write`."""
+    """Whether `ScoreStore.write` gives files such a name."""
     return name.endswith(SUFFIX) and not name.startswith((".", "_"))

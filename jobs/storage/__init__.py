@@ -1,4 +1,4 @@
-"""Where tables lie: the one place that knows local disks and object stores apart.
+"""Reads, writes and lists files on local disks and in object stores; nothing else in `jobs` tells the two apart.
 
 A location is an absolute local path or a uri, as `absolute` gives it. Whatever is written is there whole or not at all.
 
@@ -88,7 +88,7 @@ def find_input(pattern: str) -> list[InputFile]:
 
 
 def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
-    """The same files; raises ConfigError when there are none."""
+    """The Parquet files that `find_input` finds; raises ConfigError when there are none."""
     files = find_input(pattern)
     if not files:
         raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
@@ -96,7 +96,7 @@ def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
 
 
 def exists(location: str) -> bool:
-    """Whether a file is there."""
+    """Whether there is a file at the location."""
     return store_of(location).find(location) is not None
 
 
@@ -106,32 +106,32 @@ def is_unchanged(file: InputFile) -> bool:
 
 
 def is_directory(location: str) -> bool:
-    """Whether it is a directory; in an object store, whether anything lies below it."""
+    """Whether the location is a directory; in an object store, whether anything lies below it."""
     return store_of(location).is_directory(location)
 
 
 def make_directory(location: str) -> None:
-    """Makes it and its parents where it is missing; object stores have no need of it."""
+    """Makes a directory and its parents where they are missing; object stores have no need of that."""
     store_of(location).make_directory(location)
 
 
 def names(directory: str) -> list[str]:
-    """Names of files and directories in a directory."""
+    """The names of the files and directories that lie directly in a directory."""
     return store_of(directory).names(directory)
 
 
 def read(location: str) -> bytes:
-    """A small file; raises FileNotFoundError when it is not there."""
+    """The content of a small file; raises FileNotFoundError when it is not there."""
     return store_of(location).read(location)
 
 
 def read_json(location: str) -> Any:
-    """Raises ValueError when it is no JSON."""
+    """The value in a JSON file; raises FileNotFoundError when it is not there, ValueError when it is no JSON."""
     return json.loads(read(location).decode())
 
 
 def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, check_pages: bool = False) -> Read:
-    """What `reader` makes of a Parquet file; in an object store it is called again when reading failed.
+    """Opens a Parquet file and returns what `reader` makes of it; for an object, `reader` may be called twice.
 
     With `check_pages` each page that it reads is compared with its checksum, where the file has them.
 
@@ -149,7 +149,7 @@ def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, che
 
 @contextmanager
 def faults_of_file(location: str) -> Iterator[None]:
-    """Around what reads a file, or works on what was read of it: tells faults of the file from those of its storage.
+    """For a block that reads a file or works on its rows: tells faults of the file from those of its storage.
 
     What pyarrow raises (ArrowException, OSError), and ValueError, becomes UnreadableFileError; what a disk raises that
     is away becomes StoreError. Errors that this project raises on purpose pass through.
@@ -166,7 +166,7 @@ def faults_of_file(location: str) -> Iterator[None]:
 
 
 def read_twice(attempt: Callable[[], Read], location: str) -> Read:
-    """What an attempt makes of an object; a second one when the first failed in a way that may pass.
+    """The result of `attempt`, which reads an object; it is made again when it failed in a way that may pass.
 
     Raises StoreError when the store is away, else what the last attempt raised.
     """
@@ -191,32 +191,32 @@ def may_pass(error: BaseException) -> bool:
 
 
 def to_json(value: Any) -> bytes:
-    """As files have it: indented."""
+    """A value as the JSON of our files, indented."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(location: str, value: Any) -> None:
-    """`value` as JSON, atomically."""
+    """Writes a value as JSON; the file has its old content or the new one, and nothing between."""
     store_of(location).write(location, to_json(value))
 
 
 def write_table(location: str, table: pa.Table, row_group_size: int | None = None) -> None:
-    """A Parquet file, atomically; with so many rows in a row group, by default as many as pyarrow likes."""
+    """Writes a table as a Parquet file, whole or not at all; `row_group_size` is in rows, None is pyarrow's own."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size, compression="zstd", write_page_checksum=True)
     store_of(location).write(location, sink.getvalue().to_pybytes())
 
 
 def swap(location: str, before: bytes | None, after: bytes) -> bool:
-    """Writes `after` where `before` still is, or where nothing is (None); whether it is there now.
+    """Replaces a file's content `before` by `after`, or makes the file (None); returns whether that happened.
 
-    Of several that try at once one is told True. `after` must be like no other's.
+    Where several processes try at once, one of them is told True. `after` must differ from what others write.
     """
     return store_of(location).swap(location, before, after)
 
 
 def remove(*locations: str) -> None:
-    """Removes files; one that is not there is no error."""
+    """Removes files of one disk or store; one that is not there is no error."""
     if locations:
         store_of(locations[0]).remove(locations)
 
@@ -227,7 +227,7 @@ def remove_below(directory: str) -> None:
 
 
 def remove_temporaries(directory: str) -> None:
-    """Removes what killed writers left behind."""
+    """Removes the hidden files that killed writers left in a directory."""
     remove(*(f"{directory}/{name}" for name in names(directory) if is_temporary(name)))
 
 
@@ -241,7 +241,7 @@ def check_apart(
 
 
 def store_of(location: str) -> Store:
-    """What holds the location; its clients are made once a process and never leave it."""
+    """The disk, bucket or container of a location. Each process makes its own clients, once."""
     if not is_uri(location):
         return LocalDisk()
     uri = parse_uri(location)
@@ -253,7 +253,7 @@ def store_of(location: str) -> Store:
 
 @lru_cache(maxsize=64)
 def s3_store(place: StoreUri, endpoint: str | None) -> Store:
-    """A bucket."""
+    """The client of a bucket of S3."""
     from jobs.storage.s3 import S3Bucket  # boto3: not for jobs on local disks
 
     return S3Bucket(place, endpoint)
@@ -261,7 +261,7 @@ def s3_store(place: StoreUri, endpoint: str | None) -> Store:
 
 @lru_cache(maxsize=64)
 def azure_store(place: StoreUri, access: AzureAccess) -> Store:
-    """A container."""
+    """The client of a container of Azure; raises ConfigError without the extra."""
     try:
         from jobs.storage.azure import AzureContainer  # an optional dependency
     except ModuleNotFoundError as error:
@@ -270,7 +270,7 @@ def azure_store(place: StoreUri, access: AzureAccess) -> Store:
 
 
 def google_store(place: StoreUri) -> Store:
-    """A bucket of Google Cloud Storage."""
+    """The client of a bucket of Google Cloud Storage; raises ConfigError without the extra."""
     try:
         from jobs.storage.gcs import errors_of  # an optional dependency
     except ModuleNotFoundError as error:
@@ -281,7 +281,7 @@ def google_store(place: StoreUri) -> Store:
 
 @lru_cache(maxsize=64)
 def google_bucket(place: StoreUri, access: GoogleAccess) -> Store:
-    """The client of a bucket; see `google_store`."""
+    """The client of a bucket, made once for each way to be let in."""
     from jobs.storage.gcs import GoogleBucket  # an optional dependency
 
     return GoogleBucket(place, access)

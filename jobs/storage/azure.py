@@ -30,7 +30,7 @@ REMOVALS_AT_ONCE = 16
 
 
 class AzureContainer:
-    """One container."""
+    """The client of one container."""
 
     def __init__(self, place: StoreUri, access: AzureAccess) -> None:
         self.place = place
@@ -71,7 +71,7 @@ class AzureContainer:
         return any(True for _ in self.starting_with(f"{location}/"))
 
     def make_directory(self, location: str) -> None:
-        """There is no need of one."""
+        """Containers need no directories."""
 
     def names(self, directory: str) -> list[str]:
         start = f"{directory}/".split("/", 3)[3]
@@ -109,7 +109,7 @@ class AzureContainer:
             return
 
     def read_version(self, location: str) -> tuple[bytes, str]:
-        """Content and etag."""
+        """A blob's content and its etag."""
         with errors_of(location):
             answer = self.client.download_blob(key_of(location))
             return answer.readall(), answer.properties.etag
@@ -142,12 +142,12 @@ def key_of(location: str) -> str:
 
 
 def is_marker(blob: BlobProperties) -> bool:
-    """Whether it stands for a directory."""
+    """Whether a blob is no file but stands for a directory."""
     return blob.name.endswith("/") or (blob.metadata or {}).get("hdi_isfolder") == "true"
 
 
 def is_prefix_or_file(found: BlobProperties | BlobPrefix) -> bool:
-    """Whether it is more than the marker of the directory that is listed, or of one in it."""
+    """Whether a listing found a directory or a file, and not a blob that only marks a directory."""
     return isinstance(found, BlobPrefix) or not found.name.endswith("/")
 
 
@@ -165,7 +165,7 @@ def errors_of(location: str) -> Iterator[None]:
 
 
 def os_error(error: HttpResponseError, location: str) -> OSError:
-    """By the status and code of the answer."""
+    """The OSError that the status and the code of an answer stand for."""
     code = str(getattr(error, "error_code", ""))
     if code == "ContainerNotFound":
         return AccessError(f"{location}: there is no such container; check its name and account, or create it")
@@ -179,7 +179,7 @@ def os_error(error: HttpResponseError, location: str) -> OSError:
 
 
 def not_let_in(location: str, error: AzureError) -> AccessError:
-    """The way out beside the reason."""
+    """An AccessError that says why, and what to do."""
     return AccessError(
         f"{location}: {first_line(error)} Set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in as "
         "azure-identity knows it (AZURE_CLIENT_ID, ..., az login); who it is has to list, read, write and remove here"
@@ -187,5 +187,5 @@ def not_let_in(location: str, error: AzureError) -> AccessError:
 
 
 def first_line(error: AzureError) -> str:
-    """The rest is ids of the request and XML."""
+    """The first line of a message; after it come ids of the request, and XML."""
     return str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Files and what holds them: what one looks like, what every kind of storage can do, which names are data."""
+"""What every kind of storage can do, and which files a pattern finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 class Store(Protocol):
-    """A disk, a bucket or a container; `jobs.storage` has a function for each of these, which says what it does."""
+    """A disk, a bucket or a container. For each method `jobs.storage` has a function that says what it does."""
 
     def files(self, pattern: str) -> Sequence[InputFile]: ...
 
@@ -42,16 +42,16 @@ class Store(Protocol):
 
 
 class ObjectStore(Store, Protocol):
-    """A store without directories."""
+    """A store that has objects with names, and no directories."""
 
     def starting_with(self, prefix: str) -> Iterator[InputFile]:
-        """The objects whose uris start so."""
+        """The objects whose uris start with a prefix."""
 
     def read_version(self, location: str) -> tuple[bytes, str]:
-        """Content and etag."""
+        """An object's content and its etag."""
 
     def put(self, location: str, content: bytes, etag: str | None) -> None:
-        """Where the object has this etag, or where there is none (None); else raises FileExistsError."""
+        """Writes an object that has this etag now, or that is not there (None); else raises FileExistsError."""
 
 
 def object_files(store: ObjectStore, pattern: str) -> list[InputFile]:
@@ -70,7 +70,7 @@ def object_files(store: ObjectStore, pattern: str) -> list[InputFile]:
 
 
 def swap_object(store: ObjectStore, location: str, before: bytes | None, after: bytes) -> bool:
-    """`jobs.storage.swap`, by a condition on the object's etag."""
+    """Does what `jobs.storage.swap` says in an object store, by a condition on the object's etag."""
     etag = None
     try:
         if before is not None:
@@ -91,7 +91,7 @@ def is_data(parts: Sequence[str]) -> bool:
 
 
 def fixed_start(pattern: str) -> str:
-    """What everything that matches starts with."""
+    """The part of a pattern before its first wildcard."""
     return pattern[: min(pattern.index(character) for character in "*?[" if character in pattern)]
 
 
@@ -118,5 +118,5 @@ def is_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one of `jobs.storage.local.temporary_name`."""
+    """Whether a writer made this file name for a file that it had not finished."""
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)

@@ -38,7 +38,7 @@ LISTED = "items(name,size,md5Hash,generation),prefixes,nextPageToken"
 
 
 class GoogleBucket:
-    """One bucket."""
+    """The client of one bucket."""
 
     def __init__(self, place: StoreUri, access: GoogleAccess, patience_seconds: float = PATIENCE_SECONDS) -> None:
         # Else the client asks where each bucket lies, in a thread of its own, for traces that nobody makes.
@@ -75,7 +75,7 @@ class GoogleBucket:
             return any(True for _ in self._listed(f"{location}/", max_results=1))
 
     def make_directory(self, location: str) -> None:
-        """There are none."""
+        """Buckets need no directories."""
 
     def names(self, directory: str) -> list[str]:
         with errors_of(directory, of_bucket=True):
@@ -122,7 +122,7 @@ class GoogleBucket:
         self.remove([file.path for file in self.starting_with(f"{directory}/")])
 
     def read_version(self, location: str) -> tuple[bytes, str]:
-        """Content and generation, which is what Google's conditions are put on."""
+        """An object's content and its generation, which is what Google's conditions are put on."""
         blob = self.bucket.blob(key_of(location))
         with errors_of(location):
             content: bytes = blob.download_as_bytes(raw_download=True, retry=self.retry)
@@ -144,11 +144,11 @@ class GoogleBucket:
             return
 
     def _listed(self, prefix: str, **options: Any) -> Any:
-        """An iterator over blobs, which also has their prefixes."""
+        """An iterator over the blobs with a prefix; with a delimiter it has `prefixes`, too."""
         return self.client.list_blobs(self.bucket, prefix=prefix.split("/", 3)[3], retry=self.retry, **options)
 
     def _described(self, blob: Blob) -> InputFile:
-        """An object that was composed of others has no hash: its generation tells when it was written."""
+        """An object as a file; its version is its hash, or its generation where it was composed and has none."""
         return InputFile(f"{self.place}/{blob.name}", blob.size, blob.md5_hash or str(blob.generation))
 
 
@@ -208,7 +208,7 @@ def errors_of(location: str, *, of_bucket: bool = False) -> Iterator[None]:
 
 
 def os_error(error: GoogleAPICallError, location: str, of_bucket: bool) -> OSError:
-    """By the status of the answer."""
+    """The OSError that the status of an answer stands for."""
     why = what_was_said(error)
     if error.code in (401, 403):
         return not_let_in(location, f"{why} ({error.code})")
@@ -222,7 +222,7 @@ def os_error(error: GoogleAPICallError, location: str, of_bucket: bool) -> OSErr
 
 
 def not_let_in(location: str, why: str) -> AccessError:
-    """The way out beside the reason."""
+    """An AccessError that says why, and what to do."""
     return AccessError(
         f"{location}: {why}; set GOOGLE_APPLICATION_CREDENTIALS, or sign in (gcloud auth application-default login), "
         "or give the machine a service account; who it is has to list, read, write and remove here"
@@ -230,7 +230,7 @@ def not_let_in(location: str, why: str) -> AccessError:
 
 
 def what_was_said(error: GoogleAPICallError) -> str:
-    """The message in the answer's JSON; where it is something else, its first line."""
+    """The message in an answer's JSON, or the first line of an answer that is no JSON."""
     try:
         return str(error.response.json()["error"]["message"])
     except (AttributeError, LookupError, TypeError, ValueError):
@@ -238,5 +238,5 @@ def what_was_said(error: GoogleAPICallError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The rest is the answer's body once more."""
+    """The first line of a message; after it comes the answer's body."""
     return str(error).partition("\n")[0]

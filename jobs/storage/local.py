@@ -20,7 +20,7 @@ SETTLE_SECONDS = 0.2
 
 
 class LocalDisk:
-    """Whatever has a path."""
+    """All local disks, and those that nodes share: whatever has a path."""
 
     def files(self, pattern: str) -> list[InputFile]:
         path = Path(pattern)
@@ -54,7 +54,7 @@ class LocalDisk:
         return pq.ParquetFile(location, page_checksum_verification=check_pages)
 
     def write(self, location: str, content: bytes) -> None:
-        """The file holds `content` or what it held before, whenever the process dies; an error leaves no trace."""
+        """Writes a file that has its old content or the new one whenever the process dies; an error leaves no trace."""
         temporary = temporary_name(location)
         try:
             with open(temporary, "wb") as file:
@@ -67,7 +67,10 @@ class LocalDisk:
             raise
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        """Between two that find the same `before` the later writer wins."""
+        """Does what `jobs.storage.swap` says, without a condition that disks do not have.
+
+        Who replaces `before` writes, waits, and looks whose content is there: the last writer's.
+        """
         if before is None:
             try:
                 with open(location, "xb") as file:
@@ -97,7 +100,7 @@ def describe(path: str) -> InputFile:
 
 
 def describe_if_there(path: str) -> InputFile | None:
-    """The same; None for a file that was removed since it was listed."""
+    """Size and modification time of a file now; None when it was removed since it was listed."""
     try:
         return describe(path)
     except FileNotFoundError:

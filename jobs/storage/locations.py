@@ -30,7 +30,7 @@ def absolute(path: str, what: str, *, allow_relative: bool = True) -> str:
 
 
 def contain_one_another(pattern: str, output: str, files: Iterable[str], *, pattern_is_directory: bool) -> bool:
-    """Whether a job that reads `files`, found by `pattern`, would read its own output, or write into its input."""
+    """Whether a job that reads `files`, which `pattern` found, would read its output or write into its input."""
     out, source = real_path(output), real_path(pattern)
     if any(real_path(file).is_relative_to(out) for file in files):
         return True
@@ -42,5 +42,5 @@ def contain_one_another(pattern: str, output: str, files: Iterable[str], *, patt
 
 
 def real_path(location: str) -> PurePath:
-    """The location without links, as a path; a uri becomes one that no local path is in."""
+    """The location as a path without links. A uri becomes a path that contains no local path."""
     return PurePath(f"/{location}") if is_uri(location) else PurePath(os.path.realpath(location))

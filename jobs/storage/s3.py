@@ -49,11 +49,11 @@ NO_CREDENTIALS = (
 
 
 class InterruptedAnswer(StoreError):
-    """An answer that ended too early."""
+    """The store's answer ended before it was whole."""
 
 
 class S3Bucket:
-    """One bucket."""
+    """The client of one bucket."""
 
     def __init__(self, place: StoreUri, endpoint: str | None) -> None:
         self.bucket = place.container
@@ -87,7 +87,7 @@ class S3Bucket:
         return int(next(self._pages(f"{location}/", MaxKeys=1))["KeyCount"]) > 0
 
     def make_directory(self, location: str) -> None:
-        """There are none."""
+        """Buckets need no directories."""
 
     def names(self, directory: str) -> list[str]:
         names = []
@@ -141,7 +141,7 @@ class S3Bucket:
         reraise=True,
     )
     def read_version(self, location: str) -> tuple[bytes, str]:
-        """Content and etag; boto3 tries again until an answer begins, and no longer while it is read."""
+        """An object's content and its etag; boto3 itself repeats a request only until an answer begins."""
         with self.errors(location):
             answer = self.client.get_object(Bucket=self.bucket, Key=key_of(location))
             try:
@@ -161,7 +161,7 @@ class S3Bucket:
 
 
 def client_config() -> Config:
-    """Retries with exponential backoff and jitter, of whatever may pass: 5xx, SlowDown, resets, timeouts."""
+    """Settings of boto3's client: it repeats whatever may pass (5xx, SlowDown, resets, timeouts), later and later."""
     return Config(
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=TIMEOUT_SECONDS,
@@ -193,7 +193,7 @@ def errors_of(location: str, endpoint: str | None) -> Iterator[None]:
 
 
 def os_error(error: ClientError, location: str, endpoint: str | None) -> OSError:
-    """By the status and code of the answer."""
+    """The OSError that the status and the code of an answer stand for."""
     code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
     if code == "NoSuchBucket":
         where = f"at {endpoint}" if endpoint else "in AWS (AWS_ENDPOINT_URL_S3 names another service)"

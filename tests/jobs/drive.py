@@ -41,7 +41,7 @@ if __name__ == "__main__":
     tiny = int(os.environ.get("TINY_PIECES", "0"))
     if tiny:
         jobs.joins.groups.stage.PIECE_BYTES = jobs.joins.groups.stage.BUCKET_BYTES = tiny
-        jobs.joins.corpus.survey.PIECE_BYTES = jobs.joins.corpus.disk_join.BUCKET_BYTES = (
+        jobs.joins.corpus.survey.SEGMENT_BYTES = jobs.joins.corpus.disk_join.BUCKET_BYTES = (
             jobs.joins.corpus.disk_join.BATCH_BYTES
         ) = tiny
     scorer_class = getattr(stubs, sys.argv.pop(1))

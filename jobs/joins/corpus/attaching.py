@@ -1,4 +1,4 @@
-"""Rows whose documents are ids, and the texts that belong to them: the column ATTACHED, which scoring reads.
+"""Attaches texts to rows whose documents are ids: in the column ATTACHED, which scoring reads.
 
 The rows themselves stay as they are, so that what comes out has ids where what went in had ids.
 """
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
 
 class TextSource(Protocol):
-    """A corpus that can be asked."""
+    """A corpus that can be asked for texts."""
 
     def look_up(self, ids: pa.Array, unit: Unit) -> Found:
         """The texts of ids (large_binary, with nulls): all those of the rows of a unit, in their order."""
@@ -59,7 +59,7 @@ class TextsById:
     """None while there is only a plan."""
 
     def expected_bytes(self, rows: pa.RecordBatch) -> float:
-        """Of all texts of some rows, each as often as it is named."""
+        """Bytes that all texts of some rows are expected to have, each as often as it is named."""
         position = rows.schema.get_field_index(self.mapping.documents)
         named = rows.num_rows
         if position >= 0 and is_list(plain_type(rows.schema.field(position).type)):
@@ -67,7 +67,7 @@ class TextsById:
         return float(named * self.bytes_per_text)
 
     def attach(self, table: pa.Table, unit: Unit) -> pa.Table:
-        """The rows with the column ATTACHED; null in rows of a file that cannot be used."""
+        """The rows with the column ATTACHED, which is null where a file cannot be used."""
         if self.source is None:
             return table
         if why_unusable(table.schema, self.mapping, self.layout):
@@ -94,7 +94,7 @@ class TextsById:
 
 
 def bytes_of_texts(corpus: Corpus | None, mapping: ColumnMapping) -> BytesBesides:
-    """What the texts are expected to be that rows get from a corpus."""
+    """How many bytes of text a row is expected to get from a corpus, as a function of rows."""
     return nothing_besides if corpus is None else TextsById(mapping, corpus.found.bytes_per_row).expected_bytes
 
 
@@ -121,7 +121,7 @@ class NamedDocuments(NamedTuple):
 
 
 def documents_of_lists(lists: pa.Array, mapping: ColumnMapping) -> NamedDocuments:
-    """The ids in lists of ids or of structs with an id."""
+    """The ids that some lists hold, which are lists of ids or of structs with an id."""
     lists = without_wrapping(lists)
     if pa.types.is_null(lists.type):
         nothing = np.zeros(len(lists), np.int64)
@@ -135,7 +135,7 @@ def documents_of_lists(lists: pa.Array, mapping: ColumnMapping) -> NamedDocument
 
 
 def attached_column(named: NamedDocuments, found: Found, label: Label) -> pa.Array:
-    """ATTACHED for each row: its documents, or the error of the first one that has no text."""
+    """The column ATTACHED: for each row its documents, or the error of the first one that has no text."""
     ends = np.cumsum(named.lengths)
     fields = list(ATTACHED_TYPE.field("documents").type.value_type)
     documents = pa.StructArray.from_arrays(

@@ -1,6 +1,6 @@
 """A corpus that fits into memory: loaded once into Ray's object store, from where the replicas of a node share it.
 
-Pieces are the results of tasks, so Ray makes those of a lost node anew. Without Ray they are in this process.
+Segments are the results of tasks, so Ray makes those of a lost node anew. Without Ray they are in this process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ray.exceptions import RayError, RayTaskError
 from jobs.errors import StoppedError, StoreError
 from jobs.input.corpus import Corpus
 from jobs.joins.corpus.attaching import Found
-from jobs.joins.corpus.lookup import Piece, loaded_here, look_up
+from jobs.joins.corpus.lookup import Segment, loaded_here, look_up
 from jobs.records import Unit
 from jobs.runtime.nodes import SHARE_OF_OBJECT_STORE, smallest_object_store
 
 LOADERS = 4
-"""Pieces that are read at once."""
+"""Segments that are read at once."""
 SHARE_OF_MEMORY = 0.5
 """Of what is available here, where the corpus is held without Ray."""
 BYTES_BESIDES = 32
@@ -30,28 +30,28 @@ BYTES_BESIDES = 32
 
 
 class BroadcastTexts:
-    """A corpus of which each process sees all pieces, without copying them."""
+    """A corpus that each process sees whole, without copying it."""
 
-    def __init__(self, pieces: Sequence[Any]) -> None:
-        """`pieces` are the pieces themselves, or references to them in the object store."""
-        self.pieces = pieces
-        self.at_hand: list[Piece] | None = None
+    def __init__(self, segments: Sequence[Any]) -> None:
+        """`segments` are the segments themselves, or references to them in the object store."""
+        self.segments = segments
+        self.at_hand: list[Segment] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"pieces": self.pieces, "at_hand": None}
+        return {"segments": self.segments, "at_hand": None}
 
     def look_up(self, ids: pa.Array, unit: Unit) -> Found:  # noqa: ARG002 - other sources go by the unit
         """Raises StoreError when the object store has lost the corpus for good."""
         if self.at_hand is None:
-            self.at_hand = [self._fetched(piece) for piece in self.pieces]
+            self.at_hand = [self._fetched(segment) for segment in self.segments]
         return look_up(self.at_hand, ids)
 
     @staticmethod
-    def _fetched(piece: Any) -> Piece:
-        if isinstance(piece, Piece):
-            return piece
+    def _fetched(segment: Any) -> Segment:
+        if isinstance(segment, Segment):
+            return segment
         try:
-            return ray.get(piece)  # type: ignore[no-any-return]
+            return ray.get(segment)  # type: ignore[no-any-return]
         except RayError as error:
             raise StoreError(f"the corpus could not be had from the object store: {error}") from error
 
@@ -62,7 +62,7 @@ def size_in_memory(corpus: Corpus) -> int:
 
 
 def room_for_corpus(corpus: Corpus) -> int:
-    """Bytes that it may take: as asked for, else a share of what there is."""
+    """Bytes that a corpus may take on each node: as asked for, else a share of what there is."""
     if corpus.memory is not None:
         return corpus.memory
     if not ray.is_initialized():
@@ -71,36 +71,36 @@ def room_for_corpus(corpus: Corpus) -> int:
 
 
 def broadcast(corpus: Corpus) -> BroadcastTexts:
-    """The corpus, loaded, at once where the same Ray has it already (a follower asks in every round).
+    """Loads the corpus, once for each session of Ray: a follower, which asks in every round, gets the same again.
 
-    Raises StoppedError when a piece cannot be read.
+    Raises StoppedError when a segment cannot be read.
     """
     return loaded(corpus, ray.get_runtime_context().get_job_id() if ray.is_initialized() else None)
 
 
 @lru_cache(maxsize=1)
 def loaded(corpus: Corpus, session: str | None) -> BroadcastTexts:
-    """The corpus in the object store of this Ray session, or here without one."""
+    """Loads the corpus into the object store of a session of Ray, or without one into this process."""
     if session is None:
-        return BroadcastTexts([loaded_here(piece, corpus) for piece in corpus.found.pieces])
+        return BroadcastTexts([loaded_here(segment, corpus) for segment in corpus.found.segments])
     # No CPU: with --app, Serve may have them all. The second result tells when the first is there, and if it failed.
     load = ray.remote(num_cpus=0, num_returns=2)(load_and_tell)
     shared = ray.put(corpus)
-    pieces: list[Any] = []
+    segments: list[Any] = []
     telling: list[Any] = []
-    for unit in corpus.found.pieces:
+    for unit in corpus.found.segments:
         if len(telling) == LOADERS:
             ready, telling = ray.wait(telling)
             raise_failures(ready)
         results: Any = load.remote(unit, shared)
-        pieces.append(results[0])
+        segments.append(results[0])
         telling.append(results[1])
     raise_failures(telling)
-    return BroadcastTexts(pieces)
+    return BroadcastTexts(segments)
 
 
-def load_and_tell(unit: Unit, corpus: Corpus) -> tuple[Piece, None]:
-    """A task of Ray."""
+def load_and_tell(unit: Unit, corpus: Corpus) -> tuple[Segment, None]:
+    """What a task of Ray does to load one segment; the second result only tells that it is done."""
     return loaded_here(unit, corpus), None
 
 

@@ -2,7 +2,7 @@
 
     _texts/plan.json        the units in batches and the number of buckets: written first
     _texts/asked/           for each batch of units the ids that they name, by bucket of the id's hash
-    _texts/corpus/          for each piece of the corpus its documents, by bucket
+    _texts/corpus/          for each segment of the corpus its documents, by bucket
     _texts/answered/        for each bucket the texts that batches ask for, by batch
     _texts/delivered/       for each batch the texts of its units, by unit: what their replicas read
 
@@ -51,11 +51,11 @@ STEPS = ("asked", "corpus", "answered", "delivered")
 def join_texts(
     selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str, console: Console
 ) -> DeliveredTexts:
-    """The texts of all units in `todo`, on disk. `texts` has the layout, and no source yet.
+    """Brings the texts of all units in `todo` to disk. `texts` has the layout, and no source yet.
 
     Needs a Ray session; raises StoppedError when something cannot be read or written, and the same call goes on.
     """
-    join = planned(selection, texts, corpus, todo, directory)
+    join = plan_join(selection, texts, corpus, todo, directory)
     batches = range(len(join.batches))
     every_batch = [{"batch": batch} for batch in batches]
     if to_do(join, "delivered", list(batches), batch_name):
@@ -63,8 +63,8 @@ def join_texts(
             f"corpus: {corpus.found.rows:,} documents, joined through {join.buckets:,} buckets in {directory}"
         )
         run_step(join, AskingStage, "asked", every_batch, lambda item: batch_name(**item))
-        pieces = [asdict(piece) for piece in corpus.found.pieces]
-        run_step(join, CorpusStage, "corpus", pieces, lambda item: Unit(**item).name)
+        segments = [asdict(segment) for segment in corpus.found.segments]
+        run_step(join, CorpusStage, "corpus", segments, lambda item: Unit(**item).name)
         join = replace(join, answers=tuple(planned_answers(join)))
         answers = [asdict(one) for one in join.answers]
         run_step(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
@@ -74,14 +74,14 @@ def join_texts(
     return DeliveredTexts(join)
 
 
-def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
+def plan_join(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
     """The plan of an earlier run, if it has all units that are to do, else a new one."""
     path = os.path.join(directory, "plan.json")
     plan = storage.read_json(path) if storage.exists(path) else None
     if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
         storage.remove_below(directory)
         plan = {
-            "batches": [[asdict(unit) for unit in units] for units in batches_of(todo, selection, texts)],
+            "batches": [[asdict(unit) for unit in units] for units in cut_into_batches(todo, selection, texts)],
             "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
         }
         storage.make_directory(directory)
@@ -93,8 +93,8 @@ def planned(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequen
     return Join(directory, corpus, selection, texts, batches, plan["buckets"])
 
 
-def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
-    """Neighbouring units, as many as hold BATCH_BYTES of rows with their texts."""
+def cut_into_batches(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:
+    """Groups neighbouring units into batches, each of about BATCH_BYTES of rows with their texts."""
     paths = sorted({unit.path for unit in todo})
     sizes = in_threads(lambda path: bytes_of_a_row(path, selection, texts), paths)
     per_row = dict(zip(paths, sizes, strict=True))
@@ -111,7 +111,7 @@ def batches_of(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> 
 
 
 def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
-    """Decoded, with its texts; as good as none in a file that cannot be read."""
+    """Decoded bytes of a row of a file with its texts; 0 where the file cannot be read, and gives no rows."""
     try:
         return read_plan(path, selection, texts.expected_bytes).bytes_per_row
     except UnreadableFileError:
@@ -119,7 +119,7 @@ def bytes_of_a_row(path: str, selection: Selection, texts: TextsById) -> float:
 
 
 def planned_answers(join: Join) -> list[AnswerFile]:
-    """For each bucket as many shares of the batches as it takes to hold the texts of one."""
+    """Plans the files of answers: a bucket gets as many as it takes that the texts of each fit into memory."""
     asked = in_threads(lambda batch: cell_sizes(join.asked(batch)), range(len(join.batches)))
     rows: Counter[int] = Counter()
     for cells in asked:
@@ -136,7 +136,7 @@ def planned_answers(join: Join) -> list[AnswerFile]:
 def run_step(
     join: Join, stage: PieceStage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Does what is not there yet of a step."""
+    """Does the work of a step whose files are not there yet."""
     run_pieces(stage, join, to_do(join, step, items, name))
 
 

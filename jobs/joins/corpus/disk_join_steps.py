@@ -20,7 +20,7 @@ from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
 from jobs.joins.cells import read_cell, write_cells
 from jobs.joins.corpus.attaching import Found, TextsById
-from jobs.joins.corpus.lookup import Piece, loaded_here, look_up, piece_of, search, why_absent
+from jobs.joins.corpus.lookup import Segment, loaded_here, look_up, search, segment_of, why_absent
 from jobs.joins.keys import hashes
 from jobs.records import Unit
 from jobs.table.faults import why_unusable
@@ -45,7 +45,7 @@ class AnswerFile:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """All that workers have to know."""
+    """All that workers have to know about a join."""
 
     directory: str
     corpus: Corpus
@@ -55,13 +55,13 @@ class Join:
     batches: tuple[tuple[Unit, ...], ...]
     buckets: int
     answers: tuple[AnswerFile, ...] = ()
-    """Known when everything is asked."""
+    """Empty until all batches have asked."""
 
     def asked(self, batch: int) -> str:
         return os.path.join(self.directory, "asked", batch_name(batch))
 
-    def cut(self, piece: Unit) -> str:
-        return os.path.join(self.directory, "corpus", piece.name)
+    def cut(self, segment: Unit) -> str:
+        return os.path.join(self.directory, "corpus", segment.name)
 
     def answered(self, file: AnswerFile) -> str:
         return os.path.join(self.directory, "answered", file.name)
@@ -74,7 +74,7 @@ class Join:
 
 
 def batch_name(batch: int) -> str:
-    """The file of a batch."""
+    """The name of the file that a batch has in each step."""
     return f"batch-{batch:05d}.parquet"
 
 
@@ -87,7 +87,7 @@ def ask(join: Join, batch: int) -> None:
 
 
 def named_ids(join: Join, batch: int) -> Iterator[tuple[int, pa.Array]]:
-    """(number in the batch, ids in the order of its rows) of each unit.
+    """For each unit of a batch its number in it, and its ids in the order of its rows.
 
     Units that cannot be read are left out: their replica will say why.
     """
@@ -100,38 +100,40 @@ def named_ids(join: Join, batch: int) -> Iterator[tuple[int, pa.Array]]:
             yield number, join.texts.named_documents(table).ids
 
 
-def cut_corpus(join: Join, piece: Unit) -> None:
-    """Writes the documents of a piece of the corpus by bucket."""
-    loaded = loaded_here(piece, join.corpus)
+def cut_corpus(join: Join, segment: Unit) -> None:
+    """Writes the documents of a segment of the corpus by bucket."""
+    loaded = loaded_here(segment, join.corpus)
     table = pa.table({"hash": loaded.hashes, "row": loaded.rows, "id": loaded.ids, "text": loaded.texts})
-    write_cells(join.cut(piece), table, join.bucket_of(loaded.hashes))
+    write_cells(join.cut(segment), table, join.bucket_of(loaded.hashes))
 
 
 def answer(join: Join, file: AnswerFile) -> None:
     """Writes the texts, or why there are none, that batches ask of a bucket; holds the bucket and the answers."""
-    pieces = [piece for piece in (piece_in(join, unit, file.bucket) for unit in join.corpus.found.pieces) if piece]
+    segments = [
+        segment for segment in (segment_in(join, unit, file.bucket) for unit in join.corpus.found.segments) if segment
+    ]
     answers = []
     for batch in filter(file.is_for, range(len(join.batches))):
         asked = read_cell(join.asked(batch), file.bucket)
         if asked is not None:
             ids = asked.column("id").combine_chunks()
-            found = look_up(pieces, ids)
+            found = look_up(segments, ids)
             numbers = pa.array(np.full(len(ids), batch))
-            answers.append(pa.table({"batch": numbers, "id": ids, **columns_of(found)}))
+            answers.append(pa.table({"batch": numbers, "id": ids, **columns_from_found(found)}))
     table = pa.concat_tables(answers)
     write_cells(join.answered(file), table.drop(["batch"]), table.column("batch").to_numpy())
 
 
-def piece_in(join: Join, unit: Unit, bucket: int) -> Piece | None:
-    """What a piece of the corpus has in a bucket."""
+def segment_in(join: Join, unit: Unit, bucket: int) -> Segment | None:
+    """What a segment of the corpus has in a bucket."""
     cell = read_cell(join.cut(unit), bucket)
     if cell is None:
         return None
     ids, texts = (cell.column(name).combine_chunks() for name in ("id", "text"))
-    return Piece(unit.path, cell.column("hash").to_numpy(), cell.column("row").to_numpy(), ids, texts)
+    return Segment(unit.path, cell.column("hash").to_numpy(), cell.column("row").to_numpy(), ids, texts)
 
 
-def columns_of(found: Found) -> dict[str, pa.Array]:
+def columns_from_found(found: Found) -> dict[str, pa.Array]:
     """Texts and problems, as columns."""
     nothing: tuple[None, None] = (None, None)
     problems = [found.problems.get(i, nothing) for i in range(len(found.texts))]
@@ -142,8 +144,8 @@ def columns_of(found: Found) -> dict[str, pa.Array]:
     }
 
 
-def found_in(table: pa.Table) -> Found:
-    """The inverse of `columns_of`."""
+def found_from_columns(table: pa.Table) -> Found:
+    """The inverse of `columns_from_found`."""
     reasons, whys = table.column("reason").combine_chunks(), table.column("why").combine_chunks()
     positions = pc.indices_nonzero(reasons.is_valid()).to_pylist()
     problems = {i: (Reason(reasons[i].as_py()), whys[i].as_py()) for i in positions}
@@ -155,14 +157,14 @@ def deliver(join: Join, batch: int) -> None:
     cells = [read_cell(join.answered(file), batch) for file in join.answers if file.is_for(batch)]
     answers = pa.concat_tables([EMPTY, *(cell for cell in cells if cell is not None)]).combine_chunks()
     ids = answers.column("id").combine_chunks()
-    piece = piece_of("", np.arange(len(ids)), ids, pa.nulls(len(ids), pa.large_binary()))
+    segment = segment_of("", np.arange(len(ids)), ids, pa.nulls(len(ids), pa.large_binary()))
     delivered = [EMPTY_DELIVERY]
     for number, named in named_ids(join, batch):
-        asked, at = search(piece, named, hashes(named))
+        asked, at = search(segment, named, hashes(named))
         if len(asked) != len(named) - named.null_count:
             raise StoppedError(f"{join.batches[batch][number]} names other documents than before; run it again")
         rows = np.full(len(named), -1)
-        rows[asked] = piece.rows[at]
+        rows[asked] = segment.rows[at]
         delivered.append(delivery(answers, named, rows).append_column("unit", pa.array(np.full(len(named), number))))
     table = pa.concat_tables(delivered)
     write_cells(join.delivered(batch), table.drop(["unit"]), table.column("unit").to_numpy())
@@ -188,7 +190,7 @@ EMPTY_DELIVERY = EMPTY.drop(["id"]).append_column("unit", pa.array([], pa.int64(
 
 
 class AskingStage:
-    """Units to ids."""
+    """A step on workers: writes which ids a batch of units names."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -198,7 +200,7 @@ class AskingStage:
 
 
 class CorpusStage:
-    """The corpus to cells."""
+    """A step on workers: writes a segment of the corpus by bucket."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -208,7 +210,7 @@ class CorpusStage:
 
 
 class AnsweringStage:
-    """Ids and cells of the corpus to texts."""
+    """A step on workers: writes the texts of a bucket that batches ask for."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -218,7 +220,7 @@ class AnsweringStage:
 
 
 class DeliveringStage:
-    """Texts to units."""
+    """A step on workers: writes the texts of a batch, by unit."""
 
     def __init__(self, join: Join) -> None:
         self.join = join
@@ -228,7 +230,7 @@ class DeliveringStage:
 
 
 class DeliveredTexts:
-    """Texts that lie ready for each unit."""
+    """The texts that the join has written for each unit."""
 
     def __init__(self, join: Join) -> None:
         self.places = {
@@ -251,4 +253,4 @@ class DeliveredTexts:
                 f"the texts of rows {unit.start} to {unit.start + unit.rows - 1} of {unit.path} were not gathered: it "
                 f"could not be read then; remove {os.path.dirname(os.path.dirname(location))} and run it again"
             )
-        return found_in(cell)
+        return found_from_columns(cell)

@@ -1,4 +1,4 @@
-"""Ids to texts: pieces of a corpus sorted by the hash of the id, and the search in them, a unit's ids at a time."""
+"""Finds the texts of ids in segments of a corpus, which are sorted by the hash of the id; all ids of a unit at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobs.table.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """Some documents of one corpus file, in the order of `hashes`. Pickles without copying its arrays."""
 
     path: str
@@ -38,14 +38,14 @@ class Piece:
         return int(self.hashes.nbytes + self.rows.nbytes + self.ids.nbytes + self.texts.nbytes)
 
 
-def piece_of(path: str, rows: np.ndarray, ids: pa.Array, texts: pa.Array) -> Piece:
-    """Documents in any order, as a piece; those with the same hash stay in order."""
+def segment_of(path: str, rows: np.ndarray, ids: pa.Array, texts: pa.Array) -> Segment:
+    """Documents in any order, as a segment; those with the same hash stay in order."""
     hashed = hashes(ids)
     order = np.argsort(hashed, kind="stable")
-    return Piece(path, hashed[order], rows[order], ids.take(pa.array(order)), texts.take(pa.array(order)))
+    return Segment(path, hashed[order], rows[order], ids.take(pa.array(order)), texts.take(pa.array(order)))
 
 
-def load_piece(unit: Unit, corpus: Corpus) -> Piece:
+def load_segment(unit: Unit, corpus: Corpus) -> Segment:
     """A row range of a corpus file; raises UnreadableFileError, and StoppedError when the file has changed."""
     planned = {file.path: file for file in corpus.found.files}
     if not is_unchanged(planned[unit.path]):
@@ -54,21 +54,21 @@ def load_piece(unit: Unit, corpus: Corpus) -> Piece:
     table = read_parquet(unit.path, lambda file: read_columns(file, unit, columns))
     with faults_of_file(unit.path):
         ids, texts = (column_as_bytes(table.column(name)) for name in columns)
-        return piece_of(unit.path, np.arange(unit.start, unit.start + unit.rows), ids, texts)
+        return segment_of(unit.path, np.arange(unit.start, unit.start + unit.rows), ids, texts)
 
 
 class Matches(NamedTuple):
-    """Documents that were found: for each the position of the id that was asked for, and where it is."""
+    """The documents that were found: for each the position of the id that was asked for, and where the document is."""
 
     asked: np.ndarray
-    piece: np.ndarray
+    segment: np.ndarray
     row: np.ndarray
     texts: pa.Array
 
 
-def look_up(pieces: Sequence[Piece], ids: pa.Array) -> Found:
+def look_up(segments: Sequence[Segment], ids: pa.Array) -> Found:
     """The text of each id (large_binary); the first one that is found counts, and all others must be the same."""
-    matches = search_all(pieces, ids)
+    matches = search_all(segments, ids)
     firsts = np.full(len(ids), -1, np.int64)
     firsts[matches.asked[::-1]] = np.arange(len(matches.asked))[::-1]
     is_found = firsts >= 0
@@ -77,37 +77,37 @@ def look_up(pieces: Sequence[Piece], ids: pa.Array) -> Found:
     for i in np.flatnonzero(np.asarray(texts.is_null())).tolist():
         problems[i] = why_absent(ids[i], is_found=bool(is_found[i]))
     for i, first, other in contradictions(matches, firsts):
-        places = " and ".join(f"row {matches.row[at]} of {pieces[matches.piece[at]].path}" for at in (first, other))
+        places = " and ".join(f"row {matches.row[at]} of {segments[matches.segment[at]].path}" for at in (first, other))
         problems[i] = (Reason.AMBIGUOUS_DOCUMENT, f"is {shown(ids[i])}, which has different texts in {places}")
     return Found(texts, problems)
 
 
-def search_all(pieces: Sequence[Piece], ids: pa.Array) -> Matches:
-    """All documents with one of the ids, ordered by id asked for, then by piece and row."""
+def search_all(segments: Sequence[Segment], ids: pa.Array) -> Matches:
+    """All documents with one of the ids, ordered by id asked for, then by segment and row."""
     hashed = hashes(ids)
-    found = [search(piece, ids, hashed) for piece in pieces]
+    found = [search(segment, ids, hashed) for segment in segments]
     asked = np.concatenate([np.empty(0, np.int64), *(one for one, _ in found)])
-    which = np.repeat(np.arange(len(pieces)), [len(one) for one, _ in found])
-    rows = np.concatenate([np.empty(0, np.int64), *(p.rows[at] for p, (_, at) in zip(pieces, found, strict=True))])
-    texts = [piece.texts.take(pa.array(at)) for piece, (_, at) in zip(pieces, found, strict=True) if len(at)]
+    which = np.repeat(np.arange(len(segments)), [len(one) for one, _ in found])
+    rows = np.concatenate([np.empty(0, np.int64), *(p.rows[at] for p, (_, at) in zip(segments, found, strict=True))])
+    texts = [segment.texts.take(pa.array(at)) for segment, (_, at) in zip(segments, found, strict=True) if len(at)]
     order = np.lexsort((rows, which, asked))
     everything = pa.concat_arrays([pa.nulls(0, pa.large_binary()), *texts])
     return Matches(asked[order], which[order], rows[order], everything.take(pa.array(order)))
 
 
-def search(piece: Piece, ids: pa.Array, hashed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(positions of ids, positions in the piece) of what is equal; equal hashes alone do not count."""
-    left = np.searchsorted(piece.hashes, hashed, "left")
-    counts = np.searchsorted(piece.hashes, hashed, "right") - left
+def search(segment: Segment, ids: pa.Array, hashed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that a segment has, as (positions of ids, positions in it); equal hashes alone do not count."""
+    left = np.searchsorted(segment.hashes, hashed, "left")
+    counts = np.searchsorted(segment.hashes, hashed, "right") - left
     asked = np.repeat(np.arange(len(ids)), counts)
     at = np.repeat(left - (np.cumsum(counts) - counts), counts) + np.arange(len(asked))
-    equal = pc.equal(ids.take(pa.array(asked)), piece.ids.take(pa.array(at))).fill_null(False)
+    equal = pc.equal(ids.take(pa.array(asked)), segment.ids.take(pa.array(at))).fill_null(False)
     is_equal = equal.to_numpy(zero_copy_only=False)
     return asked[is_equal], at[is_equal]
 
 
 def contradictions(matches: Matches, firsts: np.ndarray) -> Iterable[tuple[int, int, int]]:
-    """(position of the id, its first match, another one with a different text)."""
+    """Ids with several texts, each as (position of the id, its first match, another one with a different text)."""
     first = firsts[matches.asked]
     others = np.flatnonzero(first != np.arange(len(first)))
     if not len(others):
@@ -128,13 +128,13 @@ def why_absent(asked: pa.Scalar, *, is_found: bool) -> tuple[Reason, str]:
     return Reason.UNKNOWN_DOCUMENT, f"is {shown(asked)}, which is not in the corpus"
 
 
-def loaded_here(unit: Unit, corpus: Corpus) -> Piece:
-    """A piece of the corpus, read in this process.
+def loaded_here(unit: Unit, corpus: Corpus) -> Segment:
+    """A segment of the corpus, read in this process.
 
     Raises StoppedError when it cannot be read: with a hole in the corpus, documents would be unknown that are in it.
     """
     try:
-        return load_piece(unit, corpus)
+        return load_segment(unit, corpus)
     except UnreadableFileError as error:
         raise StoppedError(
             f"corpus file {unit.path} cannot be read (rows {unit.start} to {unit.start + unit.rows - 1}): {error.why}"

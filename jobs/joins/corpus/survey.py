@@ -1,4 +1,4 @@
-"""A look at a corpus: its files, whether they can be one, how large it is, and how it is cut into pieces."""
+"""Looks at the files of a corpus: whether they can be used, how large it is, and how it is cut into segments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.storage import list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
 from pipelines.errors import ConfigError
 
-PIECE_BYTES = 64 << 20
+SEGMENT_BYTES = 64 << 20
 """Decoded: what is read and hashed at once."""
 
 
@@ -23,17 +23,17 @@ def surveyed(corpus: Corpus) -> Corpus:
     """The corpus with its plan; raises ConfigError when it is not there, or a file cannot be used."""
     files = tuple(list_input(corpus.path, "--corpus"))
     plans = in_threads(lambda file: plan_file(corpus, file.path), files)
-    pieces = tuple(
+    segments = tuple(
         Unit(file.path, start, rows)
         for file, plan in zip(files, plans, strict=True)
-        for start, rows in cut(plan, PIECE_BYTES)
+        for start, rows in cut(plan, SEGMENT_BYTES)
     )
     rows, size = sum(plan.rows for plan in plans), sum(plan.rows * plan.bytes_per_row for plan in plans)
-    return replace(corpus, plan=CorpusPlan(files, pieces, rows, size))
+    return replace(corpus, plan=CorpusPlan(files, segments, rows, size))
 
 
 def plan_file(corpus: Corpus, path: str) -> FilePlan:
-    """One file, with the bytes of its ids and texts; raises ConfigError when it cannot be used."""
+    """The plan of one file by its ids and texts alone; raises ConfigError when it cannot be used."""
     columns = [corpus.id_column, corpus.text_column]
     try:
         metadata, schema = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))

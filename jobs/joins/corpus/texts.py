@@ -43,7 +43,7 @@ def texts_for(
 
 
 def texts_here(corpus: Corpus | None, mapping: ColumnMapping, layout: Layout, console: Console) -> TextsById | None:
-    """The same in this process alone, without Ray and files; raises ConfigError for a corpus that is too large."""
+    """As `texts_for`, in this process alone, without Ray and files; raises ConfigError for too large a corpus."""
     if corpus is None:
         return None
     size, room = size_in_memory(corpus), room_for_corpus(corpus)
@@ -56,7 +56,7 @@ def texts_here(corpus: Corpus | None, mapping: ColumnMapping, layout: Layout, co
 
 
 def held_by_all(corpus: Corpus, console: Console) -> TextSource:
-    """The corpus in the object store, or here."""
+    """Loads the corpus for every node, or without Ray for this process, and says how large it is."""
     started = time.perf_counter()
     source = broadcast(corpus)
     size, took = size_in_memory(corpus) / 2**20, time.perf_counter() - started

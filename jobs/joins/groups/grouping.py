@@ -30,7 +30,7 @@ class Oversize(NamedTuple):
     bytes: int
 
 
-def pairs_of(table: pa.Table, file: int, rows: np.ndarray, columns: PairColumns) -> pa.Table:
+def numbered_pairs(table: pa.Table, file: int, rows: np.ndarray, columns: PairColumns) -> pa.Table:
     """Rows of the input as pairs; `rows` says where in the file they are, and `file` which one it is.
 
     Raises ValueError when the file lacks columns that it was planned with.

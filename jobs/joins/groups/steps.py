@@ -16,7 +16,7 @@ from jobs.input.cutting import UNIT_BYTES
 from jobs.input.reading import read_columns
 from jobs.input.selection import Selection, filtered
 from jobs.joins.cells import read_cell, write_cells
-from jobs.joins.groups.grouping import GROUP_BYTES, grouped, oversize_groups, pairs_of, without_oversize
+from jobs.joins.groups.grouping import GROUP_BYTES, grouped, numbered_pairs, oversize_groups, without_oversize
 from jobs.joins.groups.pair_columns import PairColumns
 from jobs.records import Unit
 
@@ -88,7 +88,7 @@ def cut_piece(grouping: Grouping, piece: Unit) -> None:
     try:
         with storage.faults_of_file(piece.path):
             table, rows = numbered_rows(piece, grouping.selection)
-            pairs = pairs_of(table, grouping.paths.index(piece.path), rows, grouping.columns)
+            pairs = numbered_pairs(table, grouping.paths.index(piece.path), rows, grouping.columns)
     except UnreadableFileError as error:
         raise StoppedError(f"{piece.path} cannot be read ({error.why}), and groups would lack its pairs") from None
     hashed = pairs.column("hash").to_numpy()

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.errors import RefusedError, StoppedError
 from jobs.input.conditions import parse_condition
-from jobs.input.shards import PIECE_BYTES, Shard
+from jobs.input.shards import SLICE_BYTES, Shard
 from jobs.output.parts import write_part
 from jobs.records import Counts, Unit
 from jobs.table.columns import ColumnMapping
@@ -213,7 +213,7 @@ class TestWithoutRay:
         self, tmp_path: Path, output: Path, run_job: RunJob
     ) -> None:
         source = write_input(tmp_path / "in", a=lists_table(4))
-        assert (source / "a.parquet").stat().st_size < PIECE_BYTES
+        assert (source / "a.parquet").stat().st_size < SLICE_BYTES
         rows = [run_job(source, tmp_path / f"out{i}", shard=Shard(i, 3))["rows"] for i in (1, 2, 3)]
         assert sorted(rows) == [0, 0, 4]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jobs.input.cutting import FilePlan
 from jobs.input.partitions import Partitions
 from jobs.input.selection import Selection
-from jobs.input.shards import PIECE_BYTES, Shard, parse_shard
+from jobs.input.shards import SLICE_BYTES, Shard, parse_shard
 from jobs.input.survey import Survey
 from jobs.records import InputFile
 from pipelines.errors import ConfigError
@@ -53,7 +53,7 @@ def test_small_files_go_whole_to_one_share_and_are_spread() -> None:
     rows = [0] * 8
     for i in range(800):
         for number in range(1, 9):
-            start, end = Shard(number, 8).rows_of(f"/{i}.parquet", PIECE_BYTES - 1, 10, [(0, 10)])
+            start, end = Shard(number, 8).rows_of(f"/{i}.parquet", SLICE_BYTES - 1, 10, [(0, 10)])
             assert end - start in (0, 10)
             rows[number - 1] += end - start
     assert sum(rows) == 8_000

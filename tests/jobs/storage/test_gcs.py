@@ -49,7 +49,7 @@ def test_faults_of_google_change_nothing_either(google_bucket: Bucket, seed: int
 
 
 def test_a_large_upload_goes_through_faults(google_bucket: Bucket) -> None:
-    """It takes two requests. No answer is lost: fake-gcs-server would forget the upload, where Google does not."""
+    """It takes two requests. No answer is lost here, since fake-gcs-server forgets an upload that is done."""
     location, content = f"{google_bucket.uri}/large", os.urandom(9 << 20)
     with google_bucket.proxy.failing(1 / 2, kinds=("500", "503", "reset", "slow")) as injected:
         for _ in range(4):

@@ -10,10 +10,10 @@ from jobs.joins.corpus.broadcast import BroadcastTexts
 from jobs.records import Unit
 from jobs.table.columns import ATTACHED, ATTACHED_TYPE, ColumnMapping, Layout
 from jobs.table.parsing import parse_lists, parse_pairs
-from tests.jobs.joins.corpus.test_lookup import piece
+from tests.jobs.joins.corpus.test_lookup import segment
 
 BY_ID = ColumnMapping(by_id=True)
-CORPUS = BroadcastTexts([piece("a", [("1", "one"), ("2", "two")]), piece("b", [("3", "three"), ("4", None)])])
+CORPUS = BroadcastTexts([segment("a", [("1", "one"), ("2", "two")]), segment("b", [("3", "three"), ("4", None)])])
 UNIT = Unit("x.parquet", 0, 3)
 LISTS = pa.list_(pa.string())
 
@@ -81,7 +81,7 @@ def test_pairs_get_the_text_of_their_document_id() -> None:
 
 
 def test_a_text_that_is_no_utf8_is_the_error_of_rows_that_use_it() -> None:
-    broken = piece("a", [("1", "one"), ("2", "two")])
+    broken = segment("a", [("1", "one"), ("2", "two")])
     object.__setattr__(broken, "texts", pa.array([b"\xff"] * 2, pa.large_binary()))
     table = TextsById(BY_ID, 1.0, Layout.LISTS, BroadcastTexts([broken])).attach(lists(pa.array([["2"]])), UNIT)
     assert parse_lists(table, BY_ID)[0].error == "invalid_utf8: documents[0] is not valid UTF-8 at byte 0"

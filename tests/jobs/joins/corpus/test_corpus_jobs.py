@@ -70,8 +70,8 @@ def ids_table(count: int, padding: str = "") -> pa.Table:
 
 @pytest.fixture(params=[None, 0], ids=["held by each node", "joined on disk"])
 def corpus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
-    """Two files, in pieces of a few dozen documents; in buckets and batches as small, where it is joined."""
-    monkeypatch.setattr(jobs.joins.corpus.survey, "PIECE_BYTES", 2_000)
+    """Two files, in segments of a few dozen documents; in buckets and batches as small, where it is joined."""
+    monkeypatch.setattr(jobs.joins.corpus.survey, "SEGMENT_BYTES", 2_000)
     monkeypatch.setattr(jobs.joins.corpus.disk_join, "BUCKET_BYTES", 2_000)
     monkeypatch.setattr(jobs.joins.corpus.disk_join, "BATCH_BYTES", 2 * MIN_UNIT_BYTES)
     files = write_input(tmp_path / "corpus", a=corpus_table(0, 200), b=corpus_table(200, 100))

@@ -22,7 +22,7 @@ from jobs.input.corpus import Corpus
 from jobs.input.cutting import MIN_UNIT_BYTES
 from jobs.input.selection import EVERYTHING
 from jobs.joins.corpus.attaching import TextsById
-from jobs.joins.corpus.disk_join import batches_of
+from jobs.joins.corpus.disk_join import cut_into_batches
 from jobs.joins.corpus.disk_join_steps import batch_name
 from jobs.records import Unit
 from jobs.table.columns import ColumnMapping
@@ -46,7 +46,7 @@ STAGES = {"ask": "asked", "cut_corpus": "corpus", "answer": "answered", "deliver
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.joins.corpus.survey, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(jobs.joins.corpus.survey, "SEGMENT_BYTES", 2_000)
     monkeypatch.setattr(jobs.joins.corpus.disk_join, "BUCKET_BYTES", 2_000)
     monkeypatch.setattr(jobs.joins.corpus.disk_join, "BATCH_BYTES", 2 * MIN_UNIT_BYTES)
 
@@ -100,7 +100,7 @@ def test_batches_hold_as_many_units_as_their_rows_with_texts_allow(tmp_path: Pat
     source = write_input(tmp_path / "in", a=ids_table(40, "x" * 1_000))
     units = [Unit(str(source / "a.parquet"), start, 4) for start in range(0, 40, 4)]
     texts = TextsById(ColumnMapping(by_id=True), 250.0)  # four of them in a row
-    batches = batches_of(units, EVERYTHING, texts)
+    batches = cut_into_batches(units, EVERYTHING, texts)
     assert [unit for batch in batches for unit in batch] == units
     assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 

@@ -18,12 +18,12 @@ from tests.jobs.tables import write_input
 TABLE = pa.table({"id": ["a", "b"], "text": ["one", "two"]})
 
 
-def test_it_is_cut_into_pieces_that_cover_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.joins.corpus.survey, "PIECE_BYTES", 1_050)
+def test_it_is_cut_into_segments_that_cover_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.joins.corpus.survey, "SEGMENT_BYTES", 1_050)
     source = write_input(tmp_path, a=TABLE, b=pa.table({"id": range(40), "text": ["x" * 88] * 40}))
     plan = surveyed(Corpus(str(source))).found
     a, b = (str(source / name) for name in ("a.parquet", "b.parquet"))
-    assert plan.pieces == (Unit(a, 0, 2), *(Unit(b, start, 10) for start in range(0, 40, 10)))
+    assert plan.segments == (Unit(a, 0, 2), *(Unit(b, start, 10) for start in range(0, 40, 10)))
     assert plan.rows == 42
     assert plan.bytes == pytest.approx(40 * 100, rel=0.05)
 

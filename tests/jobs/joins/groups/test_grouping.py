@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobs.joins.groups.grouping
-from jobs.joins.groups.grouping import grouped, oversize_groups, pairs_of, without_oversize
+from jobs.joins.groups.grouping import grouped, numbered_pairs, oversize_groups, without_oversize
 from jobs.joins.groups.pair_columns import pair_columns
 from jobs.table.columns import ColumnMapping, GroupBy
 from pipelines.errors import ConfigError
@@ -46,7 +46,7 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
 
 def lists_of(rows: list[dict[str, Any]], **options: Any) -> pa.Table:
     columns = pair_columns([SCHEMA], GroupBy("query_id", **options), MAPPING)
-    pairs = pairs_of(table_of(rows), 0, np.arange(len(rows)), columns)
+    pairs = numbered_pairs(table_of(rows), 0, np.arange(len(rows)), columns)
     return grouped(pairs, columns, ["f.parquet"], {})
 
 
@@ -97,7 +97,7 @@ def test_a_group_that_is_too_large_is_one_row_that_says_so(rows: list[dict[str, 
     """Whatever cells its pairs come in; the other groups are as if it were not there."""
     rows = [row | {"query_id": row["query_id"] or "x"} for row in rows]
     columns = pair_columns([SCHEMA], GroupBy("query_id"), MAPPING)
-    pairs = pairs_of(table_of(rows), 0, np.arange(len(rows)), columns)
+    pairs = numbered_pairs(table_of(rows), 0, np.arange(len(rows)), columns)
     first, second = sorted((min(one, len(rows)), min(two, len(rows))))
     cells = [pairs[:first], pairs[first:second], pairs[second:]]
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,7 @@ def test_ids_of_integers_stay_integers_and_those_of_two_types_become_texts() -> 
     columns = pair_columns([one, two], GroupBy("query_id"), MAPPING)
     rows = {"query": ["q"], "document_id": ["x"], "document": ["d"], "rank": [1]}
     tables = [pa.table({"query_id": pa.array([17], pa.int32()), **rows}), pa.table({"query_id": ["17"], **rows})]
-    pairs = [pairs_of(table, i, np.arange(1), columns) for i, table in enumerate(tables)]
+    pairs = [numbered_pairs(table, i, np.arange(1), columns) for i, table in enumerate(tables)]
     assert grouped(pa.concat_tables(pairs), columns, ["a", "b"], {}).to_pylist()[0]["query_id"] == "17"
 
 
