@@ -39,7 +39,8 @@ class SourceFile:
 def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     """The config with absolute paths, and a name for each source.
 
-    Relative paths count from the config file, those of sources from `data`.
+    `data` counts from the folder of the config file, sources count from `data`, and `output` from where the command
+    runs. `base` is a directory beside the config file, else one where the command runs, else a name or uri.
 
     Raises ConfigError for relative paths in a submitted job, RefusedError for a base that is an unfinished run.
     """
