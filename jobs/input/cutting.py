@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from math import ceil
 
 import pyarrow as pa
 
@@ -108,7 +109,7 @@ def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
 
 def most_units(group_bytes: float) -> int:
     """How many units a row group of so many decoded bytes is cut into at most."""
-    return max(UNITS_PER_ROW_GROUP, int(group_bytes / MAX_UNIT_BYTES))
+    return max(UNITS_PER_ROW_GROUP, ceil(group_bytes / MAX_UNIT_BYTES))
 
 
 def planned_ranges(plan: FilePlan, target_bytes: int, start: int, end: int) -> list[tuple[int, int]]:

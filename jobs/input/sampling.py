@@ -73,7 +73,7 @@ class Sample:
         plain = file.metadata.schema.to_arrow_schema()  # as other readers get it
         names = range(len(plain)) if self.columns is None else sample.schema.names
         size = sum(decoded_bytes(column, plain.field(name).type) for column, name in zip(sample, names, strict=True))
-        return (size + self.besides(sample)) / sample.num_rows
+        return float(size + self.besides(sample)) / int(sample.num_rows)
 
 
 def bytes_per_row(
@@ -152,7 +152,7 @@ def decoded_bytes(array: pa.Array, own: pa.DataType) -> float:
         lengths = pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)
         return float(pc.sum(lengths).as_py() or 0) + array.indices.nbytes
     if types.is_struct(own):
-        return sum(decoded_bytes(array.field(i), own.field(i).type) for i in range(own.num_fields))
+        return float(sum(decoded_bytes(array.field(i), own.field(i).type) for i in range(own.num_fields)))
     if types.is_map(own):
         inner = decoded_bytes(array.keys, own.key_type) + decoded_bytes(array.items, own.item_type)
         return inner + 4 * len(array)
