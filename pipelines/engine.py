@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from .attention import select_attention
 from .encoder import PackedEncoder
 from .errors import ModelRefusedError, is_out_of_memory
-from .families import ModelSpec, recognise
+from .families import ModelSpec, spec_of
 from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
-from .model_files import ModelFiles, tensor_names
+from .model_files import ModelFiles, refusals_naming
 from .packing import TokenPair, pack, split_by_token_budget
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,15 @@ class CrossEncoder:
         cls, files: ModelFiles, device: torch.device, dtype: torch.dtype, max_batch_tokens: int | None = None
     ) -> CrossEncoder:
         """Reads the weights strictly; raises ModelRefusedError for a model that would score wrongly."""
-        spec = recognise(files.config(), list(tensor_names(files)))
+        spec = spec_of(files)
         tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
+        if pooler := [name for name in tensors if name.startswith(spec.names.unused)]:
+            logger.warning("%s: no score depends on %s, which is left out", files.name, ", ".join(sorted(pooler)))
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             encoder = spec.network()
         try:
-            encoder.load_state_dict(spec.state_dict(with_restored_rows(tensors)), assign=True)
+            with refusals_naming(files.directory):
+                encoder.load_state_dict(spec.state_dict(with_restored_rows(tensors)), assign=True)
         except RuntimeError as error:
             message = f"the tensors of {files.name} do not have the sizes of its config.json: {error}"
             raise ModelRefusedError(message) from None

@@ -12,9 +12,9 @@ import torch
 
 from .config import RerankerConfig
 from .devices import resolve_device, resolve_dtype
-from .families import ModelSpec, model_limit, recognise
+from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
-from .model_files import ModelFiles, find_model, tensor_names
+from .model_files import ModelFiles, find_model
 from .stores import is_uri
 
 ENGINE_REVISION = 1
@@ -108,6 +108,6 @@ def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
     `config.dtype` must not be `auto` when the replica's device differs from this machine's.
     """
     files = find_model(config.model, config.revision, config.token)
-    spec = recognise(files.config(), list(tensor_names(files)))
+    spec = spec_of(files)
     lengths = Lengths.of(config).clamped(model_limit(spec, files))
     return fingerprint_of(files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)))

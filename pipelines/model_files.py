@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from pyarrow import fs
@@ -22,11 +24,30 @@ from tokenizers import Tokenizer
 
 from .errors import ModelNotFoundError, ModelRefusedError
 from .stores import filesystem, is_uri, parse_uri, without_signature
+from .tokens import tokenizer_faults
 
 COPY_BYTES = 8 << 20
 EMBEDDED = Path(__file__).parent / "embedded"
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
 WEIGHTS_INDEX = "model.safetensors.index.json"
+MAX_JSON_BYTES = 64 << 20
+"""Of a config or an index: the largest that are published have a few."""
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """A value of a JSON file for a message: short, and printable, however long or deep the value is."""
+    return SHORT.repr(value)
+
+
+class TensorHeader(NamedTuple):
+    """What a safetensors file says of a tensor before its values."""
+
+    dtype: str
+    """In the words of safetensors: `F32`, `BF16`, `I8`, ..."""
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +69,27 @@ class ModelFiles:
         path = self.directory / "tokenizer.json"
         if not path.is_file():
             raise ModelRefusedError(f"{self.directory} has no tokenizer.json; save the model's fast tokenizer there")
-        try:
+        with tokenizer_faults(f"{path} is not a tokenizer"):
             return Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises bare Exception
-            raise ModelRefusedError(f"{path} is not a tokenizer: {error}") from None
 
     def tokenizer_limit(self) -> int | None:
-        """`model_max_length` of tokenizer_config.json, where it is one (transformers writes 1e30 for none)."""
+        """`model_max_length` of tokenizer_config.json, where it is one (transformers writes 1e30 for none).
+
+        Raises ModelRefusedError for a limit that is no number, or below 1.
+        """
         path = self.directory / "tokenizer_config.json"
         limit = read_json(path).get("model_max_length") if path.is_file() else None
-        return int(limit) if isinstance(limit, int | float) and limit < 1_000_000 else None
+        if limit is None:
+            return None
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+            raise ModelRefusedError(f"{path}: model_max_length is {shown(limit)}; it is a number from 1 on, or null")
+        return int(limit) if limit < 1_000_000 else None
 
     def weight_files(self) -> list[Path]:
         """The safetensors files, in a fixed order; raises ModelRefusedError when there are none."""
-        if (self.directory / WEIGHTS_INDEX).is_file():
-            shards = read_json(self.directory / WEIGHTS_INDEX).get("weight_map")
-            if not isinstance(shards, dict):
-                raise ModelRefusedError(f"{self.directory / WEIGHTS_INDEX} has no weight_map; download it again")
-            return [self.directory / shard for shard in sorted(set(shards.values()))]
+        index = self.directory / WEIGHTS_INDEX
+        if index.is_file():
+            return [self.directory / shard for shard in shards_of(index)]
         path = self.directory / "model.safetensors"
         if not path.is_file():
             raise ModelRefusedError(
@@ -185,7 +209,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelRefusedError(f"{path.parent} has no {path.name}; a model directory needs one")
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelRefusedError(f"{path} has {path.stat().st_size:,} bytes; the most are {MAX_JSON_BYTES:,}")
         parsed = json.loads(path.read_text(encoding="utf-8"))
+    except ModelRefusedError:
+        raise
+    except RecursionError:
+        raise ModelRefusedError(f"{path} is nested too deeply") from None
+    except OSError as error:
+        raise ModelRefusedError(f"{path} cannot be read: {error}") from None
     except ValueError as error:
         raise ModelRefusedError(f"{path} is not JSON: {error}") from None
     if not isinstance(parsed, dict):
@@ -193,13 +225,57 @@ def read_json(path: Path) -> dict[str, Any]:
     return parsed
 
 
-def tensor_names(files: ModelFiles) -> Iterator[str]:
-    """Names of all tensors, without reading the tensors."""
+def shards_of(index: Path) -> list[str]:
+    """The names of the files that an index says the tensors are in, sorted.
+
+    Raises ModelRefusedError for an index that names what is no file beside it.
+    """
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ModelRefusedError(f"{index} has no weight_map; download it again")
+    for tensor, shard in shards.items():
+        if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\\0"):
+            raise ModelRefusedError(
+                f"{index}: weight_map has {shown(tensor)} in {shown(shard)}; it is the name of a file beside the index"
+            )
+    names = sorted(set(shards.values()))
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ModelRefusedError(f"{index}: weight_map names {shown(name)}, which is not there; download it again")
+    return names
+
+
+def tensor_headers(files: ModelFiles) -> dict[str, TensorHeader]:
+    """Type and shape of each tensor by its name, without reading the tensors.
+
+    Raises ModelRefusedError for a file that is no safetensors file, and for a tensor that is in two of them.
+    """
+    headers: dict[str, TensorHeader] = {}
+    for path in files.weight_files():
+        for name, header in headers_in(path):
+            if name in headers:
+                raise ModelRefusedError(f"{path}: tensor {shown(name)} is in another file too; one of them is wrong")
+            headers[name] = header
+    return headers
+
+
+def headers_in(path: Path) -> Iterator[tuple[str, TensorHeader]]:
+    """Names and headers of the tensors in one safetensors file; raises ModelRefusedError where it is none."""
     from safetensors import SafetensorError, safe_open
 
-    for path in files.weight_files():
-        try:
-            with safe_open(path, framework="pt") as shard:
-                yield from shard.keys()
-        except (SafetensorError, OSError) as error:
-            raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}") from None
+    try:
+        with safe_open(path, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118  # it is no mapping
+                one = shard.get_slice(name)
+                yield name, TensorHeader(one.get_dtype(), tuple(one.get_shape()))
+    except (SafetensorError, OSError) as error:
+        raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+@contextmanager
+def refusals_naming(model: object) -> Iterator[None]:
+    """Puts the model's name before what is wrong with it."""
+    try:
+        yield
+    except ModelRefusedError as error:
+        raise ModelRefusedError(f"{model}: {error}") from None

@@ -14,9 +14,9 @@ import numpy as np
 from .chunking import chunk_windows
 from .config import RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
-from .families import ModelSpec, model_limit, recognise
+from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
-from .model_files import ModelFiles, find_model, tensor_names
+from .model_files import ModelFiles, find_model, refusals_naming
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
 from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
@@ -47,7 +47,7 @@ class Preparation:
     def load(cls, config: RerankerConfig) -> Preparation:
         """The preparation of the model that `config` names, whose weights are not loaded; raises ModelError."""
         files = find_model(config.model, config.revision, config.token)
-        spec = recognise(files.config(), list(tensor_names(files)))
+        spec = spec_of(files)
         return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
 
     def prepare(self, lists: Sequence[CandidateList], lengths: Lengths) -> list[PreparedList]:
@@ -117,7 +117,8 @@ class Preparation:
 def pair_tokenizer(files: ModelFiles, spec: ModelSpec) -> PairTokenizer:
     """The tokenizer of a model with its pair template; raises ModelRefusedError where they do not belong together."""
     tokenizer = files.tokenizer()
-    return PairTokenizer(tokenizer, spec.pair_template(tokenizer))
+    with refusals_naming(files.directory):
+        return PairTokenizer(tokenizer, spec.pair_template(tokenizer))
 
 
 def check_top_n(top_n: int | None) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from .errors import InvalidInputError, ModelRefusedError, NoScore
+from .errors import CrossrayError, InvalidInputError, ModelRefusedError, NoScore
 from .packing import TokenPair, cut_by_size
 
 SPECIAL_TOKENS_PER_TEXT = 2
 """Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
 CHARACTERS_PER_CALL = 1_000_000
 """The tokenizer keeps ~100 bytes per token until a call ends: long inputs go through it in slices."""
+UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"
+"""Any text may hold such: a control character, one that is not assigned, Chinese, an emoji, Unicode's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,15 @@ class PairTokenizer:
     def __init__(
         self, tokenizer: Tokenizer, template: PairTemplate, characters_per_call: int = CHARACTERS_PER_CALL
     ) -> None:
-        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says."""
+        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says, or fails."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.template = template
         self.characters_per_call = characters_per_call
-        self._check_template()
+        with tokenizer_faults("tokenizer.json fails on plain texts"):
+            self._check_template()
+            self.token_ids([UNKNOWN_CHARACTERS])
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text without special tokens, int32, uncut; all texts must be valid (see `check_text`)."""
@@ -74,6 +79,19 @@ class PairTokenizer:
                 f"tokenizer.json joins a pair as {probe.ids} (segments {probe.type_ids}), the model's family as "
                 f"{list(ours.input_ids)}; scores would be wrong, so take the tokenizer that belongs to the weights"
             )
+
+
+@contextmanager
+def tokenizer_faults(what: str) -> Iterator[None]:
+    """Makes a ModelRefusedError of what a tokenizer's Rust side raises: an Exception, or a panic, which is none."""
+    try:
+        yield
+    except CrossrayError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelRefusedError(f"{what}: {error}") from None
 
 
 def check_text(text: object, what: str) -> str:

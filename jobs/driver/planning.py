@@ -14,8 +14,8 @@ from typing import Any
 
 from jobs.errors import RefusedError
 from jobs.input.conditions import check_condition_columns
-from jobs.input.cutting import BytesBesides, nothing_besides
 from jobs.input.partitions import Partitions, continued_types, infer_types, input_root
+from jobs.input.sampling import BytesBesides, nothing_besides
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.input.survey import Survey, plan_files, survey
 from jobs.joins.corpus.attaching import bytes_of_texts

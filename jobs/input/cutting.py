@@ -7,14 +7,15 @@ the same file, resuming is a listing, and replicas, budgets and threads may chan
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from math import ceil
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.errors import UnreadableFileError
+from jobs.input.sampling import BytesBesides, TooLargeError, bytes_per_row, nothing_besides
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.storage import faults_of_file, read_parquet
 
@@ -22,7 +23,7 @@ UNIT_BYTES = 128 << 10  # some 300 passages: seconds on one CPU core, so that a 
 MIN_UNIT_BYTES, MAX_UNIT_BYTES = 16 << 10, 64 << 20
 MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of a large one: no million output files
 MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB, 10 GB in units of 20 MB
-UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group anew
+UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group up to there anew
 SAMPLE_ROWS = 256
 SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
 
@@ -49,19 +50,11 @@ class FilePlan:
         return [group for i, group in enumerate(groups) if i not in self.excluded]
 
 
-BytesBesides = Callable[[pa.RecordBatch], float]
-"""Decoded bytes that some rows will have on top of their own, such as texts from elsewhere."""
-
-
-def nothing_besides(_rows: pa.RecordBatch) -> float:
-    """The bytes besides of rows that have their texts themselves: none."""
-    return 0.0
-
-
 def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBesides = nothing_besides) -> FilePlan:
     """Describes a file by its footer and a sample of its rows.
 
-    Raises UnreadableFileError when the footer cannot be read, ConfigError when a condition does not fit the columns.
+    Raises UnreadableFileError when the footer cannot be read, or the sample takes too much memory; ConfigError when a
+    condition does not fit the columns.
     """
     metadata, own = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
     with faults_of_file(path):
@@ -73,22 +66,12 @@ def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBeside
     stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
     sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
     try:
-        size = read_parquet(path, lambda file: bytes_per_row(file, sample_rows, kept, besides=besides)) if kept else 0.0
+        size = bytes_per_row(path, metadata, sample_rows, kept, besides=besides)
+    except TooLargeError:
+        raise
     except UnreadableFileError:
         size = stored_per_row  # damaged here: that costs the units that read it, not the file
     return FilePlan(metadata.num_rows, groups, size, schema, excluded)
-
-
-def bytes_per_row(
-    file: pq.ParquetFile,
-    rows: int,
-    row_groups: list[int],
-    columns: Sequence[str] | None = None,
-    besides: BytesBesides = nothing_besides,
-) -> float:
-    """Decoded bytes of one row of these row groups, by the first `rows` of them, with what `besides` expects for it."""
-    sample = next(file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns), None)
-    return (sample.nbytes + besides(sample)) / sample.num_rows if sample is not None and sample.num_rows else 0.0
 
 
 def unit_bytes(total_bytes: float) -> int:
@@ -115,13 +98,18 @@ def cut(plan: FilePlan, target_bytes: int) -> list[tuple[int, int]]:
             ranges.append((start, joined))
             start, joined = start + joined, 0
         if rows > wanted:
-            ranges += cut_evenly(start, rows, max(wanted, -(-rows // UNITS_PER_ROW_GROUP)))
+            ranges += cut_evenly(start, rows, max(wanted, -(-rows // most_units(rows * plan.bytes_per_row))))
             start += rows
         else:
             joined += rows
     if joined:
         ranges.append((start, joined))
     return ranges
+
+
+def most_units(group_bytes: float) -> int:
+    """How many units a row group of so many decoded bytes is cut into at most."""
+    return max(UNITS_PER_ROW_GROUP, ceil(group_bytes / MAX_UNIT_BYTES))
 
 
 def planned_ranges(plan: FilePlan, target_bytes: int, start: int, end: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.input.row_groups import RowGroups
+from jobs.input.row_groups import RowGroups, walk_once
 from jobs.input.selection import EVERYTHING, Selection, filtered
 from jobs.records import Unit
 from jobs.storage import faults_of_file, read_parquet
@@ -17,7 +17,7 @@ from jobs.storage import faults_of_file, read_parquet
 def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups | None = None) -> pa.Table:
     """The unit's rows that pass, with all their columns and those of the path.
 
-    Reads only the row groups that it touches, and not those that `groups` has kept.
+    Reads only the row groups that it touches, and goes on where an earlier unit left a walk of `groups`.
 
     Raises UnreadableFileError, also when the file has fewer rows than planned.
     """
@@ -52,10 +52,10 @@ def read_columns(
     if first_row < unit.start + unit.rows:
         raise ValueError(f"{unit.path} has no rows {unit.start} to {unit.start + unit.rows} any more")
     if groups is None or read == unit.rows:  # no other unit needs them
-        table = file.read_row_groups(wanted, columns=columns)
+        walk = walk_once(file, wanted, columns, unit.rows)
     else:
-        table = groups.read(file, unit.path, wanted, columns)
-    return table.slice(unit.start - skipped, unit.rows)
+        walk = groups.walk(file, unit.path, wanted, columns, unit.rows)
+    return walk.rows(unit.start - skipped, unit.rows)
 
 
 def read_passing(read: Callable[..., pa.Table], selection: Selection, own: pa.Schema) -> pa.Table:

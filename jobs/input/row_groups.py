@@ -1,42 +1,133 @@
-"""Keeps decoded row groups: a large one is cut into many units, and each would fetch and decode all of it again."""
+"""Walks through row groups: a large one is cut into many units, and each would fetch and decode all of it again.
+
+Rows come batch by batch, so that a row group of any size is read in bounded memory. (Arrow cannot read a row group with
+more than 2 GiB of text inside lists as one table.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.storage import open_parquet
+
+WINDOW_BYTES = 256 << 20
+"""Decoded rows that a walk keeps behind it: all of a usual row group, and some units of a large one."""
+FEWEST_ROWS, MOST_ROWS = 8, 1 << 16
+"""Of a batch: a unit of a single row must not walk row by row."""
+
+
+class Walk:
+    """One way through the rows of some row groups: those that follow each other are decoded once.
+
+    Threads share it, one at a time. Who asks for rows that it has left behind sends it back to the beginning.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[pa.RecordBatch]], schema: pa.Schema, window: int) -> None:
+        self.begin = begin
+        self.schema = schema
+        self.window = window
+        self.lock = Lock()
+        self._restart()
+
+    def rows(self, start: int, count: int) -> pa.Table:
+        """`count` rows from `start` on, counted from the first of the row groups.
+
+        Raises ValueError where there are fewer, and what pyarrow raises when they are damaged.
+        """
+        with self.lock:
+            try:
+                if start < self.first:
+                    self._restart()
+                while count and self.end < start + count:
+                    self._step(start)
+            except BaseException:
+                self._restart()  # so that a retry reads again
+                raise
+            pieces = list(self._cut(start, start + count))
+            return pa.Table.from_batches(pieces) if pieces else self.schema.empty_table()
+
+    def _restart(self) -> None:
+        self.batches: Iterator[pa.RecordBatch] | None = None
+        self.kept: deque[pa.RecordBatch] = deque()
+        self.bytes = self.first = self.end = 0
+
+    def _step(self, start: int) -> None:
+        """Decodes one more batch, and lets go of the oldest that nobody needs from `start` on, down to the window."""
+        if self.batches is None:
+            self.batches = self.begin()
+        batch = next(self.batches, None)
+        if batch is None:
+            raise ValueError(f"its row groups end after {self.end} rows, their footers say more")
+        self.kept.append(batch)
+        self.bytes += batch.nbytes
+        self.end += batch.num_rows
+        while self.bytes > self.window and self.first + self.kept[0].num_rows <= start:
+            gone = self.kept.popleft()
+            self.bytes -= gone.nbytes
+            self.first += gone.num_rows
+
+    def _cut(self, start: int, end: int) -> Iterator[pa.RecordBatch]:
+        """The pieces of batches that hold the rows from `start` to `end`, of which all are kept."""
+        row = self.first
+        for batch in self.kept:
+            begin, stop = max(start, row), min(end, row + batch.num_rows)
+            if begin < stop:
+                yield batch.slice(begin - row, stop - begin)
+            row += batch.num_rows
+
 
 class RowGroups:
-    """Reads row groups, and keeps the last `kept` of what it read; threads that want the same read it once."""
+    """Reads rows of row groups, and keeps the last `kept` walks; threads that want the same share one."""
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, window: int = WINDOW_BYTES) -> None:
         self.kept = kept
+        self.window = window
         self.lock = Lock()
-        self.reads: dict[Hashable, Future[pa.Table]] = {}
-        """By what was read; what was asked for last comes last."""
+        self.walks: dict[Hashable, Walk] = {}
+        """By what they read; what was asked for last comes last."""
 
-    def read(
-        self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None = None
-    ) -> pa.Table:
-        """Some row groups of the open file at `path`, as a table; raises what pyarrow raises when they are damaged."""
+    def walk(
+        self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None, rows: int
+    ) -> Walk:
+        """A walk through some row groups of the open file at `path`, which may be on its way; for units of `rows`."""
         key = (path, footer_of(file, numbers), None if columns is None else tuple(columns))
+
+        def begin() -> Iterator[pa.RecordBatch]:
+            own = open_parquet(path)  # `file` is closed before the walk ends
+            if not own.metadata.equals(file.metadata):
+                raise ValueError(f"{path} was changed while it was read")
+            return batches(own, numbers, columns, rows)
+
         with self.lock:
-            known = self.reads.pop(key, None)
-            read = self.reads[key] = known or Future()
-            while len(self.reads) > self.kept:
-                del self.reads[next(iter(self.reads))]
-        if known is None:
-            try:
-                read.set_result(file.read_row_groups(numbers, columns=columns))
-            except BaseException as error:
-                with self.lock:
-                    self.reads.pop(key, None)  # so that a retry reads again
-                read.set_exception(error)
-        return read.result()
+            walk = self.walks.pop(key, None) or Walk(begin, schema_of(file, columns), self.window)
+            self.walks[key] = walk
+            while len(self.walks) > self.kept:
+                del self.walks[next(iter(self.walks))]
+        return walk
+
+
+def walk_once(file: pq.ParquetFile, numbers: Sequence[int], columns: Sequence[str] | None, rows: int) -> Walk:
+    """A walk through row groups of an open file that keeps nothing behind it: no other unit needs them."""
+    return Walk(lambda: batches(file, numbers, columns, rows), schema_of(file, columns), window=0)
+
+
+def batches(
+    file: pq.ParquetFile, numbers: Sequence[int], columns: Sequence[str] | None, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The row groups in batches of about `rows` rows: a unit has as many as its decoded bytes allow."""
+    size = min(max(rows, FEWEST_ROWS), MOST_ROWS)
+    return file.iter_batches(size, row_groups=list(numbers), columns=columns)  # type: ignore[no-any-return]
+
+
+def schema_of(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of these columns, in the order of the file."""
+    own = file.schema_arrow
+    return own if columns is None else pa.schema([one for one in own if one.name in columns], own.metadata)
 
 
 def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:

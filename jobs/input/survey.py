@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from jobs.errors import UnreadableFileError
 from jobs.input.cutting import (
     UNIT_BYTES,
-    BytesBesides,
     FilePlan,
-    nothing_besides,
     planned_ranges,
     read_plan,
     unit_bytes,
     unit_bytes_alone,
 )
+from jobs.input.sampling import BytesBesides, nothing_besides
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import InputFile, PlannedFile
 from jobs.runtime.threads import in_threads

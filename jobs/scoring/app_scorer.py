@@ -51,9 +51,9 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
     Raises RuntimeError when the app or the files on this node are not what the driver saw.
     """
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
-    from pipelines.families import recognise
+    from pipelines.families import spec_of
     from pipelines.lengths import Lengths
-    from pipelines.model_files import find_model, tensor_names
+    from pipelines.model_files import find_model
     from pipelines.preparation import pair_tokenizer
     from pipelines.reranker import Reranker
 
@@ -69,7 +69,7 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
             f"the files of {config.model} on this node are not those of app {settings.app!r}, whose texts would be "
             "tokenized with them; put the same model files on all nodes"
         )
-    spec = recognise(files.config(), list(tensor_names(files)))
+    spec = spec_of(files)
     engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
     tokenizer = pair_tokenizer(files, spec)
     return Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will ask it

@@ -50,6 +50,7 @@ __all__ = [
     "list_input",
     "make_directory",
     "names",
+    "open_parquet",
     "read",
     "read_json",
     "read_parquet",
@@ -130,21 +131,33 @@ def read_json(location: str) -> Any:
     return json.loads(read(location).decode())
 
 
-def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, check_pages: bool = False) -> Read:
+def read_parquet(
+    location: str,
+    reader: Callable[[pq.ParquetFile], Read],
+    *,
+    check_pages: bool = False,
+    dictionaries: Sequence[str] = (),
+) -> Read:
     """Opens a Parquet file and returns what `reader` makes of it; for an object, `reader` may be called twice.
 
-    With `check_pages` each page that it reads is compared with its checksum, where the file has them.
+    With `check_pages` each page that it reads is compared with its checksum, where the file has them. The columns of
+    values (by their paths) in `dictionaries` are read as dictionaries and indices.
 
     Raises UnreadableFileError when the file is at fault, also where `reader` raises ValueError for what it finds in it;
     StoreError when its store or its disk is away.
     """
 
     def attempt() -> Read:
-        with store_of(location).open_parquet(location, check_pages) as file:
+        with store_of(location).open_parquet(location, check_pages, dictionaries) as file:
             return reader(file)
 
     with faults_of_file(location):
         return read_twice(attempt, location) if is_uri(location) else attempt()
+
+
+def open_parquet(location: str) -> pq.ParquetFile:
+    """A Parquet file, open for as long as the caller has it; raises what pyarrow raises, for `faults_of_file`."""
+    return store_of(location).open_parquet(location, check_pages=False)
 
 
 @contextmanager

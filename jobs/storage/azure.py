@@ -82,10 +82,14 @@ class AzureContainer:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         filesystem = azure_filesystem(self.place.host, self.access)
         return pq.ParquetFile(
-            parse_uri(location).path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=check_pages
+            parse_uri(location).path,
+            filesystem=filesystem,
+            pre_buffer=True,
+            page_checksum_verification=check_pages,
+            read_dictionary=list(dictionaries),
         )
 
     def write(self, location: str, content: bytes) -> None:

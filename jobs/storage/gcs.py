@@ -88,7 +88,7 @@ class GoogleBucket:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         with errors_of(location):
             blob = self.bucket.get_blob(key_of(location), retry=self.retry)
         if blob is None:
@@ -97,6 +97,7 @@ class GoogleBucket:
             ObjectFile(self, location, blob.size, blob.generation),
             pre_buffer=True,  # pages that lie together in one request
             page_checksum_verification=check_pages,
+            read_dictionary=list(dictionaries),
         )
 
     def read_range(self, location: str, generation: int, start: int, end: int) -> bytes:

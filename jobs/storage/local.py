@@ -50,8 +50,8 @@ class LocalDisk:
     def read(self, location: str) -> bytes:
         return Path(location).read_bytes()
 
-    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
-        return pq.ParquetFile(location, page_checksum_verification=check_pages)
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+        return pq.ParquetFile(location, page_checksum_verification=check_pages, read_dictionary=list(dictionaries))
 
     def write(self, location: str, content: bytes) -> None:
         """Writes a file that has its old content or the new one whenever the process dies; an error leaves no trace."""

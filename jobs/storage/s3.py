@@ -100,7 +100,7 @@ class S3Bucket:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool) -> pq.ParquetFile:
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         with self.errors(location):
             credentials = self.session.get_credentials()
             if credentials is None:
@@ -108,7 +108,11 @@ class S3Bucket:
             now = credentials.get_frozen_credentials()  # those of a role are renewed on the way
         filesystem = s3_filesystem(self.bucket, self.endpoint, now.access_key, now.secret_key, now.token)
         return pq.ParquetFile(
-            parse_uri(location).path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=check_pages
+            parse_uri(location).path,
+            filesystem=filesystem,
+            pre_buffer=True,
+            page_checksum_verification=check_pages,
+            read_dictionary=list(dictionaries),
         )
 
     def write(self, location: str, content: bytes) -> None:

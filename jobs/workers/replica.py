@@ -27,7 +27,7 @@ from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
 
 ROW_GROUPS_KEPT = 2
-"""Decoded row groups that a replica keeps. Units side by side share one, or two where a unit reaches into the next."""
+"""Walks through row groups that a replica keeps. Units side by side share one, or two where one row group ends."""
 
 
 class Replica:

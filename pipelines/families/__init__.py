@@ -5,6 +5,6 @@ computes otherwise than the packed encoder (`pipelines/encoder.py`) brings its f
 """
 
 from .family import ModelSpec
-from .recognition import model_limit, recognise
+from .recognition import model_limit, recognise, spec_of
 
-__all__ = ["ModelSpec", "model_limit", "recognise"]
+__all__ = ["ModelSpec", "model_limit", "recognise", "spec_of"]

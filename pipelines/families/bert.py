@@ -20,10 +20,11 @@ def is_bert(config: Config, tensor_names: Collection[str]) -> bool:
 
 def bert_spec(config: Config) -> ModelSpec:
     """What config.json says of a BERT; some (multilingual-e5-small) have the tokenizer of XLM-RoBERTa."""
+    shape = encoder_shape(config)
     return ModelSpec(
         names=NAMES,
-        shape=encoder_shape(config),
-        max_length=config["max_position_embeddings"],
+        shape=shape,
+        max_length=shape.max_position_embeddings,
         padding_id=None,
         pair_styles=(BERT_PAIRS, XLM_ROBERTA_PAIRS),
     )

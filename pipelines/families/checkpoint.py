@@ -5,18 +5,23 @@ The names themselves stand in the families' files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from ..encoder import EncoderShape
 from ..errors import ModelRefusedError
+from ..model_files import TensorHeader
+from .int8_rows import SCALES
 
 Tensors = dict[str, torch.Tensor]
 
 EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 LAYER_PARTS = ("attention_out", "attention_norm", "feed_forward_in", "feed_forward_out", "feed_forward_norm")
 IGNORED_SUFFIXES = ("embeddings.position_ids",)  # a buffer that old versions of transformers saved
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of tensors that we read, in the words of safetensors; I8 stands for `int8_rows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class TensorNames:
     feed_forward_in: str = "intermediate.dense"
     feed_forward_out: str = "output.dense"
     feed_forward_norm: str = "output.LayerNorm"
+    unused: tuple[str, ...] = ()
+    """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
 
     def modules(self, num_layers: int) -> dict[str, str]:
         """Our module name -> the checkpoint's; q, k and v are treated apart."""
@@ -64,6 +71,55 @@ class TensorNames:
         for i in range(num_layers):
             names |= {f"{name}.{kind}" for name in self.qkv_of(i) for kind in ("weight", "bias")}
         return names
+
+    def is_unread(self, name: str) -> bool:
+        """Whether a checkpoint may hold this tensor, and nothing reads it."""
+        return name.endswith(IGNORED_SUFFIXES) or name.startswith(self.unused)
+
+    def shapes(self, shape: EncoderShape) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that a checkpoint must hold."""
+        width, wide = shape.hidden_size, shape.intermediate_size
+        rows = {"word_embeddings": shape.vocab_size, "position_embeddings": shape.max_position_embeddings}
+        rows |= {"token_type_embeddings": shape.type_vocab_size}
+        weights = {name: (count, width) for name, count in rows.items()}
+        weights |= {"feed_forward_in": (wide, width), "feed_forward_out": (width, wide), "head_out": (1, width)}
+        found: dict[str, tuple[int, ...]] = {}
+        for ours, theirs in self.modules(shape.num_hidden_layers).items():
+            module = ours.rpartition(".")[2]
+            weight = (width,) if module.endswith("_norm") else weights.get(module, (width, width))
+            found[f"{theirs}.weight"] = weight
+            if ours not in EMBEDDINGS:
+                found[f"{theirs}.bias"] = weight[:1]
+        fused = 3 * width // len(self.qkv)
+        for name in (name for i in range(shape.num_hidden_layers) for name in self.qkv_of(i)):
+            found |= {f"{name}.weight": (fused, width), f"{name}.bias": (fused,)}
+        return found
+
+
+def check_headers(headers: Mapping[str, TensorHeader], names: TensorNames, shape: EncoderShape) -> None:
+    """Compares the sizes of a config with the tensors of its checkpoint, before anything of that size is made.
+
+    Raises ModelRefusedError for tensors that are missing, left over, of another shape or of a type that we do not read.
+    """
+    scales = {f"{name}{SCALES}" for name, header in headers.items() if header.dtype == "I8"}
+    read = {name: header for name, header in headers.items() if name not in scales and not names.is_unread(name)}
+    check_names(read, names, shape.num_hidden_layers)
+    check_shapes({name: header.shape for name, header in read.items()}, names, shape)
+    for name, header in read.items():
+        if header.dtype not in (*FLOATS, "I8"):
+            raise ModelRefusedError(f"{name} is of type {header.dtype}; weights are {', '.join(FLOATS)}, or I8")
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], names: TensorNames, shape: EncoderShape) -> None:
+    """Raises ModelRefusedError, naming the first, where tensors do not have the sizes of the config."""
+    for name, expected in names.shapes(shape).items():
+        if shapes[name] != expected:
+            raise ModelRefusedError(
+                f"the tensors do not have the sizes of its config.json: {name} is {list(shapes[name])} instead of "
+                f"{list(expected)} (vocab_size {shape.vocab_size}, hidden_size {shape.hidden_size}, intermediate_size "
+                f"{shape.intermediate_size}, max_position_embeddings {shape.max_position_embeddings}, type_vocab_size "
+                f"{shape.type_vocab_size})"
+            )
 
 
 def from_checkpoint(tensors: Mapping[str, torch.Tensor], names: TensorNames, num_layers: int) -> Tensors:
@@ -107,16 +163,23 @@ def qkv_parts(layer: int, num_layers: int) -> dict[str, int]:
     return {"qkv": 3} if layer < num_layers - 1 else {"q": 1, "kv": 2}
 
 
-def check_names(tensors: Mapping[str, torch.Tensor], names: TensorNames, num_layers: int) -> None:
+def check_names(tensors: Collection[str], names: TensorNames, num_layers: int) -> None:
     """Raises ModelRefusedError, naming them, where tensors are missing or left over."""
+    check_number_of_layers(tensors, num_layers)
     expected = names.expected(num_layers)
-    found = {name for name in tensors if not name.endswith(IGNORED_SUFFIXES)}
+    found = {name for name in tensors if not names.is_unread(name)}
     if found != expected:
         missing, unexpected = sorted(expected - found), sorted(found - expected)
         raise ModelRefusedError(
             f"the checkpoint does not hold the tensors of a {names.layout} cross-encoder of {num_layers} layers: "
             f"{describe_names('missing', missing)}; {describe_names('unexpected', unexpected)}"
         )
+
+
+def check_number_of_layers(tensors: Collection[str], num_layers: int) -> None:
+    """Raises ModelRefusedError for more layers than tensors: listing what each of them lacks would take for ever."""
+    if num_layers > len(tensors) > 0:
+        raise ModelRefusedError(f"num_hidden_layers is {num_layers:,}, and the checkpoint has {len(tensors):,} tensors")
 
 
 def describe_names(what: str, names: list[str], shown: int = 3) -> str:

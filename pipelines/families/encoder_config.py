@@ -6,6 +6,10 @@ from typing import Any
 
 from ..encoder import HIDDEN_ACTIVATIONS, EncoderShape
 from ..errors import ModelRefusedError
+from ..model_files import shown
+
+MAX_SIZE = (1 << 31) - 1
+"""Of anything in a config: ids and sizes are 32-bit numbers."""
 
 
 def encoder_shape(config: dict[str, Any]) -> EncoderShape:
@@ -14,34 +18,65 @@ def encoder_shape(config: dict[str, Any]) -> EncoderShape:
     Raises ModelRefusedError for a model that would load and score wrongly, KeyError for a size that is missing.
     """
     check_computable(config)
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise ModelRefusedError(
-            f"num_attention_heads is {config['num_attention_heads']}, which does not divide hidden_size "
-            f"({config['hidden_size']})"
-        )
-    return EncoderShape(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=config["num_attention_heads"],
-        intermediate_size=config["intermediate_size"],
-        max_position_embeddings=config["max_position_embeddings"],
-        type_vocab_size=config["type_vocab_size"],
-        layer_norm_eps=config.get("layer_norm_eps", 1e-12),
+    shape = EncoderShape(
+        vocab_size=size(config, "vocab_size"),
+        hidden_size=size(config, "hidden_size"),
+        num_hidden_layers=size(config, "num_hidden_layers"),
+        num_attention_heads=size(config, "num_attention_heads"),
+        intermediate_size=size(config, "intermediate_size"),
+        max_position_embeddings=size(config, "max_position_embeddings"),
+        type_vocab_size=size(config, "type_vocab_size"),
+        layer_norm_eps=epsilon(config),
         hidden_act=config.get("hidden_act", "gelu"),
     )
+    if shape.hidden_size % shape.num_attention_heads:
+        raise ModelRefusedError(
+            f"num_attention_heads is {shape.num_attention_heads}, which does not divide hidden_size "
+            f"({shape.hidden_size})"
+        )
+    return shape
+
+
+def size(config: dict[str, Any], key: str, least: int = 1) -> int:
+    """A whole number of config.json.
+
+    Raises ModelRefusedError for what is none, or not between `least` and MAX_SIZE; KeyError where the key is missing.
+    """
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SIZE:
+        raise ModelRefusedError(f"{key} is {shown(value)}; it is a whole number between {least} and {MAX_SIZE:,}")
+    return value
+
+
+def epsilon(config: dict[str, Any]) -> float:
+    """`layer_norm_eps`; raises ModelRefusedError for what is no number, or not between 0 and 1."""
+    value = config.get("layer_norm_eps", 1e-12)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ModelRefusedError(f"layer_norm_eps is {shown(value)}; it is a small number, such as 1e-12")
+    return float(value)
 
 
 def check_computable(config: dict[str, Any]) -> None:
     """Raises ModelRefusedError for what would load as garbage although its tensors have the right names."""
     position_type = config.get("position_embedding_type", "absolute")
     if position_type != "absolute":
-        raise ModelRefusedError(f"position_embedding_type is {position_type!r}; only absolute positions are supported")
+        kind = shown(position_type)
+        raise ModelRefusedError(f"position_embedding_type is {kind}; only absolute positions are supported")
     if config.get("is_decoder"):
         raise ModelRefusedError("is_decoder is true; a cross-encoder of this family reads in both directions")
-    labels = config.get("num_labels", len(config.get("id2label") or {}) or 2)  # 2 is transformers' default
+    labels = number_of_labels(config)
     if labels != 1:
         raise ModelRefusedError(f"the model has {labels} labels; a reranker has one (a classifier is no reranker)")
     activation = config.get("hidden_act", "gelu")
-    if activation not in HIDDEN_ACTIVATIONS:
-        raise ModelRefusedError(f"hidden_act is {activation!r}; supported are {', '.join(HIDDEN_ACTIVATIONS)}")
+    if not isinstance(activation, str) or activation not in HIDDEN_ACTIVATIONS:
+        raise ModelRefusedError(f"hidden_act is {shown(activation)}; supported are {', '.join(HIDDEN_ACTIVATIONS)}")
+
+
+def number_of_labels(config: dict[str, Any]) -> int:
+    """How many logits a pair gets; raises ModelRefusedError where config.json says it in no way that is known."""
+    if "num_labels" in config:
+        return size(config, "num_labels", least=0)
+    names = config.get("id2label")
+    if names is not None and not isinstance(names, dict):
+        raise ModelRefusedError(f"id2label is {shown(names)}; it is an object with a name for each label")
+    return len(names or {}) or 2  # transformers' default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from tokenizers import Tokenizer
 
 from ..encoder import EncoderShape, PackedEncoder
 from ..errors import ModelRefusedError
+from ..model_files import TensorHeader, shown
 from ..tokens import PairTemplate
-from .checkpoint import TensorNames, Tensors, from_checkpoint
+from .checkpoint import TensorNames, Tensors, check_headers, from_checkpoint
 
 Config = dict[str, Any]
 """A parsed config.json."""
@@ -57,6 +59,10 @@ class ModelSpec:
         """The forward pass, whose weights are still to be loaded."""
         return PackedEncoder(self.shape)
 
+    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
+        """Raises ModelRefusedError for a checkpoint that holds other tensors than config.json describes."""
+        check_headers(headers, self.names, self.shape)
+
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """The checkpoint's tensors under the names of `network`; raises ModelRefusedError for other tensors."""
         return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
@@ -70,10 +76,16 @@ class ModelSpec:
             raise ModelRefusedError(
                 f"tokenizer.json has no {style.start} or {style.separator}; it does not belong to a {self.layout} model"
             )
-        if tokenizer.get_vocab_size() > self.shape.vocab_size:  # on a GPU such an id would kill the process
+        token, highest = max(tokenizer.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
+        if highest >= self.shape.vocab_size:  # on a GPU such an id would kill the process
             raise ModelRefusedError(
-                f"tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {self.shape.vocab_size}; "
-                "take the tokenizer that belongs to the weights"
+                f"tokenizer.json gives {shown(token)} the id {highest}, and vocab_size of config.json is "
+                f"{self.shape.vocab_size}; take the tokenizer that belongs to the weights"
+            )
+        if style.has_segments and self.shape.type_vocab_size < 2:  # the passage is segment 1
+            raise ModelRefusedError(
+                f"type_vocab_size is {self.shape.type_vocab_size}, and the passages of a pair are segment 1 with the "
+                f"tokenizer's {style.start} and {style.separator}; a cross-encoder with this tokenizer has 2 segments"
             )
         return PairTemplate((start,), (separator,) * style.separators_between, (separator,), style.has_segments)
 

@@ -29,7 +29,7 @@ def with_restored_rows(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     for name, rows in tensors.items():
         if rows.dtype == torch.int8:
             scales = restored.pop(f"{name}{SCALES}", None)
-            if scales is None or scales.shape != rows.shape[:1]:
+            if scales is None or rows.dim() != 2 or scales.shape != rows.shape[:1]:
                 raise ModelRefusedError(f"{name} is in 8 bits, and {name}{SCALES} has not one scale for each row")
             restored[name] = rows.float() * scales.float()[:, None]
     return restored

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import ModelRefusedError
 from .checkpoint import TensorNames
 from .family import Config, Family, ModelSpec
-from .xlm_roberta import xlm_roberta_spec
+from .xlm_roberta import UNUSED, xlm_roberta_spec
 
 NAMES = TensorNames(
     layout="flash-xlm-roberta",
@@ -23,6 +23,7 @@ NAMES = TensorNames(
     feed_forward_in="mlp.fc1",
     feed_forward_out="mlp.fc2",
     feed_forward_norm="norm2",
+    unused=UNUSED,
 )
 LICENCE_NOTE = "jina-reranker-v2's published weights are CC-BY-NC-4.0: commercial use needs Jina's licence"
 

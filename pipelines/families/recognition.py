@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..config import MIN_MAX_LENGTH
 from ..errors import ModelRefusedError
-from ..model_files import ModelFiles
+from ..model_files import ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
 from .family import Config, Family, ModelSpec
 from .jina_v2 import JINA_V2
@@ -14,6 +14,18 @@ from .xlm_roberta import XLM_ROBERTA
 
 FAMILIES = (JINA_V2, BERT, XLM_ROBERTA)
 """The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
+
+
+def spec_of(files: ModelFiles) -> ModelSpec:
+    """The model in these files: what config.json says of it, compared with the headers of its weights.
+
+    Reads no weights. Raises ModelRefusedError for a model that would not load, or would score wrongly.
+    """
+    config, headers = files.config(), tensor_headers(files)
+    with refusals_naming(files.directory):
+        spec = recognise(config, headers)
+        spec.check_tensors(headers)
+    return spec
 
 
 def recognise(config: Config, tensor_names: Collection[str]) -> ModelSpec:
@@ -35,7 +47,7 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {config.get('model_type')!r}; supported are BERT and XLM-RoBERTa cross-encoders and "
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT and XLM-RoBERTa cross-encoders and "
         f"jina-reranker-v2 ({', '.join(family.names.layout for family in FAMILIES)})"
     )
 

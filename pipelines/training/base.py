@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..encoder import PackedEncoder
-from ..errors import ModelRefusedError
 from ..families import ModelSpec, model_limit, recognise
-from ..families.checkpoint import Tensors
+from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
 from ..families.layouts import from_checkpoint, module_names, to_checkpoint
-from ..model_files import ModelFiles, find_model, tensor_names
+from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
 from ..tokens import PairTokenizer
 from .batches import PairLayout
 
@@ -58,22 +55,21 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     Raises ModelNotFoundError, and ModelRefusedError for what would train from garbage.
     """
     files = find_model(name, revision, token)
-    names = list(tensor_names(files))
+    names = list(tensor_headers(files))
     has_head = any(key.startswith("classifier.") for key in names)
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     with refusals_naming(name):
         spec = recognise(config, names)
+        check_number_of_layers(names, spec.shape.num_hidden_layers)
     stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
     tensors = with_restored_rows(stored)
     if not has_head:
         tensors = with_new_head(tensors, spec, seed)
-    encoder = PackedEncoder(spec.shape)
     with refusals_naming(name):
         weights = from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers)
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelRefusedError(f"the tensors of {name} do not have the sizes of its config.json: {error}") from None
+        check_shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()}, spec.names, spec.shape)
+    encoder = PackedEncoder(spec.shape)
+    encoder.load_state_dict(weights)
     tokenizer = files.tokenizer()
     with refusals_naming(name):
         template = spec.pair_template(tokenizer)
@@ -86,15 +82,6 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
         has_segments=template.has_segments,
     )
     return Base(name, files, spec, encoder, tokenizer, layout, has_head, model_limit(spec, files))
-
-
-@contextmanager
-def refusals_naming(model: str) -> Iterator[None]:
-    """Puts the model's name before what is wrong with it: whoever trains names several."""
-    try:
-        yield
-    except ModelRefusedError as error:
-        raise ModelRefusedError(f"{model}: {error}") from None
 
 
 def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:

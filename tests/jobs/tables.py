@@ -48,6 +48,15 @@ def write_input(directory: Path, **tables: pa.Table) -> Path:
     return directory
 
 
+def write_too_large(path: Path) -> Path:
+    """A file of a kilobyte, of rows of 16 MB of a fixed width, which no reader has as a dictionary; returns `path`."""
+    row = pa.array([b"x" * (16 << 20)], pa.binary(16 << 20))
+    lists, payload = pa.chunked_array([[["d"]] * 256]), pa.chunked_array([row] * 256)
+    table = pa.table({"query": ["q"] * 256, "documents": lists, "payload": payload})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    return path
+
+
 def parts(output: Path) -> list[Path]:
     """The parts of a job, in the order of their names: file by file, row by row."""
     return sorted(output.glob("part-*.parquet"))

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.input.corpus import Corpus
-from jobs.input.cutting import BytesBesides, nothing_besides
 from jobs.input.reading import read_rows
 from jobs.input.row_groups import RowGroups
+from jobs.input.sampling import BytesBesides, nothing_besides
 from jobs.input.selection import Selection
 from jobs.joins.keys import as_bytes, column_as_bytes, without_wrapping
 from jobs.records import Unit

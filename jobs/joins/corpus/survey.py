@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from jobs.errors import UnreadableFileError
 from jobs.input.corpus import Corpus, CorpusPlan
-from jobs.input.cutting import SAMPLE_ROWS, FilePlan, bytes_per_row, cut
+from jobs.input.cutting import SAMPLE_ROWS, FilePlan, cut
+from jobs.input.sampling import bytes_per_row
 from jobs.records import Unit
 from jobs.runtime.threads import in_threads
 from jobs.storage import list_input, read_parquet
@@ -40,7 +41,7 @@ def plan_file(corpus: Corpus, path: str) -> FilePlan:
         check_columns(corpus, path, schema)
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         kept = list(range(len(groups)))
-        size = read_parquet(path, lambda file: bytes_per_row(file, SAMPLE_ROWS, kept, columns))
+        size = bytes_per_row(path, metadata, SAMPLE_ROWS, kept, columns)
     except UnreadableFileError as error:
         raise ConfigError(f"--corpus: {error}") from None
     return FilePlan(metadata.num_rows, groups, size, schema)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from jobs import storage
 from jobs.errors import UnreadableFileError
+from jobs.input.row_groups import walk_once
 from jobs.training.bad_rows import BadRow, BadRows
 from jobs.training.train.config import Source
 from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, training_rows
@@ -128,10 +129,9 @@ def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
 
     def read(file: pq.ParquetFile) -> pa.Table:
         columns = needed_columns(file.schema_arrow, source.columns)
-        return file.read_row_groups(list(stretch.row_groups), columns=columns)
+        return walk_once(file, stretch.row_groups, columns, stretch.rows).rows(stretch.skip, stretch.rows)
 
-    table: pa.Table = storage.read_parquet(stretch.path, read)
-    return table.slice(stretch.skip, stretch.rows)
+    return storage.read_parquet(stretch.path, read)
 
 
 def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:

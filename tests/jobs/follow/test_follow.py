@@ -42,6 +42,7 @@ from tests.jobs.tables import (
     read_json,
     rows_of_output,
     write_input,
+    write_too_large,
 )
 from tests.stores import Bucket, download, upload
 
@@ -210,6 +211,26 @@ def test_a_file_that_cannot_be_read_stops_nobody(
     follow_job(events())
     assert ids(output) == ids_of(a=5, b=5, c=5)
     assert said.getvalue().count("cannot be read: ") == 1
+
+
+def test_a_tiny_file_that_decodes_to_gigabytes_stops_nobody(
+    source: Path, output: Path, follow_job: FollowJob, said: StringIO
+) -> None:
+    """Neither this follower nor the next one."""
+
+    def events() -> Events:
+        yield from come(source, a=table("a"))
+        write_too_large(source / "bad.parquet")
+        yield from come(source, b=table("b"))
+        assert read_json(output / "_summary.json")["unreadable"] == {
+            f"{source}/bad.parquet": "its first 255 rows take more than 2 GiB to decode"
+        }
+        yield from nothing(2)
+
+    follow_job(events())
+    follow_job(come(source, c=table("c")))
+    assert ids(output) == ids_of(a=5, b=5, c=5)
+    assert list(read_json(output / "_summary.json")["unreadable"]) == [f"{source}/bad.parquet"]
 
 
 def test_a_file_with_damaged_pages_is_ranked_once_it_is_mended(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -143,13 +144,13 @@ def test_units_side_by_side_read_their_row_group_once(tmp_path: Path, where: tup
     table = pa.table({"number": range(100), "text": [str(i) for i in range(100)]})
     pq.write_table(table, path, row_group_size=50)
     groups, selection = RowGroups(kept=2), Selection(where=where)
-    read_row_groups = pq.ParquetFile.read_row_groups
+    iter_batches = pq.ParquetFile.iter_batches
 
-    def slowly_read(*arguments: Any, **options: Any) -> pa.Table:
+    def slowly_read(*arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
         time.sleep(0.05)  # so that other threads come while it is under way
-        return read_row_groups(*arguments, **options)
+        return iter_batches(*arguments, **options)
 
-    reading = patch.object(pq.ParquetFile, "read_row_groups", autospec=True, side_effect=slowly_read)
+    reading = patch.object(pq.ParquetFile, "iter_batches", autospec=True, side_effect=slowly_read)
     with reading as reads, ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(lambda i: read_rows(Unit(path, 5 * i, 5), selection, groups), range(20)))
     assert pa.concat_tables(parts).equals(table.slice(30 if where else 0))
@@ -160,7 +161,7 @@ def test_row_groups_are_read_again_when_they_failed_or_the_file_is_another(tmp_p
     path = str(tmp_path / "a.parquet")
     groups = RowGroups(kept=2)
     pq.write_table(pa.table({"number": range(10)}), path)
-    failing = patch.object(pq.ParquetFile, "read_row_groups", side_effect=OSError("gone for a moment"))
+    failing = patch.object(pq.ParquetFile, "iter_batches", side_effect=OSError("gone for a moment"))
     with failing, pytest.raises(UnreadableFileError, match="gone for a moment"):
         read_rows(Unit(path, 0, 5), groups=groups)
     assert read_rows(Unit(path, 0, 5), groups=groups)["number"].to_pylist() == [0, 1, 2, 3, 4]
@@ -173,7 +174,7 @@ def test_row_groups_that_a_unit_reads_whole_are_not_kept(tmp_path: Path) -> None
     pq.write_table(pa.table({"number": range(10)}), path, row_group_size=5)
     groups = RowGroups(kept=2)
     read_rows(Unit(path, 0, 10), groups=groups)
-    assert not groups.reads
+    assert not groups.walks
 
 
 def test_a_file_that_shrank_is_an_error(tmp_path: Path) -> None:
