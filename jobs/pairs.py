@@ -29,7 +29,7 @@ from jobs.flags import Flags, with_flags
 from jobs.input.reading import read_rows
 from jobs.records import Unit
 from jobs.runtime.threads import read_ahead
-from jobs.screen import say
+from jobs.screen import say, say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout
@@ -94,6 +94,7 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
 
     settings = with_absolute_paths(settings)
     files = storage.list_input(settings.input)
+    say_left_out(console, settings.input, files.left_out)
     check_apart(settings.input, settings.output, files)
     manifest = new_manifest(settings, {}, files)
     prepare_directory(settings.output)

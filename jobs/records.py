@@ -51,17 +51,21 @@ class PlannedFile:
     """(start, rows) of each unit; rows that `--where` leaves out unread are in none."""
     error: str | None = None
     """Why the file could not be read; it has no units then."""
+    cut_timestamps: tuple[tuple[str, int], ...] = ()
+    """Columns whose timestamps are cut to microseconds, and how many of the file's values that changes."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
         seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
-        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error}
+        cut = {"cut_timestamps": dict(self.cut_timestamps)} if self.cut_timestamps else {}
+        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error, **cut}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> PlannedFile:
         """The inverse of `as_dict`."""
         file = InputFile(raw["path"], raw["size"], raw["version"])
-        return cls(file, raw["rows"], tuple((start, rows) for start, rows in raw["units"]), raw["error"])
+        ranges = tuple((start, rows) for start, rows in raw["units"])
+        return cls(file, raw["rows"], ranges, raw["error"], tuple(raw.get("cut_timestamps", {}).items()))
 
     def units(self) -> Iterator[Unit]:
         return (Unit(self.file.path, start, rows) for start, rows in self.ranges)

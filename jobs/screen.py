@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.output.accounting import AFTER_IT, BEFORE_IT, FORWARD, IDLE
+from jobs.output.summary import NAMED_FILES, first_paths
+from jobs.records import InputFile, PlannedFile
 
 LOG_SECONDS = 10.0
 
@@ -64,6 +66,21 @@ def say(console: Console, message: str, label: str = "", style: str = "red") -> 
     console.print(Text.assemble((label, style), message), soft_wrap=True)
 
 
+def say_left_out(console: Console, place: str, left_out: Sequence[InputFile]) -> None:
+    """Says how many files of a place are not read, since they are no Parquet, and names the first of them."""
+    if left_out:
+        told = f"{len(left_out):,} file(s) of {place} that are no Parquet: {', '.join(first_paths(left_out))}"
+        say(console, told + (", ..." if len(left_out) > NAMED_FILES else ""), "left out: ", "yellow")
+
+
+def say_cut_timestamps(console: Console, files: Iterable[PlannedFile]) -> None:
+    """Says which columns of planned files are written without all the digits of their timestamps."""
+    for file in files:
+        for column, cut in file.cut_timestamps:
+            told = f"`{column}` of {file.file.path} has {cut:,} timestamps with digits below a microsecond"
+            say(console, f"{told}, and others that nanoseconds cannot hold", "cut to microseconds: ", "yellow")
+
+
 def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Lines of a table that say what was scored and what could not be."""
     if summary["rows_left_out"]:
@@ -101,6 +118,10 @@ def print_summary(console: Console, summary: Mapping[str, Any], output: str) -> 
     phases = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in last["phases"].items())
     table.add_row("seconds", f"{summary['seconds']:,.1f} in {len(summary['attempts'])} attempt(s); last: {phases}")
     table.add_row("pairs/s while scoring", f"{summary['pairs_per_second']:,.1f}")
+    if summary["left_out"]["files"]:
+        table.add_row("files left out", f"{summary['left_out']['files']:,}")
+    if summary["cut_timestamps"]:
+        table.add_row("timestamps cut to microseconds", f"{summary['cut_timestamps']:,}")
     for name, value in reuse_rows(summary["attempts"]):
         table.add_row(name, value)
     for name, value in time_rows(summary["stages"], summary["replica_seconds"]):

@@ -38,7 +38,7 @@ COLUMN_HELP = {
     "query": "The query's text.",
     "documents": "List of texts or structs.",
     "text_field": "Text of a document struct.",
-    "id_field": "Id of a document struct.",
+    "id_field": "Id of a document struct; '' where there is none.",
     "document_id": "Pair rows: rides along.",
     "document": "Pair rows: the text.",
     "output_prefix": "Before the new columns' names.",
@@ -186,6 +186,8 @@ class RerankSettings:
             raise ConfigError(f"--scores-memory is {self.scores_memory}; give bytes, more than 0")
         if self.group_by is not None and self.layout is Layout.LISTS:
             raise ConfigError("--group-by makes lists of pair rows; leave out --layout lists")
+        if not self.mapping.id_field and (self.corpus is not None or self.group_by is not None):
+            raise ConfigError("--id-field is '', no ids: --corpus needs them, and --group-by has to name them")
         self._check_dry_run()
         self._check_follow()
         if self.app is not None:

@@ -28,7 +28,7 @@ from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
 from jobs.output.summary import unreadable_files
 from jobs.records import InputFile, Unit
-from jobs.screen import say
+from jobs.screen import say, say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart, list_input
 from jobs.table.columns import Layout
@@ -80,8 +80,9 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     settings = before_grouping(with_absolute_paths(settings))
     settings, fingerprint = with_resolved_model(settings)
     files = list_input(settings.input)
+    say_left_out(console, settings.input, files.left_out)
     check_apart(settings.input, settings.output, files)
-    settings = with_surveyed_corpus(settings, files)
+    settings = with_surveyed_corpus(settings, files, console)
     manifest, todo = manifest_and_todo(settings, fingerprint, files)
     sample, speed = sample_and_speed(settings, files, manifest, todo, console)
     estimate = {

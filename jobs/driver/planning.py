@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+
+import pyarrow as pa
 
 from jobs.errors import RefusedError
 from jobs.input.conditions import check_condition_columns
@@ -26,7 +29,13 @@ from jobs.output.options import JobOptions
 from jobs.records import InputFile, PlannedFile
 from jobs.settings import RerankSettings
 from jobs.storage import list_input
-from jobs.table.columns import Layout, check_dropped_columns, check_output_names
+from jobs.table.columns import (
+    Layout,
+    check_dropped_columns,
+    check_output_names,
+    check_reserved_names,
+    why_not_written,
+)
 from jobs.table.faults import detect_layout, why_unusable
 from pipelines.errors import ConfigError
 
@@ -73,6 +82,7 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     check_dropped_columns(schemas, mapping)
     check_condition_columns(settings.where, schemas)
     for schema in schemas:
+        check_reserved_names(schema)
         check_output_names(schema, mapping, layout)
     return layout
 
@@ -107,7 +117,8 @@ def continued_manifest(
     seen = [*planned, *now] if before.followed else now
     partitions = continued_types(input_root(settings.input, seen), types, planned, seen)
     selection, besides = selection_of(settings, files, partitions), bytes_of_texts(settings.corpus, settings.mapping)
-    after, changed = reconcile(before, files, output.finished(), selection, besides)
+    why_not = partial(why_not_written, mapping=before.options.mapping, layout=before.options.layout)
+    after, changed = reconcile(before, files, output.finished(), selection, besides, why_not)
     return replace(after, options=replace(before.options, partitions=partitions)), changed
 
 
@@ -128,10 +139,12 @@ def reconcile(
     finished: set[str],
     selection: Selection = EVERYTHING,
     besides: BytesBesides = nothing_besides,
+    why_not: Callable[[pa.Schema], str | None] = lambda _: None,
 ) -> tuple[Manifest, bool]:
     """The manifest for the input as it is now, and whether it differs from the one before.
 
     A file with finished units must be what it was (RefusedError); any other may change, and new files are planned.
+    `why_not` tells of a schema why a new file with it cannot be used, which is an error of the file.
     Once a follower had a part in the job, finished files may go (log rotation), and other content under the name of one
     is left alone: what was not read before it came is an error of the file.
     """
@@ -153,7 +166,8 @@ def reconcile(
             now.pop(planned.file.path, None)
     fresh = list(now.values())
     size = None if manifest.followed else manifest.unit_bytes
-    planned_anew = survey(fresh, selection, besides).planned(fresh, size, taken=sum(one.rows for one in kept))
+    found = survey(fresh, selection, besides).without(why_not)
+    planned_anew = found.planned(fresh, size, taken=sum(one.rows for one in kept))
     result = replace(manifest, files=tuple(sorted([*kept, *planned_anew], key=lambda one: one.file.path)))
     return result, result.files != manifest.files
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
 from jobs import storage
 from jobs.errors import RefusedError
 from jobs.joins.corpus.survey import surveyed
 from jobs.records import InputFile
 from jobs.scoring.app_scorer import served_model
+from jobs.screen import say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import absolute, check_apart
 from pipelines.config import RerankerConfig
@@ -38,7 +41,7 @@ def with_absolute_paths(settings: RerankSettings) -> RerankSettings:
     )
 
 
-def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile]) -> RerankSettings:
+def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile], console: Console) -> RerankSettings:
     """The settings with what the corpus is now; raises ConfigError when it cannot be used.
 
     Raises RefusedError when it overlaps with OUTPUT or with the input's `files`.
@@ -46,6 +49,7 @@ def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile]) -
     if settings.corpus is None:
         return settings
     corpus = surveyed(settings.corpus)
+    say_left_out(console, corpus.path, corpus.found.left_out)
     check_apart(corpus.path, settings.output, corpus.found.files, "--corpus")
     both = sorted({file.path for file in files} & {file.path for file in corpus.found.files})
     if both:

@@ -24,9 +24,9 @@ from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.scoring.app_scorer import app_scorer
 from jobs.scoring.scorer import LoadScorer, own_scorer
-from jobs.screen import print_summary, say
+from jobs.screen import print_summary, say, say_cut_timestamps, say_left_out
 from jobs.settings import RerankSettings
-from jobs.storage import check_apart, list_input, read_json, remove, remove_below, write_json
+from jobs.storage import Listing, check_apart, list_input, read_json, remove, remove_below, write_json
 from jobs.workers.assignment import Assignment
 
 
@@ -59,7 +59,7 @@ def run_here(
     output = OutputDirectory(settings.output)
     with ExitStack() as until_the_end:
         with refused_access_as_usage_error():
-            settings, files = with_checked_input(settings)
+            settings, files = with_checked_input(settings, console)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
@@ -85,31 +85,37 @@ def run_here(
             selection, manifest = selection_of_lists(settings, lists, manifest, output)
         planned_hash = manifest.fingerprint["hash"]
         assignment = Assignment(settings, manifest.options.layout, planned_hash, load_scorer, selection)
-        summary = score_and_sum_up(assignment, manifest, output, attempt, console)
+        summary = score_and_sum_up(assignment, manifest, output, attempt, console, files.left_out)
     print_summary(console, summary, output.path)
     return summary
 
 
-def with_checked_input(settings: RerankSettings) -> tuple[RerankSettings, list[InputFile]]:
+def with_checked_input(settings: RerankSettings, console: Console) -> tuple[RerankSettings, Listing]:
     """The settings with what the corpus is now, and the files of INPUT.
 
     Raises ConfigError for what is not there or cannot be used, RefusedError for places that overlap.
     """
     files = list_input(settings.input)
+    say_left_out(console, settings.input, files.left_out)
     check_apart(settings.input, settings.output, files)
     check_store(settings, files)
-    return with_surveyed_corpus(settings, files), files
+    return with_surveyed_corpus(settings, files, console), files
 
 
 def score_and_sum_up(
-    assignment: Assignment, manifest: Manifest, output: OutputDirectory, attempt: Attempt, console: Console
+    assignment: Assignment,
+    manifest: Manifest,
+    output: OutputDirectory,
+    attempt: Attempt,
+    console: Console,
+    left_out: Sequence[InputFile],
 ) -> dict[str, Any]:
     """Brings the units that have no part to their parts, and writes the summary, which is returned."""
     todo = missing_units(output, manifest)
     announce(console, manifest, todo)
     damaged = score_everything(todo, assignment, manifest, output, attempt, console)
     attempt.save()
-    summary = summarize(output, manifest, by_file(damaged))
+    summary = summarize(output, manifest, by_file(damaged), left_out)
     write_json(output.summary, summary)
     if assignment.settings.corpus is not None:
         remove_below(output.texts)
@@ -126,5 +132,6 @@ def announce(console: Console, manifest: Manifest, todo: Sequence[Unit]) -> None
         console.print(f"{manifest.rows_left_out:,} of the rows are in no unit: --where leaves out their row groups")
     for path, error in unreadable_files(manifest).items():
         say(console, f"{path}: {error}", "cannot be read: ")
+    say_cut_timestamps(console, manifest.files)
     if manifest.versions != library_versions():
         say(console, str(manifest.versions), "begun with other library versions: ", "yellow")

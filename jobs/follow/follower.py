@@ -17,7 +17,7 @@ from jobs.output.attempts import Attempt
 from jobs.output.manifest import Manifest
 from jobs.records import InputFile, Unit
 from jobs.scoring.scorer import LoadScorer
-from jobs.screen import say
+from jobs.screen import say, say_cut_timestamps, say_left_out
 from jobs.settings import POLL_SECONDS, RerankSettings
 from jobs.workers.assignment import Assignment
 from jobs.workers.warm_pool import WarmPool
@@ -52,6 +52,9 @@ class Follower:
         self.arrivals = Arrivals(0.0 if is_uri(settings.input) else poll_seconds)
         self.left_alone: dict[InputFile, str] = {}
         """Files that are not read as they are now, and why."""
+        self.left_out: list[InputFile] = []
+        """Files of the last listing that are no Parquet."""
+        self.left_out_said: set[str] = set()
         self.seen: dict[str, float] = {}
         """When the files of the round were first seen, by path."""
         self.status: dict[str, Any] = {
@@ -68,7 +71,9 @@ class Follower:
         Raises StoppedError and OSError; the next look goes on from what is on record.
         """
         now = self.clock()
-        listed = {file.path: file for file in storage.find_input(self.settings.input)}
+        found = storage.find_input(self.settings.input)
+        self._note_left_out(found.left_out)
+        listed = {file.path: file for file in found}
         if not self.ledger.is_loaded:
             self.ledger.load(list(listed.values()))
         self.arrivals.note(self._new(listed), now)
@@ -85,6 +90,14 @@ class Follower:
         """Writes the record of this attempt, unless nothing has begun: until then OUTPUT stays empty."""
         if self.ledger.manifest is not None:
             self.attempt.save()
+
+    def _note_left_out(self, left_out: list[InputFile]) -> None:
+        """Says of each file once that it is left out, when it has stood still for a look: it may be half written."""
+        still = set(self.left_out)
+        new = [file for file in left_out if file in still and file.path not in self.left_out_said]
+        say_left_out(self.console, self.settings.input, new)
+        self.left_out_said |= {file.path for file in new}
+        self.left_out = left_out
 
     def _new(self, listed: Mapping[str, InputFile]) -> list[InputFile]:
         """Listed files that are to be read: not planned, or changed since and without a part."""
@@ -118,9 +131,11 @@ class Follower:
             for one in manifest.files:
                 self._leave_alone(one.file, f"cannot be read: {one.error}")
             return None
-        for one in manifest.files:
-            if one.error is not None and self.ledger.planned.get(one.file.path) is not one:
+        new = [one for one in manifest.files if self.ledger.planned.get(one.file.path) is not one]
+        for one in new:
+            if one.error is not None:
                 say(self.console, f"{one.file.path}: {one.error}", "cannot be read: ", "yellow")
+        say_cut_timestamps(self.console, new)
         self.seen |= {file.path: self.arrivals.sightings[file.path].first_seen for file in fresh}
         return manifest
 
@@ -157,7 +172,7 @@ class Follower:
             storage.remove_below(self.ledger.output.texts)
         self._note_round(todo, began)
         self.attempt.enter("wait")
-        self.ledger.end_round(damaged, self.attempt)
+        self.ledger.end_round(damaged, self.attempt, self.left_out)
 
     def _assignment(self, manifest: Manifest) -> Assignment:
         layout, fingerprint = manifest.options.layout, manifest.fingerprint["hash"]

@@ -22,6 +22,8 @@ from jobs.output.parts import counts_of
 from jobs.output.summary import by_file, compose, read_summary, totals
 from jobs.records import Counts, InputFile, PlannedFile, Unit
 from jobs.settings import RerankSettings
+from jobs.table.columns import why_not_written
+from pipelines.errors import ConfigError
 
 
 class Ledger:
@@ -89,7 +91,12 @@ class Ledger:
             if one.file.path not in new and (one.error is None or one.ranges or one.file.path in listed)
         ]
         besides = bytes_of_texts(self.settings.corpus, self.settings.mapping)
-        planned = survey(fresh, selection, besides).planned(fresh, None)
+        found = survey(fresh, selection, besides)
+        for plan in found.plans.values():
+            why = why_not_written(plan.schema, before.options.mapping, before.options.layout)
+            if why is not None:
+                raise ConfigError(why)
+        planned = found.planned(fresh, None)
         files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
         return replace(before, files=files, options=replace(before.options, partitions=types))
 
@@ -105,7 +112,7 @@ class Ledger:
             again = {file.file.path for file in new}
             self.damaged = {unit: why for unit, why in self.damaged.items() if unit.path not in again}
 
-    def end_round(self, damaged: Mapping[Unit, str], attempt: Attempt) -> dict[str, Any]:
+    def end_round(self, damaged: Mapping[Unit, str], attempt: Attempt, left_out: Sequence[InputFile]) -> dict[str, Any]:
         """Writes and returns the summary, to which the counts of the round's parts are added; nothing is to do then."""
         manifest = self.begun
         done = [unit for unit in self.todo if unit not in damaged]
@@ -116,7 +123,7 @@ class Ledger:
         self.todo = []
         attempts = [*self.earlier_attempts, attempt.as_dict()]
         sums = totals(manifest, [self.counts]) | {"parts": self.parts}
-        summary = compose(manifest, sums, by_file(self.damaged), attempts)
+        summary = compose(manifest, sums, by_file(self.damaged), attempts, left_out)
         storage.write_json(self.output.summary, summary)
         self.is_summed_up = True
         return summary

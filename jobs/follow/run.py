@@ -72,7 +72,7 @@ def follow_until(
     output = OutputDirectory(settings.output)
     with ExitStack() as until_the_end:
         with refused_access_as_usage_error():
-            settings = checked(settings)
+            settings = checked(settings, console)
             output.create()
             lease = until_the_end.enter_context(hold_lease(output.path))
         output.remove_temporaries()
@@ -89,7 +89,7 @@ def follow_until(
     say(console, f"{output.path}: every file that was taken is done", "stopped: ", "cyan")
 
 
-def checked(settings: RerankSettings) -> RerankSettings:
+def checked(settings: RerankSettings, console: Console) -> RerankSettings:
     """The settings with what the corpus is now; this follower uses the corpus as it is now until it ends.
 
     Raises ConfigError for an input to which no file can come, RefusedError for places that overlap.
@@ -99,7 +99,7 @@ def checked(settings: RerankSettings) -> RerankSettings:
     files = storage.find_input(settings.input)
     check_apart(settings.input, settings.output, files)
     check_store(settings, files)
-    return with_surveyed_corpus(settings, files)
+    return with_surveyed_corpus(settings, files, console)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 WITHIN: dict[str, Callable[[Any, Any, Any], bool]] = {
     "=": lambda low, high, value: low <= value <= high,
-    "!=": lambda *_: True,
+    "!=": lambda low, high, value: not low == high == value,
     "<": lambda low, _, value: operator.lt(low, value),
     "<=": lambda low, _, value: operator.le(low, value),
     ">": lambda _, high, value: operator.gt(high, value),
@@ -97,6 +97,8 @@ class Condition:
             return True
         try:
             low, high = (pa.scalar(bound, comparable).as_py() for bound in (statistics.min, statistics.max))
+            if self.operator == "!=" and not has_exact_bounds(comparable):
+                return True
             values = self._typed_values(comparable).to_pylist()
             if any(isinstance(bound, float) and isnan(bound) for bound in (low, high)):
                 return True
@@ -180,6 +182,16 @@ def comparable_type(data_type: pa.DataType) -> pa.DataType | None:
         return pa.float32()
     is_ordered = (types.is_integer, types.is_floating, types.is_boolean, types.is_date, types.is_timestamp)
     return plain if types.is_null(plain) or any(is_type(plain) for is_type in is_ordered) else None
+
+
+def has_exact_bounds(comparable: pa.DataType) -> bool:
+    """Whether statistics of such a column bound all of its values.
+
+    They leave NaN out, which `!=` lets pass, and writers shorten those of texts.
+    """
+    types = pa.types
+    is_exact = (types.is_integer, types.is_boolean, types.is_date, types.is_timestamp)
+    return any(is_type(comparable) for is_type in is_exact)
 
 
 def typed(text: str, comparable: pa.DataType) -> pa.Scalar:

@@ -27,6 +27,8 @@ class CorpusPlan:
     rows: int
     bytes: float
     """Decoded, estimated; ids and texts alone."""
+    left_out: tuple[InputFile, ...] = ()
+    """Files beside them that are no Parquet."""
 
     @property
     def bytes_per_row(self) -> float:

@@ -41,6 +41,8 @@ class FilePlan:
     """With the columns of its path."""
     excluded: frozenset[int] = frozenset()
     """Row groups without a row that `--where` lets through, by their statistics."""
+    cut_timestamps: tuple[tuple[str, int], ...] = ()
+    """Columns whose timestamps are cut to microseconds, and how many of the file's values that changes."""
 
     @property
     def kept(self) -> list[tuple[int, int]]:
@@ -56,7 +58,9 @@ def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBeside
     Raises UnreadableFileError when the footer cannot be read, or the sample takes too much memory; ConfigError when a
     condition does not fit the columns.
     """
-    metadata, own = read_parquet(path, lambda file: (file.metadata, file.schema_arrow))
+    metadata, own, cut_timestamps = read_parquet(
+        path, lambda file: (file.metadata, file.schema_arrow, file.cut_timestamps)
+    )
     with faults_of_file(path):
         footers = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         excluded = selection.excluded_row_groups(path, own, metadata)
@@ -71,7 +75,7 @@ def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBeside
         raise
     except UnreadableFileError:
         size = stored_per_row  # damaged here: that costs the units that read it, not the file
-    return FilePlan(metadata.num_rows, groups, size, schema, excluded)
+    return FilePlan(metadata.num_rows, groups, size, schema, excluded, cut_timestamps)
 
 
 def unit_bytes(total_bytes: float) -> int:

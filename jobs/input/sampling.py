@@ -150,7 +150,7 @@ def decoded_bytes(array: pa.Array, own: pa.DataType) -> float:
         return decoded_bytes(array.storage, own.storage_type)
     if types.is_dictionary(array.type) and not types.is_dictionary(own):
         lengths = pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)
-        return float(pc.sum(lengths).as_py() or 0) + array.indices.nbytes
+        return float((pc.sum(lengths).as_py() or 0) + array.indices.nbytes)
     if types.is_struct(own):
         return float(sum(decoded_bytes(array.field(i), own.field(i).type) for i in range(own.num_fields)))
     if types.is_map(own):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from jobs.errors import UnreadableFileError
 from jobs.input.cutting import (
@@ -33,6 +35,12 @@ class Survey:
         """Decoded bytes of all rows that `--where` does not exclude, estimated."""
         return sum(rows * plan.bytes_per_row for plan in self.plans.values() for _, rows in plan.kept)
 
+    def without(self, why_not: Callable[[pa.Schema], str | None]) -> Survey:
+        """The survey in which the files that cannot be used have an error; `why_not` tells why a schema cannot be."""
+        refused = {file: why for file, plan in self.plans.items() if (why := why_not(plan.schema)) is not None}
+        plans = {file: plan for file, plan in self.plans.items() if file not in refused}
+        return replace(self, plans=plans, errors={**self.errors, **refused})
+
     def planned(self, files: Sequence[InputFile], target_bytes: int | None, taken: int = 0) -> tuple[PlannedFile, ...]:
         """The plan of each file, with units of `target_bytes`, or (None) of a size that each file decides for itself.
 
@@ -50,7 +58,8 @@ class Survey:
             return PlannedFile(file, 0, (), self.errors[file])
         start, end = self.selection.rows_of(file, plan.rows, plan.kept, taken)
         size = unit_bytes_alone(plan) if target_bytes is None else target_bytes
-        return PlannedFile(file, end - start, tuple(planned_ranges(plan, size, start, end)))
+        ranges = tuple(planned_ranges(plan, size, start, end))
+        return PlannedFile(file, end - start, ranges, cut_timestamps=plan.cut_timestamps)
 
 
 def survey(

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from jobs.table.column_types import is_uuid
+from jobs.table.id_texts import id_texts
+
 WORD = 8
 """Bytes that are mixed at once."""
 SEED, MULTIPLIER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
@@ -18,14 +21,12 @@ SHOWN_CHARACTERS = 80
 
 
 def as_bytes(array: pa.Array) -> pa.Array:
-    """Texts, bytes, integers or nulls as large_binary, whatever is around them; not checked to be UTF-8."""
-    if isinstance(array, pa.ExtensionArray):
+    """Texts, bytes, ids of other types, or nulls as large_binary, whatever is around them; not checked to be UTF-8."""
+    if isinstance(array, pa.ExtensionArray) and not is_uuid(array.type):
         return as_bytes(array.storage)
     if isinstance(array, pa.DictionaryArray):
         return as_bytes(array.dictionary).take(array.indices)
-    if pa.types.is_integer(array.type):
-        array = array.cast(pa.large_string())
-    return array.cast(pa.large_binary())
+    return id_texts(array).cast(pa.large_binary())
 
 
 def column_as_bytes(column: pa.ChunkedArray) -> pa.Array:
@@ -75,8 +76,8 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def without_wrapping(array: pa.Array) -> pa.Array:
-    """The values themselves, without dictionaries and extension types around them."""
-    if isinstance(array, pa.ExtensionArray):
+    """The values themselves, without dictionaries and extension types around them; UUIDs stay."""
+    if isinstance(array, pa.ExtensionArray) and not is_uuid(array.type):
         return without_wrapping(array.storage)
     if isinstance(array, pa.DictionaryArray):
         return without_wrapping(array.dictionary).take(array.indices)

@@ -86,12 +86,24 @@ class Manifest:
 
 def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: JobOptions) -> None:
     """Raises RefusedError, naming both values, when the output belongs to another job."""
-    before = {**manifest.fingerprint, **manifest.options.as_dict()}
-    now = {**fingerprint, **options.as_dict()}
-    names = [name for name in {**before, **now} if name != "hash" and before.get(name) != now.get(name)]
-    if names:
-        changes = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)
+    of_model = changes(manifest.fingerprint, fingerprint)
+    if len(of_model) > 1:
+        of_model.pop("hash", None)  # what it is made of says more
+    of_model = {NAMES_OF_MODEL.get(name, name): change for name, change in of_model.items()}
+    of_options = changes(manifest.options.as_dict(), options.as_dict())
+    told = [f"{name} {change}" for name, change in (*of_model.items(), *of_options.items())]
+    if told:
         raise RefusedError(
-            f"OUTPUT was begun with other settings: {changes}; give the same settings to go on, another OUTPUT, "
-            "or --overwrite to start anew"
+            f"OUTPUT was begun with other settings: {'; '.join(told)}; give the same settings to go on, another "
+            "OUTPUT, or --overwrite to start anew"
         )
+
+
+NAMES_OF_MODEL = {"hash": "fingerprint of the model", "layout": "layout of the model's checkpoint"}
+"""How a message calls parts of a fingerprint that an option has the name of, or that have none."""
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Both values of each name whose values differ."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return {name: f"was {before.get(name)!r}, is {now.get(name)!r}" for name in names}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -19,6 +20,13 @@ from jobs.storage import write_table
 
 METADATA_KEY = b"crossray"
 """Key of a part's counts in its Parquet metadata."""
+WHOLE_SCHEMA = re.compile(rb"row\.metadata$|schema$|descriptor$|\.class$|model\.name$", re.IGNORECASE)
+"""Keys under which other writers describe a file's whole schema.
+
+`org.apache.spark.sql.parquet.row.metadata` of Spark; `parquet.avro.schema`, `parquet.proto.descriptor`, `thrift.class`,
+`writer.model.name` and their like of parquet-java; `iceberg.schema`. What pandas and huggingface write stays: both
+read columns that it does not name by their own types.
+"""
 
 
 def write_part(output: str, fingerprint: str, unit: Unit, rows: int, table: pa.Table, counts: Counts) -> Counts:
@@ -33,9 +41,14 @@ def write_part(output: str, fingerprint: str, unit: Unit, rows: int, table: pa.T
         )
     counts = replace(counts, rows_left_out=unit.rows - rows)
     summary = json.dumps({**counts.as_dict(), "fingerprint": fingerprint, "unit": asdict(unit)}, sort_keys=True)
-    metadata = {**(table.schema.metadata or {}), METADATA_KEY: summary.encode()}
+    metadata = {**still_true(table.schema.metadata or {}), METADATA_KEY: summary.encode()}
     write_table(os.path.join(output, unit.name), table.replace_schema_metadata(metadata))
     return counts
+
+
+def still_true(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The metadata of a schema without what lists all columns of the input: its readers would not see the new ones."""
+    return {key: value for key, value in metadata.items() if WHOLE_SCHEMA.search(key) is None}
 
 
 def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts:

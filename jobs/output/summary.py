@@ -14,15 +14,23 @@ from jobs.output.attempts import past_attempts
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.output.parts import counts_of
-from jobs.records import Counts, Unit
+from jobs.records import Counts, InputFile, Unit
 from jobs.storage import read_json
 
+NAMED_FILES = 10
+"""Files that are named where there may be many."""
 
-def summarize(output: OutputDirectory, manifest: Manifest, damaged: Mapping[str, str]) -> dict[str, Any]:
-    """The summary of a finished job; `damaged` says why units have no part, by file."""
+
+def summarize(
+    output: OutputDirectory, manifest: Manifest, damaged: Mapping[str, str], left_out: Sequence[InputFile]
+) -> dict[str, Any]:
+    """The summary of a finished job; `damaged` says why units have no part, by file.
+
+    `left_out` are the files of INPUT that are no Parquet.
+    """
     finished = output.finished()
     counts = counts_of(output, manifest, [unit for unit in manifest.units() if unit.name in finished])
-    return compose(manifest, totals(manifest, counts), damaged, past_attempts(output))
+    return compose(manifest, totals(manifest, counts), damaged, past_attempts(output), left_out)
 
 
 def compose(
@@ -30,16 +38,24 @@ def compose(
     sums: Mapping[str, Any],
     damaged: Mapping[str, str],
     attempts: Sequence[Mapping[str, Any]],
+    left_out: Sequence[InputFile],
 ) -> dict[str, Any]:
     """The summary of a job: `sums` are its `totals`, and `damaged` says why units have no part, by file."""
     return {
         **sums,
         "unreadable": unreadable_files(manifest) | dict(damaged),
+        "left_out": {"files": len(left_out), "first": first_paths(left_out)},
+        "cut_timestamps": sum(cut for file in manifest.files for _, cut in file.cut_timestamps),
         **time_spent(attempts),
         "attempts": list(attempts),
         "fingerprint": manifest.fingerprint,
         "versions": manifest.versions,
     }
+
+
+def first_paths(files: Sequence[InputFile]) -> list[str]:
+    """The paths of the first files of many."""
+    return [file.path for file in files[:NAMED_FILES]]
 
 
 def totals(manifest: Manifest, counts: Sequence[Counts]) -> dict[str, Any]:

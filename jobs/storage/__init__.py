@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -21,9 +22,17 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from jobs.errors import RefusedError, StoreError, UnreadableFileError
 from jobs.records import InputFile
-from jobs.storage.files import Store, is_temporary
+from jobs.storage.files import (
+    Listing,
+    Store,
+    has_parquet_magic,
+    is_named_parquet,
+    is_temporary,
+    may_be_parquet,
+)
 from jobs.storage.local import LocalDisk
 from jobs.storage.locations import absolute, contain_one_another
+from jobs.storage.parquet import OpenParquet
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.stores import (
     AzureAccess,
@@ -38,6 +47,7 @@ from pipelines.stores import (
 )
 
 __all__ = [
+    "Listing",
     "absolute",
     "check_apart",
     "contain_one_another",
@@ -65,6 +75,8 @@ __all__ = [
 
 Read = TypeVar("Read")
 
+MAGIC_THREADS = 16
+"""Files whose first and last bytes are looked at together."""
 READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
 FAULTS_OF_FILES = (
@@ -80,19 +92,31 @@ FAULTS_OF_FILES = (
 """What an operating system says of a file. All else, as EIO or ESTALE, is said of the disk or of a full process."""
 
 
-def find_input(pattern: str) -> list[InputFile]:
-    """The Parquet files of a file, a directory (recursive) or a glob, sorted by path; none where nothing is there.
+def find_input(pattern: str) -> Listing:
+    """The Parquet files of a file, a directory (recursive) or a glob; none where nothing is there.
 
-    Names that start with `_` or `.` are not data, as in Spark and Hive.
+    Below a directory names that start with `_` or `.` are not data, as in Spark and Hive. Of the others those are
+    Parquet whose names say so, or whose names leave it open and whose first and last bytes say so.
     """
-    return sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
+    found = list(store_of(pattern).candidates(pattern))
+    doubtful = [one.file for one in found if not one.is_named and not is_named_parquet(one.file.path)]
+    with ThreadPoolExecutor(MAGIC_THREADS) as pool:
+        left_out = {file for file, is_one in zip(doubtful, pool.map(is_parquet, doubtful), strict=True) if not is_one}
+    return Listing((one.file for one in found if one.file not in left_out), left_out)
 
 
-def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
+@lru_cache(maxsize=1 << 17)
+def is_parquet(file: InputFile) -> bool:
+    """Whether a file is Parquet although its name does not say so. A follower asks this of the same file many times."""
+    return may_be_parquet(file.path) and has_parquet_magic(store_of(file.path), file)
+
+
+def list_input(pattern: str, what: str = "INPUT") -> Listing:
     """The Parquet files that `find_input` finds; raises ConfigError when there are none."""
     files = find_input(pattern)
     if not files:
-        raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob")
+        others = f" ({len(files.left_out)} other file(s), as {files.left_out[0].path})" if files.left_out else ""
+        raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob{others}")
     return files
 
 
@@ -133,7 +157,7 @@ def read_json(location: str) -> Any:
 
 def read_parquet(
     location: str,
-    reader: Callable[[pq.ParquetFile], Read],
+    reader: Callable[[OpenParquet], Read],
     *,
     check_pages: bool = False,
     dictionaries: Sequence[str] = (),
@@ -155,7 +179,7 @@ def read_parquet(
         return read_twice(attempt, location) if is_uri(location) else attempt()
 
 
-def open_parquet(location: str) -> pq.ParquetFile:
+def open_parquet(location: str) -> OpenParquet:
     """A Parquet file, open for as long as the caller has it; raises what pyarrow raises, for `faults_of_file`."""
     return store_of(location).open_parquet(location, check_pages=False)
 

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow.parquet as pq
 from azure.core import MatchConditions
 from azure.core.credentials import AzureSasCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
@@ -19,7 +18,8 @@ from azure.storage.blob import BlobPrefix, BlobProperties, ContainerClient, Expo
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import object_files, swap_object
+from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
+from jobs.storage.parquet import OpenParquet
 from pipelines.stores import AzureAccess, StoreUri, azure_filesystem, parse_uri
 
 TIMEOUT_SECONDS = 30
@@ -46,8 +46,8 @@ class AzureContainer:
             read_timeout=TIMEOUT_SECONDS,
         )
 
-    def files(self, pattern: str) -> list[InputFile]:
-        return object_files(self, pattern)
+    def candidates(self, pattern: str) -> list[Candidate]:
+        return object_candidates(self, pattern)
 
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
@@ -82,10 +82,20 @@ class AzureContainer:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
+        with errors_of(file.path):
+            head, tail = (
+                self.client.download_blob(key_of(file.path), offset=start, length=len(MAGIC)).readall()
+                for start in (0, file.size - len(MAGIC))
+            )
+        return head, tail
+
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         filesystem = azure_filesystem(self.place.host, self.access)
-        return pq.ParquetFile(
-            parse_uri(location).path,
+        path = parse_uri(location).path
+        return OpenParquet(
+            lambda: path,
+            location,
             filesystem=filesystem,
             pre_buffer=True,
             page_checksum_verification=check_pages,

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import has_magic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-import pyarrow.parquet as pq
-
+from jobs.errors import AccessError
 from jobs.records import InputFile
+from jobs.storage.parquet import OpenParquet
 
-PARQUET_SUFFIXES = (".parquet", ".pq")
+PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
+COMPRESSED_SUFFIXES = (".br", ".bz2", ".gz", ".lz4", ".lzo", ".snappy", ".xz", ".zst", ".zstd")
+OTHER_FORMAT = re.compile(
+    r"\.(arrow|avro|bak|bin|cfg|conf|crc|csv|db|docx?|duckdb|feather|h5|hdf5|html?|inprogress|ini|ipc|ipynb|jpe?g|jsonl?"
+    r"|lock|log|md|ndjson|npy|npz|old|orc|orig|part|partial|pdf|pickle|pkl|png|py|sh|sql|sqlite|swp|tar|te?mp|temporary"
+    r"|te?xt|toml|tsv|xlsx?|xml|ya?ml|zip)$"
+)
+"""Ends of names that say another format, or a file that is not finished or no longer counts."""
+MAGIC = b"PAR1"
 TEMPORARY_SUFFIX = ".tmp"
+
+
+class Candidate(NamedTuple):
+    """A file that a pattern finds."""
+
+    file: InputFile
+    is_named: bool
+    """It matches the pattern itself, and does not only lie in a directory that does."""
+
+
+class Listing(list[InputFile]):
+    """The Parquet files that a pattern finds, sorted by path."""
+
+    def __init__(self, files: Iterable[InputFile] = (), left_out: Iterable[InputFile] = ()) -> None:
+        super().__init__(sorted(files, key=lambda file: file.path))
+        self.left_out = sorted(left_out, key=lambda file: file.path)
+        """The visible files beside them, which are no Parquet."""
 
 
 class Store(Protocol):
     """A disk, a bucket or a container. For each method `jobs.storage` has a function that says what it does."""
 
-    def files(self, pattern: str) -> Sequence[InputFile]: ...
+    def candidates(self, pattern: str) -> Iterable[Candidate]: ...
 
     def find(self, location: str) -> InputFile | None: ...
 
@@ -30,7 +56,9 @@ class Store(Protocol):
 
     def read(self, location: str) -> bytes: ...
 
-    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile: ...
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]: ...
+
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet: ...
 
     def write(self, location: str, content: bytes) -> None: ...
 
@@ -54,18 +82,20 @@ class ObjectStore(Store, Protocol):
         """Writes an object that has this etag now, or that is not there (None); else raises FileExistsError."""
 
 
-def object_files(store: ObjectStore, pattern: str) -> list[InputFile]:
-    """The files of an object, a directory or a glob, as `glob.glob` and the local disk understand it.
+def object_candidates(store: ObjectStore, pattern: str) -> list[Candidate]:
+    """The visible files of an object, a directory or a glob, as `glob.glob` and the local disk understand it.
 
     The first one is asked for by its name, since a store may let somebody list what they may not read.
     """
     if (file := store.find(pattern)) is not None:
-        return [file]
-    found = [file for file in store.starting_with(f"{pattern}/") if is_data(file.path[len(pattern) + 1 :].split("/"))]
+        return [Candidate(file, is_named=True)]
+    below = (file for file in store.starting_with(f"{pattern}/"))
+    found = [Candidate(file, False) for file in below if is_visible(file.path[len(pattern) + 1 :].split("/"))]
     if not found and has_magic(pattern):
-        found = [file for file in store.starting_with(fixed_start(pattern)) if is_matched(file.path, pattern)]
+        matches = ((file, how_matched(file.path, pattern)) for file in store.starting_with(fixed_start(pattern)))
+        found = [Candidate(file, is_named) for file, is_named in matches if is_named is not None]
     if found:
-        store.find(found[0].path)
+        store.find(found[0].file.path)
     return found
 
 
@@ -85,9 +115,42 @@ def swap_object(store: ObjectStore, location: str, before: bytes | None, after: 
     return True
 
 
-def is_data(parts: Sequence[str]) -> bool:
-    """Whether the parts of a path below a directory make it a visible Parquet file."""
-    return parts[-1].endswith(PARQUET_SUFFIXES) and not any(part.startswith(("_", ".")) for part in parts)
+def is_visible(parts: Sequence[str]) -> bool:
+    """Whether the parts of a file's path below a directory make it visible, as in Spark and Hive."""
+    return not is_hidden(parts[-1]) and not any(is_hidden_directory(part) for part in parts[:-1])
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file of this name is no data: a marker, a checksum, or not finished."""
+    return name.startswith(("_", "."))
+
+
+def is_hidden_directory(name: str) -> bool:
+    """The same of a directory; `_day=1` is a partition, though."""
+    return is_hidden(name) and (name.startswith(".") or "=" not in name)
+
+
+def is_named_parquet(path: str) -> bool:
+    """Whether a file's name says that it is Parquet."""
+    return path.lower().endswith(PARQUET_SUFFIXES)
+
+
+def may_be_parquet(path: str) -> bool:
+    """Whether a file's name leaves open what it is: it names no other format."""
+    name = path.rpartition("/")[2].lower()
+    while name.endswith(COMPRESSED_SUFFIXES):
+        name = name.rpartition(".")[0]
+    return OTHER_FORMAT.search(name) is None and not name.endswith("~")
+
+
+def has_parquet_magic(store: Store, file: InputFile) -> bool:
+    """Whether a file begins and ends as Parquet does; one that is gone or that we may not read does not."""
+    if file.size < 3 * len(MAGIC):
+        return False
+    try:
+        return store.read_ends(file) == (MAGIC, MAGIC)
+    except (FileNotFoundError, PermissionError, AccessError):
+        return False
 
 
 def fixed_start(pattern: str) -> str:
@@ -95,14 +158,16 @@ def fixed_start(pattern: str) -> str:
     return pattern[: min(pattern.index(character) for character in "*?[" if character in pattern)]
 
 
-def is_matched(path: str, pattern: str) -> bool:
-    """Whether a pattern matches the file, or a directory that the file is data of."""
+def how_matched(path: str, pattern: str) -> bool | None:
+    """True where a pattern matches the file, False where it matches a directory in which it is visible, else None."""
     parts, patterns = path.split("/"), pattern.split("/")
-    for length in range(1, len(parts) + 1):
+    if not is_hidden(parts[-1]) and is_match(parts, patterns):
+        return True
+    for length in range(1, len(parts)):
         matched, below = parts[:length], parts[length:]
-        if not matched[-1].startswith(("_", ".")) and is_match(matched, patterns) and (not below or is_data(below)):
-            return True
-    return False
+        if not is_hidden_directory(matched[-1]) and is_match(matched, patterns) and is_visible(below):
+            return False
+    return None
 
 
 def is_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow.parquet as pq
 import requests
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
@@ -27,7 +26,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import object_files, swap_object
+from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
+from jobs.storage.parquet import OpenParquet
 from pipelines.stores import GoogleAccess, StoreUri, parse_uri
 
 PATIENCE_SECONDS = 60.0
@@ -53,8 +53,8 @@ class GoogleBucket:
         )
         self.bucket = self.client.bucket(place.container)
 
-    def files(self, pattern: str) -> list[InputFile]:
-        return object_files(self, pattern)
+    def candidates(self, pattern: str) -> list[Candidate]:
+        return object_candidates(self, pattern)
 
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
@@ -88,13 +88,23 @@ class GoogleBucket:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
+        blob = self.bucket.blob(key_of(file.path))
+        with errors_of(file.path):
+            head, tail = (
+                blob.download_as_bytes(start=start, end=end, raw_download=True, retry=self.retry, checksum=None)
+                for start, end in ((0, len(MAGIC) - 1), (file.size - len(MAGIC), file.size - 1))
+            )
+        return head, tail
+
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         with errors_of(location):
             blob = self.bucket.get_blob(key_of(location), retry=self.retry)
         if blob is None:
             raise FileNotFoundError(f"{location} is not there")
-        return pq.ParquetFile(
-            ObjectFile(self, location, blob.size, blob.generation),
+        return OpenParquet(
+            lambda: ObjectFile(self, location, blob.size, blob.generation),
+            (location, blob.generation),
             pre_buffer=True,  # pages that lie together in one request
             page_checksum_verification=check_pages,
             read_dictionary=list(dictionaries),

@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from jobs.records import InputFile
-from jobs.storage.files import TEMPORARY_SUFFIX, is_data
+from jobs.storage.files import MAGIC, TEMPORARY_SUFFIX, Candidate, is_hidden, is_hidden_directory, is_visible
+from jobs.storage.parquet import OpenParquet
 
 SETTLE_SECONDS = 0.2
 """Within which a file that two drivers write at once has its last content."""
@@ -22,18 +21,19 @@ SETTLE_SECONDS = 0.2
 class LocalDisk:
     """All local disks, and those that nodes share: whatever has a path."""
 
-    def files(self, pattern: str) -> list[InputFile]:
+    def candidates(self, pattern: str) -> list[Candidate]:
         path = Path(pattern)
         if path.is_file():
-            found = [path]
+            found = {str(path): True}
         elif path.is_dir():
-            found = files_below(path)
+            found = dict.fromkeys(files_below(path), False)
         else:
             matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
-            matches = [match for match in matches if not match.name.startswith(("_", "."))]
-            found = [file for match in matches for file in (files_below(match) if match.is_dir() else [match])]
-        described = (describe_if_there(file) for file in {str(file) for file in found if file.is_file()})
-        return [file for file in described if file is not None]
+            directories = [match for match in matches if match.is_dir() and not is_hidden_directory(match.name)]
+            found = dict.fromkeys((file for directory in directories for file in files_below(directory)), False)
+            found |= {str(match): True for match in matches if match.is_file() and not is_hidden(match.name)}
+        described = ((describe_if_there(file), is_named) for file, is_named in found.items())
+        return [Candidate(file, is_named) for file, is_named in described if file is not None]
 
     def find(self, location: str) -> InputFile | None:
         return describe(location) if os.path.isfile(location) else None
@@ -50,8 +50,19 @@ class LocalDisk:
     def read(self, location: str) -> bytes:
         return Path(location).read_bytes()
 
-    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
-        return pq.ParquetFile(location, page_checksum_verification=check_pages, read_dictionary=list(dictionaries))
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
+        with open(file.path, "rb") as content:
+            head = content.read(len(MAGIC))
+            content.seek(-len(MAGIC), os.SEEK_END)
+            return head, content.read()
+
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
+        return OpenParquet(
+            lambda: location,
+            describe_if_there(location),
+            page_checksum_verification=check_pages,
+            read_dictionary=list(dictionaries),
+        )
 
     def write(self, location: str, content: bytes) -> None:
         """Writes a file that has its old content or the new one whenever the process dies; an error leaves no trace."""
@@ -107,9 +118,9 @@ def describe_if_there(path: str) -> InputFile | None:
         return None
 
 
-def files_below(root: Path) -> list[Path]:
-    """The visible Parquet files of a directory, at any depth."""
-    return [file for file in root.rglob("*") if is_data(file.relative_to(root).parts)]
+def files_below(root: Path) -> list[str]:
+    """The visible files of a directory, at any depth."""
+    return [str(file) for file in root.rglob("*") if is_visible(file.relative_to(root).parts) and file.is_file()]
 
 
 def temporary_name(path: str) -> str:

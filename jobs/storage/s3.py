@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import boto3
-import pyarrow.parquet as pq
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -28,7 +27,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import object_files, swap_object
+from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
+from jobs.storage.parquet import OpenParquet
 from pipelines.stores import ATTEMPTS, StoreUri, parse_uri, s3_filesystem
 
 TIMEOUT_SECONDS = 30
@@ -62,8 +62,8 @@ class S3Bucket:
             self.session = boto3.session.Session()
             self.client = self.session.client("s3", endpoint_url=endpoint, config=client_config())
 
-    def files(self, pattern: str) -> list[InputFile]:
-        return object_files(self, pattern)
+    def candidates(self, pattern: str) -> list[Candidate]:
+        return object_candidates(self, pattern)
 
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
@@ -100,15 +100,28 @@ class S3Bucket:
     def read(self, location: str) -> bytes:
         return self.read_version(location)[0]
 
-    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
+        head, tail = (
+            self._read_range(file.path, ends) for ends in (f"bytes=0-{len(MAGIC) - 1}", f"bytes=-{len(MAGIC)}")
+        )
+        return head, tail
+
+    def _read_range(self, location: str, ends: str) -> bytes:
+        with self.errors(location):
+            content: bytes = self.client.get_object(Bucket=self.bucket, Key=key_of(location), Range=ends)["Body"].read()
+        return content
+
+    def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         with self.errors(location):
             credentials = self.session.get_credentials()
             if credentials is None:
                 raise NoCredentialsError
             now = credentials.get_frozen_credentials()  # those of a role are renewed on the way
         filesystem = s3_filesystem(self.bucket, self.endpoint, now.access_key, now.secret_key, now.token)
-        return pq.ParquetFile(
-            parse_uri(location).path,
+        path = parse_uri(location).path
+        return OpenParquet(
+            lambda: path,
+            location,
             filesystem=filesystem,
             pre_buffer=True,
             page_checksum_verification=check_pages,

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:
-    """The type of the values themselves, without dictionary encoding and extension types around them."""
+    """The type of the values themselves, without dictionary encoding and extension types around them; UUIDs stay."""
     while True:
-        if isinstance(data_type, pa.BaseExtensionType):
+        if isinstance(data_type, pa.BaseExtensionType) and not is_uuid(data_type):
             data_type = data_type.storage_type
         elif pa.types.is_dictionary(data_type):
             data_type = data_type.value_type
@@ -35,9 +35,21 @@ def may_be_text(data_type: pa.DataType) -> bool:
     )
 
 
+def is_uuid(data_type: pa.DataType) -> bool:
+    """Whether this is the type of UUIDs, and not only of 16 bytes."""
+    return isinstance(data_type, pa.UuidType)
+
+
+def may_be_key(data_type: pa.DataType) -> bool:
+    """Whether each value of this type has one obvious text: texts, integers, UUIDs, decimals without a fraction."""
+    types = pa.types
+    is_whole = types.is_integer(data_type) or (types.is_decimal(data_type) and data_type.scale == 0)
+    return is_whole or may_be_text(data_type) or is_uuid(data_type)
+
+
 def may_be_id(data_type: pa.DataType) -> bool:
-    """Whether a column of this type can hold ids: texts, or integers, each the same id as its decimal text."""
-    return may_be_text(data_type) or pa.types.is_integer(data_type)
+    """Whether a column of this type can hold ids. Floats can, as far as they are whole, which their values decide."""
+    return may_be_key(data_type) or bool(pa.types.is_floating(data_type))
 
 
 def may_be_texts(data_type: pa.DataType) -> bool:

@@ -32,7 +32,7 @@ class ColumnMapping:
     text_field: str = "text"
     """Field of a document struct that is scored."""
     id_field: str = "id"
-    """Field of a document struct that rankings repeat: text or integer; may be missing, unless the caller named it."""
+    """Field of a document struct that rankings repeat; may be missing, unless the caller named it. Empty: no ids."""
     document_id: str = "document_id"
     """Pair rows: rides along; may be missing, unless the caller named it."""
     document: str = "document"
@@ -90,15 +90,39 @@ PROBLEM = "__crossray_problem__"
 """The column of grouped lists with the `error` of pairs that cannot be one list. Writing drops it."""
 
 
+RESERVED = (ATTACHED, PROBLEM)
+"""Names that a column of INPUT cannot have: such a column would be taken for ours."""
+
+
 def check_output_names(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> None:
     """Raises ConfigError when a column that comes out already has the name of one that is added."""
+    name = twice_in_output(schema, mapping, layout)
+    if name is not None:
+        raise ConfigError(
+            f"the input has a column `{name}` and the output adds one; "
+            f"give {FLAGS['output_prefix']} PREFIX to rename the new one, or {FLAGS['drop']} {name}"
+        )
+
+
+def twice_in_output(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> str | None:
+    """The first name that a column which comes out shares with one that is added; None where there is none."""
     kept = {schema.names[position] for position in kept_columns(schema, mapping)}
-    for name in output_names(mapping, layout):
-        if name in kept:
-            raise ConfigError(
-                f"the input has a column `{name}` and the output adds one; "
-                f"give {FLAGS['output_prefix']} PREFIX to rename the new one, or {FLAGS['drop']} {name}"
-            )
+    return next((name for name in output_names(mapping, layout) if name in kept), None)
+
+
+def check_reserved_names(schema: pa.Schema) -> None:
+    """Raises ConfigError when a column of INPUT has a name that only we give."""
+    for name in RESERVED:
+        if name in schema.names:
+            raise ConfigError(f"the input has a column `{name}`, a name that is reserved; rename it")
+
+
+def why_not_written(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> str | None:
+    """Why a file that comes when the names of the output are settled can have no part; None where it can."""
+    for name in (twice_in_output(schema, mapping, layout), *RESERVED):
+        if name in schema.names:
+            return f"has a column `{name}`, and the output of this job has one of its own; rename it in the file"
+    return None
 
 
 def check_dropped_columns(schemas: Iterable[pa.Schema], mapping: ColumnMapping) -> None:
@@ -117,7 +141,7 @@ def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:
 
 def kept_columns(schema: pa.Schema, mapping: ColumnMapping) -> list[int]:
     """Positions of the input columns that come out."""
-    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, ATTACHED, PROBLEM)]
+    return [position for position, name in enumerate(schema.names) if name not in (*mapping.drop, *RESERVED)]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import fields as dataclass_fields
 
 import pyarrow as pa
 
-from jobs.table.column_types import may_be_id, may_be_ids, may_be_text, may_be_texts, plain_type, struct_of
+from jobs.table.column_types import is_list, may_be_id, may_be_ids, may_be_text, may_be_texts, plain_type, struct_of
 from jobs.table.columns import FLAGS, ColumnMapping, Layout, listed
 from jobs.table.reasons import Reason
 from pipelines.errors import ConfigError
 
-ID_RULE = "text or integer"
+ID_RULE = "text, integer, UUID, decimal without fraction or whole float"
 
 
 def detect_layout(schema: pa.Schema, mapping: ColumnMapping, wanted: Layout | None = None) -> Layout:
@@ -79,7 +79,7 @@ def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None
     if missing:
         return missing
     list_type = schema.field(mapping.documents).type
-    wrong = (
+    wrong = _struct_of_lists(list_type, mapping) or (
         _wrong_type(list_type, mapping, "documents", may_be_ids, "a list of ids or of structs with an id")
         if mapping.by_id
         else _wrong_type(list_type, mapping, "documents", may_be_texts, "a list of texts or of structs with a text")
@@ -90,6 +90,19 @@ def _documents_fault(schema: pa.Schema, mapping: ColumnMapping) -> _Fault | None
     return _struct_fault(struct_type, mapping)
 
 
+def _struct_of_lists(data_type: pa.DataType, mapping: ColumnMapping) -> _Fault | None:
+    """The fault of one struct that has all texts in one list, all ids in another, and so on, as MS MARCO has them."""
+    plain = plain_type(data_type)
+    lists = [field.name for field in plain if is_list(plain_type(field.type))] if pa.types.is_struct(plain) else []
+    if not lists:
+        return None
+    message = (
+        f"`{mapping.documents}` is one struct with the lists {listed(lists)}, but it has to be a list; make a column "
+        f"of one of them first, as in SELECT {mapping.documents}.{lists[-1]} AS documents"
+    )
+    return _Fault(Reason.UNUSABLE_TYPE, message)
+
+
 def _struct_fault(struct_type: pa.StructType, mapping: ColumnMapping) -> _Fault | None:
     names = [field.name for field in struct_type]
     if mapping.by_id:
@@ -98,7 +111,7 @@ def _struct_fault(struct_type: pa.StructType, mapping: ColumnMapping) -> _Fault 
     if missing:
         return missing
     wrong_text = _wrong_type(struct_type.field(mapping.text_field).type, mapping, "text_field", may_be_text, "text")
-    if wrong_text or mapping.id_field not in names:
+    if wrong_text or mapping.id_field not in names or not mapping.id_field:
         return wrong_text
     return _id_fault(struct_type, mapping)
 
@@ -120,6 +133,8 @@ def _missing_if_renamed(names: list[str], mapping: ColumnMapping, knob: str) -> 
     """What may be missing under its default name must be there once the caller names it; twice is never right."""
     defaults = {field.name: field.default for field in dataclass_fields(ColumnMapping)}
     name = getattr(mapping, knob)
+    if knob == "id_field" and not name:
+        return None
     return None if name == defaults[knob] and name not in names else _missing(names, mapping, knob)
 
 
@@ -135,6 +150,7 @@ def _wrong_type(
 def _way_out(knob: str) -> str:
     or_else = {
         "documents": f"; for one document a row give --layout {Layout.PAIRS} and {FLAGS['document']}",
+        "id_field": f"; where documents have no ids, give {FLAGS['id_field']} ''",
         "text_field": f"; where there are only ids, give {FLAGS['by_id']} and the table of their texts",
         "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAGS['documents']}",
     }

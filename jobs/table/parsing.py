@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.table.column_types import plain_type
+from jobs.table.column_types import is_uuid, plain_type
 from jobs.table.columns import ATTACHED, ATTACHED_FIELDS, ATTACHED_TYPE, PROBLEM, ColumnMapping, Layout
 from jobs.table.faults import why_unusable
+from jobs.table.id_texts import id_texts, is_whole
 from jobs.table.reasons import Reason
 from pipelines.errors import InvalidInputError
 from pipelines.records import CandidateList
@@ -73,7 +75,8 @@ class Documents(NamedTuple):
     """The documents of one row, not judged yet."""
 
     texts: list[Text]
-    ids: list[Text] | None
+    ids: list[Text | float] | None
+    """A float is one that is not whole."""
 
 
 def _list_row(query: Text, documents: Documents | None, mapping: ColumnMapping) -> ParsedRow:
@@ -116,19 +119,21 @@ def _checked_texts(texts: list[Text], mapping: ColumnMapping) -> list[str]:
     ]
 
 
-def _checked_ids(ids: list[Text] | None, mapping: ColumnMapping) -> list[str | None] | None:
-    """Ids may be null; but what is not UTF-8 cannot be repeated in a ranking."""
+def _checked_ids(ids: list[Text | float] | None, mapping: ColumnMapping) -> list[str | None] | None:
+    """Ids may be null; but what is not UTF-8, or has no one text, cannot be repeated in a ranking."""
     if ids is None:
         return None
     return [
         _refuse(value, Reason.INVALID_UTF8, f"{mapping.documents}[{index}].{mapping.id_field}")
-        if isinstance(value, UnicodeDecodeError)
+        if isinstance(value, UnicodeDecodeError | float)
         else value
         for index, value in enumerate(ids)
     ]
 
 
-def _refuse(value: UnicodeDecodeError | None, if_null: Reason, place: str) -> NoReturn:
+def _refuse(value: UnicodeDecodeError | float | None, if_null: Reason, place: str) -> NoReturn:
+    if isinstance(value, float):
+        raise InvalidInputError(f"{Reason.UNUSABLE_ID}: {place} is {value!r}, a float that stands for no one integer")
     if value is None:
         raise InvalidInputError(f"{if_null}: {place} is null")
     raise InvalidInputError(f"{Reason.INVALID_UTF8}: {place} is not valid UTF-8 at byte {value.start}")
@@ -172,12 +177,22 @@ def column_lists(column: pa.ChunkedArray, mapping: ColumnMapping) -> list[Docume
     return [row for chunk in column.chunks for row in _lists(chunk, mapping)]
 
 
-def _flat_documents(documents: pa.Array, mapping: ColumnMapping) -> tuple[list[Text], list[Text] | None]:
+def _flat_documents(documents: pa.Array, mapping: ColumnMapping) -> tuple[list[Text], list[Text | float] | None]:
     if not pa.types.is_struct(documents.type):
         return _texts(documents), None
     text_position, id_position = map(documents.type.get_field_index, (mapping.text_field, mapping.id_field))
     texts = _texts(pc.struct_field(documents, [text_position]))
-    return texts, _texts(pc.struct_field(documents, [id_position])) if id_position >= 0 else None
+    has_ids = id_position >= 0 and mapping.id_field != ""
+    return texts, _ids(pc.struct_field(documents, [id_position])) if has_ids else None
+
+
+def _ids(array: pa.Array) -> list[Text | float]:
+    """The texts of ids; a float that has no one text stays one."""
+    ids: list[Text | float] = [*_texts(array)]
+    if pa.types.is_floating(array.type):
+        for i in np.flatnonzero(~is_whole(array)).tolist():
+            ids[i] = array[i].as_py()
+    return ids
 
 
 def _decoded(array: pa.Array) -> pa.Array:
@@ -195,14 +210,13 @@ def column_texts(column: pa.ChunkedArray) -> list[Text]:
 
 
 def _texts(array: pa.Array) -> list[Text]:
-    """Python strings of an array of texts or integers, all at once if all is UTF-8 and one by one if not."""
-    if isinstance(array, pa.ExtensionArray):
+    """Python strings of an array of texts or ids, all at once if all is UTF-8 and one by one if not."""
+    if isinstance(array, pa.ExtensionArray) and not is_uuid(array.type):
         return _texts(array.storage)
     if isinstance(array, pa.DictionaryArray):
         entries = _texts(array.dictionary)
         return [None if entry is None else entries[entry] for entry in array.indices.to_pylist()]
-    if pa.types.is_integer(array.type):
-        array = array.cast(pa.string())
+    array = id_texts(array)
     try:
         values = array.to_pylist()
     except UnicodeDecodeError:

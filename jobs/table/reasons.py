@@ -24,6 +24,8 @@ class Reason(StrEnum):
     """The row's file lacks a column that is read."""
     UNUSABLE_TYPE = "unusable_type"
     """In the row's file a column that is read cannot hold texts."""
+    UNUSABLE_ID = "unusable_id"
+    """A document's id is a float that is not whole, or too large to stand for one integer."""
     NULL_GROUP = "null_group"
     """A pair that belongs to no group."""
     DIFFERENT_QUERIES = "different_queries"

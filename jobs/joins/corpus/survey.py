@@ -14,6 +14,7 @@ from jobs.records import Unit
 from jobs.runtime.threads import in_threads
 from jobs.storage import list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
+from jobs.table.faults import ID_RULE
 from pipelines.errors import ConfigError
 
 SEGMENT_BYTES = 64 << 20
@@ -22,7 +23,7 @@ SEGMENT_BYTES = 64 << 20
 
 def surveyed(corpus: Corpus) -> Corpus:
     """The corpus with its plan; raises ConfigError when it is not there, or a file cannot be used."""
-    files = tuple(list_input(corpus.path, "--corpus"))
+    files = list_input(corpus.path, "--corpus")
     plans = in_threads(lambda file: plan_file(corpus, file.path), files)
     segments = tuple(
         Unit(file.path, start, rows)
@@ -30,7 +31,7 @@ def surveyed(corpus: Corpus) -> Corpus:
         for start, rows in cut(plan, SEGMENT_BYTES)
     )
     rows, size = sum(plan.rows for plan in plans), sum(plan.rows * plan.bytes_per_row for plan in plans)
-    return replace(corpus, plan=CorpusPlan(files, segments, rows, size))
+    return replace(corpus, plan=CorpusPlan(tuple(files), segments, rows, size, tuple(files.left_out)))
 
 
 def plan_file(corpus: Corpus, path: str) -> FilePlan:
@@ -50,8 +51,8 @@ def plan_file(corpus: Corpus, path: str) -> FilePlan:
 def check_columns(corpus: Corpus, path: str, schema: pa.Schema) -> None:
     """Raises ConfigError when the ids or texts of a file are not there or of no use."""
     for name, flag, rule, fits in (
-        (corpus.id_column, "--corpus-id", "texts or integers", may_be_id),
-        (corpus.text_column, "--corpus-text", "texts", may_be_text),
+        (corpus.id_column, "--corpus-id", ID_RULE, may_be_id),
+        (corpus.text_column, "--corpus-text", "text", may_be_text),
     ):
         if schema.names.count(name) != 1:
             problem = "more than one column" if name in schema.names else "no column"
@@ -60,5 +61,5 @@ def check_columns(corpus: Corpus, path: str, schema: pa.Schema) -> None:
         if not fits(plain_type(schema.field(name).type)):
             kind = schema.field(name).type
             raise ConfigError(
-                f"--corpus: `{name}` of {path} is {kind}, but it has to hold {rule}; name another with {flag}"
+                f"--corpus: `{name}` of {path} is {kind}, but it has to be {rule}; name another with {flag}"
             )

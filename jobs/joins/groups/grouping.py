@@ -6,7 +6,7 @@ the list will hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from jobs.joins.groups.pair_columns import PairColumns
 from jobs.joins.keys import column_as_bytes, hashes, mix, shown, without_wrapping
+from jobs.table.column_types import is_uuid
 from jobs.table.columns import PROBLEM, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
@@ -48,7 +49,7 @@ def numbered_pairs(table: pa.Table, file: int, rows: np.ndarray, columns: PairCo
             "size": sizes_of(documents, columns),
             "group": groups,
             "query": column_as_bytes(table.column(columns.mapping.query)),
-            "rank": ranks_of(table, columns.rank),
+            "rank": ranks_of(table, columns),
             "document": documents,
         }
     )
@@ -81,13 +82,24 @@ def as_text(array: pa.Array, data_type: pa.DataType) -> pa.Array:
 
 def in_one_piece(column: pa.ChunkedArray, data_type: pa.DataType) -> pa.Array:
     """A column as one array of a type."""
-    chunks = [without_wrapping(chunk).cast(data_type, safe=False) for chunk in column.chunks]
+    plain = [without_wrapping(chunk) for chunk in column.chunks]
+    chunks = [(chunk.storage if is_uuid(chunk.type) else chunk).cast(data_type) for chunk in plain]
     return pa.concat_arrays(chunks) if chunks else pa.nulls(0, data_type)
 
 
-def ranks_of(table: pa.Table, name: str | None) -> pa.Array:
+def ranks_of(table: pa.Table, columns: PairColumns) -> pa.Array:
     """The numbers by which the documents of a list are ordered; nulls where there is no such column."""
-    return pa.nulls(table.num_rows, pa.float64()) if name is None else in_one_piece(table.column(name), pa.float64())
+    if columns.rank is None:
+        return pa.nulls(table.num_rows, columns.rank_type)
+    return in_one_piece(table.column(columns.rank), columns.rank_type)
+
+
+def places_by_rank(ranks: pa.Array) -> np.ndarray:
+    """Numbers that are ordered as the ranks are; nulls and NaN come last and are equal."""
+    if pa.types.is_floating(ranks.type):
+        ranks = ranks.cast(pa.float64())
+        ranks = pc.if_else(pc.is_nan(ranks), None, ranks)
+    return np.asarray(pc.rank(ranks, "ascending", tiebreaker="dense").to_numpy())
 
 
 def sizes_of(documents: pa.StructArray, columns: PairColumns) -> np.ndarray:
@@ -99,34 +111,74 @@ def sizes_of(documents: pa.StructArray, columns: PairColumns) -> np.ndarray:
     return texts + int((documents.nbytes - texts.sum()) / max(1, len(documents)))
 
 
-def oversize_groups(cells: Iterable[pa.Table]) -> dict[int, Oversize]:
-    """The groups of more than GROUP_BYTES, by their hash; holds one cell at a time."""
+def oversize_groups(cells: Callable[[], Iterable[pa.Table]]) -> dict[bytes, Oversize]:
+    """The groups of more than GROUP_BYTES, by their key; goes through the cells twice, and holds one at a time.
+
+    A null is a group of one pair, which `grouped` judges by itself.
+    """
+    hashes_of_many = np.array(sorted(large_hashes(cells())), np.uint64)
+    found: dict[bytes, Oversize] = {}
+    for cell in cells() if len(hashes_of_many) else ():
+        some = cell.filter(pa.array(np.isin(cell.column("hash").to_numpy(), hashes_of_many)))
+        codes = column_as_bytes(some.column("group")).dictionary_encode()
+        is_key = as_mask(codes.is_valid())
+        numbers = codes.indices.fill_null(0).to_numpy()[is_key]
+        rows = np.bincount(numbers, minlength=len(codes.dictionary))
+        sizes = np.bincount(numbers, some.column("size").to_numpy()[is_key], len(codes.dictionary))
+        for key, count, size in zip(codes.dictionary.to_pylist(), rows.tolist(), sizes.tolist(), strict=True):
+            before = found.get(key, Oversize(0, 0))
+            found[key] = Oversize(before.rows + count, before.bytes + int(size))
+    return {key: size for key, size in found.items() if size.bytes > GROUP_BYTES}
+
+
+def large_hashes(cells: Iterable[pa.Table]) -> set[int]:
+    """The hashes whose pairs have more than GROUP_BYTES together, whether they are of one group or of several."""
     found = np.empty(0, np.uint64)
-    rows: np.ndarray = np.empty(0)
     sizes: np.ndarray = np.empty(0)
     for cell in cells:
         hashed, size = cell.column("hash").to_numpy(), cell.column("size").to_numpy()
         found, at = np.unique(np.concatenate([found, hashed]), return_inverse=True)
-        rows = np.bincount(at, np.concatenate([rows, np.ones(len(hashed))]))
-        sizes = np.bincount(at, np.concatenate([sizes, size]))
-    return {int(found[i]): Oversize(int(rows[i]), int(sizes[i])) for i in np.flatnonzero(sizes > GROUP_BYTES).tolist()}
+        sizes = np.bincount(at, np.concatenate([sizes, size]), len(found))
+    return set(found[sizes > GROUP_BYTES].tolist())
 
 
-def without_oversize(cells: Iterable[pa.Table], oversize: Mapping[int, Oversize]) -> list[pa.Table]:
+def without_oversize(cells: Iterable[pa.Table], oversize: Mapping[bytes, Oversize]) -> list[pa.Table]:
     """The pairs of all groups that are not oversize; of each oversize group its first pair stands for it."""
-    hashes_left = np.array(sorted(oversize), np.uint64)
+    keys_left = set(oversize)
     kept = []
     for cell in cells:
-        hashed = cell.column("hash").to_numpy()
-        first = np.zeros(len(hashed), bool)
-        seen, at = np.unique(hashed, return_index=True)
-        first[at[np.isin(seen, hashes_left)]] = True
-        kept.append(cell.filter(pa.array(first | ~np.isin(hashed, np.array(sorted(oversize), np.uint64)))))
-        hashes_left = hashes_left[~np.isin(hashes_left, seen)]
+        keys = column_as_bytes(cell.column("group"))
+        is_kept = ~is_one_of(keys, oversize)
+        for row in np.flatnonzero(is_one_of(keys, keys_left)).tolist() if keys_left else ():
+            if (key := keys[row].as_py()) in keys_left:
+                keys_left.remove(key)
+                is_kept[row] = True
+        kept.append(cell.filter(pa.array(is_kept)))
     return kept
 
 
-def grouped(pairs: pa.Table, columns: PairColumns, paths: Sequence[str], oversize: Mapping[int, Oversize]) -> pa.Table:
+def is_one_of(keys: pa.Array, some: Iterable[bytes]) -> np.ndarray:
+    """For each key whether it is among some others; a null is not."""
+    return as_mask(pc.is_in(keys, pa.array(list(some), pa.large_binary()), skip_nulls=True))
+
+
+def oversize_of_groups(
+    pairs: pa.Table, keys: pa.Array, firsts: np.ndarray, oversize: Mapping[bytes, Oversize]
+) -> list[Oversize | None]:
+    """For each group what it holds if it is oversize, by its key, or, where that is null, by its one pair."""
+    sizes = pairs.column("size").to_numpy()[firsts]
+    is_null = as_mask(keys.is_null())[firsts]
+    found: list[Oversize | None] = [None] * len(firsts)
+    for group in np.flatnonzero(is_null & (sizes > GROUP_BYTES)).tolist():
+        found[group] = Oversize(1, int(sizes[group]))
+    for group in np.flatnonzero(is_one_of(keys.take(pa.array(firsts)), oversize)).tolist():
+        found[group] = oversize[keys[int(firsts[group])].as_py()]
+    return found
+
+
+def grouped(
+    pairs: pa.Table, columns: PairColumns, paths: Sequence[str], oversize: Mapping[bytes, Oversize]
+) -> pa.Table:
     """A row for each group, in the order of their first pairs; `pairs` are in (file, row) order.
 
     A group that cannot be a list has the reason in PROBLEM, and keeps its documents, unless they are too many.
@@ -134,10 +186,11 @@ def grouped(pairs: pa.Table, columns: PairColumns, paths: Sequence[str], oversiz
     pairs = pairs.combine_chunks()
     keys = column_as_bytes(pairs.column("group"))
     codes, firsts = numbered_groups(keys)
-    ranks = np.asarray(pairs.column("rank").to_numpy(), np.float64)  # null is NaN, which comes last
+    ranks = places_by_rank(pairs.column("rank").combine_chunks())
     order = np.lexsort((np.arange(len(codes)), ranks, codes))
-    problems = problems_of(pairs, keys, codes, firsts, columns, paths, oversize)
-    is_whole = ~np.isin(pairs.column("hash").to_numpy()[firsts], np.array(sorted(oversize), np.uint64))
+    sizes = oversize_of_groups(pairs, keys, firsts, oversize)
+    problems = problems_of(pairs, keys, codes, firsts, columns, paths, sizes)
+    is_whole = np.array([size is None for size in sizes], bool)
     order = order[is_whole[codes[order]]]
     ends = np.cumsum(np.bincount(codes[order], minlength=len(firsts)))
     offsets = pa.array(np.concatenate([[0], ends]), pa.int32(), mask=np.append(~is_whole, False))
@@ -176,7 +229,7 @@ def problems_of(
     firsts: np.ndarray,
     columns: PairColumns,
     paths: Sequence[str],
-    oversize: Mapping[int, Oversize],
+    oversize: Sequence[Oversize | None],
 ) -> list[str | None]:
     """For each group why it cannot be ranked; None where it can."""
     problems: list[str | None] = [None] * len(firsts)
@@ -191,10 +244,8 @@ def problems_of(
         )
     for group in np.flatnonzero(as_mask(keys.is_null())[firsts]).tolist():
         problems[group] = f"{Reason.NULL_GROUP}: {columns.group} is null in {place(int(firsts[group]))}"
-    if oversize:
-        hashed = pairs.column("hash").to_numpy()[firsts]
-        for group in np.flatnonzero(np.isin(hashed, np.array(sorted(oversize), np.uint64))).tolist():
-            size = oversize[int(hashed[group])]
+    for group, size in enumerate(oversize):
+        if size is not None:
             problems[group] = (
                 f"{Reason.GROUP_TOO_LARGE}: {columns.group} {shown(keys[int(firsts[group])])} has {size.rows} pairs of "
                 f"{size.bytes} bytes in all, and a group may have {GROUP_BYTES}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.table.column_types import may_be_id, plain_type
+from jobs.table.column_types import is_uuid, may_be_key, plain_type
 from jobs.table.columns import PROBLEM, ColumnMapping, GroupBy
+from jobs.table.common_types import NoCommonTypeError, common_type
 from pipelines.errors import ConfigError
 
 DEFAULT_RANK = "rank"
@@ -30,12 +31,19 @@ class PairColumns:
         return own_fields(self.mapping)
 
     @property
+    def rank_type(self) -> pa.DataType:
+        """The type in which ranks are compared."""
+        position = -1 if self.rank is None else self.document_type.get_field_index(self.rank)
+        return self.document_type.field(position).type if position >= 0 else pa.float64()
+
+    @property
     def document_type(self) -> pa.StructType:
         return self.lists.field(self.mapping.documents).type.value_type
 
 
-def pair_columns(schemas: Sequence[pa.Schema], group_by: GroupBy, mapping: ColumnMapping) -> PairColumns:
-    """The columns of an input with these schemas; raises ConfigError when its pairs cannot be grouped."""
+def pair_columns(files: Mapping[str, pa.Schema], group_by: GroupBy, mapping: ColumnMapping) -> PairColumns:
+    """The columns of an input whose files have these schemas; raises ConfigError when its pairs cannot be grouped."""
+    schemas = list(files.values())
     for schema in schemas:
         check_group_column(schema, group_by.column)
     rank = rank_column(schemas, group_by.rank_column)
@@ -44,7 +52,7 @@ def pair_columns(schemas: Sequence[pa.Schema], group_by: GroupBy, mapping: Colum
     fields = [pa.field(group_by.column, next(iter(kinds)) if is_integer else pa.string())]
     if group_by.column != mapping.query:
         fields.append(pa.field(mapping.query, pa.string()))
-    documents = pa.list_(pa.struct(document_fields(schemas, group_by.column, mapping)))
+    documents = pa.list_(pa.struct(document_fields(files, group_by.column, mapping)))
     lists = pa.schema([*fields, pa.field(mapping.documents, documents), pa.field(PROBLEM, pa.string())])
     if len(set(lists.names)) < len(lists.names):
         raise ConfigError(f"--group-by is {group_by.column!r}, the name that the lists have; give --documents-column")
@@ -57,8 +65,8 @@ def check_group_column(schema: pa.Schema, name: str) -> None:
         problem = "occurs more than once" if name in schema.names else "is missing in a file"
         listed = ", ".join(f"`{one}`" for one in schema.names)
         raise ConfigError(f"--group-by is {name!r}, which {problem}; there are {listed}")
-    if not may_be_id(plain_type(schema.field(name).type)):
-        raise ConfigError(f"--group-by is {name!r}, which is {schema.field(name).type}; give texts or integers")
+    if not may_be_key(plain_type(schema.field(name).type)):
+        raise ConfigError(f"--group-by is {name!r}, which is {schema.field(name).type}; give texts, integers or UUIDs")
 
 
 def rank_column(schemas: Sequence[pa.Schema], asked: str | None) -> str | None:
@@ -81,7 +89,7 @@ def is_number(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain))
 
 
-def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMapping) -> list[pa.Field]:
+def document_fields(files: Mapping[str, pa.Schema], group: str, mapping: ColumnMapping) -> list[pa.Field]:
     """The fields of a list's documents: id, text, and whatever else a pair has.
 
     Raises ConfigError when columns do not go together.
@@ -90,11 +98,11 @@ def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMap
     needed = mapping.document_id if mapping.by_id else mapping.document
     if needed in mapping.drop:
         raise ConfigError(f"--drop {needed} with --group-by: it becomes part of `{mapping.documents}`; drop that")
-    kinds: dict[str, list[pa.DataType]] = {}
-    for schema in schemas:
+    kinds: dict[str, dict[str, pa.DataType]] = {}
+    for path, schema in files.items():
         for field in schema:
             if field.name not in (group, mapping.query, *mapping.drop):
-                kinds.setdefault(field.name, []).append(field.type)
+                kinds.setdefault(field.name, {})[path] = stored_type(field.type)
     fields = [pa.field(own[name], pa.string()) for name in own if name in kinds]
     for name, types in kinds.items():
         if name in own.values() and name not in own:
@@ -103,7 +111,13 @@ def document_fields(schemas: Sequence[pa.Schema], group: str, mapping: ColumnMap
                 "--text-field to name the id and the text otherwise"
             )
         if name not in own:
-            fields.append(pa.field(name, common_type(name, types)))
+            try:
+                fields.append(pa.field(name, common_type(types)))
+            except NoCommonTypeError as error:
+                raise ConfigError(
+                    f"column `{name}` {error}, and no type holds the values of both; write it with one type, or give "
+                    f"--drop {name}"
+                ) from None
     return fields
 
 
@@ -113,19 +127,11 @@ def own_fields(mapping: ColumnMapping) -> dict[str, str]:
     return {mapping.id_field: mapping.document_id, **text}
 
 
-def common_type(name: str, types: Sequence[pa.DataType]) -> pa.DataType:
-    """A type that holds the values of a column in all files; raises ConfigError when there is none."""
-    try:
-        schemas = [pa.schema([pa.field(name, stored_type(one))]) for one in types]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(name).type
-    except pa.ArrowException:
-        listed = ", ".join(sorted({str(one) for one in types}))
-        raise ConfigError(f"column `{name}` is {listed} in different files; give --drop {name}") from None
-
-
 def stored_type(data_type: pa.DataType) -> pa.DataType:
     """A plain type whose values can be taken and concatenated."""
     plain = plain_type(data_type)
+    if is_uuid(plain):
+        return plain.storage_type
     if pa.types.is_string_view(plain) or pa.types.is_large_string(plain):
         return pa.string()
     return pa.binary() if pa.types.is_binary_view(plain) or pa.types.is_large_binary(plain) else plain

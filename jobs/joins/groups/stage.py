@@ -29,8 +29,9 @@ from jobs.joins.groups.steps import BUCKET_BYTES, CuttingStage, Grouping, Groupi
 from jobs.records import InputFile, Unit
 from jobs.runtime.pieces import run_pieces
 from jobs.runtime.threads import in_threads
+from jobs.screen import say_cut_timestamps
 from jobs.settings import RerankSettings
-from jobs.table.columns import Layout, check_dropped_columns, check_output_names
+from jobs.table.columns import Layout, check_dropped_columns, check_output_names, check_reserved_names
 from jobs.table.faults import why_unusable
 from pipelines.errors import ConfigError
 
@@ -48,6 +49,8 @@ def check_groupable(found: Survey, settings: RerankSettings) -> None:
     for file, error in found.errors.items():
         raise ConfigError(f"{file.path} cannot be read ({error}), and groups would lack its pairs; repair or remove it")
     schemas = [plan.schema for plan in found.plans.values()]
+    for schema in schemas:
+        check_reserved_names(schema)
     for file, plan in found.plans.items():
         unusable = why_unusable(plan.schema, settings.mapping, Layout.PAIRS)
         if unusable:
@@ -61,7 +64,8 @@ def check_groupable(found: Survey, settings: RerankSettings) -> None:
 def columns_of(found: Survey, settings: RerankSettings) -> PairColumns:
     """The columns that the lists will have."""
     assert settings.group_by is not None
-    return pair_columns([plan.schema for plan in found.plans.values()], settings.group_by, settings.mapping)
+    schemas = {file.path: plan.schema for file, plan in found.plans.items()}
+    return pair_columns(schemas, settings.group_by, settings.mapping)
 
 
 # The stage.
@@ -77,7 +81,7 @@ def group_input(
     for name in ("pairs", "lists"):
         storage.make_directory(os.path.join(directory, name))
         storage.remove_temporaries(os.path.join(directory, name))
-    grouping = planned(settings, files, selection, directory)
+    grouping = planned(settings, files, selection, directory, console)
     lists = missing = planned_lists(directory)
     if lists is not None:
         missing = missing_lists(grouping, lists)
@@ -91,13 +95,17 @@ def group_input(
     return os.path.join(directory, "lists")
 
 
-def planned(settings: RerankSettings, files: Sequence[InputFile], selection: Selection, directory: str) -> Grouping:
+def planned(
+    settings: RerankSettings, files: Sequence[InputFile], selection: Selection, directory: str, console: Console
+) -> Grouping:
     """The plan of an earlier run, or a new one, which depends on the input alone."""
     path = os.path.join(directory, "plan.json")
     if not storage.exists(path):
         found = survey(files, replace(selection, shard=None))
         columns = columns_of(found, settings)
-        pieces = [unit for file in found.planned(files, PIECE_BYTES) for unit in file.units()]
+        planned_files = found.planned(files, PIECE_BYTES)
+        say_cut_timestamps(console, planned_files)
+        pieces = [unit for file in planned_files for unit in file.units()]
         plan = {
             "pieces": [asdict(piece) for piece in pieces],
             "buckets": min(max(1, -(-int(found.total_bytes) // BUCKET_BYTES)), MAX_BUCKETS),

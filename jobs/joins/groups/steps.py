@@ -112,7 +112,7 @@ def numbered_rows(piece: Unit, selection: Selection) -> tuple[pa.Table, np.ndarr
 def group_bucket(grouping: Grouping, file: ListFile) -> None:
     """Writes a list file; in memory are its pairs, and one cell beside them."""
     may_be_oversize = file.bytes > GROUP_BYTES
-    oversize = oversize_groups(cells_of(grouping, file)) if may_be_oversize else {}
+    oversize = oversize_groups(lambda: cells_of(grouping, file)) if may_be_oversize else {}
     cells = without_oversize(cells_of(grouping, file), oversize)
     lists = (
         grouped(pa.concat_tables(cells), grouping.columns, grouping.paths, oversize)

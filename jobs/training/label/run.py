@@ -22,7 +22,7 @@ from jobs.records import InputFile, Unit
 from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
-from jobs.screen import say
+from jobs.screen import say, say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import Layout
@@ -58,6 +58,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
         output = TableOutput(job.output, "label", ROOMS)
         with refused_access_as_usage_error():
             files = storage.list_input(job.input)
+            say_left_out(console, job.input, files.left_out)
             check_apart(job.input, job.output, files)
             check_store(job, files)
             options = options_of(settings, job, encoders, jobs)

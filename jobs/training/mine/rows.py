@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.table.column_types import may_be_id, may_be_text, may_be_texts, plain_type
+from jobs.table.column_types import may_be_key, may_be_text, may_be_texts, plain_type
 from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
@@ -33,7 +33,7 @@ def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
         (columns.query, "--query-column", may_be_text, "text", True),
         (columns.positive, "--positive-column", may_be_text, "text", True),
         (columns.negatives, "--negatives-column", may_be_texts, "a list of texts", False),
-        (columns.group, "--group-column", may_be_id, "text or integer", False),
+        (columns.group, "--group-column", may_be_key, "text or integer", False),
     )
     for name, flag, fits, rule, is_needed in expected:
         if name not in schema.names:

@@ -21,7 +21,7 @@ from jobs.records import InputFile
 from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
-from jobs.screen import say
+from jobs.screen import say, say_left_out
 from jobs.storage import absolute, check_apart
 from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import with_absolute_directory
@@ -52,6 +52,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
         output = TableOutput(job.output, "mine", (CANDIDATES_ROOM, RANKED_ROOM))
         with refused_access_as_usage_error():
             files = storage.list_input(job.input)
+            say_left_out(console, job.input, files.left_out)
             check_apart(job.input, job.output, files)
             check_store(job, files)
             corpus = corpus_files(settings)

@@ -16,7 +16,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from jobs.table.column_types import is_list, may_be_id, may_be_text, may_be_texts, plain_type
+from jobs.table.column_types import is_list, may_be_key, may_be_text, may_be_texts, plain_type
 from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
@@ -70,7 +70,7 @@ def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
         return Layout.LISTS
     if has(columns.positive):
         for name in (columns.positive, columns.negative, columns.group):
-            expect(name, may_be_id, "texts")
+            expect(name, may_be_key, "texts")
         expect(columns.negatives, may_be_texts, "lists of texts")
         return Layout.POSITIVES
     if has(columns.document) and has(columns.label):

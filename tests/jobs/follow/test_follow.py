@@ -307,6 +307,43 @@ def test_a_later_file_that_does_not_fit_is_left_alone(
     assert f"left alone: {source}/b.parquet: --where" in said.getvalue()
 
 
+def test_a_later_file_with_a_column_that_the_output_adds_is_left_alone(
+    source: Path, output: Path, follow_job: FollowJob, said: StringIO
+) -> None:
+    def events() -> Events:
+        yield from come(source, a=table("a"))
+        yield from come(source, b=table("b").append_column("error", pa.array(["x"] * 5)), c=table("c", 2))
+        yield from nothing(2)
+
+    follow_job(events())
+    assert ids(output) == ids_of(a=5, c=2)
+    told = "has a column `error`, and the output of this job has one of its own; rename it in the file"
+    assert said.getvalue().count(f"left alone: {source}/b.parquet: {told}") == 1
+
+
+def test_files_that_are_no_parquet_are_named_once(
+    source: Path, output: Path, follow_job: FollowJob, said: StringIO
+) -> None:
+    """One without a suffix is ranked when it is whole, and not complained of before."""
+    whole = pa.BufferOutputStream()
+    pq.write_table(table("b"), whole)
+    content = whole.getvalue().to_pybytes()
+
+    def events() -> Events:
+        yield from come(source, a=table("a"))
+        (source / "b.csv").touch()
+        for end in (100, 200, len(content)):
+            (source / "000000_0").write_bytes(content[:end])
+            yield
+        yield from nothing(4)
+
+    follow_job(events())
+    assert ids(output) == ids_of(a=5, b=5)
+    assert said.getvalue().count("left out: ") == 1
+    assert f"left out: 1 file(s) of {source} that are no Parquet: {source}/b.csv" in said.getvalue()
+    assert read_json(output / "_summary.json")["left_out"] == {"files": 1, "first": [f"{source}/b.csv"]}
+
+
 def test_a_directory_that_does_not_fit_is_left_alone(source: Path, output: Path, follow_job: FollowJob) -> None:
     def events() -> Events:
         yield from come(source / "day=1", a=table("a"))

@@ -176,3 +176,28 @@ def test_a_column_that_no_file_has_is_a_usage_error() -> None:
     check_condition_columns([Condition("b", "=", ("1",))], schemas)
     with pytest.raises(ConfigError, match="--where 'c = 1': there is no column `c`; there are `a`, `b`"):
         check_condition_columns([Condition("c", "=", ("1",))], schemas)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "data_type", "condition", "rows_planned"),
+    [
+        ([7] * 4 + [8, 7, None, 7], pa.int64(), "value != 7", 4),
+        ([True] * 4, pa.bool_(), "value != true", 0),
+        ([date(2026, 11, 1)] * 4, pa.date32(), "value != 2026-11-01", 0),
+        ([datetime(2026, 11, 1)] * 4, pa.timestamp("us"), "value != 2026-11-01", 0),
+        ([7.0, 7.0, NAN, 7.0], pa.float64(), "value != 7", 4),
+        (["de"] * 4, pa.string(), "value != de", 4),
+        ([1.0, NAN, NAN, 9.0], pa.float64(), "value > 8", 4),
+        ([NAN] * 4, pa.float64(), "value != 7", 4),
+    ],
+)
+def test_row_groups_that_statistics_may_leave_out(
+    tmp_path: Path, values: list[Any], data_type: pa.DataType, condition: str, rows_planned: int
+) -> None:
+    """`!=` leaves out a group of one value, where no NaN and no shortened text can be behind it."""
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"value": pa.array(values, data_type)}), path, row_group_size=4)
+    assert sum(rows for _, rows in read_plan(path, Selection(where=(parse_condition(condition),))).kept) == rows_planned

@@ -27,6 +27,7 @@ planned_files = st.builds(
     st.integers(0),
     st.lists(st.tuples(st.integers(0), st.integers(1))).map(tuple),
     st.none() | st.text(),
+    st.dictionaries(st.text(), st.integers(1), max_size=2).map(lambda cut: tuple(cut.items())),
 )
 manifests = st.builds(
     Manifest,
@@ -176,6 +177,19 @@ def test_another_fingerprint_is_named_by_its_parts_and_not_by_its_hash() -> None
     manifest = Manifest({"hash": "abc", "dtype": "float32"}, PLAIN, 1, (), "", {})
     with pytest.raises(RefusedError, match=r"other settings: dtype was 'float32', is 'float16'; give"):
         check_same_job(manifest, {"hash": "def", "dtype": "float16"}, PLAIN)
+
+
+def test_a_layout_of_the_rows_does_not_hide_one_of_the_checkpoint() -> None:
+    """Both have the name `layout`."""
+    manifest = Manifest({"hash": "abc", "layout": "bert"}, PLAIN, 1, (), "", {})
+    with pytest.raises(RefusedError, match=r"layout of the model's checkpoint was 'bert', is 'modernbert'; give"):
+        check_same_job(manifest, {"hash": "def", "layout": "modernbert"}, PLAIN)
+
+
+def test_a_fingerprint_that_differs_in_nothing_but_its_hash_is_another() -> None:
+    manifest = Manifest({"hash": "abc", "dtype": "float32"}, PLAIN, 1, (), "", {})
+    with pytest.raises(RefusedError, match=r"fingerprint of the model was 'abc', is 'def'; give"):
+        check_same_job(manifest, {"hash": "def", "dtype": "float32"}, PLAIN)
 
 
 def test_versions_and_time_of_a_manifest_are_not_part_of_the_job(source: Path) -> None:

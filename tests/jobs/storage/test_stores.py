@@ -32,7 +32,16 @@ TREE = (
     "day=2/notes.txt",
     "_day/a.parquet",
     ".day/a.parquet",
+    "_day=1/a.parquet",
+    "_day=1/_x/a.parquet",
     "day=10.parquet",
+    "B.PARQUET",
+    "c.parq",
+    "part-0",
+    "part-1.parquet.gz",
+    "day=2/000000_0",
+    "short",
+    "wrong",
     "a[1].parquet",
 )
 PATTERNS = (
@@ -64,7 +73,12 @@ PATTERNS = (
     ".day/*",
     "_*",
     "*/_temporary/*",
+    "_day=*",
+    "_day=1/*",
+    "p*",
+    "*.PARQUET",
 )
+PARQUET_BY_MAGIC = ("part-0", "part-1.parquet.gz", "day=2/000000_0", "notes.txt")
 
 
 def listed(root: str, pattern: str) -> list[str]:
@@ -79,13 +93,18 @@ def test_a_store_lists_what_a_disk_lists(bucket: Bucket, tmp_path: Path) -> None
     """The same tree on both, and each pattern in both."""
     for name in TREE:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
+        magic = b"PAR1" if name in PARQUET_BY_MAGIC else b""
+        (tmp_path / name).write_bytes(magic + name.encode().ljust(9) + magic)
+    (tmp_path / "short").write_bytes(b"PAR1PAR1")
     root = upload(tmp_path, bucket, "in/put")
     bucket.put("in/put-and-more.parquet", b"")
     bucket.put("other.parquet", b"")
     found = {pattern: listed(root, pattern) for pattern in PATTERNS}
     assert found == {pattern: listed(str(tmp_path), pattern) for pattern in PATTERNS}
     assert sum(map(bool, found.values())) > len(PATTERNS) / 2
+    left_out = [file.path.removeprefix(f"{root}/") for file in storage.find_input(root).left_out]
+    assert left_out == ["day=2/notes.txt", "notes.txt", "short", "wrong"]
+    assert {f"/{name}" for name in PARQUET_BY_MAGIC[:3]} < set(found[""])
 
 
 def test_a_whole_bucket_is_a_directory(bucket: Bucket) -> None:

@@ -162,11 +162,13 @@ def test_an_optional_column_must_exist_once_the_caller_names_it(mapping: ColumnM
         detect_layout(schema, mapping)
 
 
-def test_an_id_that_is_neither_text_nor_integer_is_refused() -> None:
+def test_an_id_of_a_type_without_one_text_is_refused() -> None:
     schema = pa.schema(
-        {"query": pa.string(), "documents": pa.list_(pa.struct({"text": pa.string(), "id": pa.float64()}))}
+        {"query": pa.string(), "documents": pa.list_(pa.struct({"text": pa.string(), "id": pa.date32()}))}
     )
-    with pytest.raises(ConfigError, match=r"`id` is double, but it has to be text or integer; .* --id-field"):
+    with pytest.raises(
+        ConfigError, match=r"`id` is date32\[day\], but it has to be text, integer, .*; name another with --id-field"
+    ):
         detect_layout(schema, DEFAULT)
 
 
