@@ -66,14 +66,20 @@ class Sample:
         return read_parquet(self.path, self._measured, dictionaries=texts)
 
     def _measured(self, file: pq.ParquetFile) -> float:
-        batches = file.iter_batches(batch_size=self.rows, row_groups=list(self.row_groups), columns=self.columns)
-        sample = next(batches, None)
-        if sample is None or not sample.num_rows:
-            return 0.0
-        plain = file.metadata.schema.to_arrow_schema()  # as other readers get it
+        rows, size = 0, 0.0
+        for number in self.row_groups:  # one by one: each has a dictionary of its own, and Arrow cannot join them
+            left = self.rows - rows
+            sample = next(file.iter_batches(batch_size=left, row_groups=[number], columns=self.columns), None)
+            if sample is not None:
+                rows += sample.num_rows
+                size += self._size_of(sample, file.metadata.schema.to_arrow_schema())
+        return size / rows if rows else 0.0
+
+    def _size_of(self, sample: pa.RecordBatch, plain: pa.Schema) -> float:
+        """The decoded bytes of some rows, whose columns have the types of `plain` for other readers."""
         names = range(len(plain)) if self.columns is None else sample.schema.names
-        size = sum(decoded_bytes(column, plain.field(name).type) for column, name in zip(sample, names, strict=True))
-        return float(size + self.besides(sample)) / int(sample.num_rows)
+        columns = zip(sample, names, strict=True)
+        return self.besides(sample) + sum(decoded_bytes(column, plain.field(name).type) for column, name in columns)
 
 
 def bytes_per_row(

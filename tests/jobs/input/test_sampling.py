@@ -121,6 +121,18 @@ def test_the_size_of_a_row_is_that_of_a_row_read_plainly(tmp_path: Path, kind: s
     assert read_plan(path).bytes_per_row == pytest.approx(plain.nbytes / 256, rel=0.15, abs=18)
 
 
+@pytest.mark.parametrize("options", [{"row_group_size": 20}, {"dictionary_pagesize_limit": 100, "data_page_size": 100}])
+def test_a_sample_of_several_row_groups_and_of_dictionaries_that_overflow_is_measured(
+    tmp_path: Path, options: dict[str, int]
+) -> None:
+    """Rather than taken for damaged, which would make units by their stored size."""
+    path = str(tmp_path / "a.parquet")
+    lists = pa.array([[f"text {i} " * 20, f"text {i % 3} " * 20] for i in range(400)])
+    pq.write_table(pa.table({"documents": lists, "flat": lists.flatten()[:400]}), path, write_batch_size=8, **options)
+    plain = next(pq.ParquetFile(path).iter_batches(batch_size=256))
+    assert read_plan(path).bytes_per_row == pytest.approx(plain.nbytes / 256, rel=0.05)
+
+
 def test_only_the_columns_that_are_asked_for_count(tmp_path: Path) -> None:
     path = str(write_small(tmp_path / "a.parquet", text=pa.chunked_array([["ab"] * 100]), payload=long_text(100)))
     metadata = pq.read_metadata(path)
