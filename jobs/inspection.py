@@ -85,6 +85,8 @@ def print_all(console: Console, facts: JobFacts, rows: Sequence[RowError], findi
     console.print(attempts_table(facts.attempts))
     for path, error in facts.unreadable.items():
         say(console, f"{path}: {error}", "could not be read: ")
+    if facts.left_out["files"]:
+        say(console, f"{facts.left_out['files']:,} file(s), as {facts.left_out['first'][0]}", "left out: ", "yellow")
     if facts.parts_not_read:
         say(console, f"{facts.parts_not_read} part(s) are damaged or not of this job; --verify says which", "careful: ")
     for reason, of_reason in groupby(sorted(rows, key=lambda row: row.reason), key=lambda row: row.reason):

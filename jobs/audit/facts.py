@@ -17,7 +17,7 @@ from jobs.output.directory import MANIFEST, OutputDirectory
 from jobs.output.lease import is_alive, parsed, read_if_there
 from jobs.output.manifest import Manifest
 from jobs.output.parts import read_counts
-from jobs.output.summary import read_summary, time_spent, totals, unreadable_files
+from jobs.output.summary import cut_timestamps, read_summary, time_spent, totals, unreadable_files
 from jobs.records import Counts, Unit
 from jobs.runtime.threads import in_threads
 from pipelines.errors import ConfigError
@@ -99,6 +99,10 @@ class JobFacts:
     parts_not_read: int
     """Parts whose footers cannot be read, or are not those of this job: not in `counts`."""
     unreadable: Mapping[str, str]
+    left_out: Mapping[str, Any]
+    """How many files of INPUT are no Parquet, and the first of them; known once the job is complete."""
+    cut_timestamps: int
+    """Timestamps that lose digits below a microsecond."""
     time: Mapping[str, Any]
     """See `jobs.output.summary.time_spent`."""
     attempts: Sequence[Mapping[str, Any]]
@@ -164,6 +168,8 @@ def gather(snapshot: Snapshot) -> JobFacts:
         counts={name: summary.get(name, value) for name, value in of_parts.items()},
         parts_not_read=len(found) - len(counts),
         unreadable=snapshot.unreadable,
+        left_out=summary.get("left_out", {"files": 0, "first": []}),
+        cut_timestamps=cut_timestamps(manifest),
         time=time_spent(snapshot.attempts),
         attempts=snapshot.attempts,
         fingerprint=manifest.fingerprint,

@@ -45,12 +45,17 @@ def compose(
         **sums,
         "unreadable": unreadable_files(manifest) | dict(damaged),
         "left_out": {"files": len(left_out), "first": first_paths(left_out)},
-        "cut_timestamps": sum(cut for file in manifest.files for _, cut in file.cut_timestamps),
+        "cut_timestamps": cut_timestamps(manifest),
         **time_spent(attempts),
         "attempts": list(attempts),
         "fingerprint": manifest.fingerprint,
         "versions": manifest.versions,
     }
+
+
+def cut_timestamps(manifest: Manifest) -> int:
+    """How many timestamps of all files are written without their digits below a microsecond."""
+    return sum(cut for file in manifest.files for _, cut in file.cut_timestamps)
 
 
 def first_paths(files: Sequence[InputFile]) -> list[str]:
