@@ -67,6 +67,7 @@ class Follower:
 
         Raises StoppedError and OSError; the next look goes on from what is on record.
         """
+        self.attempt.check_lease()
         now = self.clock()
         listed = {file.path: file for file in storage.find_input(self.settings.input)}
         if not self.ledger.is_loaded:
@@ -139,6 +140,7 @@ class Follower:
     def _rank(self, manifest: Manifest) -> None:
         """One round: brings every unit that is to do to its part."""
         began = self.clock()
+        self.attempt.check_lease()
         self.ledger.begin_round(manifest)
         todo = list(self.ledger.todo)
         if todo:

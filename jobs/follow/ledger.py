@@ -117,6 +117,7 @@ class Ledger:
         attempts = [*self.earlier_attempts, attempt.as_dict()]
         sums = totals(manifest, [self.counts]) | {"parts": self.parts}
         summary = compose(manifest, sums, by_file(self.damaged), attempts)
+        attempt.check_lease()
         storage.write_json(self.output.summary, summary)
         self.is_summed_up = True
         return summary

@@ -79,7 +79,7 @@ class OutputDirectory:
             raise RefusedError(f"OUTPUT {self.path} is a file; give a directory")
         make_output(self.path, "OUTPUT")
         names = storage.names(self.path)
-        foreign = [name for name in names if name != lease.NAME and not storage.is_temporary(name)]
+        foreign = [name for name in names if name not in (lease.NAME, lease.LOCK) and not storage.is_temporary(name)]
         if foreign and not self.is_begun:
             raise RefusedError(
                 f"OUTPUT {self.path} is not empty ({sorted(foreign)[0]}, ...) and no job of ours wrote it; "
