@@ -112,6 +112,7 @@ def score_and_sum_up(
     announce(console, manifest, todo)
     damaged = score_everything(todo, assignment, manifest, output, attempt, console)
     attempt.save()
+    output.remove_strays({unit.name for unit in manifest.units()})
     summary = summarize(output, manifest, by_file(damaged))
     attempt.check_lease()
     write_json(output.summary, summary)

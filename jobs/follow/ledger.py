@@ -58,6 +58,7 @@ class Ledger:
             if changed or not before.followed:
                 self._write(manifest, keep_summary=not changed)
             self._take(manifest)
+            self.output.remove_strays({unit.name for unit in manifest.units()})
             finished = self.output.finished()
             done = [unit for unit in manifest.units() if unit.name in finished]
             self.todo = [unit for unit in manifest.units() if unit.name not in finished]
@@ -90,8 +91,7 @@ class Ledger:
         ]
         besides = bytes_of_texts(self.settings.corpus, self.settings.mapping)
         planned = survey(fresh, selection, besides).planned(fresh, None)
-        files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
-        return replace(before, files=files, options=replace(before.options, partitions=types))
+        return replace(before, options=replace(before.options, partitions=types)).with_files([*kept, *planned])
 
     def begin_round(self, manifest: Manifest) -> None:
         """Writes the manifest and removes the summary: from here on the output is not complete."""

@@ -16,14 +16,22 @@ class RowGroups:
     def __init__(self, kept: int) -> None:
         self.kept = kept
         self.lock = Lock()
-        self.reads: dict[Hashable, Future[pa.Table]] = {}
+        self.reads: dict[tuple[Hashable, ...], Future[pa.Table]] = {}
         """By what was read; what was asked for last comes last."""
 
     def read(
-        self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None = None
+        self,
+        file: pq.ParquetFile,
+        path: str,
+        numbers: Sequence[int],
+        columns: Sequence[str] | None = None,
+        state: str = "",
     ) -> pa.Table:
-        """Some row groups of the open file at `path`, as a table; raises what pyarrow raises when they are damaged."""
-        key = (path, footer_of(file, numbers), None if columns is None else tuple(columns))
+        """Some row groups of the open file at `path`, as a table; raises what pyarrow raises when they are damaged.
+
+        `state` is the file's, if it is known.
+        """
+        key = (path, state, footer_of(file, numbers), None if columns is None else tuple(columns))
         with self.lock:
             known = self.reads.pop(key, None)
             read = self.reads[key] = known or Future()
@@ -37,6 +45,12 @@ class RowGroups:
                     self.reads.pop(key, None)  # so that a retry reads again
                 read.set_exception(error)
         return read.result()
+
+    def forget(self, path: str) -> None:
+        """Keeps nothing of this file any more."""
+        with self.lock:
+            for key in [key for key in self.reads if key[0] == path]:
+                del self.reads[key]
 
 
 def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,9 +21,9 @@ import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from jobs.errors import RefusedError, StoreError, UnreadableFileError
-from jobs.records import InputFile
+from jobs.records import NAME_IS_NOT_UTF8, InputFile
 from jobs.storage.files import Store, is_temporary
-from jobs.storage.local import LocalDisk
+from jobs.storage.local import LocalDisk, is_away, temporary_name
 from jobs.storage.locations import absolute, contain_one_another
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.stores import (
@@ -51,12 +52,14 @@ __all__ = [
     "make_directory",
     "names",
     "read",
+    "read_as_planned",
     "read_json",
     "read_parquet",
     "remove",
     "remove_below",
     "remove_temporaries",
     "swap",
+    "temporary_name",
     "to_json",
     "write_json",
     "write_table",
@@ -84,7 +87,16 @@ def find_input(pattern: str) -> list[InputFile]:
 
     Names that start with `_` or `.` are not data, as in Spark and Hive.
     """
-    return sorted(store_of(pattern).files(pattern), key=lambda file: file.path)
+    return sorted(map(with_printable_name, store_of(pattern).files(pattern)), key=lambda file: file.path)
+
+
+def with_printable_name(file: InputFile) -> InputFile:
+    """The file under a name that can be written down: one that is not UTF-8 can be reported, but not read."""
+    try:
+        file.path.encode()
+    except UnicodeEncodeError:
+        return InputFile(os.fsencode(file.path).decode(errors="backslashreplace"), file.size, NAME_IS_NOT_UTF8)
+    return file
 
 
 def list_input(pattern: str, what: str = "INPUT") -> list[InputFile]:
@@ -147,6 +159,34 @@ def read_parquet(location: str, reader: Callable[[pq.ParquetFile], Read], *, che
         return read_twice(attempt, location) if is_uri(location) else attempt()
 
 
+def read_as_planned(location: str, state: str, reader: Callable[[pq.ParquetFile], Read]) -> Read:
+    """What `reader` makes of a Parquet file that is still what it was: `state` is its `InputFile.state` of then.
+
+    Raises UnreadableFileError also for a file that is another by now, or became another while it was read.
+    """
+    if not state:
+        return read_parquet(location, reader)
+    before = store_of(location).inode(location)
+    try:
+        read_now = read_parquet(location, reader)
+    except UnreadableFileError:
+        check_state(location, state, before)  # the better reason
+        raise
+    check_state(location, state, before)
+    return read_now
+
+
+def check_state(location: str, state: str, inode: int | None) -> None:
+    """Raises UnreadableFileError when a file is not, or no longer, what it was."""
+    store = store_of(location)
+    with faults_of_file(location):
+        found = store.find(location)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "it was removed after it was planned", location)
+        if found.state != state or store.inode(location) != inode:
+            raise UnreadableFileError(location, "it has changed since it was planned; the next run plans it anew")
+
+
 @contextmanager
 def faults_of_file(location: str) -> Iterator[None]:
     """For a block that reads a file or works on its rows: tells faults of the file from those of its storage.
@@ -156,12 +196,14 @@ def faults_of_file(location: str) -> Iterator[None]:
     """
     try:
         yield
-    except CrossrayError:
+    except (CrossrayError, MemoryError):  # too little memory says nothing of the file
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         why = without_signature(f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno is not None and error.errno not in FAULTS_OF_FILES:
             raise StoreError(f"{location}: {why}") from None
+        if isinstance(error, FileNotFoundError) and not is_uri(location) and is_away(location):
+            raise StoreError(f"{location} and all that was beside it are away; is its disk mounted?") from None
         raise UnreadableFileError(location, why, isinstance(error, FileNotFoundError)) from None
 
 

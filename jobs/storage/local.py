@@ -44,6 +44,12 @@ class LocalDisk:
     def find(self, location: str) -> InputFile | None:
         return describe(location) if os.path.isfile(location) else None
 
+    def inode(self, location: str) -> int | None:
+        try:
+            return os.stat(location).st_ino
+        except OSError:
+            return None
+
     def is_directory(self, location: str) -> bool:
         return os.path.isdir(location)
 
@@ -159,6 +165,15 @@ def describe_if_there(path: str) -> InputFile | None:
 def files_below(root: Path) -> list[Path]:
     """The visible Parquet files of a directory, at any depth."""
     return [file for file in root.rglob("*") if is_data(file.relative_to(root).parts)]
+
+
+def is_away(path: str) -> bool:
+    """Of a file that is not there: whether its whole directory is gone or empty, as when a disk is not mounted."""
+    try:
+        with os.scandir(os.path.dirname(path)) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def temporary_name(path: str) -> str:
