@@ -165,7 +165,7 @@ def test_looks_that_find_nothing_write_and_start_nothing(
 
     def events() -> Events:
         yield from nothing(5)
-        assert names(output) == ["_lease.json"]
+        assert names(output) == ["_lease.json", "_lease.lock"]
         yield from come(source, a=table("a"))
         before = state()
         yield from nothing(5)
@@ -274,7 +274,7 @@ def test_nothing_begins_before_a_file_can_be_read(
         source.mkdir()
         (source / "bad.parquet").write_text("not Parquet")
         yield from nothing(4)
-        assert names(output) == ["_lease.json"]
+        assert names(output) == ["_lease.json", "_lease.lock"]
         pq.write_table(pa.table({"query": ["q"], "document": ["d"]}), source / "pairs.parquet")
         yield from nothing(2)
 
