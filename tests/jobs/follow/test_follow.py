@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -134,6 +135,20 @@ def test_files_are_ranked_as_they_come(source: Path, output: Path, follow_job: F
     assert ids(output) == ids_of(a=5, b=3, c=2)
     assert_nothing_left_over(output)
     assert verify(look(str(output))) == []
+
+
+def test_a_name_that_is_not_utf8_is_reported_and_ends_no_follower(
+    source: Path, output: Path, follow_job: FollowJob, said: StringIO
+) -> None:
+    """Neither the one that meets it nor the one that is started after it."""
+    write_input(source, a=table("a"))
+    os.rename(source / "a.parquet", os.path.join(os.fsencode(source), b"caf\xe9.parquet"))
+    follow_job(come(source, b=table("b")))
+    follow_job(come(source, c=table("c", 2)))
+    assert ids(output) == ids_of(b=5, c=2)
+    unreadable = read_json(output / "_summary.json")["unreadable"]
+    assert unreadable == {f"{source}/caf\\xe9.parquet": "its name is not UTF-8; rename it"}
+    assert "caf\\xe9.parquet: its name is not UTF-8" in said.getvalue()
 
 
 def test_what_is_there_already_is_ranked_first(source: Path, output: Path, follow_job: FollowJob) -> None:
