@@ -45,6 +45,10 @@ class UnreadableFileError(CrossrayError):
         return f"{self.path} cannot be read: {self.why}"
 
 
+class UnwritablePartError(CrossrayError):
+    """One part cannot be written, although the same rows can be written beside it: others may be fine."""
+
+
 class StoreError(CrossrayError, OSError):
     """An object store or a disk is away, and no single file is at fault. Requests to a store were repeated before."""
 

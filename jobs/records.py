@@ -23,6 +23,15 @@ class InputFile:
     version: str
     """Changes with the content: the etag in object stores, elsewhere the time of modification in ns."""
 
+    @property
+    def state(self) -> str:
+        """Size and version: what a unit remembers of its file."""
+        return f"{self.size} {self.version}"
+
+
+NAME_IS_NOT_UTF8 = "its name is not UTF-8"
+"""The version of a file whose name cannot be written down. Its path says what the name is like; nobody can read it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -31,13 +40,23 @@ class Unit:
     path: str
     start: int
     rows: int
+    file_state: str = ""
+    """Of the file when it was planned (`InputFile.state`); empty where nobody has to compare it."""
+    id: str = ""
+    """Says of which job and of which version of the file the part is; empty in jobs that an earlier version began."""
 
     @property
     def name(self) -> str:
-        """The part file of this unit: the same for the same rows of the same file, whoever writes it."""
+        """The part file of this unit: the same for the same rows of the same file in one job, whoever writes it."""
         stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in os.path.splitext(os.path.basename(self.path))[0])
+        stem = stem[:60].encode()[:STEM_BYTES].decode(errors="ignore")
         digest = hashlib.sha256(self.path.encode()).hexdigest()[:10]
-        return f"part-{stem[:60]}-{digest}-{self.start:012d}-{self.rows}.parquet"
+        job = f"-{self.id}" if self.id else ""
+        return f"part-{stem}-{digest}-{self.start:012d}-{self.rows}{job}.parquet"
+
+
+STEM_BYTES = 180
+"""Of a part's name, whose other bytes are some 70; disks take 255. Earlier versions could write no longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +72,25 @@ class PlannedFile:
     """Why the file could not be read; it has no units then."""
     cut_timestamps: tuple[tuple[str, int], ...] = ()
     """Columns whose timestamps are cut to microseconds, and how many of the file's values that changes."""
+    id: str = ""
+    """See `Unit`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
         seen = {"path": self.file.path, "size": self.file.size, "version": self.file.version}
         cut = {"cut_timestamps": dict(self.cut_timestamps)} if self.cut_timestamps else {}
-        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error, **cut}
+        return {**seen, "rows": self.rows, "units": self.ranges, "error": self.error, "id": self.id, **cut}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> PlannedFile:
         """The inverse of `as_dict`."""
         file = InputFile(raw["path"], raw["size"], raw["version"])
         ranges = tuple((start, rows) for start, rows in raw["units"])
-        return cls(file, raw["rows"], ranges, raw["error"], tuple(raw.get("cut_timestamps", {}).items()))
+        cut = tuple(raw.get("cut_timestamps", {}).items())
+        return cls(file, raw["rows"], ranges, raw["error"], cut, raw.get("id", ""))
 
     def units(self) -> Iterator[Unit]:
-        return (Unit(self.file.path, start, rows) for start, rows in self.ranges)
+        return (Unit(self.file.path, start, rows, self.file.state, self.id) for start, rows in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from jobs.errors import StoppedError
 from jobs.output import lease
 from jobs.output.attempts import past_attempts
 from jobs.output.directory import MANIFEST, OutputDirectory
-from jobs.output.lease import is_alive, parsed, read_if_there
+from jobs.output.lease import holder_in, is_held, read_if_there
 from jobs.output.manifest import Manifest
 from jobs.output.parts import read_counts
 from jobs.output.summary import cut_timestamps, read_summary, time_spent, totals, unreadable_files
@@ -39,7 +39,7 @@ class Driver:
     pid: int
     host: str
     heartbeat_ago: float
-    """Seconds, by the clock of this machine."""
+    """Seconds, by the clock of this machine: for people, since the driver's clock may be another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +131,15 @@ def look(path: str) -> Snapshot:
             f"OUTPUT {path} has no {MANIFEST}: no job of ours has begun there, or it has no plan yet; "
             "give a job's output directory"
         )
-    holder = parsed(read_if_there(os.path.join(path, lease.NAME)))
-    running = holder is not None and is_alive(holder)
+    place = os.path.join(path, lease.NAME)
+    found = read_if_there(place)
+    holder, running = holder_in(found, place), is_held(place, found)
     complete = output.is_complete
     summary = read_summary(output) if complete else None
     return Snapshot(
         output,
         State.COMPLETE if complete else State.RUNNING if running else State.STOPPED,
-        Driver(holder["pid"], holder["host"], max(0.0, time.time() - holder["heartbeat"])) if holder else None,
+        Driver(holder.pid, holder.host, max(0.0, time.time() - holder.heartbeat)) if holder else None,
         summary,
         frozenset(output.finished()),
         Manifest.read(output.manifest),

@@ -6,14 +6,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from jobs.audit.facts import Snapshot, State
 from jobs.errors import UnreadableFileError
-from jobs.output.parts import METADATA_KEY
+from jobs.output.parts import METADATA_KEY, is_of
 from jobs.output.summary import totals
 from jobs.records import Counts, Unit
 from jobs.runtime.threads import in_threads
@@ -127,7 +127,7 @@ def why_wrong(
         return f"has no {sorted(fields - footer.keys())[0]} in its footer, so no job of ours wrote it"
     if footer["fingerprint"] != fingerprint:
         return f"has scores of fingerprint {footer['fingerprint']}, the job's is {fingerprint}"
-    if footer["unit"] != asdict(unit):
+    if not is_of(unit, footer["unit"]):
         return f"holds another unit, {footer['unit']}"
     if rows != footer["rows"] or rows + footer["rows_left_out"] != unit.rows:
         left_out = f" and {footer['rows_left_out']} left out" if footer["rows_left_out"] else ""

@@ -8,7 +8,7 @@ from functools import partial
 
 from rich.console import Console
 
-from jobs.errors import StoppedError
+from jobs.errors import StoppedError, UnwritablePartError
 from jobs.joins.corpus.texts import texts_for
 from jobs.output.attempts import Attempt
 from jobs.output.directory import OutputDirectory
@@ -133,7 +133,7 @@ def score_in_pool(
 
 
 def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str]:
-    """Writes the parts of units that came to no end in the pool; returns why units cannot be read."""
+    """Writes the parts of units that came to no end in the pool; returns why units have none."""
     output, fingerprint = assignment.settings.output, assignment.fingerprint
     damaged: dict[Unit, str] = {}
     quarantine = Quarantine(assignment)
@@ -142,9 +142,12 @@ def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str
             table = read_apart(unit, assignment)
             if isinstance(table, str):
                 damaged[unit] = table
-            else:
-                answered = quarantine.score(table)
+                continue
+            answered = quarantine.score(table)
+            try:
                 write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
+            except UnwritablePartError as error:
+                damaged[unit] = str(error)
     finally:
         quarantine.close()
     return damaged

@@ -52,15 +52,16 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
         check_groupable(found, settings)
         options = options_of_groups(settings, files, partitions)
         planned = ()  # the lists are not there yet
-    return Manifest(
+    manifest = Manifest(
         fingerprint=fingerprint,
         options=options,
         unit_bytes=size,
-        files=planned,
+        files=(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
         followed=settings.follow,
     )
+    return manifest.with_files(planned)
 
 
 def selection_of(settings: RerankSettings, files: Sequence[InputFile], partitions: Mapping[str, str]) -> Selection:
@@ -168,7 +169,7 @@ def reconcile(
     size = None if manifest.followed else manifest.unit_bytes
     found = survey(fresh, selection, besides).without(why_not)
     planned_anew = found.planned(fresh, size, taken=sum(one.rows for one in kept))
-    result = replace(manifest, files=tuple(sorted([*kept, *planned_anew], key=lambda one: one.file.path)))
+    result = manifest.with_files([*kept, *planned_anew])
     return result, result.files != manifest.files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -62,7 +63,8 @@ def run_here(
             settings, files = with_checked_input(settings, console)
             fresh = None if output.is_begun and not settings.overwrite else new_manifest(settings, fingerprint, files)
             output.create()
-            lease = until_the_end.enter_context(hold_lease(output.path))
+            tell = partial(say, console, label="waiting for ", style="yellow")
+            lease = until_the_end.enter_context(hold_lease(output.path, tell))
         output.remove_temporaries()
         if fresh is not None and (settings.overwrite or not output.is_begun):  # not begun and ended since by another
             output.clear()
@@ -72,7 +74,8 @@ def run_here(
         if output.is_complete and not changed and not missing_units(output, manifest):
             say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
             return dict(read_json(output.summary))
-        attempt = begin_attempt(output, command)
+        attempt = begin_attempt(output, command, lease.check)
+        attempt.check_lease()
         remove(output.summary)
         if changed:
             manifest.write(output.manifest)
@@ -115,7 +118,9 @@ def score_and_sum_up(
     announce(console, manifest, todo)
     damaged = score_everything(todo, assignment, manifest, output, attempt, console)
     attempt.save()
+    output.remove_strays({unit.name for unit in manifest.units()})
     summary = summarize(output, manifest, by_file(damaged), left_out)
+    attempt.check_lease()
     write_json(output.summary, summary)
     if assignment.settings.corpus is not None:
         remove_below(output.texts)

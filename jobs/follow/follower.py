@@ -70,6 +70,7 @@ class Follower:
 
         Raises StoppedError and OSError; the next look goes on from what is on record.
         """
+        self.attempt.check_lease()
         now = self.clock()
         found = storage.find_input(self.settings.input)
         self._note_left_out(found.left_out)
@@ -154,6 +155,7 @@ class Follower:
     def _rank(self, manifest: Manifest) -> None:
         """One round: brings every unit that is to do to its part."""
         began = self.clock()
+        self.attempt.check_lease()
         self.ledger.begin_round(manifest)
         todo = list(self.ledger.todo)
         if todo:

@@ -60,6 +60,7 @@ class Ledger:
             if changed or not before.followed:
                 self._write(manifest, keep_summary=not changed)
             self._take(manifest)
+            self.output.remove_strays({unit.name for unit in manifest.units()})
             finished = self.output.finished()
             done = [unit for unit in manifest.units() if unit.name in finished]
             self.todo = [unit for unit in manifest.units() if unit.name not in finished]
@@ -97,8 +98,7 @@ class Ledger:
             if why is not None:
                 raise ConfigError(why)
         planned = found.planned(fresh, None)
-        files = tuple(sorted([*kept, *planned], key=lambda one: one.file.path))
-        return replace(before, files=files, options=replace(before.options, partitions=types))
+        return replace(before, options=replace(before.options, partitions=types)).with_files([*kept, *planned])
 
     def begin_round(self, manifest: Manifest) -> None:
         """Writes the manifest and removes the summary: from here on the output is not complete."""
@@ -124,6 +124,7 @@ class Ledger:
         attempts = [*self.earlier_attempts, attempt.as_dict()]
         sums = totals(manifest, [self.counts]) | {"parts": self.parts}
         summary = compose(manifest, sums, by_file(self.damaged), attempts, left_out)
+        attempt.check_lease()
         storage.write_json(self.output.summary, summary)
         self.is_summed_up = True
         return summary

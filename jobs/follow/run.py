@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from rich.console import Console
 
@@ -74,13 +75,15 @@ def follow_until(
         with refused_access_as_usage_error():
             settings = checked(settings, console)
             output.create()
-            lease = until_the_end.enter_context(hold_lease(output.path))
+            tell = partial(say, console, label="waiting for ", style="yellow")
+            lease = until_the_end.enter_context(hold_lease(output.path, tell))
         output.remove_temporaries()
         if settings.overwrite:
             output.clear()
         pool = until_the_end.enter_context(WarmPool(stop, settings.address, console))
         ledger = Ledger(settings, fingerprint, output)
-        follower = Follower(ledger, settings, begin_attempt(output, command), pool, load_scorer, console, clock)
+        attempt = begin_attempt(output, command, lease.check)
+        follower = Follower(ledger, settings, attempt, pool, load_scorer, console, clock)
         lease.on_heartbeat = follower.save_attempt
         say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
         keep_looking(follower, stop, poll_seconds, console)

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.errors import UnreadableFileError
 from jobs.input.row_groups import RowGroups, walk_once
 from jobs.input.selection import EVERYTHING, Selection, filtered
 from jobs.records import Unit
-from jobs.storage import faults_of_file, read_parquet
+from jobs.storage import faults_of_file, read_as_planned
 
 
 def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups | None = None) -> pa.Table:
@@ -19,9 +20,14 @@ def read_rows(unit: Unit, selection: Selection = EVERYTHING, groups: RowGroups |
 
     Reads only the row groups that it touches, and goes on where an earlier unit left a walk of `groups`.
 
-    Raises UnreadableFileError, also when the file has fewer rows than planned.
+    Raises UnreadableFileError, also when the file has fewer rows than planned, or is another than was planned.
     """
-    table = read_parquet(unit.path, lambda file: rows_between(file, unit, selection, groups))
+    try:
+        table = read_as_planned(unit.path, unit.file_state, lambda file: rows_between(file, unit, selection, groups))
+    except UnreadableFileError:
+        if groups is not None:
+            groups.forget(unit.path)  # what was kept may be of the changed file
+        raise
     with faults_of_file(unit.path):
         return selection.with_partitions(table, unit.path)
 
@@ -54,7 +60,7 @@ def read_columns(
     if groups is None or read == unit.rows:  # no other unit needs them
         walk = walk_once(file, wanted, columns, unit.rows)
     else:
-        walk = groups.walk(file, unit.path, wanted, columns, unit.rows)
+        walk = groups.walk(file, unit.path, wanted, columns, unit.rows, unit.file_state)
     return walk.rows(unit.start - skipped, unit.rows)
 
 

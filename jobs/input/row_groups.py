@@ -88,14 +88,23 @@ class RowGroups:
         self.kept = kept
         self.window = window
         self.lock = Lock()
-        self.walks: dict[Hashable, Walk] = {}
+        self.walks: dict[tuple[Hashable, ...], Walk] = {}
         """By what they read; what was asked for last comes last."""
 
     def walk(
-        self, file: pq.ParquetFile, path: str, numbers: Sequence[int], columns: Sequence[str] | None, rows: int
+        self,
+        file: pq.ParquetFile,
+        path: str,
+        numbers: Sequence[int],
+        columns: Sequence[str] | None,
+        rows: int,
+        state: str = "",
     ) -> Walk:
-        """A walk through some row groups of the open file at `path`, which may be on its way; for units of `rows`."""
-        key = (path, footer_of(file, numbers), None if columns is None else tuple(columns))
+        """A walk through some row groups of the open file at `path`, which may be on its way; for units of `rows`.
+
+        `state` is the file's, if it is known: a walk through an earlier state is another walk.
+        """
+        key = (path, state, footer_of(file, numbers), None if columns is None else tuple(columns))
 
         def begin() -> Iterator[pa.RecordBatch]:
             own = open_parquet(path)  # `file` is closed before the walk ends
@@ -109,6 +118,12 @@ class RowGroups:
             while len(self.walks) > self.kept:
                 del self.walks[next(iter(self.walks))]
         return walk
+
+    def forget(self, path: str) -> None:
+        """Keeps nothing of this file any more."""
+        with self.lock:
+            for key in [key for key in self.walks if key[0] == path]:
+                del self.walks[key]
 
 
 def walk_once(file: pq.ParquetFile, numbers: Sequence[int], columns: Sequence[str] | None, rows: int) -> Walk:

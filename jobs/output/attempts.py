@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,10 @@ from jobs import storage
 from jobs.output.accounting import ReplicaSpans, with_idle
 from jobs.output.directory import OutputDirectory
 from jobs.records import UnitReport
+
+
+def nothing_to_check() -> None:
+    """The check of an attempt that needs no lease."""
 
 
 @dataclass(slots=True)
@@ -39,6 +43,8 @@ class Attempt:
     """Chunks that did not go through the model."""
     following: Mapping[str, Any] | None = None
     """The state of `--follow`, for `crossray inspect`; None for a job that follows nothing."""
+    check_lease: Callable[[], None] = nothing_to_check
+    """Raises where another driver has the output by now; called before anything is written."""
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 
@@ -88,14 +94,17 @@ class Attempt:
 
     def save(self) -> None:
         """Called with every heartbeat, so that a killed attempt is on record too."""
+        self.check_lease()
         storage.make_directory(os.path.dirname(self.path))
         storage.write_json(self.path, self.as_dict())
 
 
-def begin_attempt(output: OutputDirectory, command: str | None = None) -> Attempt:
+def begin_attempt(
+    output: OutputDirectory, command: str | None = None, check_lease: Callable[[], None] = nothing_to_check
+) -> Attempt:
     """The next attempt; its record is written with the first heartbeat or phase."""
     number = len(attempt_records(output)) + 1
-    return Attempt(os.path.join(output.attempts, f"{number:06d}.json"), command)
+    return Attempt(os.path.join(output.attempts, f"{number:06d}.json"), command, check_lease=check_lease)
 
 
 def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:

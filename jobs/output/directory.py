@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 from dataclasses import dataclass
 
 from jobs import storage
@@ -18,6 +19,8 @@ ATTEMPTS = "_attempts"
 GROUPED = "_grouped"
 TEXTS = "_texts"
 PARTS = "part-*.parquet"
+PART_OF_A_JOB = re.compile(r"part-.*-[0-9a-f]{10}-\d{12,}-\d+(-[0-9a-f]{16})?\.parquet", re.DOTALL)
+"""Names as `Unit.name` makes them."""
 WRONG_PATH = (
     errno.EACCES,
     errno.EEXIST,
@@ -79,7 +82,7 @@ class OutputDirectory:
             raise RefusedError(f"OUTPUT {self.path} is a file; give a directory")
         make_output(self.path, "OUTPUT")
         names = storage.names(self.path)
-        foreign = [name for name in names if name != lease.NAME and not storage.is_temporary(name)]
+        foreign = [name for name in names if name not in (lease.NAME, lease.LOCK) and not storage.is_temporary(name)]
         if foreign and not self.is_begun:
             raise RefusedError(
                 f"OUTPUT {self.path} is not empty ({sorted(foreign)[0]}, ...) and no job of ours wrote it; "
@@ -89,6 +92,14 @@ class OutputDirectory:
     def finished(self) -> set[str]:
         """Names of the parts that are there; each is whole, since it got its name last."""
         return {name for name in storage.names(self.path) if fnmatch.fnmatch(name, PARTS)}
+
+    def remove_strays(self, planned: set[str]) -> None:
+        """Removes parts that a job wrote which had the directory before, after it was cleared.
+
+        A replica may do that when its driver is gone. Other files keep their place, whatever they are.
+        """
+        strays = [name for name in self.finished() - planned if PART_OF_A_JOB.fullmatch(name)]
+        storage.remove(*(os.path.join(self.path, name) for name in strays))
 
     def clear(self) -> None:
         """Removes what a job wrote, the manifest last: after a kill in between, the directory is still ours."""

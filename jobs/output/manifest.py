@@ -5,8 +5,10 @@ Its plan of a file stands as long as the file does, whatever replicas and budget
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jobs.errors import RefusedError
@@ -15,6 +17,7 @@ from jobs.records import PlannedFile, Unit
 from jobs.storage import read_json, write_json
 
 FORMAT = 1
+ID_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,17 @@ class Manifest:
     def rows_left_out(self) -> int:
         """Rows among them that are in no unit, since `--where` leaves out their row groups unread."""
         return sum(file.rows - sum(rows for _, rows in file.ranges) for file in self.files if file.error is None)
+
+    def with_files(self, files: Iterable[PlannedFile]) -> Manifest:
+        """The manifest with these files in order, each with an id; those that have one keep it."""
+        begun = any(one.ranges and not one.id for one in self.files)  # by an earlier version, which wrote no ids
+        named = (one if one.id or begun else replace(one, id=self.id_of(one)) for one in files)
+        return replace(self, files=tuple(sorted(named, key=lambda one: one.file.path)))
+
+    def id_of(self, planned: PlannedFile) -> str:
+        """Tells the parts of a file from those that another job, or another version of the file, has under its name."""
+        about = [self.fingerprint["hash"], self.options.as_dict(), asdict(planned.file)]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
 
     def write(self, path: str) -> None:
         write_json(

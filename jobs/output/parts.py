@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import StoppedError, UnreadableFileError
+from jobs.errors import StoppedError, StoreError, UnreadableFileError, UnwritablePartError
 from jobs.output.directory import OutputDirectory
 from jobs.output.manifest import Manifest
 from jobs.records import Counts, Unit
@@ -33,6 +34,7 @@ def write_part(output: str, fingerprint: str, unit: Unit, rows: int, table: pa.T
     """Writes the part of a unit, its answered rows and their counts; a second time it is the same file again.
 
     `rows` is how many were read; returns the counts with those that `--where` left out.
+    Raises OSError and UnwritablePartError when it cannot be written.
     Raises StoppedError when the answer does not have exactly these rows: nothing may be lost silently.
     """
     if not table.num_rows == counts.rows == rows:
@@ -42,8 +44,29 @@ def write_part(output: str, fingerprint: str, unit: Unit, rows: int, table: pa.T
     counts = replace(counts, rows_left_out=unit.rows - rows)
     summary = json.dumps({**counts.as_dict(), "fingerprint": fingerprint, "unit": asdict(unit)}, sort_keys=True)
     metadata = {**still_true(table.schema.metadata or {}), METADATA_KEY: summary.encode()}
-    write_table(os.path.join(output, unit.name), table.replace_schema_metadata(metadata))
+    write_under_its_name(output, unit.name, table.replace_schema_metadata(metadata))
     return counts
+
+
+def write_under_its_name(output: str, name: str, table: pa.Table) -> None:
+    """Writes a part; when that fails, finds out whether it fails under another name too, and tries once more.
+
+    Raises OSError where nothing can be written, UnwritablePartError where it is this part alone.
+    """
+    path = os.path.join(output, name)
+    try:
+        write_table(path, table)
+        return
+    except StoreError:
+        raise
+    except OSError:
+        other = storage.temporary_name(path)
+        write_table(other, table)
+        storage.remove(other)
+    try:
+        write_table(path, table)
+    except OSError as error:
+        raise UnwritablePartError(f"its part {name} cannot be written: {type(error).__name__}: {error}") from None
 
 
 def still_true(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -60,9 +83,15 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
         raise StoppedError(f"{path} cannot be read ({error.why}); remove it and run the same command again") from None
     raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
     rows = metadata.num_rows + raw.get("rows_left_out", 0)
-    if rows != unit.rows or raw.get("fingerprint") != fingerprint:
+    if rows != unit.rows or raw.get("fingerprint") != fingerprint or not is_of(unit, raw.get("unit", {})):
         raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")
     return Counts.from_dict(raw)
+
+
+def is_of(unit: Unit, written: Mapping[str, Any]) -> bool:
+    """Whether a footer names this unit; a part of an earlier version says less of it."""
+    expected = asdict(unit)
+    return dict(written) == (expected if unit.id else {name: expected[name] for name in written if name in expected})
 
 
 def counts_of(output: OutputDirectory, manifest: Manifest, units: Sequence[Unit]) -> list[Counts]:

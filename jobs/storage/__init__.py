@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from jobs.errors import RefusedError, StoreError, UnreadableFileError
-from jobs.records import InputFile
+from jobs.records import NAME_IS_NOT_UTF8, InputFile
 from jobs.storage.files import (
     Listing,
     Store,
@@ -30,7 +31,7 @@ from jobs.storage.files import (
     is_temporary,
     may_be_parquet,
 )
-from jobs.storage.local import LocalDisk
+from jobs.storage.local import LocalDisk, is_away, temporary_name
 from jobs.storage.locations import absolute, contain_one_another
 from jobs.storage.parquet import OpenParquet
 from pipelines.errors import ConfigError, CrossrayError
@@ -62,12 +63,14 @@ __all__ = [
     "names",
     "open_parquet",
     "read",
+    "read_as_planned",
     "read_json",
     "read_parquet",
     "remove",
     "remove_below",
     "remove_temporaries",
     "swap",
+    "temporary_name",
     "to_json",
     "write_json",
     "write_table",
@@ -98,16 +101,27 @@ def find_input(pattern: str) -> Listing:
     Below a directory names that start with `_` or `.` are not data, as in Spark and Hive. Of the others those are
     Parquet whose names say so, or whose names leave it open and whose first and last bytes say so.
     """
-    found = list(store_of(pattern).candidates(pattern))
+    found = [one._replace(file=with_printable_name(one.file)) for one in store_of(pattern).candidates(pattern)]
     doubtful = [one.file for one in found if not one.is_named and not is_named_parquet(one.file.path)]
     with ThreadPoolExecutor(MAGIC_THREADS) as pool:
         left_out = {file for file, is_one in zip(doubtful, pool.map(is_parquet, doubtful), strict=True) if not is_one}
     return Listing((one.file for one in found if one.file not in left_out), left_out)
 
 
+def with_printable_name(file: InputFile) -> InputFile:
+    """The file under a name that can be written down: one that is not UTF-8 can be reported, but not read."""
+    try:
+        file.path.encode()
+    except UnicodeEncodeError:
+        return InputFile(os.fsencode(file.path).decode(errors="backslashreplace"), file.size, NAME_IS_NOT_UTF8)
+    return file
+
+
 @lru_cache(maxsize=1 << 17)
 def is_parquet(file: InputFile) -> bool:
     """Whether a file is Parquet although its name does not say so. A follower asks this of the same file many times."""
+    if file.version == NAME_IS_NOT_UTF8:
+        return False  # it cannot be opened under the name that can be written down
     return may_be_parquet(file.path) and has_parquet_magic(store_of(file.path), file)
 
 
@@ -184,6 +198,34 @@ def open_parquet(location: str) -> OpenParquet:
     return store_of(location).open_parquet(location, check_pages=False)
 
 
+def read_as_planned(location: str, state: str, reader: Callable[[pq.ParquetFile], Read]) -> Read:
+    """What `reader` makes of a Parquet file that is still what it was: `state` is its `InputFile.state` of then.
+
+    Raises UnreadableFileError also for a file that is another by now, or became another while it was read.
+    """
+    if not state:
+        return read_parquet(location, reader)
+    before = store_of(location).inode(location)
+    try:
+        read_now = read_parquet(location, reader)
+    except UnreadableFileError:
+        check_state(location, state, before)  # the better reason
+        raise
+    check_state(location, state, before)
+    return read_now
+
+
+def check_state(location: str, state: str, inode: int | None) -> None:
+    """Raises UnreadableFileError when a file is not, or no longer, what it was."""
+    store = store_of(location)
+    with faults_of_file(location):
+        found = store.find(location)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "it was removed after it was planned", location)
+        if found.state != state or store.inode(location) != inode:
+            raise UnreadableFileError(location, "it has changed since it was planned; the next run plans it anew")
+
+
 @contextmanager
 def faults_of_file(location: str) -> Iterator[None]:
     """For a block that reads a file or works on its rows: tells faults of the file from those of its storage.
@@ -193,12 +235,14 @@ def faults_of_file(location: str) -> Iterator[None]:
     """
     try:
         yield
-    except CrossrayError:
+    except (CrossrayError, MemoryError):  # too little memory says nothing of the file
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         why = without_signature(f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno is not None and error.errno not in FAULTS_OF_FILES:
             raise StoreError(f"{location}: {why}") from None
+        if isinstance(error, FileNotFoundError) and not is_uri(location) and is_away(location):
+            raise StoreError(f"{location} and all that was beside it are away; is its disk mounted?") from None
         raise UnreadableFileError(location, why, isinstance(error, FileNotFoundError)) from None
 
 

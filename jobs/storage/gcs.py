@@ -70,6 +70,9 @@ class GoogleBucket:
                 if not blob.name.endswith("/"):  # consoles make such objects to show empty directories
                     yield self._described(blob)
 
+    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
+        return None
+
     def is_directory(self, location: str) -> bool:
         with errors_of(location, of_bucket=True):
             return any(True for _ in self._listed(f"{location}/", max_results=1))

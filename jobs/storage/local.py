@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.records import InputFile
@@ -16,6 +18,10 @@ from jobs.storage.parquet import OpenParquet
 
 SETTLE_SECONDS = 0.2
 """Within which a file that two drivers write at once has its last content."""
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What disks say that know no hard links."""
+WITHOUT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+"""What disks say that know no sync of a directory."""
 
 
 class LocalDisk:
@@ -37,6 +43,12 @@ class LocalDisk:
 
     def find(self, location: str) -> InputFile | None:
         return describe(location) if os.path.isfile(location) else None
+
+    def inode(self, location: str) -> int | None:
+        try:
+            return os.stat(location).st_ino
+        except OSError:
+            return None
 
     def is_directory(self, location: str) -> bool:
         return os.path.isdir(location)
@@ -65,36 +77,40 @@ class LocalDisk:
         )
 
     def write(self, location: str, content: bytes) -> None:
-        """Writes a file that has its old content or the new one whenever the process dies; an error leaves no trace."""
-        temporary = temporary_name(location)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        """The file holds `content` or what it held before, whenever the process dies; an error leaves no trace."""
+        with written_aside(location, content) as temporary:
             os.replace(temporary, location)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        sync_directory(os.path.dirname(location))
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        """Does what `jobs.storage.swap` says, without a condition that disks do not have.
-
-        Who replaces `before` writes, waits, and looks whose content is there: the last writer's.
-        """
+        """Between two that find the same `before` the later writer wins."""
         if before is None:
-            try:
-                with open(location, "xb") as file:
-                    file.write(after)
-            except FileExistsError:
+            return self._create(location, after)
+        with written_aside(location, after) as temporary:  # so that there is next to no time between look and rename
+            if not self._holds(location, before):
                 return False
-            return True
-        self.write(location, after)
+            os.replace(temporary, location)
         time.sleep(SETTLE_SECONDS)
+        return self._holds(location, after)
+
+    def _holds(self, location: str, content: bytes) -> bool:
         try:
-            return self.read(location) == after
+            return self.read(location) == content
         except FileNotFoundError:
             return False
+
+    def _create(self, location: str, content: bytes) -> bool:
+        """A new file, whole from its first moment; False where there is one already."""
+        with written_aside(location, content) as temporary:
+            try:
+                os.link(temporary, location)
+            except FileExistsError:
+                return os.stat(temporary).st_nlink > 1  # made all the same, when only a server's answer got lost
+            except OSError as error:
+                if error.errno not in WITHOUT_LINKS:
+                    raise
+                return create_by_name(location, content)
+        return True
 
     def remove(self, locations: Sequence[str]) -> None:
         for location in locations:
@@ -102,6 +118,45 @@ class LocalDisk:
 
     def remove_below(self, directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def written_aside(location: str, content: bytes) -> Iterator[str]:
+    """Where the content lies on the disk under a hidden name beside `location`, which goes at the end."""
+    temporary = temporary_name(location)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def create_by_name(location: str, content: bytes) -> bool:
+    """A new file on a disk without hard links; False where there is one already."""
+    try:
+        with open(location, "xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def sync_directory(directory: str) -> None:
+    """Brings the names in a directory to the disk: a renamed file keeps its new name when the power fails."""
+    try:
+        descriptor = os.open(directory or ".", os.O_RDONLY)
+    except PermissionError:
+        return  # one may write into a directory that one may not list
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in WITHOUT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def describe(path: str) -> InputFile:
@@ -123,7 +178,15 @@ def files_below(root: Path) -> list[str]:
     return [str(file) for file in root.rglob("*") if is_visible(file.relative_to(root).parts) and file.is_file()]
 
 
+def is_away(path: str) -> bool:
+    """Of a file that is not there: whether its whole directory is gone or empty, as when a disk is not mounted."""
+    try:
+        with os.scandir(os.path.dirname(path)) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
+
+
 def temporary_name(path: str) -> str:
-    """A hidden name beside `path` that no other writer takes."""
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    """A hidden name beside `path` that no other writer takes; it is short, since `path` may be as long as can be."""
+    return os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")

@@ -83,6 +83,9 @@ class S3Bucket:
                     location = f"s3://{self.bucket}/{found['Key']}"
                     yield InputFile(location, found["Size"], found["ETag"].strip('"'))
 
+    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
+        return None
+
     def is_directory(self, location: str) -> bool:
         return int(next(self._pages(f"{location}/", MaxKeys=1))["KeyCount"]) > 0
 

@@ -1,7 +1,8 @@
 """Finds the rows that kill replicas: scores a unit alone, and halves it while its replica dies, down to single rows.
 
 A row is blamed only when three replicas, one after the other, died with nothing but this row in them, each of which had
-answered just before. So deaths from outside (a node, a kill, the kernel's out-of-memory killer) only cost time.
+just scored a pair that is known to be harmless, and when the next one scores that pair too. So deaths from outside (a
+node, a kill, the kernel's out-of-memory killer) only cost time, and a machine on which every pair kills stops the job.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from jobs.errors import StoppedError, StoreError, UnreadableFileError
 from jobs.joins.corpus.attaching import read_with_texts
@@ -31,13 +32,17 @@ PAUSE_SECONDS = 1.0
 def read_apart(unit: Unit, assignment: Assignment) -> pa.Table | str:
     """The unit's rows with their texts, or why they cannot be read.
 
-    A process apart reads them, since reading may be what kills.
+    A process apart reads them, since reading may be what kills. Raises StoppedError where there is too little memory.
     """
     reading = ray.remote(num_cpus=0, max_retries=DEATHS_TO_BLAME - 1)(read_with_texts)
     try:
         return ray.get(reading.remote(unit, assignment.selection, assignment.texts))
     except RayError as error:
         cause = cause_of(error)
+        if isinstance(cause, MemoryError | OutOfMemoryError):
+            raise StoppedError(
+                f"there is too little memory to read {unit.path}, rows from {unit.start}: {cause}"
+            ) from None
         return cause.why if isinstance(cause, UnreadableFileError) else f"{type(cause).__name__}: {cause}"
 
 
@@ -83,6 +88,7 @@ class Quarantine:
             answered = self._attempt(table)
             if answered is not None:
                 return answered
+        self._healthy_replica()  # else it was the machine that broke meanwhile
         return self._blamed(table)
 
     def close(self) -> None:
@@ -93,7 +99,7 @@ class Quarantine:
 
     def _attempt(self, table: pa.Table) -> Answered | None:
         """The answered rows, or None when the replica died or failed while it had these rows."""
-        replica = self._healthy_replica(table.slice(0, 0))
+        replica = self._healthy_replica()
         try:
             content, counts = ray.get(replica.score_stream.remote(to_stream(table).to_pybytes()))
         except RayError as error:
@@ -103,20 +109,21 @@ class Quarantine:
             return None
         return Answered(from_stream(pa.py_buffer(content)), Counts.from_dict(counts))
 
-    def _healthy_replica(self, harmless: pa.Table) -> Any:
-        """A replica that has just answered; raises StoppedError when none lives long enough for that."""
+    def _healthy_replica(self) -> Any:
+        """A replica that has just scored a pair that is known; raises StoppedError when none can."""
         for _ in range(FRUITLESS_STARTS):
             if self.replica is None:
                 self.replica = mortal_replica(self.assignment)
             try:
-                ray.get(self.replica.score_stream.remote(to_stream(harmless).to_pybytes()))
+                ray.get(self.replica.score_known_pair.remote())
                 return self.replica
             except RayError as error:
                 self.last_failure = str(cause_of(error))
                 self.close()
                 time.sleep(PAUSE_SECONDS)
         raise StoppedError(
-            f"{FRUITLESS_STARTS} replicas in a row died before they scored anything: {self.last_failure}"
+            f"{FRUITLESS_STARTS} replicas in a row could not score a pair that is known to be harmless, so no row is "
+            f"at fault: {self.last_failure}"
         )
 
     def _blamed(self, table: pa.Table) -> Answered:

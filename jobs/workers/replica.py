@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from jobs.errors import DeadlyError, StoppedError, StoreError, UnreadableFileError
+from jobs.errors import DeadlyError, StoppedError, StoreError, UnreadableFileError, UnwritablePartError
 from jobs.input.row_groups import RowGroups
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
@@ -25,9 +25,12 @@ from jobs.scoring.scorer import Effort
 from jobs.table.streams import from_stream, to_stream
 from jobs.workers.assignment import Assignment
 from jobs.workers.wire import to_batch
+from pipelines.records import CandidateList
 
 ROW_GROUPS_KEPT = 2
 """Walks through row groups that a replica keeps. Units side by side share one, or two where one row group ends."""
+
+HARMLESS = CandidateList("What is the capital of France?", ["Paris is the capital of France."])
 
 
 class Replica:
@@ -49,7 +52,13 @@ class Replica:
         return to_batch([report for report in reports if report is not None])
 
     def bring_to_part(self, unit: Unit) -> UnitReport | None:
-        """Reads, scores and writes one unit; None for one that kills the replicas of an app."""
+        """Reads, scores and writes one unit; None for one that kills the replicas of an app, or has no room here."""
+        try:
+            return self._bring_to_part(unit)
+        except MemoryError:
+            return None  # the driver will miss the unit and have it alone
+
+    def _bring_to_part(self, unit: Unit) -> UnitReport | None:
         clock = time.perf_counter()
         try:
             table = self.assignment.read(unit, self.groups)
@@ -78,6 +87,8 @@ class Replica:
             counts = write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
+        except UnwritablePartError as error:
+            return UnitReport(unit, error=str(error))
         except OSError as error:
             return UnitReport(unit, failure=f"{type(error).__name__}: {error}")
         write_seconds = time.perf_counter() - clock - answer_seconds
@@ -93,6 +104,15 @@ class Replica:
     def answer(self, table: pa.Table) -> Answered:
         """The rows with their answers; raises what means that this replica is unfit."""
         return answer(table, self.scorer, self.assignment.layout, self.assignment.settings.mapping)
+
+    def score_known_pair(self) -> None:
+        """Scores a pair that harms nobody. The quarantine asks for it, to tell a broken machine from a deadly row.
+
+        Raises StoppedError when the pair gets no score.
+        """
+        [ranking] = self.scorer.rerank_lists([HARMLESS], Effort())
+        if ranking.error is not None:
+            raise StoppedError(f"a pair that is known to be harmless has no score: {ranking.error}")
 
     def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
         """Rows of an Arrow stream -> the answered rows as another one, and their counts. The quarantine calls it."""

@@ -131,6 +131,14 @@ class BrokenDiskScorer(StubScorer):
         return super().rerank_list(candidates)
 
 
+class NothingSurvivesScorer(StubScorer):
+    """Dies with its process whenever it has a pair to score, as where the model's kernels do not fit the machine."""
+
+    def rerank_list(self, candidates: CandidateList) -> Ranking:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
 class UnstartableScorer(StubScorer):
     """Raises on start, as a replica with the wrong model files does."""
 

@@ -1,10 +1,11 @@
 """A corpus that is too large for each node to hold: a hash join through files, below OUTPUT/_texts.
 
-    _texts/plan.json        the units in batches and the number of buckets: written first
-    _texts/asked/           for each batch of units the ids that they name, by bucket of the id's hash
-    _texts/corpus/          for each segment of the corpus its documents, by bucket
-    _texts/answered/        for each bucket the texts that batches ask for, by batch
-    _texts/delivered/       for each batch the texts of its units, by unit: what their replicas read
+    _texts/plan.json        the units in batches, the number of buckets, and ID: written first
+    _texts/ID/              what follows, so that a worker that is late writes into no other join
+    _texts/ID/asked/        for each batch of units the ids that they name, by bucket of the id's hash
+    _texts/ID/corpus/       for each segment of the corpus its documents, by bucket
+    _texts/ID/answered/     for each bucket the texts that batches ask for, by batch
+    _texts/ID/delivered/    for each batch the texts of its units, by unit: what their replicas read
 
 Each file is whole or not there, so the join goes on where it was stopped. All of it goes when the job is complete.
 """
@@ -12,6 +13,7 @@ Each file is whole or not there, so the join goes on where it was stopped. All o
 from __future__ import annotations
 
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -27,6 +29,7 @@ from jobs.input.selection import Selection
 from jobs.joins.cells import cell_sizes
 from jobs.joins.corpus.attaching import TextsById
 from jobs.joins.corpus.disk_join_steps import (
+    PLAN,
     AnswerFile,
     AnsweringStage,
     AskingStage,
@@ -70,27 +73,29 @@ def join_texts(
         run_step(join, AnsweringStage, "answered", answers, lambda item: AnswerFile(**item).name)
         run_step(join, DeliveringStage, "delivered", every_batch, lambda item: batch_name(**item))
     for step in STEPS[:-1]:
-        storage.remove_below(os.path.join(directory, step))
-    return DeliveredTexts(join)
+        storage.remove_below(os.path.join(join.directory, step))
+    return DeliveredTexts(directory)
 
 
 def plan_join(selection: Selection, texts: TextsById, corpus: Corpus, todo: Sequence[Unit], directory: str) -> Join:
     """The plan of an earlier run, if it has all units that are to do, else a new one."""
-    path = os.path.join(directory, "plan.json")
+    path = os.path.join(directory, PLAN)
     plan = storage.read_json(path) if storage.exists(path) else None
-    if plan is None or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
+    if plan is None or "id" not in plan or not {*todo} <= {Unit(**unit) for units in plan["batches"] for unit in units}:
         storage.remove_below(directory)
         plan = {
+            "id": uuid.uuid4().hex,
             "batches": [[asdict(unit) for unit in units] for units in cut_into_batches(todo, selection, texts)],
             "buckets": min(max(1, round(corpus.found.bytes / BUCKET_BYTES)), MAX_BUCKETS),
         }
         storage.make_directory(directory)
         storage.write_json(path, plan)
+    of_this_join = os.path.join(directory, plan["id"])
     for step in STEPS:
-        storage.make_directory(os.path.join(directory, step))
-        storage.remove_temporaries(os.path.join(directory, step))
+        storage.make_directory(os.path.join(of_this_join, step))
+        storage.remove_temporaries(os.path.join(of_this_join, step))
     batches = tuple(tuple(Unit(**unit) for unit in units) for units in plan["batches"])
-    return Join(directory, corpus, selection, texts, batches, plan["buckets"])
+    return Join(of_this_join, corpus, selection, texts, batches, plan["buckets"])
 
 
 def cut_into_batches(todo: Sequence[Unit], selection: Selection, texts: TextsById) -> list[list[Unit]]:

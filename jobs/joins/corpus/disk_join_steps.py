@@ -6,15 +6,16 @@ Asked for is what the units of a batch name. Answered is by buckets of the id's 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import StoppedError, UnreadableFileError
+from jobs import storage
+from jobs.errors import StoppedError, StoreError, UnreadableFileError
 from jobs.input.corpus import Corpus
 from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
@@ -25,6 +26,8 @@ from jobs.joins.keys import hashes
 from jobs.records import Unit
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
+
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,28 +232,66 @@ class DeliveringStage:
         deliver(self.join, **item)
 
 
-class DeliveredTexts:
-    """The texts that the join has written for each unit."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a join has delivered its texts."""
 
-    def __init__(self, join: Join) -> None:
-        self.places = {
-            unit: (join.delivered(batch), number)
-            for batch, units in enumerate(join.batches)
+    id: str = ""
+    """Of the join."""
+    by_unit: Mapping[Unit, tuple[str, int]] = field(default_factory=dict)
+    """File, and cell in it."""
+
+    @classmethod
+    def planned(cls, directory: str) -> Places:
+        """Those of the join that is planned below a directory; raises StoppedError when there is no plan."""
+        try:
+            plan = storage.read_json(os.path.join(directory, PLAN))
+        except FileNotFoundError:
+            raise StoppedError(f"{directory} has no {PLAN} any more; run the same command again") from None
+        delivered = os.path.join(directory, plan["id"], "delivered")
+        places = {
+            Unit(**unit): (os.path.join(delivered, batch_name(batch)), number)
+            for batch, units in enumerate(plan["batches"])
             for number, unit in enumerate(units)
         }
+        return cls(plan["id"], places)
+
+
+@dataclass(slots=True)
+class DeliveredTexts:
+    """The texts that a join has written for each unit: those of the join below `directory` now, whichever that is.
+
+    So a follower's replicas, which outlive its joins, are told the same in every round.
+    """
+
+    directory: str
+    places: Places = field(default_factory=Places, compare=False)
+    """As they were when a unit was looked for that is not among them."""
 
     def look_up(self, ids: pa.Array, unit: Unit) -> Found:
         """Raises StoppedError when they cannot be read, or are not those of the unit."""
-        location, number = self.places[unit]
         try:
-            cell = read_cell(location, number) if len(ids) else EMPTY_DELIVERY
+            cell = self._cell(unit) if len(ids) else EMPTY_DELIVERY
         except UnreadableFileError as error:
-            raise StoppedError(
-                f"{error}; remove {os.path.dirname(os.path.dirname(location))} and run the same command again"
-            ) from None
+            raise StoppedError(f"{error}; remove {self.directory} and run the same command again") from None
         if cell is None or cell.num_rows != len(ids):
             raise StoppedError(
                 f"the texts of rows {unit.start} to {unit.start + unit.rows - 1} of {unit.path} were not gathered: it "
-                f"could not be read then; remove {os.path.dirname(os.path.dirname(location))} and run it again"
+                f"could not be read then; remove {self.directory} and run it again"
             )
         return found_from_columns(cell)
+
+    def _cell(self, unit: Unit) -> pa.Table | None:
+        """What was delivered for a unit; another join may have taken the place of the one that is known."""
+        known = self.places
+        if unit in known.by_unit:
+            try:
+                return read_cell(*known.by_unit[unit])
+            except (UnreadableFileError, StoreError):
+                self.places = Places.planned(self.directory)
+                if self.places.id == known.id:
+                    raise
+        else:
+            self.places = Places.planned(self.directory)
+        place = self.places.by_unit.get(unit)
+        return None if place is None else read_cell(*place)

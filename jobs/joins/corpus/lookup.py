@@ -16,7 +16,7 @@ from jobs.input.reading import read_columns
 from jobs.joins.corpus.attaching import Found
 from jobs.joins.keys import column_as_bytes, hashes, shown
 from jobs.records import Unit
-from jobs.storage import faults_of_file, is_unchanged, read_parquet
+from jobs.storage import faults_of_file, is_unchanged, read_as_planned
 from jobs.table.reasons import Reason
 
 
@@ -51,7 +51,7 @@ def load_segment(unit: Unit, corpus: Corpus) -> Segment:
     if not is_unchanged(planned[unit.path]):
         raise StoppedError(f"corpus file {unit.path} has changed since this run began")
     columns = [corpus.id_column, corpus.text_column]
-    table = read_parquet(unit.path, lambda file: read_columns(file, unit, columns))
+    table = read_as_planned(unit.path, planned[unit.path].state, lambda file: read_columns(file, unit, columns))
     with faults_of_file(unit.path):
         ids, texts = (column_as_bytes(table.column(name)) for name in columns)
         return segment_of(unit.path, np.arange(unit.start, unit.start + unit.rows), ids, texts)

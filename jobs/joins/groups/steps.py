@@ -101,7 +101,7 @@ def cut_piece(grouping: Grouping, piece: Unit) -> None:
 
 def numbered_rows(piece: Unit, selection: Selection) -> tuple[pa.Table, np.ndarray]:
     """The rows of a piece that pass the conditions, with the columns of the path, and their row numbers in the file."""
-    table = storage.read_parquet(piece.path, lambda file: read_columns(file, piece))
+    table = storage.read_as_planned(piece.path, piece.file_state, lambda file: read_columns(file, piece))
     rows = np.arange(piece.start, piece.start + piece.rows)
     if selection.checked_columns(table.schema):
         passing = selection.passing(table)

@@ -95,7 +95,7 @@ def take_place(output: Output) -> None:
     if storage.exists(output.path):
         raise RefusedError(f"output {output.path} is a file; give a directory")
     make_output(output.path, "output")
-    names = {name for name in storage.names(output.path) if not storage.is_temporary(name)} - {lease.NAME}
+    names = {name for name in storage.names(output.path) if not storage.is_temporary(name)} - {lease.NAME, lease.LOCK}
     if names and not storage.exists(output.manifest):
         raise RefusedError(f"output {output.path} is not empty and no run of ours wrote it; give another directory")
 

@@ -368,11 +368,11 @@ def test_a_job_that_was_begun_and_ended_by_another_driver_meanwhile_is_not_begun
     real_lease = jobs.driver.run.hold_lease
     other: list[dict[str, tuple[int, int]]] = []
 
-    def lease_after_the_other(path: str) -> Any:
+    def lease_after_the_other(path: str, *rest: Any) -> Any:
         monkeypatch.setattr(jobs.driver.run, "hold_lease", real_lease)
         run_job(source, output)
         other.append(touched(output))
-        return real_lease(path)
+        return real_lease(path, *rest)
 
     monkeypatch.setattr(jobs.driver.run, "hold_lease", lease_after_the_other)
     run_job(source, output)

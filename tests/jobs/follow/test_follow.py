@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -136,6 +137,20 @@ def test_files_are_ranked_as_they_come(source: Path, output: Path, follow_job: F
     assert verify(look(str(output))) == []
 
 
+def test_a_name_that_is_not_utf8_is_reported_and_ends_no_follower(
+    source: Path, output: Path, follow_job: FollowJob, said: StringIO
+) -> None:
+    """Neither the one that meets it nor the one that is started after it."""
+    write_input(source, a=table("a"))
+    os.rename(source / "a.parquet", os.path.join(os.fsencode(source), b"caf\xe9.parquet"))
+    follow_job(come(source, b=table("b")))
+    follow_job(come(source, c=table("c", 2)))
+    assert ids(output) == ids_of(b=5, c=2)
+    unreadable = read_json(output / "_summary.json")["unreadable"]
+    assert unreadable == {f"{source}/caf\\xe9.parquet": "its name is not UTF-8; rename it"}
+    assert "caf\\xe9.parquet: its name is not UTF-8" in said.getvalue()
+
+
 def test_what_is_there_already_is_ranked_first(source: Path, output: Path, follow_job: FollowJob) -> None:
     write_input(source, a=table("a"))
     follow_job(nothing(1))
@@ -165,7 +180,7 @@ def test_looks_that_find_nothing_write_and_start_nothing(
 
     def events() -> Events:
         yield from nothing(5)
-        assert names(output) == ["_lease.json"]
+        assert names(output) == ["_lease.json", "_lease.lock"]
         yield from come(source, a=table("a"))
         before = state()
         yield from nothing(5)
@@ -274,7 +289,7 @@ def test_nothing_begins_before_a_file_can_be_read(
         source.mkdir()
         (source / "bad.parquet").write_text("not Parquet")
         yield from nothing(4)
-        assert names(output) == ["_lease.json"]
+        assert names(output) == ["_lease.json", "_lease.lock"]
         pq.write_table(pa.table({"query": ["q"], "document": ["d"]}), source / "pairs.parquet")
         yield from nothing(2)
 

@@ -89,10 +89,18 @@ def test_a_damaged_object_is_named_with_what_was_wrong(bucket: Bucket, whole: by
 
 
 def test_what_is_gone_is_told_from_what_is_damaged(bucket: Bucket, tmp_path: Path) -> None:
-    for location in (f"{bucket.uri}/in/x.parquet", str(tmp_path / "x.parquet"), str(tmp_path / "no" / "x.parquet")):
+    (tmp_path / "y.parquet").touch()
+    for location in (f"{bucket.uri}/in/x.parquet", str(tmp_path / "x.parquet")):
         with pytest.raises(UnreadableFileError, match=r"x\.parquet cannot be read: FileNotFoundError: ") as error:
             read_all(location)
         assert error.value.is_gone
+
+
+def test_what_is_gone_with_all_that_was_beside_it_is_away(tmp_path: Path) -> None:
+    """As a disk that is not mounted any more: its directory is gone, or an empty one is in its place."""
+    for location in (tmp_path / "no" / "x.parquet", tmp_path / "x.parquet"):
+        with pytest.raises(StoreError, match=r"x\.parquet and all that was beside it are away; is its disk mounted"):
+            read_all(str(location))
 
 
 def test_a_directory_with_the_name_of_a_file_cannot_be_read(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.jobs.stubs import (
     BrokenDiskScorer,
     FailingScorer,
     MeetingScorer,
+    NothingSurvivesScorer,
     PoisonScorer,
     RecordingScorer,
     StubScorer,
@@ -325,3 +326,16 @@ def test_a_unit_is_read_in_a_process_apart(
     assert read_apart(Unit(str(path), 2, 3), assignment).equals(lists_table(10).slice(2, 3))
     path.write_bytes(b"PAR1 and nothing else")
     assert str(read_apart(Unit(str(path), 2, 3), assignment)).startswith("ArrowInvalid: ")
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_every_pair_kills_stops_the_job_and_blames_no_row(
+    tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.workers.quarantine, "FRUITLESS_STARTS", 2)
+    source, output = write_input(tmp_path / "in", a=lists_table(8)), tmp_path / "out"
+    with pytest.raises(StoppedError, match="2 replicas in a row could not score a pair that is known to be harmless"):
+        run_job(source, output, NothingSurvivesScorer)
+    assert parts(output) == []
+    assert not (output / "_summary.json").exists()
+    assert_summary_adds_up(output, run_job(source, output), 8)

@@ -122,6 +122,28 @@ def test_units_at_once_have_the_parts_that_they_have_alone(tmp_path: Path, repli
         assert ours.equals(theirs)
 
 
+def test_a_cpu_without_memory_for_a_batch_costs_no_row(
+    tmp_path: Path, replica: Replica, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's allocator for CPUs says so in words of its own."""
+    engine = replica.scorer.reranker.engine  # type: ignore[attr-defined]
+    encoder, refused = engine.encoder, []
+
+    def small_memory(packed: Any) -> Any:
+        if packed.input_ids.numel() > 40:
+            refused.append(packed)
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        return encoder(packed)
+
+    monkeypatch.setattr(engine, "encoder", small_memory)
+    reports = [replica.bring_to_part(unit) for unit in units]
+    assert refused
+    assert [report.counts.errors for report in reports if report is not None] == [{}] * len(units)
+    tables = [pq.read_table(tmp_path / "out" / unit.name) for unit in units]
+    assert sum(table.num_rows for table in tables) == ROWS
+    assert all(table["error"].null_count == table.num_rows for table in tables)
+
+
 class ForgetfulReplica(Replica):
     """Answers one row less than it has read."""
 
