@@ -62,8 +62,16 @@ def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator
 
 
 def say(console: Console, message: str, label: str = "", style: str = "red") -> None:
-    """Prints a message after a coloured label, on one line however long; brackets in it are no markup."""
-    console.print(Text.assemble((label, style), message), soft_wrap=True)
+    """Prints a message after a coloured label, on one line however long; brackets in it are no markup.
+
+    Names of files and texts of rows are others' data: what would steer a terminal is printed as an escape sequence.
+    """
+    console.print(Text.assemble((printable(label), style), printable(message)), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with its line breaks, and with `\\x1b` and the like in the place of what cannot be printed."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
 def say_left_out(console: Console, place: str, left_out: Sequence[InputFile]) -> None:

@@ -23,7 +23,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from tokenizers import Tokenizer
 
 from .errors import ModelNotFoundError, ModelRefusedError
-from .stores import filesystem, is_uri, parse_uri, without_signature
+from .stores import filesystem, is_uri, parse_given_uri, without_signature
 from .tokens import tokenizer_faults
 
 COPY_BYTES = 8 << 20
@@ -130,7 +130,7 @@ def fetch(uri: str) -> ModelFiles:
 
     Raises ModelNotFoundError, and ConfigError for what is no uri of a store.
     """
-    store = parse_uri(uri)
+    store = parse_given_uri(uri)
     try:
         source = filesystem(store)
         files = [file for file in source.get_file_info(fs.FileSelector(store.path)) if is_needed(file.base_name)]

@@ -36,7 +36,10 @@ GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 GOOGLE_RETRY_TIME = timedelta(seconds=30)
 """How long pyarrow tries a request to Google again; it counts in time where its client for S3 counts attempts."""
 
-SIGNATURE = re.compile(r"sig=[^&\s\"']+")
+SIGNATURE = re.compile(r"\b((?:X-\w+-)?Sig(?:nature)?)=[^&\s\"']+", re.IGNORECASE)
+"""The secret of a signed url: `sig` of Azure, `X-Amz-Signature` and `X-Goog-Signature`."""
+QUERY_STRING = re.compile(r"\?[\w-]+=[^/]*$")
+"""What may stand behind a url. The `?` of a glob is followed by no `name=` in the last part of a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,22 @@ def parse_uri(uri: str) -> StoreUri:
     )
 
 
+def parse_given_uri(uri: str) -> StoreUri:
+    """The place that a uri names which a user gave; raises ConfigError also for one with a query string.
+
+    A signed url would be taken as the name of an object, and its secret would stand in messages and records.
+    """
+    if QUERY_STRING.search(uri):
+        raise ConfigError(
+            f"{QUERY_STRING.sub('?...', uri)} has a query string; give the uri without it, and credentials in the "
+            "environment (such as AZURE_STORAGE_SAS_TOKEN)"
+        )
+    return parse_uri(uri)
+
+
 def without_signature(message: str) -> str:
-    """The message without the secret of a shared access signature, which urls in it may carry."""
-    return SIGNATURE.sub("sig=...", message)
+    """The message without the secret of a signature, which urls in it may carry."""
+    return SIGNATURE.sub(r"\1=...", message)
 
 
 def filesystem(store: StoreUri) -> fs.FileSystem:

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from pipelines.errors import ConfigError
-from pipelines.stores import is_uri, parse_uri
+from pipelines.stores import is_uri, parse_given_uri
 
 
 def absolute(path: str, what: str, *, allow_relative: bool = True) -> str:
     """An absolute local path, or the uri of an object store in its one spelling.
 
-    Raises ConfigError for other storage, and for relative paths inside a submitted job.
+    Raises ConfigError for other storage, for a uri with a query string, and for relative paths inside a submitted job.
     """
     if is_uri(path) and not path.startswith("file://"):
         try:
-            return str(parse_uri(path))
+            return str(parse_given_uri(path))
         except ConfigError as error:
             raise ConfigError(f"{what}: {error}") from None
     path = path.removeprefix("file://")

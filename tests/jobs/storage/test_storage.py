@@ -78,6 +78,25 @@ def test_a_file_is_described_by_size_and_time(tmp_path: Path) -> None:
     assert (file.path, file.size, file.version) == (str(path), 5, "1700000000123456789")
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "abfss://c@a.dfs.core.windows.net/in?sv=2022-11-02&sig=c2VjcmV0",
+        "s3://bucket/in/x.parquet?X-Amz-Signature=c2VjcmV0",
+        "gs://bucket/in?x-goog-signature=c2VjcmV0",
+    ],
+)
+def test_a_signed_url_is_refused_and_its_secret_is_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"INPUT: .* has a query string; give the uri without it") as refused:
+        absolute(uri, "INPUT")
+    assert "c2VjcmV0" not in str(refused.value)
+
+
+def test_a_question_mark_of_a_glob_is_no_query_string() -> None:
+    for pattern in ("s3://bucket/day=2026-11-?/x.parquet", "gs://bucket/x-?.parquet", "s3://b/?/day=1/x.parquet"):
+        assert absolute(pattern, "INPUT") == pattern
+
+
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
