@@ -101,7 +101,7 @@ def score_everything(
             attempt.enter("quarantine")
             why = ", ".join(sorted(set(outcome.failures))) or "their replicas died"
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
-            outcome.damaged |= score_alone(lost, assignment)
+            outcome.damaged |= score_alone(lost, assignment, attempt)
         attempt.enter("finish")
     return outcome.damaged
 
@@ -132,8 +132,8 @@ def score_in_pool(
         say(console, why, "new scores were not stored: ", "yellow")
 
 
-def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str]:
-    """Writes the parts of units that came to no end in the pool; returns why units have none."""
+def score_alone(units: Sequence[Unit], assignment: Assignment, attempt: Attempt) -> dict[Unit, str]:
+    """Writes and counts the parts of units that came to no end in the pool; returns why units have none."""
     output, fingerprint = assignment.settings.output, assignment.fingerprint
     damaged: dict[Unit, str] = {}
     quarantine = Quarantine(assignment)
@@ -145,9 +145,11 @@ def score_alone(units: Sequence[Unit], assignment: Assignment) -> dict[Unit, str
                 continue
             answered = quarantine.score(table)
             try:
-                write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
+                counts = write_part(output, fingerprint, unit, table.num_rows, answered.table, answered.counts)
             except UnwritablePartError as error:
                 damaged[unit] = str(error)
+            else:
+                attempt.add(UnitReport(unit, counts))
     finally:
         quarantine.close()
     return damaged

@@ -81,7 +81,7 @@ def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     What an earlier version did not record counts as 0.
     """
-    scoring = sum(attempt["phases"].get("score", 0.0) for attempt in attempts)
+    scoring = sum(attempt["phases"].get(phase, 0.0) for attempt in attempts for phase in ("score", "quarantine"))
     scored = sum(attempt["pairs"] for attempt in attempts)
     return {
         "seconds": added_up(attempt["seconds"] for attempt in attempts),

@@ -192,6 +192,7 @@ def test_rows_that_kill_their_replica_are_found_and_the_others_scored(
     assert all(error.startswith("killed_replica: scoring this row alone ") for error in blamed(output).values())
     assert summary["errors"] == {"killed_replica": 3}
     assert [row["ranking"] is None for row in rows_of_output(output)] == [i in poisonous for i in range(20)]
+    assert [(one["units"], one["rows"]) for one in summary["attempts"]] == [(5, 20)]
     assert_summary_adds_up(output, summary, 20)
     assert_nothing_left_over(output)
 
