@@ -8,6 +8,8 @@ CrossrayError
     └── ModelRefusedError     it is there, but would score wrongly or would have to run foreign code
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -55,3 +57,16 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 class ModelRefusedError(ModelError, ValueError):
     """The model is there, but it would score wrongly or would have to run foreign code."""
+
+
+@contextmanager
+def tokenizer_faults(what: str) -> Iterator[None]:
+    """Makes a ModelRefusedError of what a tokenizer's Rust side raises: an Exception, or a panic, which is none."""
+    try:
+        yield
+    except CrossrayError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelRefusedError(f"{what}: {error}") from None

@@ -22,9 +22,8 @@ from pyarrow import fs
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tokenizers import Tokenizer
 
-from .errors import ModelNotFoundError, ModelRefusedError
+from .errors import ModelNotFoundError, ModelRefusedError, tokenizer_faults
 from .stores import filesystem, is_uri, parse_given_uri, without_signature
-from .tokens import tokenizer_faults
 
 COPY_BYTES = 8 << 20
 EMBEDDED = Path(__file__).parent / "embedded"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from .errors import CrossrayError, InvalidInputError, ModelRefusedError, NoScore
+from .errors import InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
 from .packing import TokenPair, cut_by_size
 
 SPECIAL_TOKENS_PER_TEXT = 2
@@ -79,19 +78,6 @@ class PairTokenizer:
                 f"tokenizer.json joins a pair as {probe.ids} (segments {probe.type_ids}), the model's family as "
                 f"{list(ours.input_ids)}; scores would be wrong, so take the tokenizer that belongs to the weights"
             )
-
-
-@contextmanager
-def tokenizer_faults(what: str) -> Iterator[None]:
-    """Makes a ModelRefusedError of what a tokenizer's Rust side raises: an Exception, or a panic, which is none."""
-    try:
-        yield
-    except CrossrayError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise ModelRefusedError(f"{what}: {error}") from None
 
 
 def check_text(text: object, what: str) -> str:

@@ -57,8 +57,11 @@ class Manifest:
         return replace(self, files=tuple(sorted(named, key=lambda one: one.file.path)))
 
     def id_of(self, planned: PlannedFile) -> str:
-        """Tells the parts of a file from those that another job, or another version of the file, has under its name."""
-        about = [self.fingerprint["hash"], self.options.as_dict(), asdict(planned.file)]
+        """Tells the parts of a file from those that another job, or another version of the file, has under its name.
+
+        A plan that is only read, as `crossray pairs` makes one, has no fingerprint.
+        """
+        about = [self.fingerprint.get("hash"), self.options.as_dict(), asdict(planned.file)]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
 
     def write(self, path: str) -> None:

@@ -87,6 +87,7 @@ def test_what_may_take_much_memory_and_does_not_is_measured_apart(tmp_path: Path
 
 
 def test_a_process_apart_says_what_it_could_not_read(tmp_path: Path) -> None:
+    (tmp_path / "beside.parquet").touch()  # where nothing is left in a directory, it counts as away
     sample = Sample(str(tmp_path / "gone.parquet"), 256, (0,), None, nothing_besides)
     with pytest.raises(UnreadableFileError, match="FileNotFoundError") as refusal:
         measured_apart(sample)
