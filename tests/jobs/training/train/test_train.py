@@ -232,7 +232,7 @@ def test_a_run_that_lives_is_not_overwritten(finished: Path) -> None:
 def test_a_killed_driver_and_a_killed_worker_cost_no_step(bert_directory: Path, tmp_path: Path) -> None:
     """The curve of a run whose worker and then whose driver were killed is that of an undisturbed one."""
     config_file = write_config(tmp_path / "killed", bert_directory, clicks())
-    command = [sys.executable, "-m", "jobs.train", str(config_file), "--steps", "400"]
+    command = [sys.executable, "-m", "jobs.train", str(config_file), "--steps", "200"]
     whole = tmp_path / "whole"
     subprocess.run([*command, "--output", str(whole)], check=True, timeout=250)
 
