@@ -18,9 +18,9 @@ from azure.storage.blob import BlobPrefix, BlobProperties, ContainerClient, Expo
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
-from jobs.storage.parquet import OpenParquet
-from pipelines.stores import AzureAccess, StoreUri, azure_filesystem, parse_uri
+from jobs.storage.files import ObjectStore, first_line, key_of
+from jobs.storage.parquet import OpenParquet, parquet_in
+from pipelines.stores import AzureAccess, StoreUri, azure_filesystem
 
 TIMEOUT_SECONDS = 30
 """To connect, and for the next bytes of an answer."""
@@ -29,7 +29,7 @@ RETRIES = 6
 REMOVALS_AT_ONCE = 16
 
 
-class AzureContainer:
+class AzureContainer(ObjectStore):
     """The client of one container."""
 
     def __init__(self, place: StoreUri, access: AzureAccess) -> None:
@@ -45,9 +45,6 @@ class AzureContainer:
             connection_timeout=TIMEOUT_SECONDS,
             read_timeout=TIMEOUT_SECONDS,
         )
-
-    def candidates(self, pattern: str) -> list[Candidate]:
-        return object_candidates(self, pattern)
 
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
@@ -67,14 +64,8 @@ class AzureContainer:
                 if not is_marker(blob):
                     yield InputFile(f"{self.place}/{blob.name}", blob.size, blob.etag.strip('"'))
 
-    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
-        return None
-
     def is_directory(self, location: str) -> bool:
         return any(True for _ in self.starting_with(f"{location}/"))
-
-    def make_directory(self, location: str) -> None:
-        """Containers need no directories."""
 
     def names(self, directory: str) -> list[str]:
         start = f"{directory}/".split("/", 3)[3]
@@ -82,41 +73,20 @@ class AzureContainer:
             found = [blob.name for blob in self.client.walk_blobs(start) if is_prefix_or_file(blob)]
         return [name.removeprefix(start).rstrip("/") for name in found]
 
-    def read(self, location: str) -> bytes:
-        return self.read_version(location)[0]
-
-    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
-        with errors_of(file.path):
-            head, tail = (
-                self.client.download_blob(key_of(file.path), offset=start, length=len(MAGIC)).readall()
-                for start in (0, file.size - len(MAGIC))
-            )
-        return head, tail
-
     def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
-        filesystem = azure_filesystem(self.place.host, self.access)
-        path = parse_uri(location).path
-        return OpenParquet(
-            lambda: path,
-            location,
-            filesystem=filesystem,
-            pre_buffer=True,
-            page_checksum_verification=check_pages,
-            read_dictionary=list(dictionaries),
-        )
+        return parquet_in(azure_filesystem(self.place.host, self.access), location, check_pages, dictionaries)
+
+    def read_range(self, location: str, start: int, end: int) -> bytes:
+        with errors_of(location):
+            content: bytes = self.client.download_blob(key_of(location), offset=start, length=end - start).readall()
+        return content
 
     def write(self, location: str, content: bytes) -> None:
         self._put(location, content, overwrite=True)
 
-    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        return swap_object(self, location, before, after)
-
     def remove(self, locations: Sequence[str]) -> None:
         with ThreadPoolExecutor(REMOVALS_AT_ONCE) as pool:
             list(pool.map(self._remove, locations))
-
-    def remove_below(self, directory: str) -> None:
-        self.remove([file.path for file in self.starting_with(f"{directory}/")])
 
     def _remove(self, location: str) -> None:
         try:
@@ -151,11 +121,6 @@ def credential(access: AzureAccess) -> Any:
     from azure.identity import DefaultAzureCredential  # it looks around on the machine
 
     return DefaultAzureCredential()
-
-
-def key_of(location: str) -> str:
-    """The blob's name in its container."""
-    return parse_uri(location).key
 
 
 def is_marker(blob: BlobProperties) -> bool:
@@ -201,8 +166,3 @@ def not_let_in(location: str, error: AzureError) -> AccessError:
         f"{location}: {first_line(error)} Set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in as "
         "azure-identity knows it (AZURE_CLIENT_ID, ..., az login); who it is has to list, read, write and remove here"
     )
-
-
-def first_line(error: AzureError) -> str:
-    """The first line of a message; after it come ids of the request, and XML."""
-    return str(error).partition("\n")[0]

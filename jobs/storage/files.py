@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import has_magic
@@ -11,6 +12,7 @@ from typing import NamedTuple, Protocol
 from jobs.errors import AccessError
 from jobs.records import InputFile
 from jobs.storage.parquet import OpenParquet
+from pipelines.stores import parse_uri
 
 PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
 COMPRESSED_SUFFIXES = (".br", ".bz2", ".gz", ".lz4", ".lzo", ".snappy", ".xz", ".zst", ".zstd")
@@ -71,17 +73,63 @@ class Store(Protocol):
     def remove_below(self, directory: str) -> None: ...
 
 
-class ObjectStore(Store, Protocol):
-    """A store that has objects with names, and no directories."""
+class ObjectStore(ABC):
+    """A Store that has objects with names, and no directories: what all of them do in the same way."""
 
+    @abstractmethod
+    def find(self, location: str) -> InputFile | None: ...
+
+    @abstractmethod
     def starting_with(self, prefix: str) -> Iterator[InputFile]:
         """The objects whose uris start with a prefix."""
 
+    @abstractmethod
     def read_version(self, location: str) -> tuple[bytes, str]:
-        """An object's content and its etag."""
+        """An object's content and its etag, or what else the store puts conditions on."""
 
+    @abstractmethod
+    def read_range(self, location: str, start: int, end: int) -> bytes:
+        """The bytes of an object from `start` to before `end`."""
+
+    @abstractmethod
     def put(self, location: str, content: bytes, etag: str | None) -> None:
         """Writes an object that has this etag now, or that is not there (None); else raises FileExistsError."""
+
+    @abstractmethod
+    def remove(self, locations: Sequence[str]) -> None: ...
+
+    def candidates(self, pattern: str) -> list[Candidate]:
+        return object_candidates(self, pattern)
+
+    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
+        return None
+
+    def make_directory(self, location: str) -> None:  # noqa: B027 - nothing is to be done, and not to be forgotten
+        """Does nothing: an object needs no directory."""
+
+    def read(self, location: str) -> bytes:
+        return self.read_version(location)[0]
+
+    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
+        width = len(MAGIC)
+        head, tail = (self.read_range(file.path, start, start + width) for start in (0, file.size - width))
+        return head, tail
+
+    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
+        return swap_object(self, location, before, after)
+
+    def remove_below(self, directory: str) -> None:
+        self.remove([file.path for file in self.starting_with(f"{directory}/")])
+
+
+def key_of(location: str) -> str:
+    """An object's name in its bucket or container."""
+    return parse_uri(location).key
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a client's message; after it come ids of the request, and the answer's body."""
+    return str(error).partition("\n")[0]
 
 
 def object_candidates(store: ObjectStore, pattern: str) -> list[Candidate]:

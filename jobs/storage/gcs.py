@@ -26,9 +26,9 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
+from jobs.storage.files import ObjectStore, first_line, key_of
 from jobs.storage.parquet import OpenParquet
-from pipelines.stores import GoogleAccess, StoreUri, parse_uri
+from pipelines.stores import GoogleAccess, StoreUri
 
 PATIENCE_SECONDS = 60.0
 """For which a request is made again, with waits between that double up to 20 s."""
@@ -37,7 +37,7 @@ REMOVALS_AT_ONCE = 8
 LISTED = "items(name,size,md5Hash,generation),prefixes,nextPageToken"
 
 
-class GoogleBucket:
+class GoogleBucket(ObjectStore):
     """The client of one bucket."""
 
     def __init__(self, place: StoreUri, access: GoogleAccess, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -53,9 +53,6 @@ class GoogleBucket:
         )
         self.bucket = self.client.bucket(place.container)
 
-    def candidates(self, pattern: str) -> list[Candidate]:
-        return object_candidates(self, pattern)
-
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
         if not key:
@@ -70,15 +67,9 @@ class GoogleBucket:
                 if not blob.name.endswith("/"):  # consoles make such objects to show empty directories
                     yield self._described(blob)
 
-    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
-        return None
-
     def is_directory(self, location: str) -> bool:
         with errors_of(location, of_bucket=True):
             return any(True for _ in self._listed(f"{location}/", max_results=1))
-
-    def make_directory(self, location: str) -> None:
-        """Buckets need no directories."""
 
     def names(self, directory: str) -> list[str]:
         with errors_of(directory, of_bucket=True):
@@ -87,18 +78,6 @@ class GoogleBucket:
             keys += [prefix.rstrip("/") for prefix in found.prefixes]  # known when all is listed
         names = [key.rpartition("/")[2] for key in keys]
         return [name for name in names if name]
-
-    def read(self, location: str) -> bytes:
-        return self.read_version(location)[0]
-
-    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
-        blob = self.bucket.blob(key_of(file.path))
-        with errors_of(file.path):
-            head, tail = (
-                blob.download_as_bytes(start=start, end=end, raw_download=True, retry=self.retry, checksum=None)
-                for start, end in ((0, len(MAGIC) - 1), (file.size - len(MAGIC), file.size - 1))
-            )
-        return head, tail
 
     def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         with errors_of(location):
@@ -113,8 +92,8 @@ class GoogleBucket:
             read_dictionary=list(dictionaries),
         )
 
-    def read_range(self, location: str, generation: int, start: int, end: int) -> bytes:
-        """The bytes from `start` to before `end`; raises FileNotFoundError when this generation was replaced."""
+    def read_range(self, location: str, start: int, end: int, generation: int | None = None) -> bytes:
+        """The bytes from `start` to before `end`; raises FileNotFoundError when the given generation was replaced."""
         blob = self.bucket.blob(key_of(location), generation=generation)
         with errors_of(location):
             content: bytes = blob.download_as_bytes(
@@ -125,15 +104,9 @@ class GoogleBucket:
     def write(self, location: str, content: bytes) -> None:
         self._put(location, content)
 
-    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        return swap_object(self, location, before, after)
-
     def remove(self, locations: Sequence[str]) -> None:
         with ThreadPoolExecutor(REMOVALS_AT_ONCE) as pool:
             list(pool.map(self._remove, locations))
-
-    def remove_below(self, directory: str) -> None:
-        self.remove([file.path for file in self.starting_with(f"{directory}/")])
 
     def read_version(self, location: str) -> tuple[bytes, str]:
         """An object's content and its generation, which is what Google's conditions are put on."""
@@ -193,14 +166,9 @@ class ObjectFile(io.RawIOBase):
         end = self.size if size < 0 else min(self.position + size, self.size)
         if end <= self.position:
             return b""
-        content = self.bucket.read_range(self.location, self.generation, self.position, end)
+        content = self.bucket.read_range(self.location, self.position, end, self.generation)
         self.position += len(content)
         return content
-
-
-def key_of(location: str) -> str:
-    """The object's name in its bucket."""
-    return parse_uri(location).key
 
 
 @contextmanager
@@ -249,8 +217,3 @@ def what_was_said(error: GoogleAPICallError) -> str:
         return str(error.response.json()["error"]["message"])
     except (AttributeError, LookupError, TypeError, ValueError):
         return first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a message; after it comes the answer's body."""
-    return str(error).partition("\n")[0]

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pipelines.stores import parse_uri
 
 COARSE, FINE = "us", "ns"
 LONGEST_FINE = (1 << 63) // 1000 - 1
@@ -157,6 +160,19 @@ class OpenParquet(pq.ParquetFile):  # type: ignore[misc]
                     below += int(np.count_nonzero(nano - micro * 1000))
                     fits = fits and bool(np.all(np.abs(micro) <= LONGEST_FINE))
         return Precision(is_fine=below > 0 and fits, cut=0 if fits else below)
+
+
+def parquet_in(filesystem: fs.FileSystem, location: str, check_pages: bool, dictionaries: Sequence[str]) -> OpenParquet:
+    """An object as a Parquet file that pyarrow reads itself; pages that lie together come in one request."""
+    path = parse_uri(location).path
+    return OpenParquet(
+        lambda: path,
+        location,
+        filesystem=filesystem,
+        pre_buffer=True,
+        page_checksum_verification=check_pages,
+        read_dictionary=list(dictionaries),
+    )
 
 
 def in_step(batches: Iterator[pa.RecordBatch]) -> Callable[[int], list[pa.Array]]:

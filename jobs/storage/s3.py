@@ -27,9 +27,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import MAGIC, Candidate, object_candidates, swap_object
-from jobs.storage.parquet import OpenParquet
-from pipelines.stores import ATTEMPTS, StoreUri, parse_uri, s3_filesystem
+from jobs.storage.files import ObjectStore, key_of
+from jobs.storage.parquet import OpenParquet, parquet_in
+from pipelines.stores import ATTEMPTS, StoreUri, s3_filesystem
 
 TIMEOUT_SECONDS = 30
 """To connect, and for the next bytes of an answer."""
@@ -52,7 +52,7 @@ class InterruptedAnswer(StoreError):
     """The store's answer ended before it was whole."""
 
 
-class S3Bucket:
+class S3Bucket(ObjectStore):
     """The client of one bucket."""
 
     def __init__(self, place: StoreUri, endpoint: str | None) -> None:
@@ -61,9 +61,6 @@ class S3Bucket:
         with errors_of(str(place), endpoint):
             self.session = boto3.session.Session()
             self.client = self.session.client("s3", endpoint_url=endpoint, config=client_config())
-
-    def candidates(self, pattern: str) -> list[Candidate]:
-        return object_candidates(self, pattern)
 
     def find(self, location: str) -> InputFile | None:
         key = key_of(location)
@@ -83,14 +80,8 @@ class S3Bucket:
                     location = f"s3://{self.bucket}/{found['Key']}"
                     yield InputFile(location, found["Size"], found["ETag"].strip('"'))
 
-    def inode(self, location: str) -> int | None:  # noqa: ARG002 - an object's version tells all
-        return None
-
     def is_directory(self, location: str) -> bool:
         return int(next(self._pages(f"{location}/", MaxKeys=1))["KeyCount"]) > 0
-
-    def make_directory(self, location: str) -> None:
-        """Buckets need no directories."""
 
     def names(self, directory: str) -> list[str]:
         names = []
@@ -100,18 +91,10 @@ class S3Bucket:
             names += [key.rpartition("/")[2] for key in keys]
         return [name for name in names if name]
 
-    def read(self, location: str) -> bytes:
-        return self.read_version(location)[0]
-
-    def read_ends(self, file: InputFile) -> tuple[bytes, bytes]:
-        head, tail = (
-            self._read_range(file.path, ends) for ends in (f"bytes=0-{len(MAGIC) - 1}", f"bytes=-{len(MAGIC)}")
-        )
-        return head, tail
-
-    def _read_range(self, location: str, ends: str) -> bytes:
+    def read_range(self, location: str, start: int, end: int) -> bytes:
         with self.errors(location):
-            content: bytes = self.client.get_object(Bucket=self.bucket, Key=key_of(location), Range=ends)["Body"].read()
+            wanted = {"Bucket": self.bucket, "Key": key_of(location), "Range": f"bytes={start}-{end - 1}"}
+            content: bytes = self.client.get_object(**wanted)["Body"].read()
         return content
 
     def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
@@ -121,21 +104,10 @@ class S3Bucket:
                 raise NoCredentialsError
             now = credentials.get_frozen_credentials()  # those of a role are renewed on the way
         filesystem = s3_filesystem(self.bucket, self.endpoint, now.access_key, now.secret_key, now.token)
-        path = parse_uri(location).path
-        return OpenParquet(
-            lambda: path,
-            location,
-            filesystem=filesystem,
-            pre_buffer=True,
-            page_checksum_verification=check_pages,
-            read_dictionary=list(dictionaries),
-        )
+        return parquet_in(filesystem, location, check_pages, dictionaries)
 
     def write(self, location: str, content: bytes) -> None:
         self._put(location, content)
-
-    def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        return swap_object(self, location, before, after)
 
     def remove(self, locations: Sequence[str]) -> None:
         keys = [{"Key": key_of(location)} for location in locations]
@@ -145,9 +117,6 @@ class S3Bucket:
                 answer = self.client.delete_objects(Bucket=self.bucket, Delete=wanted)
             for failed in answer.get("Errors", []):
                 raise StoreError(f"s3://{self.bucket}/{failed['Key']} could not be removed: {failed['Code']}")
-
-    def remove_below(self, directory: str) -> None:
-        self.remove([file.path for file in self.starting_with(f"{directory}/")])
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator("list_objects_v2")
@@ -189,11 +158,6 @@ def client_config() -> Config:
         max_pool_connections=32,
         ignore_configured_endpoint_urls=True,  # pyarrow would not hear of one in a profile
     )
-
-
-def key_of(location: str) -> str:
-    """The object's name in its bucket."""
-    return parse_uri(location).key
 
 
 @contextmanager
