@@ -164,14 +164,14 @@ def attempts_table(attempts: Sequence[Mapping[str, Any]]) -> Table:
 
 def row_line(row: RowError) -> str:
     """The line of a row with an error: the part and file that it is in, its query, and the error."""
-    query = f"query {printable(row.query)!r}" if row.query else "no query"
-    which = query if row.query_id is None else f"query id {printable(row.query_id)}"
+    query = f"query {on_one_line(row.query)!r}" if row.query else "no query"
+    which = query if row.query_id is None else f"query id {on_one_line(row.query_id)}"
     first, end = row.file_rows
     place = f"row {row.row} of {row.part} (rows {first} to {end - 1} of {row.file})"
-    return f"{place}, {which}: {printable(row.message.removeprefix(f'{row.reason}: '))}"
+    return f"{place}, {which}: {on_one_line(row.message.removeprefix(f'{row.reason}: '))}"
 
 
-def printable(text: str) -> str:
+def on_one_line(text: str) -> str:
     """The text on one line, without characters that would steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 

@@ -24,7 +24,8 @@ from jobs.benchmark.engine import rank_with_peer, text_pairs
 from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape, PackedEncoder
-from pipelines.families.layouts import to_checkpoint
+from pipelines.families.bert import BERT
+from pipelines.families.checkpoint import to_checkpoint
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.records import CandidateList
@@ -152,7 +153,7 @@ def write_random_model(directory: Path, size: Size) -> str:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=size.width**-0.5)
     encoder.head_out.weight.mul_(HEAD_GAIN)
-    tensors = to_checkpoint(encoder.half().state_dict(), "bert", size.layers)
+    tensors = to_checkpoint(encoder.half().state_dict(), BERT.names, size.layers)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config))
     for path in embedded.directory.glob("*token*"):

@@ -7,6 +7,7 @@ lot of memory all the same is read in a process of its own (`python -m jobs.inpu
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import resource
@@ -17,12 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Semaphore
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.errors import StoreError, UnreadableFileError
+from jobs.errors import AccessError, StoreError, UnreadableFileError
 from jobs.storage import faults_of_file, read_parquet
 
 ROOM_BYTES = 1 << 30
@@ -56,14 +58,12 @@ class Sample:
     columns: tuple[str, ...] | None
     """Some columns alone; None is all."""
     besides: BytesBesides
+    texts: tuple[str, ...]
+    """The columns of values that are read as dictionaries and indices."""
 
-    @property
     def bytes_per_row(self) -> float:
         """Decoded; read here. Raises what `read_parquet` does."""
-        metadata = read_parquet(self.path, lambda file: file.metadata)
-        with faults_of_file(self.path):
-            texts = [leaf.path for leaf in leaves(metadata) if is_kept_short(leaf)]
-        return read_parquet(self.path, self._measured, dictionaries=texts)
+        return read_parquet(self.path, self._measured, dictionaries=self.texts)
 
     def _measured(self, file: pq.ParquetFile) -> float:
         rows, size = 0, 0.0
@@ -96,13 +96,14 @@ def bytes_per_row(
     StoreError.
     """
     touched = first_groups(metadata, row_groups, rows)
-    sample = Sample(path, rows, touched, None if columns is None else tuple(columns), besides)
     with faults_of_file(path):
+        texts = tuple(leaf.path for leaf in leaves(metadata) if is_kept_short(leaf))
+        sample = Sample(path, rows, touched, None if columns is None else tuple(columns), besides, texts)
         most = most_bytes(metadata, sample)
     if most > ROOM_BYTES:
         return measured_apart(sample)
     with ROOM.taken(most):
-        return sample.bytes_per_row
+        return sample.bytes_per_row()
 
 
 def first_groups(metadata: pq.FileMetaData, row_groups: Sequence[int], rows: int) -> tuple[int, ...]:
@@ -213,28 +214,35 @@ def measured_apart(sample: Sample) -> float:
         raise TooLargeError(
             sample.path, f"its first {sample.rows} rows take more than {MEMORY_APART >> 30} GiB to decode"
         )
-    result = pickle.loads(done.stdout)
-    if isinstance(result, Exception):
-        raise result
-    return float(result)
+    answer = json.loads(done.stdout)  # and no pickle: that process has read what somebody else wrote
+    if "unreadable" in answer:
+        raise UnreadableFileError(sample.path, *answer["unreadable"])
+    if "away" in answer:
+        raise (AccessError if answer["is_access"] else StoreError)(answer["away"])
+    return float(answer["bytes_per_row"])
+
+
+def found_in(sample: Sample) -> dict[str, Any]:
+    """The bytes of a row, or why there are none, as JSON types; ends the process where memory is short."""
+    try:
+        return {"bytes_per_row": sample.bytes_per_row()}
+    except UnreadableFileError as error:
+        if "ArrowMemoryError" in error.why:
+            sys.exit(1)
+        return {"unreadable": [error.why, error.is_gone]}
+    except StoreError as error:
+        return {"away": str(error), "is_access": isinstance(error, AccessError)}
 
 
 def main() -> None:
-    """Reads a pickled sample from stdin, and writes what it found, pickled, to stdout; dies where memory is short."""
+    """Reads a pickled sample from stdin, and writes what it found as JSON to stdout; dies where memory is short."""
     sample: Sample = pickle.load(sys.stdin.buffer)
     pa.set_cpu_count(1)  # each thread takes address space
     pa.set_io_thread_count(1)
     with suppress(ValueError, OSError):  # not every system limits a process, or tells what it has
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_APART, resource.RLIM_INFINITY))
-    result: float | Exception
-    try:
-        result = sample.bytes_per_row
-    except (StoreError, UnreadableFileError) as error:
-        if "ArrowMemoryError" in str(error):
-            sys.exit(1)
-        result = error
-    sys.stdout.buffer.write(pickle.dumps(result))
+    print(json.dumps(found_in(sample)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+WHOLE_BITS = {16: 11, 32: 24, 64: 53}
+"""Integers of so many bits are exact in a float of 16, 32, 64 bits."""
+
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:
     """The type of the values themselves, without dictionary encoding and extension types around them; UUIDs stay."""

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from jobs.table.column_types import is_list
+from jobs.table.column_types import WHOLE_BITS, is_list
 
-WHOLE_BITS = {16: 11, 32: 24, 64: 53}
-"""Integers of so many bits are exact in a float of 16, 32, 64 bits."""
 DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
 """Decimal digits of an integer of so many bits."""
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from jobs.table.column_types import is_uuid
-
-WHOLE_FLOATS = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
-"""Up to these, by bits of the type, a float stands for one integer; beyond, it stands for several."""
+from jobs.table.column_types import WHOLE_BITS, is_uuid
 
 
 def id_texts(array: pa.Array) -> pa.Array:
@@ -34,9 +31,10 @@ def id_texts(array: pa.Array) -> pa.Array:
 
 def is_whole(array: pa.Array) -> np.ndarray:
     """For each of an array of floats whether it stands for one integer; a null does not."""
+    largest = 1 << WHOLE_BITS[array.type.bit_width]  # beyond it a float stands for several
     values = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
-        return np.asarray((np.abs(values) <= WHOLE_FLOATS[array.type.bit_width]) & (values == np.floor(values)))
+        return np.asarray((np.abs(values) <= largest) & (values == np.floor(values)))
 
 
 def uuid_text(value: bytes) -> str:

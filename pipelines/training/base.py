@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 
 from ..encoder import PackedEncoder
 from ..families import ModelSpec, model_limit, recognise
-from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes
+from ..families.bert import BERT
+from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
-from ..families.layouts import from_checkpoint, module_names, to_checkpoint
+from ..families.xlm_roberta import XLM_ROBERTA
 from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
 from ..tokens import PairTokenizer
 from .batches import PairLayout
@@ -66,7 +67,7 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     if not has_head:
         tensors = with_new_head(tensors, spec, seed)
     with refusals_naming(name):
-        weights = from_checkpoint(tensors, spec.layout, spec.shape.num_hidden_layers)
+        weights = from_checkpoint(tensors, spec.names, spec.shape.num_hidden_layers)
         check_shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()}, spec.names, spec.shape)
     encoder = PackedEncoder(spec.shape)
     encoder.load_state_dict(weights)
@@ -93,7 +94,7 @@ def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:
     named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     kept = {f"{prefix}{name}": tensor for name, tensor in named.items() if not name.startswith(LEFT_OUT)}
     width = spec.shape.hidden_size
-    heads = module_names(spec.layout, spec.shape.num_hidden_layers)
+    heads = spec.names.modules(spec.shape.num_hidden_layers)
     drawn = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) * HEAD_DEVIATION
     for module, weight in (("head_dense", torch.eye(width)), ("head_out", drawn)):
         kept[f"{heads[module]}.weight"] = weight
@@ -136,14 +137,14 @@ def write_model(
 
 def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool) -> None:
     """Writes weights, config and tokenizer of a model into a folder."""
-    layout = "bert" if base.spec.layout == "bert" else "xlm-roberta"
-    tensors = to_checkpoint(encoder.state_dict(), layout, encoder.shape.num_hidden_layers)
+    names = BERT.names if base.spec.names == BERT.names else XLM_ROBERTA.names
+    tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
     contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
     if small:
-        words = f"{module_names(layout, encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
+        words = f"{names.modules(encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
         contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
     save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
-    config = written_config(base, layout, dtype)
+    config = written_config(base, names.layout, dtype)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (base.files.directory / name).is_file():

@@ -24,8 +24,21 @@ from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
 from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_pieces_here, score_units_here
+from tests.jobs.tables import lists_table, wide_table, write_input
 
 RunJob = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two files: four units and one."""
+    return write_input(tmp_path / "in", a=wide_table(100, tag="a"), b=lists_table(5, tag="b"))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Where nothing is yet."""
+    return tmp_path / "out"
 
 
 @pytest.fixture

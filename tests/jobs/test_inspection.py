@@ -47,12 +47,6 @@ with hold_lease(sys.argv[1]):
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Two files: four units and one."""
-    return write_input(tmp_path / "in", a=wide_table(100, tag="a"), b=lists_table(5, tag="b"))
-
-
-@pytest.fixture
 def finished(tmp_path: Path, source: Path, run_job: RunJob, without_ray: None) -> Path:
     """The output of a finished job over `source`."""
     run_job(source, tmp_path / "out")

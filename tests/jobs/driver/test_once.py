@@ -43,17 +43,6 @@ from tests.jobs.tables import (
 pytestmark = pytest.mark.usefixtures("without_ray")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Two files: four units and one."""
-    return write_input(tmp_path / "in", a=wide_table(100, tag="a"), b=lists_table(5, tag="b"))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 class At:
     """A scorer that does something before it scores the unit of this number, counted from 0."""
 

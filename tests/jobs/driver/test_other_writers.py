@@ -38,11 +38,6 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def write_int96(path: Path, table: pa.Table) -> Path:
     """As Spark writes timestamps by default; returns the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)

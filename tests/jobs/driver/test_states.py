@@ -31,22 +31,10 @@ from tests.jobs.tables import (
     parts,
     read_json,
     rows_of_output,
-    wide_table,
     write_input,
 )
 
 pytestmark = pytest.mark.usefixtures("without_ray")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Two files: four units and one."""
-    return write_input(tmp_path / "in", a=wide_table(100, tag="a"), b=lists_table(5, tag="b"))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
 
 
 @pytest.fixture

@@ -77,11 +77,6 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 FollowJob = Callable[..., Script]
 
 

@@ -49,11 +49,6 @@ def source(tmp_path: Path) -> Path:
     return source
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def numbers_of(output: Path) -> list[int]:
     """In the order of the parts, with an answer each."""
     rows = rows_of_output(output)

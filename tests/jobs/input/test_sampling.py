@@ -82,13 +82,13 @@ def test_what_may_take_much_memory_and_does_not_is_measured_apart(tmp_path: Path
     path = str(tmp_path / "a.parquet")
     text = pa.array([f"{i:0100}" for i in range(1_000)])
     pq.write_table(pa.table({"text": text}), path)
-    sample = Sample(path, 256, (0,), None, nothing_besides)
-    assert measured_apart(sample) == sample.bytes_per_row == pytest.approx(104.25, abs=0.25)
+    sample = Sample(path, 256, (0,), None, nothing_besides, ("text",))
+    assert measured_apart(sample) == sample.bytes_per_row() == pytest.approx(104.25, abs=0.25)
 
 
 def test_a_process_apart_says_what_it_could_not_read(tmp_path: Path) -> None:
     (tmp_path / "beside.parquet").touch()  # where nothing is left in a directory, it counts as away
-    sample = Sample(str(tmp_path / "gone.parquet"), 256, (0,), None, nothing_besides)
+    sample = Sample(str(tmp_path / "gone.parquet"), 256, (0,), None, nothing_besides, ())
     with pytest.raises(UnreadableFileError, match="FileNotFoundError") as refusal:
         measured_apart(sample)
     assert refusal.value.is_gone
@@ -138,5 +138,5 @@ def test_only_the_columns_that_are_asked_for_count(tmp_path: Path) -> None:
     path = str(write_small(tmp_path / "a.parquet", text=pa.chunked_array([["ab"] * 100]), payload=long_text(100)))
     metadata = pq.read_metadata(path)
     assert bytes_per_row(path, metadata, 256, [0], ["text"]) < 10
-    sample = Sample(path, 256, (0,), ("text",), nothing_besides)
+    sample = Sample(path, 256, (0,), ("text",), nothing_besides, ("text",))
     assert most_bytes(metadata, sample) < MEGABYTE

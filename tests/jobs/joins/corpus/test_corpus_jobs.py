@@ -83,11 +83,6 @@ def source(tmp_path: Path) -> Path:
     return write_input(tmp_path / "in", a=ids_table(100, PADDING))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def assert_ranked(row: dict[str, Any]) -> None:
     """By the texts of the corpus."""
     scores = {one: stub_score(row["query"], text(int(one))) for one in row["documents"]}

@@ -63,11 +63,6 @@ def source(tmp_path: Path) -> Path:
     return write_input(tmp_path / "in", a=ids_table(200, PADDING))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 Ids = st.none() | st.sampled_from(["a", "b", "c", "d", "e", "17", "unknown"])
 Texts = st.none() | st.sampled_from(["one", "two", "one"])
 

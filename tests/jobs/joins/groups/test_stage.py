@@ -79,11 +79,6 @@ def source(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "in", pairs(40, 5), [90, 150])
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def assert_lists(output: Path, rows: list[dict[str, Any]]) -> None:
     """One row for each query, with its pairs in the order of the rows, ranked."""
     found = {row["query_id"]: row for row in rows_of_output(output)}
