@@ -35,6 +35,8 @@ from tests.stores import (
 if TYPE_CHECKING:
     from serve.settings import ServeArgs
 
+pytest.register_assert_rewrite("tests.jobs", "tests.pipelines", "tests.serve")  # shared asserts say what they saw
+
 set_serve_environment()  # before a test's module imports ray.serve, which reads it then
 
 settings.register_profile("crossray", deadline=None)  # a busy machine is no failure

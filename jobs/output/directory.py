@@ -112,9 +112,14 @@ class OutputDirectory:
         storage.remove(self.manifest)
 
     def remove_temporaries(self) -> None:
-        """Removes what killed writers left behind."""
-        for directory in filter(storage.is_directory, (self.path, self.attempts)):
-            storage.remove_temporaries(directory)
+        """Removes what killed drivers and replicas left behind."""
+        self.remove_half_written()
+        if storage.is_directory(self.attempts):
+            storage.remove_temporaries(self.attempts)
+
+    def remove_half_written(self) -> None:
+        """Removes the parts that replicas were writing when they were killed; now no replica of this job writes."""
+        storage.remove_temporaries(self.path)
 
 
 def make_output(path: str, name: str) -> None:

@@ -20,7 +20,7 @@ from jobs import storage
 from jobs.driver.planning import library_versions
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.directory import OutputDirectory
-from jobs.output.lease import hold_lease
+from jobs.output.lease import Lease, hold_lease
 from jobs.records import InputFile
 from jobs.runtime.threads import in_threads
 from jobs.screen import say
@@ -53,15 +53,26 @@ class TableOutput:
         return os.path.join(self.path, name)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[Lease]:
         """Makes the directory and keeps other drivers out of it.
 
         Raises RefusedError where others wrote it or another driver uses it, ConfigError where it cannot be made.
         """
         self.directory.create()
-        with hold_lease(self.path):
+        with hold_lease(self.path) as lease:
             self.directory.remove_temporaries()
-            yield
+            yield lease
+
+    def finish(self, lease: Lease, summary: Mapping[str, Any], *done: str) -> None:
+        """Writes the summary, and removes the rooms that are `done` and what killed replicas left in the others.
+
+        Raises LostLease when the directory is another driver's by now.
+        """
+        lease.check()
+        for directory in filter(storage.is_directory, (self.path, *map(self.room, self.rooms))):
+            storage.remove_temporaries(directory)
+        storage.write_json(self.directory.summary, summary)
+        self.leave_rooms(*done)
 
     def begin(
         self, options: Mapping[str, Any], files: Sequence[InputFile], plan: Mapping[str, Any], *, overwrite: bool

@@ -18,6 +18,7 @@ from jobs.records import Unit, UnitReport
 from jobs.runtime.pieces import PieceStage
 from jobs.scoring.scorer import Effort, own_scorer
 from jobs.settings import RerankSettings
+from jobs.storage import temporary_name
 from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, no_reuse
 from jobs.workers.replica import Replica
@@ -77,10 +78,11 @@ class MeetingScorer(RecordingScorer):
 
 
 class PoisonScorer(StubScorer):
-    """Dies with its process at a query with POISON in it, as in a segmentation fault."""
+    """Dies with its process at a query with POISON in it, as in a segmentation fault, while it writes a part."""
 
     def rerank_list(self, candidates: CandidateList) -> Ranking:
         if POISON in candidates.query:
+            Path(temporary_name(os.path.join(self.settings.output, "part"))).write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().rerank_list(candidates)
 

@@ -64,7 +64,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
             options = options_of(settings, job, encoders, jobs)
             is_new = job.overwrite or not output.directory.is_begun
             plan = planned(settings, job, files) if is_new else {}  # before anything is touched
-            until_the_end.enter_context(output.held())
+            lease = until_the_end.enter_context(output.held())
             manifest = output.begin(options, files, plan, overwrite=job.overwrite)
         pieces = [Unit(*piece) for piece in manifest["pieces"]]
         if output.directory.is_complete and not missing(output, pieces):
@@ -73,9 +73,8 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
         with ray_session(job.address, console):
             label_pieces(labelling_of(settings, job, encoders, manifest), pieces, jobs, job, output, console)
         summary = summary_of(output, pieces, manifest, time.perf_counter() - started)
-        storage.write_json(output.directory.summary, summary)
         # What could not be read may be readable another time: then the same command goes on with what is there.
-        output.leave_rooms(*(() if summary["unreadable"] else ROOMS))
+        output.finish(lease, summary, *(() if summary["unreadable"] else ROOMS))
     print_summary(console, summary, output.path, str(settings.teacher))
     return summary
 

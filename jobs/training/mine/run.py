@@ -59,7 +59,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
             options = options_of(settings, corpus)
             if job.overwrite or not output.directory.is_begun:  # before anything is touched
                 check_columns(settings, files, corpus)
-            until_the_end.enter_context(output.held())
+            lease = until_the_end.enter_context(output.held())
             manifest = output.begin(options, files, {}, overwrite=job.overwrite)
         if output.directory.is_complete and not storage.read_json(output.directory.summary)["unreadable"]:
             return output.told_complete(console)
@@ -68,8 +68,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
             reports = find_candidates(settings, files, corpus, output, console)
             choose_negatives(settings, reports, output, console)
         summary = summary_of(output, reports, manifest, time.perf_counter() - started)
-        storage.write_json(output.directory.summary, summary)
-        output.leave_rooms()
+        output.finish(lease, summary)
     print_summary(console, summary, output.path)
     return summary
 

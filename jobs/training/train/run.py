@@ -54,13 +54,14 @@ def run(
         manifest = manifest_of(config, find_model(config.base).digest(), files)
         base = None if storage.exists(output.summary) and not overwrite else checked_base(config)
         take_place(output)
-        with lease.hold_lease(output.path):
+        with lease.hold_lease(output.path) as held:
             begin(output, manifest, overwrite)
             if base is None or storage.exists(output.summary):
                 say(console, f"{output.path} is complete; its model is {output.model}; --overwrite starts anew")
                 return dict(storage.read_json(output.summary))
             with ray_session(address, console):
                 task = train(config, base, files, address, max_errors, tensorboard, console)
+            held.check()
             summary = sum_up(task, base, console)
     print_end(console, output, summary)
     return summary

@@ -29,6 +29,7 @@ from jobs.storage.local import LocalDisk, describe
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import StubScorer
 from tests.jobs.tables import (
+    assert_nothing_left_over,
     assert_summary_adds_up,
     footers,
     lists_table,
@@ -141,6 +142,13 @@ def test_a_late_part_of_the_job_before_is_no_part_of_this_one(source: Path, outp
     assert_summary_adds_up(output, summary, 105)
     assert {len(row["ranking"]) for row in rows_of_output(output)} == {1}
     assert verify(look(str(output))) == []
+
+
+def test_what_a_killed_replica_was_writing_is_gone_at_the_end(source: Path, output: Path, run_job: RunJob) -> None:
+    half_written = Path(storage.temporary_name(str(output / "part.parquet")))
+    run_job(source, output, At(1, lambda: half_written.write_text("half") and None))
+    assert not half_written.exists()
+    assert_nothing_left_over(output)
 
 
 def test_a_part_says_of_which_job_it_is(source: Path, output: Path, run_job: RunJob) -> None:

@@ -53,9 +53,7 @@ def write_small(path: Path, **columns: pa.ChunkedArray) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("column", "copies"), [(long_text, 1), (lists_of_long_text, 4), (structs_of_long_text, 1)], ids=str
-)
+@pytest.mark.parametrize(("column", "copies"), [(long_text, 1), (lists_of_long_text, 4), (structs_of_long_text, 1)])
 def test_a_file_of_a_kilobyte_that_decodes_to_gigabytes_is_planned_in_little_memory(
     tmp_path: Path, column: Callable[[int], pa.ChunkedArray], copies: int
 ) -> None:

@@ -229,23 +229,23 @@ def test_a_run_that_lives_is_not_overwritten(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_and_a_killed_worker_cost_no_step(bert_directory: Path, tmp_path: Path) -> None:
+def test_a_killed_driver_and_a_killed_worker_cost_no_step(cluster: str, bert_directory: Path, tmp_path: Path) -> None:
     """The curve of a run whose worker and then whose driver were killed is that of an undisturbed one."""
     config_file = write_config(tmp_path / "killed", bert_directory, clicks())
-    command = [sys.executable, "-m", "jobs.train", str(config_file), "--steps", "200"]
-    whole = tmp_path / "whole"
-    subprocess.run([*command, "--output", str(whole)], check=True, timeout=250)
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    train(config_file, overrides={"recipe.steps": 200, "output": str(whole)})
 
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "again")], start_new_session=True)
-    checkpoints = tmp_path / "again" / "checkpoints"
+    command = [sys.executable, "-m", "jobs.train", str(config_file), "--steps", "200", "--output", str(again)]
+    process = subprocess.Popen(command, start_new_session=True)
+    checkpoints = again / "checkpoints"
     wait_for(lambda: len(list(checkpoints.glob("checkpoint_*/history.json"))) >= 1)
     kill_worker()
     wait_for(lambda: len(list(checkpoints.glob("checkpoint_*/history.json"))) >= 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(2)
-    subprocess.run([*command, "--output", str(tmp_path / "again")], check=True, timeout=250)
-    curves = [(folder / "curve.csv").read_text() for folder in (whole, tmp_path / "again")]
+    subprocess.run(command, check=True, timeout=250)
+    curves = [(folder / "curve.csv").read_text() for folder in (whole, again)]
     losses = [[(row["step"], row["loss"]) for row in csv.DictReader(io.StringIO(text))] for text in curves]
     assert losses[0] == losses[1]
 
