@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from .errors import ConfigError
 
 MIN_MAX_LENGTH = 16
+SPECIAL_TOKENS_PER_TEXT = 2
+"""Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from .config import SPECIAL_TOKENS_PER_TEXT
 from .errors import InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
 from .packing import TokenPair, cut_by_size
 
-SPECIAL_TOKENS_PER_TEXT = 2
-"""Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
 CHARACTERS_PER_CALL = 1_000_000
 """The tokenizer keeps ~100 bytes per token until a call ends: long inputs go through it in slices."""
 UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.exceptions import RayActorError
@@ -25,17 +25,27 @@ from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
 from serve.admission import Admission
 from serve.auth import ApiKeys
+from serve.bodies import BodyReader
 from serve.error_answers import not_ranked
-from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError
+from serve.errors import (
+    DeadlineError,
+    NoReplicaError,
+    PayloadTooLargeError,
+    TooLongError,
+    UnavailableError,
+    UnknownModelError,
+)
 from serve.lanes import Lane
 from serve.scorer import SECOND_BOUNDS, Scorer
 from serve.settings import ServeArgs
 
 if TYPE_CHECKING:
-    from serve.schemas import RerankTask
+    from serve.schemas import RerankTask, TokenizeRequest
 
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
+TOKENIZE_CHARACTERS = 1 << 18
+"""Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
 READY_SECONDS = 5.0
 """Time in which a replica must answer for the app to be ready."""
 
@@ -66,6 +76,7 @@ class Endpoint:
         self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
         budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
+        self.bodies = BodyReader(args.max_documents)
         self.admission = Admission(budgets, args.max_documents)
         self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
@@ -121,6 +132,13 @@ class Endpoint:
                 raise not_ranked(ranking.error)
         return rankings
 
+    async def tokenize(self, request: TokenizeRequest) -> Any:
+        """The JSON of the answer; raises AppError."""
+        self._check_model(request.model_name)
+        if sum(map(len, request.texts)) > TOKENIZE_CHARACTERS:
+            raise PayloadTooLargeError(TOKENIZE_CHARACTERS)
+        return await asyncio.to_thread(self._tokenized, request)
+
     async def describe(self) -> ServedModel:
         """What the replicas run; raises UnavailableError when none answers."""
         if self.description is None:
@@ -143,12 +161,17 @@ class Endpoint:
         if self.args.strict_model and model not in (None, self.args.name):
             raise UnknownModelError(model or "", [self.args.name])
 
+    def _tokenized(self, request: TokenizeRequest) -> Any:
+        tokenizer = self.preparation.tokenizer.tokenizer
+        encodings = tokenizer.encode_batch(request.texts, add_special_tokens=request.add_special_tokens is not False)
+        return request.answer(encodings, self.preparation.lengths.max_length)
+
     def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
         first = tasks[0]  # all tasks of a request have its lengths
         lengths = self.preparation.lengths_of_call(
             first.max_query_length, first.max_length, first.overlap_tokens, first.max_chunks_per_doc
         )
-        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths)
+        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths, first.max_tokens_per_doc)
         for task, one in zip(tasks, prepared, strict=True):
             if not task.truncate and (one.usage.cut_queries or one.usage.cut_documents):
                 raise TooLongError(one.usage)

@@ -5,11 +5,13 @@ CrossrayError
 └── AppError
     ├── NotJsonError                 400
     ├── TooLongError                 400  `truncate` is false
+    ├── UnsupportedParameterError    400  a dialect knows it, and we do not
     ├── UnauthorizedError            401
     ├── UnknownModelError            404
     ├── HttpError                         as the framework says: no such route, method, ...
     ├── PayloadTooLargeError         413
     ├── TooManyDocumentsError        413
+    ├── TooManyValuesError           413
     ├── InvalidFieldsError           422
     ├── OverloadedError              429
     ├── NonFiniteScoreError          500
@@ -81,8 +83,20 @@ class TooLongError(AppError):
         if usage.cut_queries:
             cut.append("the query is longer than max_query_length")
         if usage.cut_documents:
-            cut.append(f"max_chunks_per_doc is too small for {usage.cut_documents:,} of the documents")
+            cut.append(
+                f"max_chunks_per_doc (or max_tokens_per_doc) is too small for {usage.cut_documents:,} of the documents"
+            )
         super().__init__(f"truncate is false, but {' and '.join(cut)}; raise the limit or leave out truncate")
+
+
+class UnsupportedParameterError(AppError):
+    """A parameter that would change the answer, if this server could do what it says."""
+
+    status, code = 400, "UNSUPPORTED_PARAMETER"
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} is not supported here: {reason}; leave it out")
+        self.field = field
 
 
 class UnauthorizedError(AppError):
@@ -147,6 +161,18 @@ class TooManyDocumentsError(AppError):
     def __init__(self, documents: int, limit: int) -> None:
         super().__init__(
             f"the request has {documents:,} documents; at most {limit:,} are allowed, split it into several requests"
+        )
+
+
+class TooManyValuesError(AppError):
+    """More JSON values than a body may have."""
+
+    status, code = 413, "TOO_MANY_VALUES"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the body holds more than {limit:,} JSON values (texts, numbers, lists, ...); send fewer documents at "
+            "once, or less with each"
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.endpoint import Timings
@@ -49,20 +49,22 @@ class Gate:
             await self.app(scope, receive, send)
             return
         endpoint = self.endpoint_of()
-        path = re.sub("/{2,}", "/", scope["path"])  # LlamaIndex appends to a base that ends in a slash
+        path = route_of(scope)
         headers = Headers(scope=scope)
         request_id = sane_id(headers.get("x-request-id")) or uuid.uuid4().hex
         visit = Visit(path, request_id, send)
-        scope = {**scope, "path": path, "raw_path": path.encode()}
+        app = into_page(scope) or self.app
+        whole = prefix_of(scope) + path
+        scope = {**scope, "path": whole, "raw_path": whole.encode(), "root_path": prefix_of(scope)}
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "timings": visit.timings}
         try:
-            if path not in self.open_paths:
+            if path not in self.open_paths or scope["method"] not in ("GET", "HEAD"):
                 check_key(endpoint, headers)
             if scope["method"] == "POST":
                 scope["headers"] = with_json_type(scope["headers"])
                 if path != STREAM_PATH:
                     receive = replay(await read_body(receive, headers, endpoint.args.max_body_bytes), receive)
-            await self.app(scope, receive, visit.send)
+            await app(scope, receive, visit.send)
         except Exception as error:
             if as_app_error(error).status == 500:
                 logger.exception("request %s failed", request_id)
@@ -108,6 +110,33 @@ class Visit:
             "milliseconds": round(seconds * 1000, 1),
         }
         logger.info(json.dumps(line))
+
+
+def route_of(scope: Scope) -> str:
+    """The path below the prefix at which Serve has the app, as our routes are written: one slash between, none last.
+
+    Some clients append to a base that ends in a slash, and some end their path in one.
+    """
+    path, prefix = re.sub("/{2,}", "/", scope["path"]), prefix_of(scope)
+    inside = path.removeprefix(prefix) if f"{path}/".startswith(f"{prefix}/") else path
+    return f"/{inside.strip('/')}"
+
+
+def prefix_of(scope: Scope) -> str:
+    """The path at which Serve has the app; empty for /."""
+    prefix: str = scope.get("root_path", "")
+    return prefix.rstrip("/")
+
+
+def into_page(scope: Scope) -> RedirectResponse | None:
+    """Where the page is asked for by the app's prefix alone: to the same with a slash, from which its links lead on.
+
+    The address is a relative one, since a proxy before us may have taken a part of the path away.
+    """
+    prefix = prefix_of(scope)
+    if not prefix or scope["path"] != prefix or scope["method"] not in ("GET", "HEAD"):
+        return None
+    return RedirectResponse(f"{prefix.rpartition('/')[2]}/")
 
 
 def check_key(endpoint: Endpoint, headers: Headers) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from fastapi import Body, Depends, FastAPI, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from typing_extensions import override  # in typing from Python 3.12
 
 from serve import metrics_page
 from serve.endpoint import Endpoint
@@ -21,16 +24,23 @@ from serve.schemas import (
     CohereAnswer,
     CohereRequest,
     DialectRequest,
+    InfoAnswer,
     InvocationAnswer,
     ModelsAnswer,
     PlainInvocationRequest,
     PlainRequest,
+    PlainTokenizeRequest,
     RerankAnswer,
     RerankRequest,
     ScoreAnswer,
     ScoreRequest,
     Served,
+    TeiRequest,
     TeiScore,
+    TeiToken,
+    VllmRerankAnswer,
+    VllmTokens,
+    info_answer,
     models_answer,
 )
 from serve.streaming import DEFAULT_LIMITS, DuplexResponse, StreamLimits, answer_stream
@@ -53,12 +63,15 @@ The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddin
 
 def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits = DEFAULT_LIMITS) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
-    api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
+    api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
     page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
     api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(page_files))
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
-    add_inference(api, endpoint_of)
+    bodied = APIRouter(route_class=route_with_body(endpoint_of))
+    add_inference(bodied, endpoint_of)
+    add_tokenize(bodied, endpoint_of)
+    api.include_router(bodied)
     add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
     for path, file in page_files.items():
@@ -71,7 +84,28 @@ KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An A
 """For /docs, which offers a place for the key then; it is the Gate that checks it."""
 
 
-def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+def route_with_body(endpoint_of: Callable[[], Endpoint]) -> type[APIRoute]:
+    """The class of a route whose function is called with the request and its body, which our reader has read.
+
+    FastAPI would read it on the event loop, whatever it holds; from the function's annotations it makes /docs.
+    """
+
+    class RouteWithBody(APIRoute):
+        @override
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            kind: TypeAdapter[Any] = TypeAdapter(get_type_hints(self.endpoint, include_extras=True)["body"])
+
+            async def handle(request: Request) -> Response:
+                body = await endpoint_of().bodies.read(kind, await request.body())
+                response: Response = await self.endpoint(request, body)
+                return response
+
+            return handle
+
+    return RouteWithBody
+
+
+def add_inference(api: APIRouter, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the routes that rank the lists of one body, a route for each dialect."""
 
     async def answer(request: Request, body: DialectRequest) -> Response:
@@ -87,20 +121,36 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """Cohere's API."""
         return await answer(request, body)
 
-    @api.post("/rerank", **documented(RerankAnswer | list[TeiScore]))
+    @api.post("/rerank", **documented(VllmRerankAnswer | list[TeiScore]))
     async def rerank_plain(request: Request, body: Annotated[PlainRequest, Body()]) -> Response:
-        """TEI's API for a body with `texts`, else Jina's."""
+        """TEI's API for a body with `texts`, else vLLM's: Jina's, and an `id` in the answer."""
+        return await answer(request, body)
+
+    @api.post("/", **documented(list[TeiScore]))
+    async def rerank_tei(request: Request, body: TeiRequest) -> Response:
+        """TEI's API at its second address."""
         return await answer(request, body)
 
     @api.post("/v1/score", **documented(ScoreAnswer))
+    @api.post("/score", **documented(ScoreAnswer))
     async def score(request: Request, body: ScoreRequest) -> Response:
         """vLLM's API: a score for each pair, in the order sent."""
         return await answer(request, body)
 
-    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer))
+    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer | list[TeiScore] | ScoreAnswer))
     async def invocations(request: Request, body: Annotated[PlainInvocationRequest, Body()]) -> Response:
-        """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
+        """On SageMaker: Jina's client for it wraps its body in `data`. Else TEI's API for a body with `texts`, vLLM's
+        scores for one with `text_1` or its other names, and Jina's."""
         return await answer(request, body)
+
+
+def add_tokenize(api: APIRouter, endpoint_of: Callable[[], Endpoint]) -> None:
+    """Adds the route that clients count tokens with."""
+
+    @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
+    async def tokenize(_: Request, body: Annotated[PlainTokenizeRequest, Body()]) -> Response:
+        """TEI's API for a body with `inputs`, else vLLM's."""
+        return JSONResponse(await endpoint_of().tokenize(body))
 
 
 def documented(model: Any) -> dict[str, Any]:
@@ -146,6 +196,17 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         endpoint = endpoint_of()
         described = await endpoint.describe()
         return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at)
+
+    @api.get(
+        "/info",
+        tags=["operations"],
+        dependencies=KEY,
+        responses={status: ERROR_RESPONSES[status] for status in (401, 503)},
+    )
+    async def info() -> InfoAnswer:
+        """The model that is served, as TEI tells it."""
+        endpoint = endpoint_of()
+        return info_answer(endpoint.args.name, await endpoint.describe(), endpoint.args.max_documents, version())
 
     @api.get("/health", tags=["operations"])
     async def health() -> dict[str, str]:

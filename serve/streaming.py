@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from serve.error_answers import Dialect, answer_to
 from serve.errors import DeadlineError, PayloadTooLargeError
 from serve.lanes import Lane
-from serve.schemas import Served, StreamRequest, parse_json, sent_id, stream_line
+from serve.schemas import Served, StreamRequest, sent_id, stream_line
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -37,6 +38,7 @@ class StreamLimits:
 
 
 DEFAULT_LIMITS = StreamLimits()
+STREAM_REQUEST = TypeAdapter(StreamRequest)
 
 
 class DuplexResponse(Response):
@@ -140,9 +142,9 @@ class Stream:
         try:
             if isinstance(line, PayloadTooLargeError):
                 raise line
-            value = parse_json(line)
+            value = await self.endpoint.bodies.value(line)
             line_id = sent_id(value)
-            request = StreamRequest.model_validate(value)
+            request = await self.endpoint.bodies.validated(STREAM_REQUEST, value, len(line))
             tasks = request.tasks()
             rankings = await self.endpoint.rank(tasks, Lane.BULK)
             args = self.endpoint.args

@@ -67,6 +67,45 @@ def test_what_would_be_cut_is_refused_where_the_caller_wants_that(start_server: 
     assert server.post("/v1/rerank", body(documents=[words(2000)], truncate=False)).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_of_a_document_no_more_is_read_than_the_caller_wants(start_server: StartServer, path: str) -> None:
+    server = start_server()
+    long, short = words(100, seed=1), " ".join(words(100, seed=1).split()[:20])
+    [[tokens]] = [server.endpoint.preparation.tokenizer.token_ids([short])]
+
+    whole, cut, alone = (
+        server.post(path, body(documents=documents, **fields)).json()["results"][0]["relevance_score"]
+        for documents, fields in (([long], {}), ([long], {"max_tokens_per_doc": len(tokens)}), ([short], {}))
+    )
+
+    assert cut == pytest.approx(alone, abs=1e-6)
+    assert cut != pytest.approx(whole, abs=1e-6)
+    refused = server.post(path, body(documents=[long], max_tokens_per_doc=len(tokens), truncate=False))
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
+
+
+def test_a_prompt_that_is_truncated_is_scored_as_one_chunk(start_server: StartServer, bert_directory: Any) -> None:
+    long = words(300, seed=1)
+    [expected] = Reranker.load(str(bert_directory)).compute_score([("apple", long)], max_length=64)
+    sent = {"text_1": "apple", "text_2": long, "truncate_prompt_tokens": 64}
+    [score] = start_server().post("/score", sent).json()["data"]
+    assert score["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_cannot_be_honoured_is_a_400_that_names_it(start_server: StartServer) -> None:
+    response = start_server().post("/v1/rerank", body(truncation_side="left"))
+    assert (response.status_code, response.json()["detail"]["code"]) == (400, "UNSUPPORTED_PARAMETER")
+    assert response.json()["detail"]["message"].startswith("truncation_side is not supported here")
+
+
+def test_a_body_of_too_many_values_is_a_413(start_server: StartServer) -> None:
+    """Whatever they are: they are counted before any is read."""
+    server = start_server(max_documents=100)
+    for documents in ([0] * 200_000, [{"text": "a", "numbers": [0] * 200_000}], [{str(i): i for i in range(50_000)}]):
+        response = server.post("/v1/rerank", body(documents=documents))
+        assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
+
+
 def test_lengths_that_cannot_work_are_a_422(start_server: StartServer) -> None:
     response = start_server().post("/v1/rerank", body(max_length=3))
     assert response.status_code == 422

@@ -17,7 +17,19 @@ from serve.gate import OPEN_PATHS, logger
 from tests.serve.conftest import Server, StartServer
 
 BODY: dict[str, Any] = {"query": "apple", "documents": ["bread", "candle"]}
-INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/invocations", "/v1/rerank/stream", "/v1/models")
+INFERENCE = (
+    "/",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/v1/score",
+    "/score",
+    "/tokenize",
+    "/invocations",
+    "/v1/rerank/stream",
+    "/v1/models",
+    "/info",
+)
 
 
 @pytest.mark.parametrize("path", [*INFERENCE, "/v1//rerank", "//v1/rerank", "/v1/nothing"])
@@ -94,10 +106,12 @@ def test_unknown_routes_and_methods_are_json(start_server: StartServer, method: 
     )
 
 
-def test_doubled_slashes_lead_to_the_route(start_server: StartServer) -> None:
+@pytest.mark.parametrize("path", ["//v1//rerank", "/v1/rerank/", "//v1/rerank//"])
+def test_doubled_slashes_and_one_at_the_end_lead_to_the_route(start_server: StartServer, path: str) -> None:
+    """Without a redirection, which clients do not follow with a POST."""
     server = start_server()
     with closing(http.client.HTTPConnection(urlsplit(server.base_url).netloc)) as connection:
-        connection.request("POST", "//v1//rerank", json.dumps(BODY))
+        connection.request("POST", path, json.dumps(BODY))
         assert connection.getresponse().status == 200
 
 
