@@ -64,6 +64,7 @@ PANELS = {
         "return_documents",
         "max_documents",
         "max_body_bytes",
+        "max_wait_seconds",
         "max_queued_tokens",
         "deadline_seconds",
     ),

@@ -23,27 +23,33 @@ from pipelines.pair_block import PairBlock
 from pipelines.preparation import Preparation, PreparedList
 from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
-from serve.admission import Admission
+from serve.admission import Admission, Limits
 from serve.auth import ApiKeys
 from serve.bodies import BodyReader
 from serve.error_answers import not_ranked
 from serve.errors import (
     DeadlineError,
     NoReplicaError,
+    OtherModelError,
     PayloadTooLargeError,
     TooLongError,
     UnavailableError,
     UnknownModelError,
 )
 from serve.lanes import Lane
-from serve.scorer import SECOND_BOUNDS, Scorer
+from serve.pinning import check_pinned, files_on_this_node
+from serve.scorer import SECOND_BOUNDS, Scored, Scorer
 from serve.settings import ServeArgs
+from serve.speed import LiveSpeeds
+from serve.turns import Turns
 
 if TYPE_CHECKING:
     from serve.schemas import RerankTask, TokenizeRequest
 
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
+BODIES_WAITING = 4
+"""Bodies of the largest size that may wait to be tokenized, or many more smaller ones."""
 TOKENIZE_CHARACTERS = 1 << 18
 """Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
 READY_SECONDS = 5.0
@@ -67,17 +73,22 @@ class Endpoint:
         args: ServeArgs,
         keys: ApiKeys | None,
         scorer: DeploymentHandle[Scorer],
+        files: str | None = None,
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        """Loads the tokenizer; raises ModelError."""
+        """Loads the tokenizer; raises ModelError, also where the model's files do not have the SHA-256 `files`."""
         self.args = args
         self.keys = keys
         self.scorer = scorer
         self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
-        budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
+        self.files = files_on_this_node(args.reranker())
+        check_pinned(args.model, self.files, files)
         self.bodies = BodyReader(args.max_documents)
-        self.admission = Admission(budgets, args.max_documents)
+        self.turns = Turns(BODIES_WAITING * args.max_body_bytes)
+        self.speeds = LiveSpeeds()
+        limits = Limits(args.max_wait_seconds, args.max_queued_tokens, args.max_documents)
+        self.admission = Admission(limits, self._share_of_speed)
         self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
         self.request_seconds = metrics.Histogram(
@@ -100,15 +111,10 @@ class Endpoint:
         Where the lane is full, online requests are refused and bulk ones wait.
         """
         timings = timings or Timings()
-        documents = sum(len(task.documents) for task in tasks)
         for task in tasks:
             self._check_model(task.model)
-        if lane is Lane.BULK:
-            await self.admission.room(lane)
-        self.admission.check(documents, lane)
-        began = time.perf_counter()
-        prepared = await asyncio.to_thread(self._prepare, tasks)
-        timings.tokenize = time.perf_counter() - began
+        prepared = await self._tokenized(tasks, lane, timings)
+        documents = sum(len(task.documents) for task in tasks)
         pairs = [pair for one in prepared for pair in one.pairs]
         tokens = sum(len(pair.input_ids) for pair in pairs)
         if lane is Lane.BULK:
@@ -137,7 +143,8 @@ class Endpoint:
         self._check_model(request.model_name)
         if sum(map(len, request.texts)) > TOKENIZE_CHARACTERS:
             raise PayloadTooLargeError(TOKENIZE_CHARACTERS)
-        return await asyncio.to_thread(self._tokenized, request)
+        async with self.turns.turn(sum(map(len, request.texts))) as threads:
+            return await asyncio.get_running_loop().run_in_executor(threads, self._encoded, request)
 
     async def describe(self) -> ServedModel:
         """What the replicas run; raises UnavailableError when none answers."""
@@ -153,15 +160,36 @@ class Endpoint:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 described: ServedModel = await self.scorer.describe.remote()
-                return described
         except (TimeoutError, RayActorError):
             raise UnavailableError("no replica has loaded its model yet; try again in a few seconds") from None
+        if described.fingerprint.files != self.files:
+            raise OtherModelError(described.fingerprint.files, self.files)
+        return described
 
     def _check_model(self, model: str | None) -> None:
         if self.args.strict_model and model not in (None, self.args.name):
             raise UnknownModelError(model or "", [self.args.name])
 
-    def _tokenized(self, request: TokenizeRequest) -> Any:
+    async def _tokenized(self, tasks: Sequence[RerankTask], lane: Lane, timings: Timings) -> list[PreparedList]:
+        """The pairs of each task, made when it is its turn; raises AppError where there is no room for them."""
+        documents = sum(len(task.documents) for task in tasks)
+        if lane is Lane.BULK:
+            await self.admission.room(lane)
+        self.admission.check(documents, lane)
+        async with self.turns.turn(sum(map(characters_of, tasks))) as threads:
+            if lane is Lane.ONLINE:
+                self.admission.check(documents, lane)  # others may have been admitted meanwhile
+            began = time.perf_counter()
+            prepared = await asyncio.get_running_loop().run_in_executor(threads, self._prepare, tasks)
+            timings.tokenize = time.perf_counter() - began
+        return prepared
+
+    def _share_of_speed(self) -> float | None:
+        """Tokens per second for this endpoint, since HAProxy gives equally many requests to all of them."""
+        speed = self.speeds.tokens_per_second()
+        return None if speed is None else speed / self.args.endpoints
+
+    def _encoded(self, request: TokenizeRequest) -> Any:
         tokenizer = self.preparation.tokenizer.tokenizer
         encodings = tokenizer.encode_batch(request.texts, add_special_tokens=request.add_special_tokens is not False)
         return request.answer(encodings, self.preparation.lengths.max_length)
@@ -186,18 +214,25 @@ class Endpoint:
                 answer.cancel()
 
     async def _ask(self, block: PairBlock, lane: Lane) -> np.ndarray:
-        """The logits of a block from one replica, or from another where that one dies: scoring has no side effects."""
+        """The logits of a block from one replica, or from another where that one dies: scoring has no side effects.
+
+        Nor is one with other model files than ours of any use: its logits belong to other tokens.
+        """
+        failure: UnavailableError = NoReplicaError()
         for _ in range(2):
             response = self.scorer.logits.remote(block, lane)
             try:
-                logits: np.ndarray = await response
-                return logits
+                scored: Scored = await response
             except RayActorError:
                 continue
             except asyncio.CancelledError:
                 response.cancel()  # type: ignore[no-untyped-call]
                 raise
-        raise NoReplicaError
+            if scored.files == self.files:
+                self.speeds.hear(scored.replica, scored.tokens_per_second)
+                return scored.logits
+            failure = OtherModelError(scored.files, self.files)
+        raise failure
 
     def _count(self, usage: Usage, timings: Timings) -> None:
         self.tokenize_seconds.observe(timings.tokenize)
@@ -210,6 +245,11 @@ class Endpoint:
         ):
             if value > 0:  # Ray's counters refuse to count nothing
                 counter.inc(value, tags)
+
+
+def characters_of(task: RerankTask) -> int:
+    """Characters of all texts of a task."""
+    return len(task.query) + sum(map(len, task.documents))
 
 
 def blocks_of(pairs: Sequence[TokenPair], most_tokens: int) -> list[PairBlock]:

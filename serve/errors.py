@@ -18,6 +18,7 @@ CrossrayError
     ├── InternalError                500  anything else
     └── UnavailableError             503
         ├── NoReplicaError
+        ├── OtherModelError
         └── DeadlineError
 """
 
@@ -230,6 +231,18 @@ class NoReplicaError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("no replica could answer, not at the second try either; try again in a few seconds")
+
+
+class OtherModelError(UnavailableError):
+    """The replica, and the one that was asked instead, has other model files than the endpoint that tokenized."""
+
+    code = "OTHER_MODEL"
+
+    def __init__(self, replicas: str, endpoints: str) -> None:
+        super().__init__(
+            f"a replica has other model files (SHA-256 {replicas}) than this endpoint ({endpoints}), and scores would "
+            "be wrong; try again when the deployment that is under way has ended, or deploy the app again"
+        )
 
 
 class DeadlineError(UnavailableError):

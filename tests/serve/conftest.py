@@ -126,7 +126,7 @@ def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer], sizes: S
     key = new_key("test") if keys else None
     handle = LocalHandle(scorers[args.model])
     accepted = ApiKeys.parse(key.line, "test") if key else None
-    endpoint = Endpoint(args, accepted, handle, sizes.block_tokens)  # type: ignore[arg-type]
+    endpoint = Endpoint(args, accepted, handle, block_tokens=sizes.block_tokens)  # type: ignore[arg-type]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(create_api(lambda: endpoint, sizes.stream), log_level="warning", lifespan="off")
@@ -147,8 +147,9 @@ class Duplex:
     """A connection whose request is still being written while its answer is read."""
 
     def __init__(self, server: Server | LiveApp) -> None:
-        self.connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
-        self.connection.putrequest("POST", "/v1/rerank/stream")
+        address = urlsplit(server.base_url)
+        self.connection = http.client.HTTPConnection(address.netloc, timeout=20)
+        self.connection.putrequest("POST", f"{address.path}/v1/rerank/stream")
         self.connection.putheader("Transfer-Encoding", "chunked")
         self.connection.putheader("Authorization", f"Bearer {server.key}")
         self.connection.endheaders()

@@ -117,6 +117,122 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
         assert stream.read() is None
 
 
+def test_a_body_that_is_wrong_holds_nobody_up(live_app: LiveApp) -> None:
+    """Sixteen million zeros in place of documents, sent from several sides: other requests are answered meanwhile."""
+    zeros = b'{"query": "a", "documents": [' + b"0," * (8 << 20) + b"0]}"
+    order: list[str] = []
+
+    def ask(name: str, **options: Any) -> requests.Response:
+        response = live_app.post("/v1/rerank", **options)
+        order.append(name)
+        return response
+
+    live_app.post("/v1/rerank", LISTS[0])
+    with ThreadPoolExecutor(7) as pool:
+        wrong = [pool.submit(ask, "wrong", data=zeros) for _ in range(6)]
+        right = [pool.submit(ask, "right", json=LISTS[0]) for _ in range(2)]
+    assert {one.result().status_code for one in right} == {200}
+    assert order[-1] == "wrong"
+    for one in wrong:
+        assert (one.result().status_code, one.result().json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "code"),
+    [
+        ("/v1/rerank", {"query": "a", "documents": [0] * 300_000}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v2/rerank", {"query": "a", "documents": [0] * 10_000}, 422, None),
+        ("/rerank", {"query": "a", "texts": [0] * 300_000}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v1/score", {"queries": [0] * 300_000, "documents": "a"}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/invocations", {"data": {"query": "a", "documents": [0] * 300_000}}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v1/rerank", {"query": "a", "documents": [{"text": "a", "n": [[]] * 2_000_000}]}, 413, "TOO_MANY_VALUES"),
+        ("/v1/rerank", {"query": "a", "documents": [dict.fromkeys(map(str, range(300_000)), 0)]}, 422, None),
+    ],
+)
+def test_bounds_hold_before_work(live_app: LiveApp, path: str, sent: Body, status: int, code: str | None) -> None:
+    """Also for the lines of a stream, where the dialect is Jina's."""
+    response = live_app.post(path, sent)
+    assert response.status_code == status
+    assert code is None or response.json()["detail"]["code"] == code
+    if path == "/v1/rerank":
+        lines = live_app.post("/v1/rerank/stream", data=json.dumps(sent)).text.splitlines()
+        assert [json.loads(line)["error"]["status"] for line in lines] == [status]
+
+
+TEXTS = {"query": "apple", "texts": ["bread", "candle"]}
+LIST = {"query": "apple", "documents": ["bread", "candle"]}
+SCORES = {"text_1": "apple", "text_2": ["bread", "candle"]}
+BODIES: dict[str, list[Body]] = {
+    "/": [TEXTS],
+    "/v1/rerank": [LIST],
+    "/v2/rerank": [LIST],
+    "/rerank": [TEXTS, LIST],
+    "/v1/score": [SCORES],
+    "/score": [SCORES],
+    "/tokenize": [{"inputs": "apple"}, {"prompt": "apple"}],
+    "/invocations": [{"data": LIST}, TEXTS, SCORES, LIST],
+    "/v1/rerank/stream": [LIST],
+}
+"""What each route that takes a body is asked in the next test."""
+
+
+def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
+    """As at /: answers, keys, the form of errors, the page and what it loads."""
+    args = live_app.args.model_copy(update={"min_replicas": 1, "max_replicas": 1, "endpoints": 1})
+    serve.run(build_app(args), name="prefixed", route_prefix="/some/prefix")
+    prefixed = LiveApp(f"{live_app.base_url}/some/prefix", live_app.key, args)
+    try:
+        paths = requests.get(f"{prefixed.base_url}/openapi.json", timeout=30).json()["paths"]
+        assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES)
+        for path, bodies in BODIES.items():
+            check_posts(live_app, prefixed, path, bodies)
+        for path in [path for path, methods in paths.items() if "get" in methods] + ["/docs"]:
+            check_get(live_app, prefixed, path)
+        check_page(prefixed)
+        with duplex(prefixed) as stream:
+            for number in range(2):
+                stream.send(LIST | {"id": number})
+                answer = stream.read()
+                assert answer is not None
+                assert answer["id"] == number
+    finally:
+        serve.delete("prefixed")
+
+
+def check_posts(plain: LiveApp, prefixed: LiveApp, path: str, bodies: list[Body]) -> None:
+    for sent in bodies:
+        for slash in ("", "/"):
+            answers = [app.post(path + slash, sent) for app in (plain, prefixed)]
+            assert [one.status_code for one in answers] == [200, 200], path
+            if path != "/v1/rerank/stream":
+                first, second = (one.json() for one in answers)
+                assert type(first) is type(second)
+                assert set(first) == set(second) if isinstance(first, dict) else len(first) == len(second)
+    without_key = requests.post(prefixed.base_url + path, json=bodies[0], timeout=10)
+    wrong = [app.post(path, data=b"{") for app in (plain, prefixed)]
+    assert without_key.status_code == 401
+    if path != "/v1/rerank/stream":
+        assert [one.status_code for one in wrong] == [400, 400]
+        assert set(wrong[0].json()) == set(wrong[1].json())
+
+
+def check_get(plain: LiveApp, prefixed: LiveApp, path: str) -> None:
+    for headers in ({}, plain.headers):
+        statuses = [
+            requests.get(app.base_url + path, headers=headers, timeout=20).status_code for app in (plain, prefixed)
+        ]
+        assert statuses[0] == statuses[1], path
+    assert statuses == [200, 200], path
+
+
+def check_page(prefixed: LiveApp) -> None:
+    """Where it is asked for without its last slash, it is sent there: its links are relative."""
+    page = requests.get(prefixed.base_url, timeout=10)
+    assert (page.status_code, page.url) == (200, f"{prefixed.base_url}/")
+    assert "page/app.js" in page.text
+    assert requests.get(f"{page.url}page/app.js", timeout=10).status_code == 200
+
+
 def under_load(
     app: LiveApp, disturb: Callable[[], Any], lists: list[Body] = LISTS, clients: int = 6, seconds: float = 8
 ) -> Counter[Any]:
