@@ -34,6 +34,7 @@ from serve.errors import (
     PayloadTooLargeError,
     TooLongError,
     UnavailableError,
+    UnbrokenTextError,
     UnknownModelError,
 )
 from serve.lanes import Lane
@@ -52,6 +53,8 @@ BODIES_WAITING = 4
 """Bodies of the largest size that may wait to be tokenized, or many more smaller ones."""
 TOKENIZE_CHARACTERS = 1 << 18
 """Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
+UNBROKEN_CHARACTERS = 1_000_000
+"""Of a text that the tokenizer takes in one piece: each takes 200 bytes of memory."""
 READY_SECONDS = 5.0
 """Time in which a replica must answer for the app to be ready."""
 
@@ -199,11 +202,20 @@ class Endpoint:
         lengths = self.preparation.lengths_of_call(
             first.max_query_length, first.max_length, first.overlap_tokens, first.max_chunks_per_doc
         )
+        self._check_pieces([text for task in tasks for text in (task.query, *task.documents)])
         prepared = self.preparation.prepare([task.candidates for task in tasks], lengths, first.max_tokens_per_doc)
         for task, one in zip(tasks, prepared, strict=True):
             if not task.truncate and (one.usage.cut_queries or one.usage.cut_documents):
                 raise TooLongError(one.usage)
         return prepared
+
+    def _check_pieces(self, texts: Sequence[str]) -> None:
+        """Raises UnbrokenTextError for a text that would take too much memory."""
+        for text in texts:
+            if len(text) > UNBROKEN_CHARACTERS:
+                longest = max(map(len, self.preparation.tokenizer.pieces(text)))
+                if longest > UNBROKEN_CHARACTERS:
+                    raise UnbrokenTextError(longest, UNBROKEN_CHARACTERS)
 
     async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
         answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]

@@ -12,6 +12,7 @@ CrossrayError
     ├── PayloadTooLargeError         413
     ├── TooManyDocumentsError        413
     ├── TooManyValuesError           413
+    ├── UnbrokenTextError            413
     ├── InvalidFieldsError           422
     ├── OverloadedError              429
     ├── NonFiniteScoreError          500
@@ -174,6 +175,18 @@ class TooManyValuesError(AppError):
         super().__init__(
             f"the body holds more than {limit:,} JSON values (texts, numbers, lists, ...); send fewer documents at "
             "once, or less with each"
+        )
+
+
+class UnbrokenTextError(AppError):
+    """A text that the tokenizer can only take in one piece, and that is too long for that."""
+
+    status, code = 413, "UNBROKEN_TEXT"
+
+    def __init__(self, characters: int, limit: int) -> None:
+        super().__init__(
+            f"a text has {characters:,} characters without a space between two words; at most {limit:,} are allowed, "
+            "split it into several documents"
         )
 
 

@@ -91,9 +91,14 @@ def route_with_body(endpoint_of: Callable[[], Endpoint]) -> type[APIRoute]:
     """
 
     class RouteWithBody(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
+            # Not later: Serve takes the function to another process, where the names of its annotations are unknown.
+            self.body_type = get_type_hints(endpoint, include_extras=True)["body"]
+            super().__init__(path, endpoint, **settings)
+
         @override
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            kind: TypeAdapter[Any] = TypeAdapter(get_type_hints(self.endpoint, include_extras=True)["body"])
+            kind: TypeAdapter[Any] = TypeAdapter(self.body_type)
 
             async def handle(request: Request) -> Response:
                 body = await endpoint_of().bodies.read(kind, await request.body())

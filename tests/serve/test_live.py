@@ -182,7 +182,9 @@ def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
     serve.run(build_app(args), name="prefixed", route_prefix="/some/prefix")
     prefixed = LiveApp(f"{live_app.base_url}/some/prefix", live_app.key, args)
     try:
-        paths = requests.get(f"{prefixed.base_url}/openapi.json", timeout=30).json()["paths"]
+        openapi = f"{prefixed.base_url}/openapi.json"
+        wait_until(lambda: requests.get(openapi, timeout=10).status_code == 200)  # until HAProxy knows the app
+        paths = requests.get(openapi, timeout=30).json()["paths"]
         assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES)
         for path, bodies in BODIES.items():
             check_posts(live_app, prefixed, path, bodies)
