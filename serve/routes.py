@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
@@ -68,10 +68,10 @@ def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits 
     api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(page_files))
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
-    bodied = APIRouter(route_class=route_with_body(endpoint_of))
-    add_inference(bodied, endpoint_of)
-    add_tokenize(bodied, endpoint_of)
-    api.include_router(bodied)
+    api.router.route_class = route_with_body(endpoint_of)
+    add_inference(api, endpoint_of)
+    add_tokenize(api, endpoint_of)
+    api.router.route_class = APIRoute
     add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
     for path, file in page_files.items():
@@ -110,7 +110,7 @@ def route_with_body(endpoint_of: Callable[[], Endpoint]) -> type[APIRoute]:
     return RouteWithBody
 
 
-def add_inference(api: APIRouter, endpoint_of: Callable[[], Endpoint]) -> None:
+def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the routes that rank the lists of one body, a route for each dialect."""
 
     async def answer(request: Request, body: DialectRequest) -> Response:
@@ -149,7 +149,7 @@ def add_inference(api: APIRouter, endpoint_of: Callable[[], Endpoint]) -> None:
         return await answer(request, body)
 
 
-def add_tokenize(api: APIRouter, endpoint_of: Callable[[], Endpoint]) -> None:
+def add_tokenize(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the route that clients count tokens with."""
 
     @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
