@@ -24,7 +24,7 @@ from serve.settings import ServeArgs
 from tests.serve.conftest import Server, StartServer, run_server
 
 ROOT = Path(__file__).parents[2]
-INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/invocations")
+INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score", "/invocations")
 BODY = {"query": "apple", "queries": "apple", "documents": ["bread", "candle"], "model": "tiny"}
 """A valid request on each of them, which ignores the fields of the others."""
 

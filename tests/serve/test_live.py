@@ -23,7 +23,7 @@ from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
 from serve.app import build_app
 from serve.lanes import Lane
-from tests.checkpoints import words
+from tests.checkpoints import words, write_bert
 from tests.serve.conftest import LiveApp, duplex
 
 EXAMPLES = json.loads((Path(__file__).parents[1] / "data" / "announcement_examples.json").read_text(encoding="utf-8"))
@@ -312,6 +312,26 @@ def test_the_replicas_follow_the_tokens_that_wait(live_app: LiveApp) -> None:
             one.cancel()
     finally:
         serve.delete("growing")
+
+
+@pytest.mark.slow
+def test_a_replica_that_finds_other_files_than_were_deployed_does_not_start(live_app: LiveApp, tmp_path: Path) -> None:
+    """The directory is replaced in place, and the replica is too."""
+    model = write_bert(tmp_path / "model")
+    args = live_app.args.model_copy(
+        update={"model": str(model), "min_replicas": 1, "max_replicas": 1, "endpoints": 1, "deadline_seconds": 2}
+    )
+    serve.run(build_app(args), name="replaced", route_prefix="/replaced")
+    app = LiveApp(f"{live_app.base_url}/replaced", live_app.key, args)
+    try:
+        wait_until(lambda: app.post("/v1/rerank", LISTS[0]).status_code == 200)
+        write_bert(model, seed=99)
+        os.kill(pids_of("Scorer", app="replaced")[0], signal.SIGKILL)
+        reason = "are not those that the app was deployed with"
+        wait_until(lambda: reason in serve.status().applications["replaced"].deployments["Scorer"].message)
+        assert app.post("/v1/rerank", LISTS[0]).status_code == 503
+    finally:
+        serve.delete("replaced")
 
 
 @pytest.mark.slow
