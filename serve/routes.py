@@ -131,7 +131,7 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """TEI's API for a body with `texts`, else vLLM's: Jina's, and an `id` in the answer."""
         return await answer(request, body)
 
-    @api.post("/", **documented(list[TeiScore]))
+    @api.post("/", include_in_schema=False)  # /docs would have to show the page too, whose address this is
     async def rerank_tei(request: Request, body: TeiRequest) -> Response:
         """TEI's API at its second address."""
         return await answer(request, body)

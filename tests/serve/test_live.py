@@ -117,24 +117,27 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
         assert stream.read() is None
 
 
-def test_a_body_that_is_wrong_holds_nobody_up(live_app: LiveApp) -> None:
-    """Sixteen million zeros in place of documents, sent from several sides: other requests are answered meanwhile."""
+def test_bodies_that_are_wrong_hold_nobody_up(live_app: LiveApp) -> None:
+    """Eight million zeros in place of documents, again and again from several sides: others are answered in between."""
     zeros = b'{"query": "a", "documents": [' + b"0," * (8 << 20) + b"0]}"
+    small = {"query": "a", "documents": ["b"]}
     order: list[str] = []
 
-    def ask(name: str, **options: Any) -> requests.Response:
-        response = live_app.post("/v1/rerank", **options)
-        order.append(name)
-        return response
+    def send_wrong(_: int) -> None:
+        for _ in range(4):
+            response = live_app.post("/v1/rerank", data=zeros)
+            assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
+            order.append("wrong")
 
-    live_app.post("/v1/rerank", LISTS[0])
-    with ThreadPoolExecutor(7) as pool:
-        wrong = [pool.submit(ask, "wrong", data=zeros) for _ in range(6)]
-        right = [pool.submit(ask, "right", json=LISTS[0]) for _ in range(2)]
-    assert {one.result().status_code for one in right} == {200}
-    assert order[-1] == "wrong"
+    with ThreadPoolExecutor(4) as pool:
+        wrong = [pool.submit(send_wrong, client) for client in range(4)]
+        while not all(one.done() for one in wrong):
+            assert live_app.post("/v1/rerank", small).status_code == 200
+            order.append("right")
     for one in wrong:
-        assert (one.result().status_code, one.result().json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
+        one.result()
+    first, last = order.index("wrong"), len(order) - order[::-1].index("wrong")
+    assert order[first:last].count("right") >= 3
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
         openapi = f"{prefixed.base_url}/openapi.json"
         wait_until(lambda: requests.get(openapi, timeout=10).status_code == 200)  # until HAProxy knows the app
         paths = requests.get(openapi, timeout=30).json()["paths"]
-        assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES)
+        assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES) - {"/"}  # not in /docs
         for path, bodies in BODIES.items():
             check_posts(live_app, prefixed, path, bodies)
         for path in [path for path, methods in paths.items() if "get" in methods] + ["/docs"]:
