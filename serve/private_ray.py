@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from serve import haproxy
 from serve.environment import SERVE_ENVIRONMENT
 from serve.settings import ServeArgs
 
@@ -31,13 +32,15 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
             console.print("starting a private Ray on this machine ...")
             for name, value in private_environment(Path(directory)).items():
                 os.environ.setdefault(name, value)
+            os.environ.update(haproxy.wrapped(os.environ, Path(directory)))
         import ray
 
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             ray.init("local", include_dashboard=False, **quiet)
         else:
-            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
+            variables = SERVE_ENVIRONMENT | haproxy.installed(os.environ)
+            ray.init(address, runtime_env={"env_vars": variables}, **quiet)
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
             if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
