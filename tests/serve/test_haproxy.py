@@ -140,6 +140,15 @@ def test_the_script_says_what_found_no_place_and_haproxy_runs(render: Render, tm
     assert done.stderr.startswith("crossray: HAProxy runs without statistics on loopback: ")
 
 
+def test_what_the_script_said_is_found_where_ray_keeps_it(tmp_path: Path) -> None:
+    """Once, though it is said at each reload."""
+    for number in (1, 2):
+        directory = tmp_path / "node"
+        directory.mkdir(exist_ok=True)
+        (directory / f"admin.sock.1.{number}.stderr.log").write_text("[NOTICE] haproxy\ncrossray: without this\n")
+    assert haproxy.complaints(tmp_path) == ["crossray: without this"]
+
+
 def say_version(configuration: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """The script, becoming an HAProxy that only says its version."""
     script = haproxy.wrapped({}, tmp_path)[haproxy.BINARY]
