@@ -76,7 +76,7 @@ def wait_until_up(server: Started) -> set[int]:
     statuses = set()
 
     def is_up() -> bool:
-        with suppress(requests.ConnectionError):
+        with suppress(requests.RequestException):
             statuses.add(requests.get(f"{server.url}/health", timeout=5).status_code)
         return f"Page      {server.url}/\n" in server.said or server.process.poll() is not None
 
