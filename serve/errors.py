@@ -8,6 +8,7 @@ CrossrayError
     ├── UnsupportedParameterError    400  a dialect knows it, and we do not
     ├── UnauthorizedError            401
     ├── UnknownModelError            404
+    ├── SlowRequestError             408
     ├── HttpError                         as the framework says: no such route, method, ...
     ├── PayloadTooLargeError         413
     ├── TooManyDocumentsError        413
@@ -144,6 +145,18 @@ class HttpError(AppError):
     @override
     def headers(self) -> dict[str, str]:
         return self.passed_on
+
+
+class SlowRequestError(AppError):
+    """The request, or the next line of a stream, does not come, or comes too slowly."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
+
+    def __init__(self, received: int) -> None:
+        super().__init__(
+            f"the body came too slowly, or nothing more of it came ({received:,} bytes did); send it again, in smaller "
+            "requests where the line is slow"
+        )
 
 
 class PayloadTooLargeError(AppError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -15,6 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from serve import haproxy
+from serve.deaths import say_deaths
 from serve.environment import SERVE_ENVIRONMENT
 from serve.settings import ServeArgs
 
@@ -29,17 +32,21 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
         if address is None:
             console.print("starting a private Ray on this machine ...")
+            check_token(os.environ, console)
             for name, value in private_environment(Path(directory)).items():
                 os.environ.setdefault(name, value)
+            os.environ.update(haproxy.wrapped(os.environ, Path(directory)))
         import ray
 
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             ray.init("local", include_dashboard=False, **quiet)
         else:
-            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
+            variables = SERVE_ENVIRONMENT | haproxy.installed(os.environ)
+            ray.init(address, runtime_env={"env_vars": variables}, **quiet)
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
+            say_deaths(console)
             if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
                 raise ConfigError(
                     f"Serve runs on {address} already, and its host and port cannot be changed from here; deploy with "
@@ -48,6 +55,36 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def check_token(environment: Mapping[str, str], console: Console) -> None:
+    """Makes Ray's token, if it has none yet, and lets its owner alone read it; says so where Ray shall want none.
+
+    Ray would make it readable for everybody on this machine. Raises ConfigError where the file cannot be kept so.
+    """
+    if environment.get("RAY_AUTH_MODE", "token").lower() != "token":
+        console.print(
+            "warning: RAY_AUTH_MODE stands in the environment, and is not `token`: whoever reaches this machine's "
+            "ports can run code through Ray (docs/security.md)",
+            style="yellow",
+        )
+    elif "RAY_AUTH_TOKEN" not in environment and "RAY_AUTH_TOKEN_PATH" not in environment:
+        path = Path.home() / ".ray" / "auth_token"
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError), open(path, "x", opener=for_owner_alone) as file:
+                file.write(secrets.token_hex(32))
+            path.chmod(0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"Ray's token in {path} cannot be kept from others ({error.strerror}); name a file of your own in "
+                "RAY_AUTH_TOKEN_PATH"
+            ) from None
+
+
+def for_owner_alone(path: str, flags: int) -> int:
+    """Opens a file that nobody else can read from its first moment on."""
+    return os.open(path, flags, 0o600)
 
 
 def private_environment(directory: Path) -> dict[str, str]:

@@ -9,17 +9,18 @@ from typing import Annotated, Any, get_type_hints
 
 from fastapi import Body, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from typing_extensions import override  # in typing from Python 3.12
 
-from serve import metrics_page
+from serve import docs_page, metrics_page
 from serve.endpoint import Endpoint
 from serve.error_bodies import ERROR_RESPONSES
-from serve.gate import STREAM_PATH, Gate
+from serve.gate import DEFAULT_BODY_LIMITS, STREAM_PATH, BodyLimits, Gate
+from serve.recent import Recent
 from serve.schemas import (
     CohereAnswer,
     CohereRequest,
@@ -45,6 +46,8 @@ from serve.schemas import (
 )
 from serve.streaming import DEFAULT_LIMITS, DuplexResponse, StreamLimits, answer_stream
 
+READY_FRESH_SECONDS = 1.0
+"""Time for which an answer of /ready is good."""
 PAGE = Path(__file__).parent / "page"
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 """Browsers refuse scripts with another type, and what the machine's own tables say varies."""
@@ -61,11 +64,23 @@ DESCRIPTION = """Cross-encoder reranking: a query and its candidate documents co
 The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddings-inference (`/rerank`)."""
 
 
-def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits = DEFAULT_LIMITS) -> FastAPI:
+def create_api(
+    endpoint_of: Callable[[], Endpoint],
+    stream_limits: StreamLimits = DEFAULT_LIMITS,
+    body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
-    api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
+    api = FastAPI(
+        title="Crossray",
+        version=version(),
+        description=DESCRIPTION,
+        redoc_url=None,
+        docs_url=None,
+        redirect_slashes=False,
+    )
     page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
-    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(page_files))
+    paths = frozenset(page_files)
+    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=paths, body_limits=body_limits)
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
     api.router.route_class = route_with_body(endpoint_of)
@@ -74,6 +89,7 @@ def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits 
     api.router.route_class = APIRoute
     add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
+    add_docs(api)
     for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
     return api
@@ -184,11 +200,13 @@ def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: Stream
     )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
-        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id, limits))
+        return DuplexResponse(answer_stream(endpoint_of(), request.receive, request.state.request_id, limits))
 
 
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the routes for those who run the server."""
+    readiness = Recent(lambda: endpoint_of().check_ready(), READY_FRESH_SECONDS)
+    metrics_now = Recent(metrics_page.collect, metrics_page.FRESH_SECONDS)
 
     @api.get(
         "/v1/models",
@@ -222,13 +240,22 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     @api.get("/ping", tags=["operations"], responses={503: ERROR_RESPONSES[503]})
     async def ready() -> dict[str, str]:
         """200 when a replica answers."""
-        await endpoint_of().check_ready()
+        await readiness.get()
         return {"status": "ready"}
 
     @api.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Our metrics in Prometheus' form, of all processes of the app."""
-        return PlainTextResponse(await metrics_page.collect(), media_type=metrics_page.MEDIA_TYPE)
+        return PlainTextResponse(await metrics_now.get(), media_type=metrics_page.MEDIA_TYPE)
+
+
+def add_docs(api: FastAPI) -> None:
+    """Adds /docs, a page without scripts."""
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(docs_page.render(api.openapi()), headers=PAGE_HEADERS)
+
+    api.add_route("/docs", docs, include_in_schema=False)
 
 
 def page_file(file: Path) -> Callable[[Request], Any]:

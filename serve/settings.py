@@ -70,6 +70,8 @@ class ServeArgs(BaseModel):
     """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
     allow_anonymous: bool = False
     """Listen beyond this machine without API keys."""
+    cors_origins: str | None = None
+    """Web origins whose pages may call the server, with commas between them, or `*`; by default none but its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

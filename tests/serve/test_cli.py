@@ -89,6 +89,7 @@ def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_p
         "max_queued_tokens": 99,
         "deadline_seconds": 1.5,
         "api_keys_file": str(tmp_path / "keys.txt"),
+        "cors_origins": "https://a.example,https://b.example",
     }
     flags = [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), value)]
     result = invoke(

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
 from serve.app import build_app
+from serve.drain import processes
 from serve.lanes import Lane
 from tests.checkpoints import words, write_bert
 from tests.serve.conftest import LiveApp, duplex
@@ -42,11 +44,11 @@ def embedded() -> Reranker:
 
 def pids_of(deployment: str, app: str = "crossray") -> list[int]:
     """The processes of a deployment's replicas."""
-    found = [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if f"ServeReplica:{app}:{deployment}" in " ".join(process.info["cmdline"] or [])
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):  # not those of another app on this machine
+        with suppress(psutil.NoSuchProcess):
+            if f"ServeReplica:{app}:{deployment}" in " ".join(process.cmdline()):
+                found.append(process.pid)
     return sorted(found)
 
 
@@ -355,8 +357,8 @@ def test_three_times_the_budget_is_answered_with_200_or_429(whole: LiveApp) -> N
 
 @pytest.mark.slow
 def test_the_proxy_killed_is_back_within_ten_seconds(whole: LiveApp) -> None:
-    [proxy] = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "haproxy"][:1]
-    proxy.kill()
+    for proxy in processes("haproxy"):
+        proxy.kill()
     began = time.monotonic()
     time.sleep(0.1)
 
