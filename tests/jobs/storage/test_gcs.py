@@ -62,7 +62,7 @@ def test_a_large_upload_goes_through_faults(google_bucket: Bucket) -> None:
 def test_a_google_that_stays_away_is_an_error_of_the_location(google_bucket: Bucket) -> None:
     location = f"{google_bucket.uri}/b.json"
     google_bucket.put("b.json", b"{}")
-    bucket = GoogleBucket(parse_uri(google_bucket.uri), google_access(), patience_seconds=1.5)
+    bucket = GoogleBucket(parse_uri(google_bucket.uri), google_access(), patience_seconds=0.5)
     for kind in ("500", "503", "reset", "lost"):
         for use in (
             lambda: bucket.write(location, b""),
