@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from .errors import ConfigError
 
-ATTEMPTS = 10
+REQUEST_ATTEMPTS = 10
 """Of one request: with the waits between them, which double up to 20 s, a store may be away for about a minute."""
 
 S3_URI = re.compile(r"s3://(?P<container>[A-Za-z0-9._-]+)(?:/(?P<key>.*))?", re.DOTALL)
@@ -243,7 +243,7 @@ def s3_filesystem(
         access_key=access_key,
         secret_key=secret_key,
         session_token=session_token,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=REQUEST_ATTEMPTS),
         **place,
     )
 

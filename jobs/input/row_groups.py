@@ -48,8 +48,8 @@ class Walk:
             except BaseException:
                 self._restart()  # so that a retry reads again
                 raise
-            pieces = list(self._cut(start, start + count))
-            return pa.Table.from_batches(pieces) if pieces else self.schema.empty_table()
+            batches = list(self._cut(start, start + count))
+            return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
     def _restart(self) -> None:
         self.batches: Iterator[pa.RecordBatch] | None = None
@@ -72,7 +72,7 @@ class Walk:
             self.first += gone.num_rows
 
     def _cut(self, start: int, end: int) -> Iterator[pa.RecordBatch]:
-        """The pieces of batches that hold the rows from `start` to `end`, of which all are kept."""
+        """Yields the slices of batches that hold the rows from `start` to `end`, of which all are kept."""
         row = self.first
         for batch in self.kept:
             begin, stop = max(start, row), min(end, row + batch.num_rows)
@@ -104,7 +104,7 @@ class RowGroups:
 
         `state` is the file's, if it is known: a walk through an earlier state is another walk.
         """
-        key = (path, state, footer_of(file, numbers), None if columns is None else tuple(columns))
+        key = (path, state, marks_of(file, numbers), None if columns is None else tuple(columns))
 
         def begin() -> Iterator[pa.RecordBatch]:
             own = open_parquet(path)  # `file` is closed before the walk ends
@@ -145,7 +145,7 @@ def schema_of(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Schema:
     return own if columns is None else pa.schema([one for one in own if one.name in columns], own.metadata)
 
 
-def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
+def marks_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
     """What tells row groups from those of another file that has taken the same path."""
     groups = [file.metadata.row_group(number) for number in numbers]
     return tuple((i, group.num_rows, group.total_byte_size) for i, group in zip(numbers, groups, strict=True))

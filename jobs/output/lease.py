@@ -33,7 +33,7 @@ LOCK = "_lease.lock"
 """On disks, a file that the driver holds locked as long as its process lives."""
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-SETTLE_SECONDS = 0.2
+WRITING_SECONDS = 0.2
 BEATS_TO_WATCH = 3
 """For how many beats `crossray inspect` watches the lease of another machine."""
 
@@ -203,7 +203,7 @@ def acquire(path: str, mine: Holder, pace: Pace = USUAL_PACE, tell: Callable[[st
         return
     found = read_if_there(path)
     if found is not None and holder_in(found, path) is None:
-        time.sleep(SETTLE_SECONDS)  # an earlier version may be about to write it
+        time.sleep(WRITING_SECONDS)  # an earlier version may be about to write it
         found = read_if_there(path)
     holder = holder_in(found, path)
     if holder is not None:

@@ -29,7 +29,7 @@ from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
 from jobs.storage.files import ObjectStore, key_of
 from jobs.storage.parquet import OpenParquet, parquet_in
-from pipelines.stores import ATTEMPTS, StoreUri, s3_filesystem
+from pipelines.stores import REQUEST_ATTEMPTS, StoreUri, s3_filesystem
 
 TIMEOUT_SECONDS = 30
 """To connect, and for the next bytes of an answer."""
@@ -125,7 +125,7 @@ class S3Bucket(ObjectStore):
 
     @retry(
         retry=retry_if_exception_type(InterruptedAnswer),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(REQUEST_ATTEMPTS),
         wait=wait_random_exponential(max=20),
         reraise=True,
     )
@@ -152,7 +152,7 @@ class S3Bucket(ObjectStore):
 def client_config() -> Config:
     """Settings of boto3's client: it repeats whatever may pass (5xx, SlowDown, resets, timeouts), later and later."""
     return Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": REQUEST_ATTEMPTS},
         connect_timeout=TIMEOUT_SECONDS,
         read_timeout=TIMEOUT_SECONDS,
         max_pool_connections=32,

@@ -56,7 +56,7 @@ def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console
     store = ScoreStore(settings.scores, logits_fingerprint(fingerprint))
     storage.make_directory(store.directory)
     loaded = load(store, most=int(memory_for_logits(settings.scores_memory) / PAIR_BYTES))
-    announce(console, store, loaded)
+    say_what_is_known(console, store, loaded)
     return Reuse(store, ray.put(loaded.logits) if ray.is_initialized() else loaded.logits)
 
 
@@ -66,7 +66,7 @@ def memory_for_logits(allowed: int) -> float:
     return allowed if smallest is None else min(allowed, SHARE_OF_OBJECT_STORE * smallest)
 
 
-def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:
+def say_what_is_known(console: Console, store: ScoreStore, loaded: Loaded) -> None:
     """Says how many pairs are known, how many files did not fit, and which cannot be used."""
     console.print(f"{len(loaded.logits):,} pairs are known from {loaded.files:,} file(s) of earlier runs")
     if loaded.files_left_out:

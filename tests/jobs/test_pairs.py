@@ -81,7 +81,7 @@ def test_the_same_command_again_writes_the_same_files_and_no_others(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "pairs"
-    monkeypatch.setattr(jobs.pairs, "FILE_PAIRS", 7)
+    monkeypatch.setattr(jobs.pairs, "ROWS_OF_A_FILE", 7)
     found_in(source, output)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     assert [pq.read_metadata(output / name).num_rows for name in sorted(before)] == [7, 7, 7, 7, 2]

@@ -14,7 +14,7 @@ from jobs.errors import RefusedError, UnreadableFileError
 from jobs.records import InputFile
 from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
-from jobs.training.train.paths import Output, model_of
+from jobs.training.train.paths import RunFiles, base_model
 from jobs.training.train.shards import ShardReport, Stretch
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
@@ -65,7 +65,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two sources are called {twice[0]!r}; give each its own name")
-    base = model_of(base) if is_uri(base) or os.path.isdir(base) else base
+    base = base_model(base) if is_uri(base) or os.path.isdir(base) else base
     return replace(
         config, base=base, data=data, output=output, sources=tuple(sources), name=config.name or PurePath(output).name
     )
@@ -94,7 +94,7 @@ def file_of(source: int, file: InputFile) -> SourceFile:
     return SourceFile(source, file, rows)
 
 
-def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Output) -> list[Stretch]:
+def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles) -> list[Stretch]:
     """Cuts all rows into stretches of about STRETCH_ROWS; a source's `lists` are spread evenly over its rows."""
     rows_of: dict[int, int] = {}
     for one in files:
@@ -148,7 +148,7 @@ def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFil
     }
 
 
-def check_same(output: Output, manifest: dict[str, Any]) -> None:
+def check_same(output: RunFiles, manifest: dict[str, Any]) -> None:
     """Raises RefusedError where the output was begun with something else; its message names the first difference."""
     before: dict[str, Any] = storage.read_json(output.manifest)
     difference = first_difference(before, manifest)

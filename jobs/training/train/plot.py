@@ -9,10 +9,10 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.screen import say
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 
 
-def write_plot(output: Output, history: dict[str, Any], console: Console) -> None:
+def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> None:
     """Writes curve.png: the loss, and the nDCG@10 of the validations, over the steps."""
     try:
         import matplotlib  # optional: the extra `train`

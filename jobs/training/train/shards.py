@@ -78,7 +78,7 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class ShardSettings:
     """All that decides the content of a shard, besides its rows."""
 
     sources: tuple[Source, ...]
@@ -91,7 +91,7 @@ class Preparation:
     seed: int
 
 
-def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
+def prepare(stretch: Stretch, preparation: ShardSettings) -> ShardReport:
     """Writes the shard of a stretch, then its report, and returns the report."""
     report = ShardReport(stretch.source, stretch.path)
     source = preparation.sources[stretch.source]
@@ -162,7 +162,7 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
         )
 
 
-def token_lists(rows: Iterator[TrainingRow], preparation: Preparation) -> Iterator[TokenList]:
+def token_lists(rows: Iterator[TrainingRow], preparation: ShardSettings) -> Iterator[TokenList]:
     """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
     tokenizer = Tokenizer.from_str(preparation.tokenizer)
     tokenizer.no_padding()

@@ -197,17 +197,17 @@ def test_what_was_stopped_goes_on_with_the_missing_parts(
 ) -> None:
     source, output = write(tmp_path / "in", odd_table(), structs_table()), tmp_path / "out"
     labelled(source, tmp_path / "whole", "fusion:bm25,reranker:embedded")
-    run_pieces = jobs.training.label.run.run_pieces_on_replicas
+    run_stage = jobs.training.label.run.run_stage_on_replicas
 
     def only_the_first(stage: Any, argument: Any, items: Sequence[dict[str, Any]], *rest: Any, **options: Any) -> None:
-        run_pieces(stage, argument, items[:1], *rest, **options)
+        run_stage(stage, argument, items[:1], *rest, **options)
 
-    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", only_the_first)
+    monkeypatch.setattr(jobs.training.label.run, "run_stage_on_replicas", only_the_first)
     with pytest.raises(StoppedError, match="1 piece"):
         labelled(source, output, "fusion:bm25,reranker:embedded")
     [first] = parts(output)
     before = first.stat().st_mtime_ns
-    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", run_pieces)
+    monkeypatch.setattr(jobs.training.label.run, "run_stage_on_replicas", run_stage)
     summary = labelled(source, output, "fusion:bm25,reranker:embedded")
     assert first.stat().st_mtime_ns == before
     assert summary["rows"] == 9
