@@ -94,15 +94,17 @@ def file_of(source: int, file: InputFile) -> SourceFile:
     return SourceFile(source, file, rows)
 
 
-def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles) -> list[Stretch]:
-    """Cuts all rows into stretches of about STRETCH_ROWS; a source's `lists` are spread evenly over its rows."""
+def stretches(
+    files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles, stretch_rows: int = STRETCH_ROWS
+) -> list[Stretch]:
+    """Cuts all rows into stretches of about `stretch_rows`; a source's `lists` are spread evenly over its rows."""
     rows_of: dict[int, int] = {}
     for one in files:
         rows_of[one.source] = rows_of.get(one.source, 0) + sum(one.row_groups)
     done: dict[int, int] = dict.fromkeys(rows_of, 0)
     found: list[Stretch] = []
     for one in files:
-        for groups, skip, first, rows in cut_row_groups(one.row_groups):
+        for groups, skip, first, rows in cut_row_groups(one.row_groups, stretch_rows):
             all_rows = rows_of[one.source]
             wanted = min(sources[one.source].lists or all_rows, all_rows)
             before = done[one.source]
@@ -114,17 +116,17 @@ def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Ru
     return found
 
 
-def cut_row_groups(row_groups: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+def cut_row_groups(row_groups: Sequence[int], stretch_rows: int) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
     """Yields (row groups, rows of them to skip, number of the first row, rows) for each stretch of a file."""
     run: list[int] = []
     first = rows = 0
     for number, size in enumerate(row_groups):
-        if run and rows + size > STRETCH_ROWS:
+        if run and rows + size > stretch_rows:
             yield tuple(run), 0, first, rows
             run, first, rows = [], first + rows, 0
-        if size > STRETCH_ROWS:
-            for skip in range(0, size, STRETCH_ROWS):
-                yield (number,), skip, first + skip, min(STRETCH_ROWS, size - skip)
+        if size > stretch_rows:
+            for skip in range(0, size, stretch_rows):
+                yield (number,), skip, first + skip, min(stretch_rows, size - skip)
             first += size
         else:
             run.append(number)

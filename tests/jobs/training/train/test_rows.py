@@ -182,14 +182,13 @@ def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> 
     assert first.labels.reshape(-1, 3)[:, 0].tolist() == [1.0] * len(first)
 
 
-def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.training.train.planning.STRETCH_ROWS", 40)
+def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) -> None:
     for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=group)
     source = Source(str(tmp_path))
     files, output = stretch_all(tmp_path, source)
-    found = stretches(files, [source], output)
+    found = stretches(files, [source], output, stretch_rows=40)
     assert [(one.first, one.rows, one.skip) for one in found] == [
         *((0, 40, 0), (40, 40, 40), (80, 20, 80)),
         *((0, 40, 0), (40, 15, 0)),
