@@ -27,7 +27,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import ObjectStore, key_of
+from jobs.storage.files import ObjectStore, error_of_status, key_of
 from jobs.storage.parquet import OpenParquet, parquet_in
 from pipelines.stores import REQUEST_ATTEMPTS, StoreUri, s3_filesystem
 
@@ -187,8 +187,4 @@ def os_error(error: ClientError, location: str, endpoint: str | None) -> OSError
             f"{location}: {code} ({status}): these credentials may not; check them, their region and what they may do "
             "here: list, read, write and remove"
         )
-    if status == 404:
-        return FileNotFoundError(f"{location} is not there")
-    if status in (409, 412):
-        return FileExistsError(f"{location}: {code}")
-    return StoreError(f"{location}: {error}")
+    return error_of_status(status, location, code, str(error))
