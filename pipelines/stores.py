@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from .errors import ConfigError
+from .errors import ConfigError, missing_packages
 
 REQUEST_ATTEMPTS = 10
 """Of one request: with the waits between them, which double up to 20 s, a store may be away for about a minute."""
@@ -181,8 +181,8 @@ def google_filesystem_with_token(store: StoreUri) -> fs.FileSystem:
     try:
         access = google_access()
         from google.auth.exceptions import GoogleAuthError  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{store} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    except ModuleNotFoundError:
+        raise ConfigError(missing_packages(str(store), "google-cloud-storage", "the extra gcs")) from None
     try:
         return google_filesystem(access.endpoint, *access.token())
     except GoogleAuthError as error:

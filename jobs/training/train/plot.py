@@ -10,6 +10,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.screen import say
 from jobs.training.train.paths import RunFiles
+from pipelines.errors import missing_packages
 
 
 def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> None:
@@ -17,7 +18,8 @@ def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> N
     try:
         import matplotlib  # optional: the extra `train`
     except ImportError:
-        say(console, "pip install 'crossray[train]' for curve.png; the figures are in curve.csv", "no plot: ", "yellow")
+        why = missing_packages("curve.png", "matplotlib")
+        say(console, f"{why}; the figures are in curve.csv", "no plot: ", "yellow")
         return
     matplotlib.use("agg")
     from matplotlib.figure import Figure

@@ -298,7 +298,7 @@ def test_bytes_that_are_not_utf8_cost_their_own_row(tmp_path: Path, here: None) 
 
 def test_without_bm25s_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(ConfigError, match=r"pip install 'crossray\[train\]'"):
+    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s \(the extra train of crossray\)$"):
         labelled(tmp_path, tmp_path / "out", "bm25")
 
 
