@@ -16,6 +16,7 @@ from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
 from jobs.training.train.paths import RunFiles, base_model
 from jobs.training.train.shards import ShardReport, Stretch
+from pipelines.config import EMBEDDED
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
@@ -40,7 +41,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     """The config with absolute paths, and a name for each source.
 
     `data` counts from the folder of the config file, sources count from `data`, and `output` from where the command
-    runs. `base` is a directory beside the config file, else one where the command runs, else a name or uri.
+    runs.
 
     Raises ConfigError for relative paths in a submitted job, RefusedError for a base that is an unfinished run.
     """
@@ -52,11 +53,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
 
     data = definite(config.data, "data", str(folder)) if config.data else str(folder)
     output = absolute(config.output, "output", allow_relative=not submitted)
-    base = config.base
-    if not is_uri(base) and (folder / base).is_dir():
-        base = str(folder / base)
-    elif not is_uri(base) and Path(base).is_dir():
-        base = os.path.abspath(base)
+    base = definite_base(config.base, folder)
     sources = []
     for source in config.sources:
         path = definite(source.path, f"path of source {source.name or source.path!r}", data)
@@ -65,10 +62,24 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two sources are called {twice[0]!r}; give each its own name")
-    base = base_model(base) if is_uri(base) or os.path.isdir(base) else base
     return replace(
         config, base=base, data=data, output=output, sources=tuple(sources), name=config.name or PurePath(output).name
     )
+
+
+def definite_base(base: str, folder: Path) -> str:
+    """The model that training begins from: a directory beside the config file, else one where the command runs.
+
+    Anything else stays as it is: a uri, a hub name, and `embedded`, whatever directories there are. Raises RefusedError
+    for the output of a run that is not complete.
+    """
+    if base == EMBEDDED:
+        return base
+    if is_uri(base):
+        return base_model(base)
+    if (folder / base).is_dir():
+        return base_model(str(folder / base))
+    return base_model(os.path.abspath(base)) if os.path.isdir(base) else base
 
 
 def source_files(sources: Sequence[Source]) -> list[SourceFile]:
