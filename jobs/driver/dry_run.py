@@ -100,9 +100,9 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
 
 def before_grouping(settings: RerankSettings) -> RerankSettings:
-    """Settings that count the pairs of a job with `--group-by` as they are in INPUT; those of other jobs as they are.
+    """The settings by which a job is estimated: those of a job with `--group-by` without it, others as they are.
 
-    The pairs are the same before they are lists as after it.
+    So pairs are counted as they lie in INPUT; there are as many of them when they are lists.
     """
     if settings.group_by is None:
         return settings
@@ -124,7 +124,10 @@ def manifest_and_todo(
 def sample_and_speed(
     settings: RerankSettings, files: Sequence[InputFile], manifest: Manifest, todo: Sequence[Unit], console: Console
 ) -> tuple[SampledUnits, float]:
-    """A sample of the units that are to do, and the pairs per second of one replica: as given, or measured here."""
+    """Returns a sample of the units that are to do, and how many pairs a replica scores in a second.
+
+    That speed is what the user gave, or it is measured here.
+    """
     from pipelines.preparation import Preparation  # torch: seconds, and not for --help
 
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
@@ -162,7 +165,7 @@ def take_sample(
     layout: Layout,
     preparation: Preparation,
 ) -> SampledUnits:
-    """What some of the units hold. They are drawn at random, but the same each time.
+    """Reads some units, which are drawn at random but the same each time, and returns what they hold.
 
     Units that cannot be read are left out, as they are in the job.
     """
@@ -181,7 +184,7 @@ def take_sample(
 def sampled_tables(
     units: Sequence[Unit], unit_bytes: int, selection: Selection, texts: TextsById | None
 ) -> Iterator[tuple[Unit, pa.Table]]:
-    """Some units, the large ones shortened, each with its rows."""
+    """Yields some of the units, each with its rows; of a large unit only the first rows."""
     left = SAMPLE_BYTES
     for drawn in random.Random(SEED).sample(units, min(SAMPLE_UNITS, len(units))):
         if left <= 0:

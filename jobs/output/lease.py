@@ -103,7 +103,7 @@ class Lease:
                 self.written, self.renewed = content, began
 
     def _understand(self, found: bytes | None) -> None:
-        """Takes what stands in the file in place of what was expected there."""
+        """Finds out why the file does not hold what this driver wrote last, and whether the lease is lost."""
         holder = None
         with suppress(RefusedError):
             holder = holder_in(found, self.path)
@@ -241,7 +241,7 @@ def is_held(path: str, found: bytes | None, pace: Pace = USUAL_PACE) -> bool:
 
 
 def watched(path: str, found: bytes | None, seconds: float) -> bytes | None:
-    """The content of a lease as soon as it is another than what was found, or after so many seconds."""
+    """Waits until a lease is no longer what was found, or for so many seconds, and returns what it is then."""
     end = seconds_since_boot() + seconds
     while (left := end - seconds_since_boot()) > 0:
         time.sleep(min(left, HEARTBEAT_SECONDS / 5))

@@ -135,7 +135,7 @@ def is_prefix_or_file(found: BlobProperties | BlobPrefix) -> bool:
 
 @contextmanager
 def errors_of(location: str) -> Iterator[None]:
-    """What Azure's client raises, as OSErrors that name the location and the way out; they tell no url with a token."""
+    """Turns what Azure's client raises in a block into OSErrors that name location and way out, but no token."""
     try:
         yield
     except ClientAuthenticationError as error:

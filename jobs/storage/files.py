@@ -74,7 +74,7 @@ class Store(Protocol):
 
 
 class ObjectStore(ABC):
-    """A Store that has objects with names, and no directories: what all of them do in the same way."""
+    """What all object stores do in the same way: they have objects with names, and no directories."""
 
     @abstractmethod
     def find(self, location: str) -> InputFile | None: ...
@@ -188,7 +188,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_hidden_directory(name: str) -> bool:
-    """The same of a directory; `_day=1` is a partition, though."""
+    """Whether a directory of this name holds no data; `_day=1` is a partition, and does."""
     return is_hidden(name) and (name.startswith(".") or "=" not in name)
 
 

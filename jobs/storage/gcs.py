@@ -173,7 +173,7 @@ class ObjectFile(io.RawIOBase):
 
 @contextmanager
 def errors_of(location: str, *, of_bucket: bool = False) -> Iterator[None]:
-    """What Google's client raises, as OSErrors that name the location and the way out.
+    """Turns what Google's client raises in a block into OSErrors that name the location and the way out.
 
     `of_bucket` says that the request fails as not found only where there is no such bucket.
     """

@@ -150,7 +150,7 @@ class S3Bucket(ObjectStore):
 
 
 def client_config() -> Config:
-    """Settings of boto3's client: it repeats whatever may pass (5xx, SlowDown, resets, timeouts), later and later."""
+    """Settings of boto3's client: what may pass (5xx, SlowDown, resets, timeouts) is repeated after growing waits."""
     return Config(
         retries={"mode": "standard", "total_max_attempts": REQUEST_ATTEMPTS},
         connect_timeout=TIMEOUT_SECONDS,
@@ -162,7 +162,7 @@ def client_config() -> Config:
 
 @contextmanager
 def errors_of(location: str, endpoint: str | None) -> Iterator[None]:
-    """What boto3 raises, as OSErrors that name the location and the way out."""
+    """Turns what boto3 raises in a block into OSErrors that name the location and the way out."""
     try:
         yield
     except NO_CREDENTIALS as error:

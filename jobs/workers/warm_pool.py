@@ -181,7 +181,7 @@ class WarmPool:
             self.session.enter_context(ray_session(self.address, self.console))
 
     def score(self, units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse) -> Iterator[UnitReport]:
-        """A report per unit, as `score_units` gives them.
+        """Scores units, and yields reports as `score_units` does.
 
         After a signal no unit is begun, and those that are have `grace_seconds` to end. Raises InterruptedBySignal
         when units are left then, StoppedError when Ray gives up.
