@@ -31,7 +31,7 @@ def prepared(
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
         )
-    preparation = ShardSettings(
+    settings = ShardSettings(
         sources=config.sources,
         tokenizer=base.tokenizer.to_str(),
         max_tokens=max(config.recipe.max_lengths),
@@ -39,7 +39,7 @@ def prepared(
         seed=config.recipe.seed,
     )
     storage.make_directory(output.lists)
-    run_stage(preparation_stage, preparation, [asdict(stretch) for stretch in todo])
+    run_stage(preparation_stage, settings, [asdict(stretch) for stretch in todo])
     reports = [read_report(stretch.report) for stretch in wanted]
     shards = [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
     reports = [*unreadable_reports(files), *reports]
@@ -47,11 +47,11 @@ def prepared(
     return reports, shards
 
 
-def preparation_stage(preparation: ShardSettings) -> Any:
+def preparation_stage(settings: ShardSettings) -> Any:
     """The function that makes one shard, as `run_stage` wants it."""
 
     def work(item: dict[str, Any]) -> None:
-        prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), preparation)
+        prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), settings)
 
     return work
 
