@@ -91,9 +91,9 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
 def selection_of_lists(
     settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
 ) -> tuple[Selection, Manifest]:
-    """The lists that pairs were grouped into become the job's input: all of their rows are selected and planned.
+    """Makes the lists that pairs were grouped into the input of the job; returns their selection and the manifest.
 
-    Writes the manifest where their plan is not in it yet.
+    All of their rows are selected. The manifest is written when it does not have their plan yet.
     """
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})

@@ -54,7 +54,7 @@ def run(
 def run_here(
     settings: RerankSettings, load_scorer: LoadScorer, console: Console, command: str | None
 ) -> dict[str, Any]:
-    """Does what `run` says; signals and failures of disks come as they are."""
+    """Does what `run` says; what signals and failing disks raise is not caught here."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     output = OutputDirectory(settings.output)

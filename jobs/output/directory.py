@@ -94,9 +94,9 @@ class OutputDirectory:
         return {name for name in storage.names(self.path) if fnmatch.fnmatch(name, PARTS)}
 
     def remove_strays(self, planned: set[str]) -> None:
-        """Removes parts that a job wrote which had the directory before, after it was cleared.
+        """Removes parts of an earlier job: its replicas may have written some after the directory was cleared.
 
-        A replica may do that when its driver is gone. Other files keep their place, whatever they are.
+        Replicas do that when their driver is gone and they still run. Files that are no parts stay, whatever they are.
         """
         strays = [name for name in self.finished() - planned if PART_OF_A_JOB.fullmatch(name)]
         storage.remove(*(os.path.join(self.path, name) for name in strays))

@@ -57,7 +57,7 @@ class Manifest:
         return replace(self, files=tuple(sorted(named, key=lambda one: one.file.path)))
 
     def id_of(self, planned: PlannedFile) -> str:
-        """Tells the parts of a file from those that another job, or another version of the file, has under its name.
+        """The id in the names of a file's parts; with another job or another version of the file it is another.
 
         A plan that is only read, as `crossray pairs` makes one, has no fingerprint.
         """

@@ -34,7 +34,7 @@ from jobs.storage.files import (
 from jobs.storage.local import LocalDisk, is_away, temporary_name
 from jobs.storage.locations import absolute, contain_one_another
 from jobs.storage.parquet import OpenParquet
-from pipelines.errors import ConfigError, CrossrayError
+from pipelines.errors import ConfigError, CrossrayError, missing_packages
 from pipelines.stores import (
     AzureAccess,
     GoogleAccess,
@@ -345,17 +345,20 @@ def azure_store(place: StoreUri, access: AzureAccess) -> Store:
     """The client of a container of Azure; raises ConfigError without the extra."""
     try:
         from jobs.storage.azure import AzureContainer  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[azure]'") from None
-    return AzureContainer(place, access)
+
+        return AzureContainer(place, access)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            missing_packages(str(place), "azure-identity azure-storage-blob", "the extra azure")
+        ) from None
 
 
 def google_store(place: StoreUri) -> Store:
     """The client of a bucket of Google Cloud Storage; raises ConfigError without the extra."""
     try:
         from jobs.storage.gcs import errors_of  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    except ModuleNotFoundError:
+        raise ConfigError(missing_packages(str(place), "google-cloud-storage", "the extra gcs")) from None
     with errors_of(str(place)):
         return google_bucket(place, google_access())
 

@@ -77,13 +77,13 @@ class LocalDisk:
         )
 
     def write(self, location: str, content: bytes) -> None:
-        """The file holds `content` or what it held before, whenever the process dies; an error leaves no trace."""
+        """Writes a file: whenever the process dies, the file holds `content` or what it held before."""
         with written_aside(location, content) as temporary:
             os.replace(temporary, location)
         sync_directory(os.path.dirname(location))
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        """Between two that find the same `before` the later writer wins."""
+        """Does what `jobs.storage.swap` says; of two processes that find `before`, the last to write is told True."""
         if before is None:
             return self._create(location, after)
         with written_aside(location, after) as temporary:  # so that there is next to no time between look and rename
@@ -100,7 +100,7 @@ class LocalDisk:
             return False
 
     def _create(self, location: str, content: bytes) -> bool:
-        """A new file, whole from its first moment; False where there is one already."""
+        """Makes a file that is whole from its first moment; returns False where there is one already."""
         with written_aside(location, content) as temporary:
             try:
                 os.link(temporary, location)
@@ -122,7 +122,7 @@ class LocalDisk:
 
 @contextmanager
 def written_aside(location: str, content: bytes) -> Iterator[str]:
-    """Where the content lies on the disk under a hidden name beside `location`, which goes at the end."""
+    """Writes the content under a hidden name beside `location`, which it gives to a block and removes after it."""
     temporary = temporary_name(location)
     try:
         with open(temporary, "wb") as file:
@@ -135,7 +135,7 @@ def written_aside(location: str, content: bytes) -> Iterator[str]:
 
 
 def create_by_name(location: str, content: bytes) -> bool:
-    """A new file on a disk without hard links; False where there is one already."""
+    """Makes a file on a disk without hard links; returns False where there is one already."""
     try:
         with open(location, "xb") as file:
             file.write(content)
@@ -179,7 +179,7 @@ def files_below(root: Path) -> list[str]:
 
 
 def is_away(path: str) -> bool:
-    """Of a file that is not there: whether its whole directory is gone or empty, as when a disk is not mounted."""
+    """Whether a missing file lay in a directory that is gone or empty, as when a disk is not mounted."""
     try:
         with os.scandir(os.path.dirname(path)) as entries:
             return next(entries, None) is None

@@ -23,7 +23,7 @@ from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
-from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_pieces_here, score_units_here
+from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_stage_here, score_units_here
 from tests.jobs.tables import lists_table, wide_table, write_input
 
 RunJob = Callable[..., dict[str, Any]]
@@ -47,8 +47,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (jobs.driver.passes, jobs.driver.run, jobs.runtime.session):
         monkeypatch.setattr(module, "ray_session", no_ray_session)
     monkeypatch.setattr(jobs.driver.passes, "score_units", score_units_here)
-    monkeypatch.setattr(jobs.joins.groups.stage, "run_pieces", run_pieces_here)
-    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_stage", run_stage_here)
+    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_stage", run_stage_here)
     monkeypatch.setattr(jobs.follow.run, "WarmPool", PoolHere)
 
 
@@ -87,7 +87,7 @@ def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> Ru
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to S3 have two attempts in this process, and their clients are no other test's."""
     monkeypatch.setattr("jobs.storage.READINGS", 1)
-    monkeypatch.setattr("jobs.storage.s3.ATTEMPTS", 2)
+    monkeypatch.setattr("jobs.storage.s3.REQUEST_ATTEMPTS", 2)
     monkeypatch.setattr("jobs.storage.s3_store", lru_cache(storage.s3_store.__wrapped__))
-    monkeypatch.setattr("pipelines.stores.ATTEMPTS", 2)
+    monkeypatch.setattr("pipelines.stores.REQUEST_ATTEMPTS", 2)
     monkeypatch.setattr("jobs.storage.s3.s3_filesystem", lru_cache(s3_filesystem.__wrapped__))

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.records import Unit, UnitReport
-from jobs.runtime.pieces import PieceStage
+from jobs.runtime.stages import Stage
 from jobs.scoring.scorer import Effort, own_scorer
 from jobs.settings import RerankSettings
 from jobs.storage import temporary_name
@@ -182,8 +182,8 @@ def score_units_here(
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 
 
-def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
-    """`jobs.runtime.pieces.run_pieces` without Ray."""
+def run_stage_here(stage: Stage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
+    """`jobs.runtime.stages.run_stage` without Ray."""
     work = stage(argument)
     for item in items:
         work(item)

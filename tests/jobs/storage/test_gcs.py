@@ -184,5 +184,7 @@ def test_an_emulator_is_found_by_googles_own_variable(
 
 def test_without_the_extra_the_way_to_google_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jobs.storage.gcs", None)
-    with pytest.raises(ConfigError, match=r"needs the package .*; pip install 'crossray\[gcs\]'"):
+    with pytest.raises(
+        ConfigError, match=r"^gs://never-used needs .*: pip install google-cloud-storage \(the extra gcs of crossray\)$"
+    ):
         storage.list_input("gs://never-used/in")
