@@ -52,16 +52,17 @@ class LocalDisk:
             directories = [match for match in matches if match.is_dir() and not is_hidden_directory(match.name)]
             found = dict.fromkeys((name for directory in directories for name in names_below(directory)), False)
             found |= {str(match): True for match in matches if match.is_file() and not is_hidden(match.name)}
-        described = [(path, self.find(path), is_named) for path, is_named in found.items()]
-        for path, file, _ in described:
-            if file is None and not os.path.lexists(path) and is_away(path):
-                raise StoreError(f"{path} and all that was beside it went away while {pattern} was listed")
+        described = [(name, self.find(name), is_named) for name, is_named in found.items()]
+        for name, file, _ in described:
+            if file is None and not os.path.lexists(name) and is_away(name):
+                raise StoreError(f"{name} and all that was beside it went away while {pattern} was listed")
         return [Candidate(file, is_named) for _, file, is_named in described if file is not None]
 
     def find(self, location: str) -> InputFile | None:
         found = stat_if_there(location)
-        is_file = found is not None and stat.S_ISREG(found.st_mode)
-        return InputFile(location, found.st_size, str(found.st_mtime_ns)) if found is not None and is_file else None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return InputFile(location, found.st_size, str(found.st_mtime_ns))
 
     def inode(self, location: str) -> int | None:
         found = stat_if_there(location)
