@@ -103,6 +103,7 @@ def score_everything(
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             outcome.damaged |= score_alone(lost, assignment, attempt)
         attempt.enter("finish")
+    attempt.check_lease()
     output.remove_half_written()
     return outcome.damaged
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
         followed=settings.follow,
+        grouped="" if settings.group_by is None else uuid.uuid4().hex,
     )
     return manifest.with_files(planned)
 
@@ -93,15 +95,12 @@ def selection_of_lists(
 ) -> tuple[Selection, Manifest]:
     """Makes the lists that pairs were grouped into the input of the job; returns their selection and the manifest.
 
-    All of their rows are selected. The manifest is written when it does not have their plan yet.
+    All of their rows are selected and planned.
     """
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
     besides = bytes_of_texts(settings.corpus, settings.mapping)
-    manifest, changed = reconcile(manifest, files, output.finished(), selection, besides)
-    if changed:
-        manifest.write(output.manifest)
-    return selection, manifest
+    return selection, reconcile(manifest, files, output.finished(), selection, besides)[0]
 
 
 def continued_manifest(

@@ -35,6 +35,9 @@ class Manifest:
     followed: bool = False
     """Whether a follower had a part in it: then finished files may go or change, and a file's units depend on it alone.
     """
+    grouped: str = ""
+    """With `--group-by`, the name of the directory in which this job groups, and no other; empty in jobs that an
+    earlier version began."""
 
     def units(self) -> list[Unit]:
         """All units, file by file."""
@@ -75,6 +78,7 @@ class Manifest:
                 "unit_bytes": self.unit_bytes,
                 "versions": self.versions,
                 "followed": self.followed,
+                **({"grouped": self.grouped} if self.grouped else {}),
                 "files": [file.as_dict() for file in self.files],
             },
         )
@@ -94,6 +98,7 @@ class Manifest:
                 created=raw["created"],
                 versions=raw["versions"],
                 followed=raw.get("followed", False),
+                grouped=raw.get("grouped", ""),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(

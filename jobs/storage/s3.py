@@ -24,6 +24,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from urllib3.exceptions import HTTPError
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
@@ -174,6 +175,8 @@ def errors_of(location: str, endpoint: str | None) -> Iterator[None]:
         raise os_error(error, location, endpoint) from error
     except BotoCoreError as error:
         raise StoreError(f"{location}: {error}") from error
+    except HTTPError as error:  # botocore lets it through where the answer that is cut says that something is not there
+        raise InterruptedAnswer(f"{location}: {error}") from error
 
 
 def os_error(error: ClientError, location: str, endpoint: str | None) -> OSError:

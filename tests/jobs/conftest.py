@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tenacity import stop_after_attempt
 
 import jobs.driver.passes
 import jobs.driver.run
@@ -21,6 +22,7 @@ from jobs import storage
 from jobs.driver.run import run
 from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
+from jobs.storage.s3 import S3Bucket
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
 from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_stage_here, score_units_here
@@ -88,6 +90,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to S3 have two attempts in this process, and their clients are no other test's."""
     monkeypatch.setattr("jobs.storage.READINGS", 1)
     monkeypatch.setattr("jobs.storage.s3.REQUEST_ATTEMPTS", 2)
+    monkeypatch.setattr(S3Bucket.read_version.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
     monkeypatch.setattr("jobs.storage.s3_store", lru_cache(storage.s3_store.__wrapped__))
     monkeypatch.setattr("pipelines.stores.REQUEST_ATTEMPTS", 2)
     monkeypatch.setattr("jobs.storage.s3.s3_filesystem", lru_cache(s3_filesystem.__wrapped__))

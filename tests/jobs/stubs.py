@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class PoisonScorer(StubScorer):
 
     def rerank_list(self, candidates: CandidateList) -> Ranking:
         if POISON in candidates.query:
-            Path(temporary_name(os.path.join(self.settings.output, "part"))).write_text("half")
+            with suppress(OSError):  # it dies as well where OUTPUT is away
+                Path(temporary_name(os.path.join(self.settings.output, "part"))).write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().rerank_list(candidates)
 

@@ -1,9 +1,12 @@
 """`--group-by`: the stage before scoring, in which pair rows of any order become files of lists, below OUTPUT.
 
-    _grouped/plan.json      the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
-    _grouped/pairs/         per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
-    _grouped/lists.json     which list files there are to be: written when all pieces are cut
-    _grouped/lists/         the input of the job proper
+    _grouped/ID/plan.json   the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
+    _grouped/ID/pairs/      per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
+    _grouped/ID/lists.json  which list files there are to be: written when all pieces are cut
+    _grouped/ID/lists/      the input of the job proper
+
+ID is drawn when a job begins and stands in its manifest. So what another job left there, or what a worker of another
+job writes late, is never taken for this job's.
 
 Each file is whole or not there and says the same whoever writes it, so the stage goes on where it was stopped.
 """
