@@ -12,13 +12,13 @@ from jobs import errors
 from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
-DTYPES = ("float16", "float32", "bfloat16")
+WRITTEN_DTYPES = ("float16", "float32", "bfloat16")
 
 
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="`embedded`, directory, uri or hub name.")],
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the result goes; must not exist.")],
-    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = DTYPES[0],
+    dtype: Annotated[str, typer.Option(help=", ".join(WRITTEN_DTYPES))] = WRITTEN_DTYPES[0],
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     token: Annotated[str | None, typer.Option(help="Access token.", envvar="HF_TOKEN")] = None,
 ) -> None:
@@ -32,8 +32,8 @@ def command(
 
     console = Console(stderr=True)
     try:
-        if dtype not in DTYPES:
-            raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+        if dtype not in WRITTEN_DTYPES:
+            raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(WRITTEN_DTYPES)}")
         base = load_base(model, revision, token)
         if not base.has_head:
             raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")

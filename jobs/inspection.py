@@ -45,7 +45,8 @@ def command(
     """Say how a job stands, where its time went, and what is wrong with its rows; changes nothing.
 
     The job may be running.
-    Exit codes: 0 fine, 1 --verify found something, 2 usage, such as a directory that is no job's output.
+    Exit codes: 0 fine, 1 --verify found something, 2 usage, such as a directory that is no job's output, 4 its store or
+    disk is away.
     """
     from jobs.audit.facts import gather, look
     from jobs.audit.integrity import verify as find_faults
@@ -56,14 +57,19 @@ def command(
         facts = gather(snapshot)
         rows = find_errors(snapshot, facts.counts["errors"], examples)
         findings = find_faults(snapshot) if verify else None
-    except (CrossrayError, OSError) as error:  # an OSError: the job was begun anew at this moment
+    except (CrossrayError, OSError) as error:
         say(Console(stderr=True), str(error), "error: ")
-        raise typer.Exit(errors.USAGE) from None
+        raise typer.Exit(errors.STOPPED if is_outage(error) else errors.USAGE) from None
     if as_json:
         print(json.dumps(as_document(facts, rows, findings), indent=2))
     else:
         print_all(Console(), facts, rows, findings)
     raise typer.Exit(FINDINGS if findings else errors.DONE)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether a disk or store is away, which says nothing of the output. A file is gone where a job was begun anew."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | errors.AccessError)
 
 
 def as_document(facts: JobFacts, rows: Sequence[RowError], findings: Sequence[Finding] | None) -> dict[str, Any]:

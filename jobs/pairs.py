@@ -37,15 +37,15 @@ from jobs.table.parsing import parse_rows
 from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"
-FILE_PAIRS = 100_000
+ROWS_OF_A_FILE = 100_000
 READING_THREADS = 4
 
 TextPair = tuple[str, str]
 
-COLUMN_FLAGS = ("layout", "query_column", "documents_column", "text_field", "document_column")
+SHARED_FIELDS = ("layout", "query_column", "documents_column", "text_field", "document_column")
 FLAGS = (
     Flags.of(RerankSettings)
-    .only("input", "output", *COLUMN_FLAGS)
+    .only("input", "output", *SHARED_FIELDS)
     .but(
         input={"help": "As of `rerank`."},
         output={"help": "Directory for the pairs; what it held is replaced."},
@@ -84,7 +84,9 @@ class RepeatedPairs:
     """The different pairs that several units have."""
 
 
-def write_repeated_pairs(settings: RerankSettings, console: Console) -> RepeatedPairs:
+def write_repeated_pairs(
+    settings: RerankSettings, console: Console, rows_of_a_file: int = ROWS_OF_A_FILE
+) -> RepeatedPairs:
     """Reads INPUT twice: for the digests of all pairs, 8 bytes each, and for the texts of those that repeat.
 
     Raises ConfigError, RefusedError or OSError.
@@ -106,7 +108,8 @@ def write_repeated_pairs(settings: RerankSettings, console: Console) -> Repeated
     del digests, distinct, counts
     if found.repeated:
         quiet = Console(quiet=True)
-        write_files(settings.output, texts_of(repeated, pairs_of(units, settings.mapping, layout, quiet)))
+        texts = texts_of(repeated, pairs_of(units, settings.mapping, layout, quiet))
+        write_pair_files(settings.output, texts, rows_of_a_file)
     console.print(
         f"{found.pairs:,} pairs in {len(units):,} units, {found.distinct:,} distinct; "
         f"{found.repeated:,} in several units: {settings.output}",
@@ -177,13 +180,13 @@ def texts_of(repeated: np.ndarray, units: Iterator[list[TextPair]]) -> Iterator[
                 yield pairs[i]
 
 
-def write_files(output: str, pairs: Iterator[TextPair]) -> None:
-    """Writes the pairs as files of FILE_PAIRS rows; the same pairs give the same files."""
+def write_pair_files(output: str, pairs: Iterator[TextPair], rows_of_a_file: int) -> None:
+    """Writes the pairs as files of so many rows; the same pairs give the same files."""
     some: list[TextPair] = []
     number = 0
     for pair in pairs:
         some.append(pair)
-        if len(some) == FILE_PAIRS:
+        if len(some) == rows_of_a_file:
             write_file(output, number, some)
             some, number = [], number + 1
     if some:

@@ -11,7 +11,7 @@ from jobs.input.conditions import Condition, parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard, parse_shard
 from jobs.output.options import JobOptions
-from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
+from jobs.table.columns import FLAG_OF_COLUMN, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
@@ -44,7 +44,7 @@ COLUMN_HELP = {
     "output_prefix": "Before the new columns' names.",
     "drop": "Leave a column out; repeatable.",
 }
-COLUMN_FLAGS = {name: Flag(help, Panel.COLUMNS, FLAGS[name]) for name, help in COLUMN_HELP.items()}
+COLUMN_FLAGS = {name: Flag(help, Panel.COLUMNS, FLAG_OF_COLUMN[name]) for name, help in COLUMN_HELP.items()}
 CORPUS_FLAGS = {
     "path": Flag("Table with the texts, where documents are ids; path or uri.", Panel.CORPUS, "--corpus"),
     "id_column": Flag("Its column of ids.", Panel.CORPUS, "--corpus-id"),

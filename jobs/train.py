@@ -16,7 +16,7 @@ from jobs import errors
 from jobs.endings import exit_code, resume_command
 from jobs.flags import Flags, Panel, as_flag, with_flags
 from jobs.screen import say
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, missing_packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def check_tensorboard(directory: str | None) -> None:
         try:
             import tensorboard  # noqa: F401  # optional: the extra `train`
         except ImportError:
-            raise ConfigError("--tensorboard needs the package tensorboard: pip install 'crossray[train]'") from None
+            raise ConfigError(missing_packages("--tensorboard", "tensorboard")) from None
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
+def missing_packages(what: str, packages: str, group: str = "the extra train") -> str:
+    """What to say where packages of an extra or a group are not installed. No index has to know crossray itself."""
+    return f"{what} needs packages that are missing: pip install {packages} ({group} of crossray)"
+
+
 class CrossrayError(Exception):
     """Base of every error that this project raises on purpose."""
 

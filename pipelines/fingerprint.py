@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .config import RerankerConfig
+from .config import EMBEDDED, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
@@ -98,7 +98,7 @@ def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: 
 
 def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:
     """`config` for another process: its model is `embedded`, an absolute directory, a uri, or a hub name and commit."""
-    is_name = files.commit is not None or config.model == "embedded" or is_uri(config.model)
+    is_name = files.commit is not None or config.model == EMBEDDED or is_uri(config.model)
     return replace(config, model=config.model if is_name else str(files.directory), revision=files.commit)
 
 

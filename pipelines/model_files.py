@@ -22,11 +22,12 @@ from pyarrow import fs
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tokenizers import Tokenizer
 
+from .config import EMBEDDED
 from .errors import ModelNotFoundError, ModelRefusedError, tokenizer_faults
 from .stores import filesystem, is_uri, parse_given_uri, without_signature
 
 COPY_BYTES = 8 << 20
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
 WEIGHTS_INDEX = "model.safetensors.index.json"
 MAX_JSON_BYTES = 64 << 20
@@ -112,8 +113,8 @@ def find_model(name: str, revision: str | None = None, token: str | None = None)
 
     Raises ModelNotFoundError with what to try. HF_HUB_OFFLINE, HF_TOKEN and HF_HOME mean what huggingface_hub says.
     """
-    if name == "embedded":
-        return ModelFiles(name, EMBEDDED)
+    if name == EMBEDDED:
+        return ModelFiles(name, EMBEDDED_DIRECTORY)
     if is_uri(name):
         return fetch(name)
     directory = Path(name).expanduser()

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from .errors import ConfigError
+from .errors import ConfigError, missing_packages
 
-ATTEMPTS = 10
+REQUEST_ATTEMPTS = 10
 """Of one request: with the waits between them, which double up to 20 s, a store may be away for about a minute."""
 
 S3_URI = re.compile(r"s3://(?P<container>[A-Za-z0-9._-]+)(?:/(?P<key>.*))?", re.DOTALL)
@@ -181,8 +181,8 @@ def google_filesystem_with_token(store: StoreUri) -> fs.FileSystem:
     try:
         access = google_access()
         from google.auth.exceptions import GoogleAuthError  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{store} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    except ModuleNotFoundError:
+        raise ConfigError(missing_packages(str(store), "google-cloud-storage", "the extra gcs")) from None
     try:
         return google_filesystem(access.endpoint, *access.token())
     except GoogleAuthError as error:
@@ -243,7 +243,7 @@ def s3_filesystem(
         access_key=access_key,
         secret_key=secret_key,
         session_token=session_token,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=REQUEST_ATTEMPTS),
         **place,
     )
 

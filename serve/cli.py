@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.config import EMBEDDED
 from pipelines.errors import ConfigError, ModelError
 from serve.auth import check_access, new_key
 from serve.drain import drain
@@ -215,7 +216,7 @@ def with_found_model(args: ServeArgs) -> ServeArgs:
 
     Preparation.load(args.reranker())
     directory = Path(args.model).expanduser()
-    if args.model == "embedded" or not directory.is_dir():
+    if args.model == EMBEDDED or not directory.is_dir():
         return args
     return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name})
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.config import RerankerConfig
+from pipelines.config import EMBEDDED, RerankerConfig
 
 MEBIBYTE = 1 << 20
 DEFAULTS = RerankerConfig()
@@ -17,7 +17,7 @@ class ServeArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model: str = "embedded"
+    model: str = EMBEDDED
     """`embedded`, a directory, or a hub name."""
     served_model_name: str | None = None
     """What answers and /v1/models call the model; by default `model`."""

@@ -1,4 +1,4 @@
-"""The documentation holds together: every relative link and anchor exists, and the index names every page."""
+"""The documentation holds together: what its links, its index and its promises name is there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "pipeline
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+TEST = re.compile(r"^ *def (test_\w+)", re.MULTILINE)
+NAMED_TEST = re.compile(r"`(test_\w+)`")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
@@ -27,6 +29,14 @@ def test_links_lead_somewhere() -> None:
 def test_the_index_names_every_page_of_docs() -> None:
     named = {(INDEX.parent / link.partition("#")[0]).resolve() for link in relative_links(INDEX)}
     assert [page.name for page in PAGES if page.parent == INDEX.parent and page not in {*named, INDEX}] == []
+
+
+def test_the_tests_that_pages_name_are_there() -> None:
+    """By their whole names, so that a promise does not outlive the test that shows it."""
+    there = {name for path in ROOT.glob("tests/**/test_*.py") for name in TEST.findall(path.read_text("utf-8"))}
+    named = {(page.name, name) for page in PAGES for name in NAMED_TEST.findall(prose(page))}
+    assert ("security.md", "test_whatever_dies_each_row_comes_out_once") in named
+    assert sorted((page, name) for page, name in named if name not in there) == []
 
 
 @pytest.mark.parametrize(

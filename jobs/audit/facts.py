@@ -14,7 +14,8 @@ from jobs.errors import StoppedError
 from jobs.output import lease
 from jobs.output.attempts import past_attempts
 from jobs.output.directory import MANIFEST, OutputDirectory
-from jobs.output.lease import holder_in, is_held, read_if_there
+from jobs.output.holder import holder_in
+from jobs.output.lease import is_held, read_if_there
 from jobs.output.manifest import Manifest
 from jobs.output.parts import read_counts
 from jobs.output.summary import cut_timestamps, read_summary, time_spent, totals, unreadable_files

@@ -146,9 +146,9 @@ def powers_of_two(most: int) -> Iterator[int]:
         count *= 2
 
 
-def lists_of(count: int, documents: int) -> pa.Table:
-    """Rows with short documents; DISTINCT_LISTS different ones, again and again."""
-    work = make_lists(min(count, DISTINCT_LISTS), documents, short_document)
+def lists_of(count: int, documents: int, distinct: int = DISTINCT_LISTS) -> pa.Table:
+    """Rows with short documents: so many distinct ones, again and again."""
+    work = make_lists(min(count, distinct), documents, short_document)
     table = pa.table({"query": [one.query for one in work], "documents": [list(one.documents) for one in work]})
     return pa.concat_tables([table] * -(-count // len(work))).slice(0, count)
 

@@ -54,7 +54,7 @@ LARGEST_BATCH = 64
 
 
 @dataclass(slots=True)
-class Sample:
+class SampledUnits:
     """What was found in some of the units that are to do."""
 
     rows: int = 0
@@ -100,9 +100,9 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
 
 
 def before_grouping(settings: RerankSettings) -> RerankSettings:
-    """Settings that count the pairs of a job with `--group-by` as they are in INPUT; those of other jobs as they are.
+    """The settings by which a job is estimated: those of a job with `--group-by` without it, others as they are.
 
-    The pairs are the same before they are lists as after it.
+    So pairs are counted as they lie in INPUT; there are as many of them when they are lists.
     """
     if settings.group_by is None:
         return settings
@@ -123,8 +123,11 @@ def manifest_and_todo(
 
 def sample_and_speed(
     settings: RerankSettings, files: Sequence[InputFile], manifest: Manifest, todo: Sequence[Unit], console: Console
-) -> tuple[Sample, float]:
-    """A sample of the units that are to do, and the pairs per second of one replica: as given, or measured here."""
+) -> tuple[SampledUnits, float]:
+    """Returns a sample of the units that are to do, and how many pairs a replica scores in a second.
+
+    That speed is what the user gave, or it is measured here.
+    """
     from pipelines.preparation import Preparation  # torch: seconds, and not for --help
 
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # as in a replica; read when the first batch comes
@@ -161,12 +164,12 @@ def take_sample(
     settings: RerankSettings,
     layout: Layout,
     preparation: Preparation,
-) -> Sample:
-    """What some of the units hold. They are drawn at random, but the same each time.
+) -> SampledUnits:
+    """Reads some units, which are drawn at random but the same each time, and returns what they hold.
 
     Units that cannot be read are left out, as they are in the job.
     """
-    sample = Sample()
+    sample = SampledUnits()
     for unit, table in sampled_tables(units, unit_bytes, selection, texts):
         rows = parse_rows(table, layout, settings.mapping)
         lists = [row.candidates for row in rows if row.candidates is not None]
@@ -181,7 +184,7 @@ def take_sample(
 def sampled_tables(
     units: Sequence[Unit], unit_bytes: int, selection: Selection, texts: TextsById | None
 ) -> Iterator[tuple[Unit, pa.Table]]:
-    """Some units, the large ones shortened, each with its rows."""
+    """Yields some of the units, each with its rows; of a large unit only the first rows."""
     left = SAMPLE_BYTES
     for drawn in random.Random(SEED).sample(units, min(SAMPLE_UNITS, len(units))):
         if left <= 0:
@@ -200,17 +203,17 @@ def measured_speed(reranker: Reranker, lists: Sequence[CandidateList], top_n: in
 
     The first, smallest batch does not count unless it is the only one: the model warms up in it.
     """
-    pieces = [
+    shorter = [
         CandidateList(one.query, one.documents[start : start + MEASURED_DOCUMENTS])
         for one in lists
         for start in range(0, len(one.documents), MEASURED_DOCUMENTS)
     ]
-    random.Random(SEED).shuffle(pieces)
+    random.Random(SEED).shuffle(shorter)
     size = 1
     pairs: list[int] = []
     seconds: list[float] = []
-    while pieces and sum(seconds) < MEASURED_SECONDS:
-        batch, pieces = pieces[:size], pieces[size:]
+    while shorter and sum(seconds) < MEASURED_SECONDS:
+        batch, shorter = shorter[:size], shorter[size:]
         started = time.perf_counter()
         reranker.rerank_lists(batch, top_n=top_n)
         seconds.append(time.perf_counter() - started)
@@ -221,7 +224,7 @@ def measured_speed(reranker: Reranker, lists: Sequence[CandidateList], top_n: in
     return sum(pairs) / sum(seconds) if pairs else 0.0
 
 
-def scaled(sample: Sample, rows: int) -> dict[str, Any]:
+def scaled(sample: SampledUnits, rows: int) -> dict[str, Any]:
     """The counts of the sample, scaled to all `rows` that are to do; exact where the sample is all of them."""
     factor = rows / sample.rows if sample.rows else 0.0
     counts = {"rows": sample.passed, "rows_left_out": sample.rows - sample.passed, "rows_with_errors": sample.errors}

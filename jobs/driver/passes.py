@@ -42,7 +42,7 @@ class Outcome:
     """Why new scores are not in the score store."""
 
     def add(self, report: UnitReport, progress: ProgressView) -> None:
-        """Takes a report; raises StoppedError when it says what would befall all other units too."""
+        """Takes a report; raises StoppedError when it tells of something that would happen to all other units too."""
         if self.attempt.phase == "start":
             self._note_first_score(report, progress)
         if report.stop is not None:
@@ -70,7 +70,7 @@ class Outcome:
             raise StoppedError(f"{len(self.failures)} parts could not be written: {failure}")
 
     def lost(self, units: Sequence[Unit]) -> list[Unit]:
-        """Those of the units that have no part although nothing is wrong with their files."""
+        """The units that have no part, although their files can be read."""
         return [unit for unit in units if unit not in self.done and unit not in self.damaged]
 
 
@@ -85,7 +85,7 @@ def score_everything(
 ) -> dict[Unit, str]:
     """Brings every unit to its part; returns why units have none.
 
-    `score` does it in place of a pool that is there for these units alone.
+    `score` sends the units through replicas; by default a pool is started for them, which ends with them.
     """
     if not todo:
         return {}
@@ -103,6 +103,7 @@ def score_everything(
             say(console, f"{len(lost)} unit(s) came to no end ({why}); scoring each alone ...")
             outcome.damaged |= score_alone(lost, assignment, attempt)
         attempt.enter("finish")
+    attempt.check_lease()
     output.remove_half_written()
     return outcome.damaged
 

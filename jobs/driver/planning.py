@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
         followed=settings.follow,
+        grouped="" if settings.group_by is None else uuid.uuid4().hex,
     )
     return manifest.with_files(planned)
 
@@ -91,17 +93,14 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
 def selection_of_lists(
     settings: RerankSettings, lists: str, manifest: Manifest, output: OutputDirectory
 ) -> tuple[Selection, Manifest]:
-    """The lists that pairs were grouped into become the job's input: all of their rows are selected and planned.
+    """Makes the lists that pairs were grouped into the input of the job; returns their selection and the manifest.
 
-    Writes the manifest where their plan is not in it yet.
+    All of their rows are selected and planned.
     """
     files = list_input(lists)
     selection = selection_of(replace(settings, input=lists, where=(), shard=None, limit=None), files, {})
     besides = bytes_of_texts(settings.corpus, settings.mapping)
-    manifest, changed = reconcile(manifest, files, output.finished(), selection, besides)
-    if changed:
-        manifest.write(output.manifest)
-    return selection, manifest
+    return selection, reconcile(manifest, files, output.finished(), selection, besides)[0]
 
 
 def continued_manifest(

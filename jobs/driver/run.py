@@ -13,6 +13,7 @@ from jobs.driver.passes import score_everything
 from jobs.driver.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
+from jobs.input.selection import Selection
 from jobs.joins.groups.stage import group_input
 from jobs.output.attempts import Attempt, begin_attempt
 from jobs.output.directory import OutputDirectory
@@ -54,7 +55,7 @@ def run(
 def run_here(
     settings: RerankSettings, load_scorer: LoadScorer, console: Console, command: str | None
 ) -> dict[str, Any]:
-    """Does what `run` says; signals and failures of disks come as they are."""
+    """Does what `run` says; what signals and failing disks raise is not caught here."""
     settings = with_absolute_paths(settings)
     settings, fingerprint = with_resolved_model(settings)
     output = OutputDirectory(settings.output)
@@ -84,8 +85,7 @@ def run_here(
         if settings.group_by is not None:
             attempt.enter("group")
             until_the_end.enter_context(ray_session(settings.address, console))
-            lists = group_input(settings, files, selection, output.grouped, console)
-            selection, manifest = selection_of_lists(settings, lists, manifest, output)
+            selection, manifest = with_lists(settings, files, selection, manifest, output, attempt, console)
         planned_hash = manifest.fingerprint["hash"]
         assignment = Assignment(settings, manifest.options.layout, planned_hash, load_scorer, selection)
         summary = score_and_sum_up(assignment, manifest, output, attempt, console, files.left_out)
@@ -105,6 +105,24 @@ def with_checked_input(settings: RerankSettings, console: Console) -> tuple[Rera
     return with_surveyed_corpus(settings, files, console), files
 
 
+def with_lists(
+    settings: RerankSettings,
+    files: Sequence[InputFile],
+    selection: Selection,
+    manifest: Manifest,
+    output: OutputDirectory,
+    attempt: Attempt,
+    console: Console,
+) -> tuple[Selection, Manifest]:
+    """Groups the pairs of INPUT into lists, which take its place in the selection and in the manifest, also on disk."""
+    lists = group_input(settings, files, selection, output.grouped_by(manifest.grouped), console)
+    selection, planned = selection_of_lists(settings, lists, manifest, output)
+    if planned != manifest:
+        attempt.check_lease()
+        planned.write(output.manifest)
+    return selection, planned
+
+
 def score_and_sum_up(
     assignment: Assignment,
     manifest: Manifest,
@@ -118,7 +136,7 @@ def score_and_sum_up(
     announce(console, manifest, todo)
     damaged = score_everything(todo, assignment, manifest, output, attempt, console)
     attempt.save()
-    output.remove_strays({unit.name for unit in manifest.units()})
+    output.remove_strays({unit.name for unit in manifest.units()}, manifest.grouped)
     summary = summarize(output, manifest, by_file(damaged), left_out)
     attempt.check_lease()
     write_json(output.summary, summary)

@@ -40,6 +40,7 @@ class Follower:
         load_scorer: LoadScorer,
         console: Console,
         clock: Callable[[], float],
+        files_per_round: int = FILES_PER_ROUND,
     ) -> None:
         self.ledger = ledger
         self.settings = settings
@@ -48,6 +49,7 @@ class Follower:
         self.load_scorer = load_scorer
         self.console = console
         self.clock = clock
+        self.files_per_round = files_per_round
         poll_seconds = settings.poll_seconds or POLL_SECONDS
         self.arrivals = Arrivals(0.0 if is_uri(settings.input) else poll_seconds)
         self.left_alone: dict[InputFile, str] = {}
@@ -78,7 +80,7 @@ class Follower:
         if not self.ledger.is_loaded:
             self.ledger.load(list(listed.values()))
         self.arrivals.note(self._new(listed), now)
-        manifest = self._planned(self.arrivals.whole(now, FILES_PER_ROUND), listed)
+        manifest = self._planned(self.arrivals.whole(now, self.files_per_round), listed)
         self._tell()
         if manifest is None or (manifest is self.ledger.manifest and self.ledger.is_summed_up):
             return False

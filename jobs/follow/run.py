@@ -17,7 +17,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import StoppedError, disk_failures_as_stops, refused_access_as_usage_error
-from jobs.follow.follower import Follower
+from jobs.follow.follower import FILES_PER_ROUND, Follower
 from jobs.follow.ledger import Ledger
 from jobs.output.attempts import begin_attempt
 from jobs.output.directory import OutputDirectory
@@ -65,6 +65,7 @@ def follow_until(
     console: Console,
     command: str | None = None,
     clock: Callable[[], float] = time.time,
+    files_per_round: int = FILES_PER_ROUND,
 ) -> None:
     """Does what `follow` says until `stop` has a signal; `clock` gives seconds."""
     settings = with_absolute_paths(settings)
@@ -83,7 +84,7 @@ def follow_until(
         pool = until_the_end.enter_context(WarmPool(stop, settings.address, console))
         ledger = Ledger(settings, fingerprint, output)
         attempt = begin_attempt(output, command, lease.check)
-        follower = Follower(ledger, settings, attempt, pool, load_scorer, console, clock)
+        follower = Follower(ledger, settings, attempt, pool, load_scorer, console, clock, files_per_round)
         lease.on_heartbeat = follower.save_attempt
         say(console, f"{settings.input}, with a look every {poll_seconds:g} s", "following ", "cyan")
         keep_looking(follower, stop, poll_seconds, console)

@@ -1,4 +1,4 @@
-"""`--where`: conditions on a column. They are put to rows, to statistics of row groups, and to the values of paths.
+"""`--where`: conditions on a column, which are checked against rows, statistics of row groups, and values in paths.
 
 Nulls never match, as in SQL; neither do the rows of a file that lacks the column.
 """

@@ -25,7 +25,7 @@ MIN_UNITS, MAX_UNITS = 64, 4096  # of a small corpus: work for every replica; of
 MAX_UNITS_OF_FILE = 512  # where files come and come: 100 MB in units of 0.2 MB, 10 GB in units of 20 MB
 UNITS_PER_ROW_GROUP = 64  # each may go to another replica, which decodes the row group up to there anew
 SAMPLE_ROWS = 256
-SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
+FILE_SAMPLE_BYTES = 16 << 20  # a row of 10,000 candidates is megabytes: fewer of them tell enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def read_plan(path: str, selection: Selection = EVERYTHING, besides: BytesBeside
     groups = tuple(footer.num_rows for footer in footers)
     kept = [i for i in range(len(groups)) if i not in excluded]
     stored_per_row = sum(footer.total_byte_size for footer in footers) / max(1, metadata.num_rows)
-    sample_rows = max(1, min(SAMPLE_ROWS, int(SAMPLE_BYTES / max(1, stored_per_row))))
+    sample_rows = max(1, min(SAMPLE_ROWS, int(FILE_SAMPLE_BYTES / max(1, stored_per_row))))
     try:
         size = bytes_per_row(path, metadata, sample_rows, kept, besides=besides)
     except TooLargeError:

@@ -22,9 +22,9 @@ FEWEST_ROWS, MOST_ROWS = 8, 1 << 16
 
 
 class Walk:
-    """One way through the rows of some row groups: those that follow each other are decoded once.
+    """Reads the rows of some row groups from first to last, so that nothing is decoded twice.
 
-    Threads share it, one at a time. Who asks for rows that it has left behind sends it back to the beginning.
+    Threads share a walk, one at a time. A thread that asks for rows that the walk has left behind makes it begin again.
     """
 
     def __init__(self, begin: Callable[[], Iterator[pa.RecordBatch]], schema: pa.Schema, window: int) -> None:
@@ -48,8 +48,8 @@ class Walk:
             except BaseException:
                 self._restart()  # so that a retry reads again
                 raise
-            pieces = list(self._cut(start, start + count))
-            return pa.Table.from_batches(pieces) if pieces else self.schema.empty_table()
+            batches = list(self._cut(start, start + count))
+            return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
     def _restart(self) -> None:
         self.batches: Iterator[pa.RecordBatch] | None = None
@@ -57,7 +57,7 @@ class Walk:
         self.bytes = self.first = self.end = 0
 
     def _step(self, start: int) -> None:
-        """Decodes one more batch, and lets go of the oldest that nobody needs from `start` on, down to the window."""
+        """Decodes one more batch, and drops the oldest ones before `start` as long as more is kept than the window."""
         if self.batches is None:
             self.batches = self.begin()
         batch = next(self.batches, None)
@@ -72,7 +72,7 @@ class Walk:
             self.first += gone.num_rows
 
     def _cut(self, start: int, end: int) -> Iterator[pa.RecordBatch]:
-        """The pieces of batches that hold the rows from `start` to `end`, of which all are kept."""
+        """Yields the slices of batches that hold the rows from `start` to `end`, of which all are kept."""
         row = self.first
         for batch in self.kept:
             begin, stop = max(start, row), min(end, row + batch.num_rows)
@@ -100,11 +100,11 @@ class RowGroups:
         rows: int,
         state: str = "",
     ) -> Walk:
-        """A walk through some row groups of the open file at `path`, which may be on its way; for units of `rows`.
+        """A walk through some row groups of the open file at `path`: one that an earlier unit began, or a new one.
 
-        `state` is the file's, if it is known: a walk through an earlier state is another walk.
+        It is read for units of `rows`. `state` is the file's, if known: another state has another walk.
         """
-        key = (path, state, footer_of(file, numbers), None if columns is None else tuple(columns))
+        key = (path, state, marks_of(file, numbers), None if columns is None else tuple(columns))
 
         def begin() -> Iterator[pa.RecordBatch]:
             own = open_parquet(path)  # `file` is closed before the walk ends
@@ -127,7 +127,7 @@ class RowGroups:
 
 
 def walk_once(file: pq.ParquetFile, numbers: Sequence[int], columns: Sequence[str] | None, rows: int) -> Walk:
-    """A walk through row groups of an open file that keeps nothing behind it: no other unit needs them."""
+    """A walk through row groups of an open file that only one unit needs, so that nothing of them is kept."""
     return Walk(lambda: batches(file, numbers, columns, rows), schema_of(file, columns), window=0)
 
 
@@ -145,7 +145,7 @@ def schema_of(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Schema:
     return own if columns is None else pa.schema([one for one in own if one.name in columns], own.metadata)
 
 
-def footer_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
+def marks_of(file: pq.ParquetFile, numbers: Sequence[int]) -> Hashable:
     """What tells row groups from those of another file that has taken the same path."""
     groups = [file.metadata.row_group(number) for number in numbers]
     return tuple((i, group.num_rows, group.total_byte_size) for i, group in zip(numbers, groups, strict=True))

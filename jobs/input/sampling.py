@@ -40,7 +40,7 @@ BytesBesides = Callable[[pa.RecordBatch], float]
 
 
 def nothing_besides(_rows: pa.RecordBatch) -> float:
-    """The bytes besides of rows that have their texts themselves: none."""
+    """How many bytes come to rows from elsewhere where they hold all texts themselves: none."""
     return 0.0
 
 
@@ -62,7 +62,7 @@ class Sample:
     """The columns of values that are read as dictionaries and indices."""
 
     def bytes_per_row(self) -> float:
-        """Decoded; read here. Raises what `read_parquet` does."""
+        """Decoded bytes of a row, read in this process. Raises what `read_parquet` does."""
         return read_parquet(self.path, self._measured, dictionaries=self.texts)
 
     def _measured(self, file: pq.ParquetFile) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +15,13 @@ from jobs.input.shards import Shard
 from jobs.records import InputFile
 from pipelines.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The rows that a run takes: all rows of all files, unless something is given. Replicas have the driver's."""
+    """The rows that a run takes: all rows of all files, unless a condition, a share or a limit says otherwise.
+
+    The driver makes the selection, and gives it to the replicas.
+    """
 
     partitions: Partitions = field(default_factory=Partitions)
     where: tuple[Condition, ...] = ()

@@ -44,7 +44,7 @@ class Survey:
     def planned(self, files: Sequence[InputFile], target_bytes: int | None, taken: int = 0) -> tuple[PlannedFile, ...]:
         """The plan of each file, with units of `target_bytes`, or (None) of a size that each file decides for itself.
 
-        `taken` rows of others count towards the limit already.
+        `taken` rows of other files count towards the limit already.
         """
         planned = []
         for file in files:

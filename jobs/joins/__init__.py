@@ -1,1 +1,1 @@
-"""Rows that find each other by a key, on many machines."""
+"""Brings rows with the same key together, on many machines: ids and their texts, pairs of the same group."""

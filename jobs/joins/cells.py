@@ -1,4 +1,4 @@
-"""Rows on their way to where rows with the same key are: a file for each piece of the input, a cell for each bucket.
+"""Files by which rows with the same key come together: one for each piece of the input, a cell for each bucket of keys.
 
 A cell is a row group of one row, whose `content` is its table as an Arrow stream: no type is changed, and to read one
 cell takes the file's footer and one page. Files are whole or not there, so a pass goes on where it was stopped.

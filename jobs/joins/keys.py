@@ -30,7 +30,7 @@ def as_bytes(array: pa.Array) -> pa.Array:
 
 
 def column_as_bytes(column: pa.ChunkedArray) -> pa.Array:
-    """The same for a column of a table, in one piece."""
+    """A column of a table as `as_bytes` gives it, in one array."""
     chunks = [as_bytes(chunk) for chunk in column.chunks]
     return pa.concat_arrays(chunks) if chunks else pa.nulls(0, pa.large_binary())
 

@@ -93,7 +93,7 @@ class Attempt:
         }
 
     def save(self) -> None:
-        """Called with every heartbeat, so that a killed attempt is on record too."""
+        """Writes the record: with every heartbeat, so that there is one of a killed attempt too."""
         self.check_lease()
         storage.make_directory(os.path.dirname(self.path))
         storage.write_json(self.path, self.as_dict())

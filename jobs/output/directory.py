@@ -55,8 +55,12 @@ class OutputDirectory:
 
     @property
     def grouped(self) -> str:
-        """Where pair rows become lists before they are ranked."""
+        """Where pair rows become lists before they are ranked: below it, each job has a directory of its own."""
         return os.path.join(self.path, GROUPED)
+
+    def grouped_by(self, job: str) -> str:
+        """The directory of one job below `grouped` (`Manifest.grouped`); jobs of earlier versions had none."""
+        return os.path.join(self.grouped, job) if job else self.grouped
 
     @property
     def texts(self) -> str:
@@ -93,13 +97,18 @@ class OutputDirectory:
         """Names of the parts that are there; each is whole, since it got its name last."""
         return {name for name in storage.names(self.path) if fnmatch.fnmatch(name, PARTS)}
 
-    def remove_strays(self, planned: set[str]) -> None:
-        """Removes parts that a job wrote which had the directory before, after it was cleared.
+    def remove_strays(self, planned: set[str], grouped: str = "") -> None:
+        """Removes what an earlier job's replicas wrote after the directory was cleared: parts, and lists of pairs.
 
-        A replica may do that when its driver is gone. Other files keep their place, whatever they are.
+        Replicas do that when their driver is gone and they still run. Other files stay, whatever they are. `grouped`
+        is where this job has its lists, if anywhere.
         """
         strays = [name for name in self.finished() - planned if PART_OF_A_JOB.fullmatch(name)]
         storage.remove(*(os.path.join(self.path, name) for name in strays))
+        if grouped:
+            for name in storage.names(self.grouped):
+                if name != grouped:
+                    storage.remove_below(self.grouped_by(name))
 
     def clear(self) -> None:
         """Removes what a job wrote, the manifest last: after a kill in between, the directory is still ours."""

@@ -11,24 +11,21 @@ and touches nothing more.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from jobs.errors import RefusedError, StoppedError
+from jobs.output.holder import Holder, content_of, holder_in, lives_here, this_driver
 from jobs.runtime.signals import Interruption, interrupt_main
-from jobs.storage import read, remove, swap, to_json
+from jobs.storage import read, remove, swap
 from pipelines.stores import is_uri
 
 NAME = "_lease.json"
@@ -36,7 +33,7 @@ LOCK = "_lease.lock"
 """On disks, a file that the driver holds locked as long as its process lives."""
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-SETTLE_SECONDS = 0.2
+WRITING_SECONDS = 0.2
 BEATS_TO_WATCH = 3
 """For how many beats `crossray inspect` watches the lease of another machine."""
 
@@ -50,25 +47,6 @@ class Pace:
 
 
 USUAL_PACE = Pace()
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The driver that a lease names."""
-
-    id: str
-    host: str
-    pid: int
-    heartbeat: float
-    """By its own clock: for people. Whether it lives is told by whether this moves."""
-    boot: str = ""
-    """Of the kernel that it runs on; empty where that is not known, as in leases of earlier versions."""
-    processes: str = ""
-    """The namespace in which its process number counts."""
-    started: int = 0
-    """When its process started, in the kernel's own ticks since boot."""
-    locked: bool = False
-    """Whether it holds LOCK."""
 
 
 class LostLease(Interruption):
@@ -125,7 +103,7 @@ class Lease:
                 self.written, self.renewed = content, began
 
     def _understand(self, found: bytes | None) -> None:
-        """Takes what stands in the file in place of what was expected there."""
+        """Finds out why the file does not hold what this driver wrote last, and whether the lease is lost."""
         holder = None
         with suppress(RefusedError):
             holder = holder_in(found, self.path)
@@ -225,7 +203,7 @@ def acquire(path: str, mine: Holder, pace: Pace = USUAL_PACE, tell: Callable[[st
         return
     found = read_if_there(path)
     if found is not None and holder_in(found, path) is None:
-        time.sleep(SETTLE_SECONDS)  # an earlier version may be about to write it
+        time.sleep(WRITING_SECONDS)  # an earlier version may be about to write it
         found = read_if_there(path)
     holder = holder_in(found, path)
     if holder is not None:
@@ -262,21 +240,8 @@ def is_held(path: str, found: bytes | None, pace: Pace = USUAL_PACE) -> bool:
     return lives
 
 
-def lives_here(holder: Holder, *, has_lock: bool) -> bool | None:
-    """Whether the driver of a lease runs, as far as its kernel can tell; None where it may run elsewhere.
-
-    `has_lock` says that the one who asks has the lock, which a living driver would not let go.
-    """
-    here = this_driver(has_lock=has_lock)
-    if not holder.boot or holder.boot != here.boot:
-        return None
-    if holder.processes == here.processes:
-        return is_running(holder.pid, holder.started)
-    return False if has_lock and holder.locked else None
-
-
 def watched(path: str, found: bytes | None, seconds: float) -> bytes | None:
-    """The content of a lease as soon as it is another than what was found, or after so many seconds."""
+    """Waits until a lease is no longer what was found, or for so many seconds, and returns what it is then."""
     end = seconds_since_boot() + seconds
     while (left := end - seconds_since_boot()) > 0:
         time.sleep(min(left, HEARTBEAT_SECONDS / 5))
@@ -292,96 +257,6 @@ def read_if_there(path: str) -> bytes | None:
         return read(path)
     except FileNotFoundError:
         return None
-
-
-def holder_in(content: bytes | None, path: str) -> Holder | None:
-    """The holder of the lease; None when there is none, or when it was never written whole.
-
-    Raises RefusedError for a file that is whole and no lease.
-    """
-    try:
-        raw = json.loads(content or b"")
-    except ValueError:
-        return None
-    try:
-        known = {one.name for one in fields(Holder)}
-        holder = Holder(**{name: value for name, value in raw.items() if name in known})
-        if any(not isinstance(value, TYPES[name]) for name, value in asdict(holder).items()):
-            raise TypeError
-    except (TypeError, AttributeError):
-        raise RefusedError(
-            f"{path} is no lease of a driver: {(content or b'')[:100]!r}; remove it if no driver is at work there"
-        ) from None
-    return holder
-
-
-TYPES = {
-    "id": str,
-    "host": str,
-    "pid": int,
-    "heartbeat": int | float,
-    "boot": str,
-    "processes": str,
-    "started": int,
-    "locked": bool,
-}
-"""Of a lease's fields, by name."""
-
-
-def content_of(holder: Holder, now: float | None = None) -> bytes:
-    """The lease as it is written; the same time never comes twice, so that each beat is like no other."""
-    beat = {} if now is None else {"heartbeat": now, "beat": uuid.uuid4().hex}
-    return to_json(asdict(holder) | beat)
-
-
-def this_driver(*, has_lock: bool) -> Holder:
-    """This process, as its lease names it."""
-    boot, processes = kernel()
-    return Holder(
-        id=uuid.uuid4().hex,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        heartbeat=time.time(),
-        boot=boot,
-        processes=processes,
-        started=started_at(os.getpid()) or 0,
-        locked=has_lock,
-    )
-
-
-def kernel() -> tuple[str, str]:
-    """Which boot of which kernel this is, and in which namespace process numbers count; empty where it cannot be told.
-
-    A host's name tells neither: containers and clones of a machine share it.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return boot, os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return "", ""
-
-
-def is_running(pid: int, started: int) -> bool:
-    """Whether the process of this number is the one that started then."""
-    now = started_at(pid)
-    if now is not None:
-        return now == started
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True  # another user's, and hidden
-    except OSError:
-        return False
-    return False  # a zombie
-
-
-def started_at(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None for one that is not there, cannot be seen or is a zombie."""
-    try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(others[18])
 
 
 def seconds_since_boot() -> float:

@@ -35,6 +35,9 @@ class Manifest:
     followed: bool = False
     """Whether a follower had a part in it: then finished files may go or change, and a file's units depend on it alone.
     """
+    grouped: str = ""
+    """With `--group-by`, the name of the directory in which this job groups, and no other; empty in jobs that an
+    earlier version began."""
 
     def units(self) -> list[Unit]:
         """All units, file by file."""
@@ -57,7 +60,7 @@ class Manifest:
         return replace(self, files=tuple(sorted(named, key=lambda one: one.file.path)))
 
     def id_of(self, planned: PlannedFile) -> str:
-        """Tells the parts of a file from those that another job, or another version of the file, has under its name.
+        """The id in the names of a file's parts; with another job or another version of the file it is another.
 
         A plan that is only read, as `crossray pairs` makes one, has no fingerprint.
         """
@@ -75,6 +78,7 @@ class Manifest:
                 "unit_bytes": self.unit_bytes,
                 "versions": self.versions,
                 "followed": self.followed,
+                **({"grouped": self.grouped} if self.grouped else {}),
                 "files": [file.as_dict() for file in self.files],
             },
         )
@@ -94,6 +98,7 @@ class Manifest:
                 created=raw["created"],
                 versions=raw["versions"],
                 followed=raw.get("followed", False),
+                grouped=raw.get("grouped", ""),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(

@@ -21,7 +21,7 @@ AS_ON_DISK = {"top_n", "raw_scores", "limit", "shard", "corpus", "partitions"}
 class JobOptions:
     """What was asked for, and what INPUT was found to be.
 
-    What is remembered of earlier pairs is no part of it: it moves scores by less than 1e-4, as batches do.
+    `--scores` is no part of it: known logits move scores by less than 1e-4, as batches do.
     """
 
     mapping: ColumnMapping

@@ -84,17 +84,17 @@ def time_spent(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scoring = sum(attempt["phases"].get(phase, 0.0) for attempt in attempts for phase in ("score", "quarantine"))
     scored = sum(attempt["pairs"] for attempt in attempts)
     return {
-        "seconds": added_up(attempt["seconds"] for attempt in attempts),
+        "seconds": rounded_sum(attempt["seconds"] for attempt in attempts),
         "pairs_per_second": round(scored / scoring, 2) if scoring else 0.0,
         "chunks_reused": sum(attempt.get("chunks_reused", 0) for attempt in attempts),
-        "replica_seconds": added_up(attempt.get("replica_seconds", 0.0) for attempt in attempts),
+        "replica_seconds": rounded_sum(attempt.get("replica_seconds", 0.0) for attempt in attempts),
         "stages": {
-            name: added_up(attempt["stages"].get(name, 0.0) for attempt in attempts) for name in with_idle({}, 0.0)
+            name: rounded_sum(attempt["stages"].get(name, 0.0) for attempt in attempts) for name in with_idle({}, 0.0)
         },
     }
 
 
-def added_up(seconds: Iterable[float]) -> float:
+def rounded_sum(seconds: Iterable[float]) -> float:
     """The sum, rounded to milliseconds as the records are."""
     return round(sum(seconds), 3)
 

@@ -1,1 +1,1 @@
-"""The process and its Ray: signals, sessions, Ray Data for whole pieces of work. It knows no rows."""
+"""The process and its Ray: signals, sessions, Ray Data for units and stages. It knows no rows."""

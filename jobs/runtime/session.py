@@ -24,6 +24,7 @@ ENVIRONMENT_OF_PRIVATE_RAY = {
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
 }
 """Where the user sets nothing else."""
+AUTH_MODE = "RAY_AUTH_MODE"
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
         console.print("starting a private Ray on this machine ...")
         for name, value in ENVIRONMENT_OF_PRIVATE_RAY.items():
             os.environ.setdefault(name, value)
+        want_token()
     where: dict[str, Any] = (
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
@@ -54,6 +56,18 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
         if address is None:
             kill_autoscaler_monitor()
         ray.shutdown()
+
+
+def want_token() -> None:
+    """Lets only those into the private Ray that is about to start who have its token, unless RAY_AUTH_MODE says else.
+
+    Ray listens on all interfaces, and whoever it lets in can run code. It finds or makes the token by itself.
+    """
+    if AUTH_MODE not in os.environ:
+        from ray._raylet import Config  # type: ignore[attr-defined]  # Ray's own way, as in its authentication_token_setup
+
+        os.environ[AUTH_MODE] = "token"
+        Config.initialize("")  # Ray read its environment when it was imported
 
 
 @contextmanager

@@ -68,8 +68,8 @@ def model_of(directory: str) -> dict[str, Any] | None:
     return None
 
 
-def compact(store: ScoreStore) -> Compacted:
-    """Joins small files to files of FILE_PAIRS, the oldest first. Raises OSError when the storage does."""
+def compact(store: ScoreStore, file_pairs: int = FILE_PAIRS) -> Compacted:
+    """Joins small files to files of `file_pairs`, the oldest first. Raises OSError when the storage does."""
     files = store.files()[::-1]
     done = Compacted(len(files))
     group: dict[str, StoredLogits] = {}
@@ -77,9 +77,9 @@ def compact(store: ScoreStore) -> Compacted:
         if isinstance(found, UnreadableFileError):
             if not found.is_gone:  # else another compaction was there first
                 done.unusable[path] = found.why
-        elif len(found) < FILE_PAIRS / 2:
+        elif len(found) < file_pairs / 2:
             group[path] = found
-        if sum(map(len, group.values())) >= FILE_PAIRS:
+        if sum(map(len, group.values())) >= file_pairs:
             replace(store, group)
             group = {}
     replace(store, group)

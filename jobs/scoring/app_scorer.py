@@ -98,6 +98,7 @@ class AppEngine:
     fingerprint: str
     """The hash that all answers must have."""
     spec: ModelSpec
+    answer_seconds: float = ANSWER_SECONDS
 
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each of these pairs, of which no two are equal; float32 [len(pairs)].
@@ -163,8 +164,8 @@ class AppEngine:
         raise StoppedError(f"app {self.app!r} gives no scores: {why}")
 
     def _awaited(self, response: Any) -> tuple[str, np.ndarray]:
-        """What `response` brings; raises TimeoutError after ANSWER_SECONDS, or once the app is seen to be gone."""
-        ends = time.monotonic() + ANSWER_SECONDS
+        """What `response` brings; raises TimeoutError after `answer_seconds`, or once the app is seen to be gone."""
+        ends = time.monotonic() + self.answer_seconds
         while True:
             try:
                 return response.result(timeout_s=LOOK_SECONDS)  # type: ignore[no-any-return]
@@ -172,7 +173,7 @@ class AppEngine:
                 if not is_deployed(self.app):
                     raise TimeoutError("it was deleted") from None
                 if time.monotonic() > ends:
-                    raise TimeoutError(f"no answer for {ANSWER_SECONDS:g} s") from None
+                    raise TimeoutError(f"no answer for {self.answer_seconds:g} s") from None
 
 
 def served_model(app: str) -> ServedModel:

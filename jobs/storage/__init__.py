@@ -24,6 +24,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from jobs.errors import RefusedError, StoreError, UnreadableFileError
 from jobs.records import NAME_IS_NOT_UTF8, InputFile
 from jobs.storage.files import (
+    MAGIC,
     Listing,
     Store,
     has_parquet_magic,
@@ -31,10 +32,10 @@ from jobs.storage.files import (
     is_temporary,
     may_be_parquet,
 )
-from jobs.storage.local import LocalDisk, is_away, temporary_name
+from jobs.storage.local import FAULTS_OF_FILES, LocalDisk, is_away, temporary_name
 from jobs.storage.locations import absolute, contain_one_another
 from jobs.storage.parquet import OpenParquet
-from pipelines.errors import ConfigError, CrossrayError
+from pipelines.errors import ConfigError, CrossrayError, missing_packages
 from pipelines.stores import (
     AzureAccess,
     GoogleAccess,
@@ -82,17 +83,6 @@ MAGIC_THREADS = 16
 """Files whose first and last bytes are looked at together."""
 READINGS = 2
 """Of a file in a store, each with all the attempts that its requests have in pyarrow, which are few for Azure."""
-FAULTS_OF_FILES = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EINVAL,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-)
-"""What an operating system says of a file. All else, as EIO or ESTALE, is said of the disk or of a full process."""
 
 
 def find_input(pattern: str) -> Listing:
@@ -205,7 +195,8 @@ def read_as_planned(location: str, state: str, reader: Callable[[pq.ParquetFile]
     """
     if not state:
         return read_parquet(location, reader)
-    before = store_of(location).inode(location)
+    with faults_of_file(location):
+        before = store_of(location).inode(location)
     try:
         read_now = read_parquet(location, reader)
     except UnreadableFileError:
@@ -241,9 +232,10 @@ def faults_of_file(location: str) -> Iterator[None]:
         why = without_signature(f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno is not None and error.errno not in FAULTS_OF_FILES:
             raise StoreError(f"{location}: {why}") from None
-        if isinstance(error, FileNotFoundError) and not is_uri(location) and is_away(location):
+        is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if is_gone and not is_uri(location) and is_away(location):
             raise StoreError(f"{location} and all that was beside it are away; is its disk mounted?") from None
-        raise UnreadableFileError(location, why, isinstance(error, FileNotFoundError)) from None
+        raise UnreadableFileError(location, why, is_gone) from None
 
 
 def read_twice(attempt: Callable[[], Read], location: str) -> Read:
@@ -261,8 +253,11 @@ def read_twice(attempt: Callable[[], Read], location: str) -> Read:
         return retrying(attempt)
     except StoreError:
         raise
-    except OSError:
-        store_of(location).find(location)  # raises StoreError; pyarrow says OSError for a damaged page, too
+    except OSError:  # which pyarrow says of a damaged page, too
+        store = store_of(location)
+        found = store.find(location)
+        if found is not None and found.size >= len(MAGIC):
+            store.read_ends(found)  # raises StoreError where the store says what is there, and gives no bytes
         raise
 
 
@@ -345,17 +340,20 @@ def azure_store(place: StoreUri, access: AzureAccess) -> Store:
     """The client of a container of Azure; raises ConfigError without the extra."""
     try:
         from jobs.storage.azure import AzureContainer  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[azure]'") from None
-    return AzureContainer(place, access)
+
+        return AzureContainer(place, access)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            missing_packages(str(place), "azure-identity azure-storage-blob", "the extra azure")
+        ) from None
 
 
 def google_store(place: StoreUri) -> Store:
     """The client of a bucket of Google Cloud Storage; raises ConfigError without the extra."""
     try:
         from jobs.storage.gcs import errors_of  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{place} needs the package {error.name}; pip install 'crossray[gcs]'") from None
+    except ModuleNotFoundError:
+        raise ConfigError(missing_packages(str(place), "google-cloud-storage", "the extra gcs")) from None
     with errors_of(str(place)):
         return google_bucket(place, google_access())
 

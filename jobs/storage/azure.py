@@ -13,12 +13,12 @@ from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.credentials import AzureSasCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.storage.blob import BlobPrefix, BlobProperties, ContainerClient, ExponentialRetry
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import ObjectStore, first_line, key_of
+from jobs.storage.files import ObjectStore, error_of_status, first_line, key_of
 from jobs.storage.parquet import OpenParquet, parquet_in
 from pipelines.stores import AzureAccess, StoreUri, azure_filesystem
 
@@ -135,7 +135,7 @@ def is_prefix_or_file(found: BlobProperties | BlobPrefix) -> bool:
 
 @contextmanager
 def errors_of(location: str) -> Iterator[None]:
-    """What Azure's client raises, as OSErrors that name the location and the way out; they tell no url with a token."""
+    """Turns what Azure's client raises in a block into OSErrors that name location and way out, but no token."""
     try:
         yield
     except ClientAuthenticationError as error:
@@ -153,11 +153,7 @@ def os_error(error: HttpResponseError, location: str) -> OSError:
         return AccessError(f"{location}: there is no such container; check its name and account, or create it")
     if error.status_code in (401, 403):
         return not_let_in(location, error)
-    if isinstance(error, ResourceNotFoundError):
-        return FileNotFoundError(f"{location} is not there")
-    if error.status_code in (409, 412):
-        return FileExistsError(f"{location}: {code}")
-    return StoreError(f"{location}: {first_line(error)}")
+    return error_of_status(error.status_code, location, code, first_line(error))
 
 
 def not_let_in(location: str, error: AzureError) -> AccessError:

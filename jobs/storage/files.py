@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from glob import has_magic
 from typing import NamedTuple, Protocol
 
-from jobs.errors import AccessError
+from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
 from jobs.storage.parquet import OpenParquet
 from pipelines.stores import parse_uri
@@ -74,7 +74,7 @@ class Store(Protocol):
 
 
 class ObjectStore(ABC):
-    """A Store that has objects with names, and no directories: what all of them do in the same way."""
+    """What all object stores do in the same way: they have objects with names, and no directories."""
 
     @abstractmethod
     def find(self, location: str) -> InputFile | None: ...
@@ -120,6 +120,18 @@ class ObjectStore(ABC):
 
     def remove_below(self, directory: str) -> None:
         self.remove([file.path for file in self.starting_with(f"{directory}/")])
+
+
+def error_of_status(status: int | None, location: str, code: str, why: str) -> OSError:
+    """The OSError that an answer's status stands for in every store; who may not do what is for each store to say.
+
+    `code` is the store's own word for what is wrong, `why` its whole message.
+    """
+    if status == 404:
+        return FileNotFoundError(f"{location} is not there")
+    if status in (409, 412):
+        return FileExistsError(f"{location}: {code}")
+    return StoreError(f"{location}: {why}")
 
 
 def key_of(location: str) -> str:
@@ -176,7 +188,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_hidden_directory(name: str) -> bool:
-    """The same of a directory; `_day=1` is a partition, though."""
+    """Whether a directory of this name holds no data; `_day=1` is a partition, and does."""
     return is_hidden(name) and (name.startswith(".") or "=" not in name)
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import requests
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.storage import Blob, Client
@@ -26,7 +26,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import ObjectStore, first_line, key_of
+from jobs.storage.files import ObjectStore, error_of_status, first_line, key_of
 from jobs.storage.parquet import OpenParquet
 from pipelines.stores import GoogleAccess, StoreUri
 
@@ -173,7 +173,7 @@ class ObjectFile(io.RawIOBase):
 
 @contextmanager
 def errors_of(location: str, *, of_bucket: bool = False) -> Iterator[None]:
-    """What Google's client raises, as OSErrors that name the location and the way out.
+    """Turns what Google's client raises in a block into OSErrors that name the location and the way out.
 
     `of_bucket` says that the request fails as not found only where there is no such bucket.
     """
@@ -194,13 +194,9 @@ def os_error(error: GoogleAPICallError, location: str, of_bucket: bool) -> OSErr
     why = what_was_said(error)
     if error.code in (401, 403):
         return not_let_in(location, f"{why} ({error.code})")
-    if isinstance(error, NotFound):
-        if of_bucket or "bucket does not exist" in why:
-            return AccessError(f"{location}: there is no such bucket; check its name, or create it")
-        return FileNotFoundError(f"{location} is not there")
-    if error.code in (409, 412):
-        return FileExistsError(f"{location}: {why}")
-    return StoreError(f"{location}: {why}")
+    if error.code == 404 and (of_bucket or "bucket does not exist" in why):
+        return AccessError(f"{location}: there is no such bucket; check its name, or create it")
+    return error_of_status(error.code, location, why, why)
 
 
 def not_let_in(location: str, why: str) -> AccessError:

@@ -6,18 +6,31 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.errors import StoreError
 from jobs.records import InputFile
 from jobs.storage.files import MAGIC, TEMPORARY_SUFFIX, Candidate, is_hidden, is_hidden_directory, is_visible
 from jobs.storage.parquet import OpenParquet
 
 SETTLE_SECONDS = 0.2
 """Within which a file that two drivers write at once has its last content."""
+FAULTS_OF_FILES = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+"""What an operating system says of a file. All else, as EIO or ESTALE, is said of the disk or of a full process."""
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What disks say that know no hard links."""
 WITHOUT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -32,26 +45,32 @@ class LocalDisk:
         if path.is_file():
             found = {str(path): True}
         elif path.is_dir():
-            found = dict.fromkeys(files_below(path), False)
+            found = dict.fromkeys(names_below(path), False)
         else:
+            check_listable(path)
             matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
             directories = [match for match in matches if match.is_dir() and not is_hidden_directory(match.name)]
-            found = dict.fromkeys((file for directory in directories for file in files_below(directory)), False)
+            found = dict.fromkeys((name for directory in directories for name in names_below(directory)), False)
             found |= {str(match): True for match in matches if match.is_file() and not is_hidden(match.name)}
-        described = ((describe_if_there(file), is_named) for file, is_named in found.items())
-        return [Candidate(file, is_named) for file, is_named in described if file is not None]
+        described = [(name, self.find(name), is_named) for name, is_named in found.items()]
+        for name, file, _ in described:
+            if file is None and not os.path.lexists(name) and is_away(name):
+                raise StoreError(f"{name} and all that was beside it went away while {pattern} was listed")
+        return [Candidate(file, is_named) for _, file, is_named in described if file is not None]
 
     def find(self, location: str) -> InputFile | None:
-        return describe(location) if os.path.isfile(location) else None
+        found = stat_if_there(location)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return InputFile(location, found.st_size, str(found.st_mtime_ns))
 
     def inode(self, location: str) -> int | None:
-        try:
-            return os.stat(location).st_ino
-        except OSError:
-            return None
+        found = stat_if_there(location)
+        return None if found is None else found.st_ino
 
     def is_directory(self, location: str) -> bool:
-        return os.path.isdir(location)
+        found = stat_if_there(location)
+        return found is not None and stat.S_ISDIR(found.st_mode)
 
     def make_directory(self, location: str) -> None:
         os.makedirs(location, exist_ok=True)
@@ -71,19 +90,19 @@ class LocalDisk:
     def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         return OpenParquet(
             lambda: location,
-            describe_if_there(location),
+            self.find(location),
             page_checksum_verification=check_pages,
             read_dictionary=list(dictionaries),
         )
 
     def write(self, location: str, content: bytes) -> None:
-        """The file holds `content` or what it held before, whenever the process dies; an error leaves no trace."""
+        """Writes a file: whenever the process dies, the file holds `content` or what it held before."""
         with written_aside(location, content) as temporary:
             os.replace(temporary, location)
         sync_directory(os.path.dirname(location))
 
     def swap(self, location: str, before: bytes | None, after: bytes) -> bool:
-        """Between two that find the same `before` the later writer wins."""
+        """Does what `jobs.storage.swap` says; of two processes that find `before`, the last to write is told True."""
         if before is None:
             return self._create(location, after)
         with written_aside(location, after) as temporary:  # so that there is next to no time between look and rename
@@ -100,7 +119,7 @@ class LocalDisk:
             return False
 
     def _create(self, location: str, content: bytes) -> bool:
-        """A new file, whole from its first moment; False where there is one already."""
+        """Makes a file that is whole from its first moment; returns False where there is one already."""
         with written_aside(location, content) as temporary:
             try:
                 os.link(temporary, location)
@@ -122,7 +141,7 @@ class LocalDisk:
 
 @contextmanager
 def written_aside(location: str, content: bytes) -> Iterator[str]:
-    """Where the content lies on the disk under a hidden name beside `location`, which goes at the end."""
+    """Writes the content under a hidden name beside `location`, which it gives to a block and removes after it."""
     temporary = temporary_name(location)
     try:
         with open(temporary, "wb") as file:
@@ -135,7 +154,7 @@ def written_aside(location: str, content: bytes) -> Iterator[str]:
 
 
 def create_by_name(location: str, content: bytes) -> bool:
-    """A new file on a disk without hard links; False where there is one already."""
+    """Makes a file on a disk without hard links; returns False where there is one already."""
     try:
         with open(location, "xb") as file:
             file.write(content)
@@ -159,27 +178,41 @@ def sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def describe(path: str) -> InputFile:
-    """Size and modification time of a file now."""
-    stat = os.stat(path)
-    return InputFile(path, stat.st_size, str(stat.st_mtime_ns))
+def stat_if_there(path: str) -> os.stat_result | None:
+    """What the disk says of a file or directory now; None for one that is not there or that we may not see.
 
-
-def describe_if_there(path: str) -> InputFile | None:
-    """Size and modification time of a file now; None when it was removed since it was listed."""
+    Raises OSError when the disk is away, of which nobody knows what is there.
+    """
     try:
-        return describe(path)
-    except FileNotFoundError:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno not in FAULTS_OF_FILES:
+            raise
         return None
 
 
-def files_below(root: Path) -> list[str]:
-    """The visible files of a directory, at any depth."""
-    return [str(file) for file in root.rglob("*") if is_visible(file.relative_to(root).parts) and file.is_file()]
+def names_below(root: Path) -> list[str]:
+    """The visible names in a directory, at any depth: those of files, and of directories."""
+    return [str(path) for path in root.rglob("*") if is_visible(path.relative_to(root).parts)]
+
+
+def check_listable(pattern: Path) -> None:
+    """Raises OSError when a directory that a pattern leads through is away, which `glob` would take for empty."""
+    parts = pattern.parts
+    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    for length in range(first, len(parts)):
+        for directory in glob.glob(os.path.join("", *parts[:length]), recursive=True):
+            try:
+                os.scandir(directory).close()
+                if not glob.has_magic(parts[length]):
+                    os.stat(os.path.join(directory, parts[length]))
+            except OSError as error:
+                if error.errno not in FAULTS_OF_FILES:
+                    raise
 
 
 def is_away(path: str) -> bool:
-    """Of a file that is not there: whether its whole directory is gone or empty, as when a disk is not mounted."""
+    """Whether a missing file lay in a directory that is gone or empty, as when a disk is not mounted."""
     try:
         with os.scandir(os.path.dirname(path)) as entries:
             return next(entries, None) is None

@@ -91,7 +91,7 @@ class OpenParquet(pq.ParquetFile):  # type: ignore[misc]
     def iter_batches(
         self, batch_size: int = 65536, row_groups: Sequence[int] | None = None, columns: Any = None, **options: Any
     ) -> Iterator[pa.RecordBatch]:
-        """As a ParquetFile."""
+        """Yields batches as a ParquetFile does, with INT96 timestamps mended."""
         batches = super().iter_batches(batch_size, row_groups, columns, **options)
         if not any(self._is_int96):
             yield from batches
@@ -176,7 +176,7 @@ def parquet_in(filesystem: fs.FileSystem, location: str, check_pages: bool, dict
 
 
 def in_step(batches: Iterator[pa.RecordBatch]) -> Callable[[int], list[pa.Array]]:
-    """A function that gives the columns of the next so many rows of some batches, wherever these are cut."""
+    """Returns a function that gives the columns of the next rows, as many as it is asked for, wherever batches end."""
     rest: list[pa.RecordBatch] = []
 
     def following(rows: int) -> list[pa.Array]:

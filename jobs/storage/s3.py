@@ -24,12 +24,13 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from urllib3.exceptions import HTTPError
 
 from jobs.errors import AccessError, StoreError
 from jobs.records import InputFile
-from jobs.storage.files import ObjectStore, key_of
+from jobs.storage.files import ObjectStore, error_of_status, key_of
 from jobs.storage.parquet import OpenParquet, parquet_in
-from pipelines.stores import ATTEMPTS, StoreUri, s3_filesystem
+from pipelines.stores import REQUEST_ATTEMPTS, StoreUri, s3_filesystem
 
 TIMEOUT_SECONDS = 30
 """To connect, and for the next bytes of an answer."""
@@ -125,7 +126,7 @@ class S3Bucket(ObjectStore):
 
     @retry(
         retry=retry_if_exception_type(InterruptedAnswer),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(REQUEST_ATTEMPTS),
         wait=wait_random_exponential(max=20),
         reraise=True,
     )
@@ -150,9 +151,9 @@ class S3Bucket(ObjectStore):
 
 
 def client_config() -> Config:
-    """Settings of boto3's client: it repeats whatever may pass (5xx, SlowDown, resets, timeouts), later and later."""
+    """Settings of boto3's client: what may pass (5xx, SlowDown, resets, timeouts) is repeated after growing waits."""
     return Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": REQUEST_ATTEMPTS},
         connect_timeout=TIMEOUT_SECONDS,
         read_timeout=TIMEOUT_SECONDS,
         max_pool_connections=32,
@@ -162,7 +163,7 @@ def client_config() -> Config:
 
 @contextmanager
 def errors_of(location: str, endpoint: str | None) -> Iterator[None]:
-    """What boto3 raises, as OSErrors that name the location and the way out."""
+    """Turns what boto3 raises in a block into OSErrors that name the location and the way out."""
     try:
         yield
     except NO_CREDENTIALS as error:
@@ -174,6 +175,8 @@ def errors_of(location: str, endpoint: str | None) -> Iterator[None]:
         raise os_error(error, location, endpoint) from error
     except BotoCoreError as error:
         raise StoreError(f"{location}: {error}") from error
+    except HTTPError as error:  # botocore lets it through where the answer that is cut says that something is not there
+        raise InterruptedAnswer(f"{location}: {error}") from error
 
 
 def os_error(error: ClientError, location: str, endpoint: str | None) -> OSError:
@@ -187,8 +190,4 @@ def os_error(error: ClientError, location: str, endpoint: str | None) -> OSError
             f"{location}: {code} ({status}): these credentials may not; check them, their region and what they may do "
             "here: list, read, write and remove"
         )
-    if status == 404:
-        return FileNotFoundError(f"{location} is not there")
-    if status in (409, 412):
-        return FileExistsError(f"{location}: {code}")
-    return StoreError(f"{location}: {error}")
+    return error_of_status(status, location, code, str(error))

@@ -55,7 +55,7 @@ class GroupBy:
     """The column of numbers by which a list is ordered; None is `rank` if all files have it, else the rows' order."""
 
 
-FLAGS = {
+FLAG_OF_COLUMN = {
     "query_id": "--query-id-column",
     "query": "--query-column",
     "documents": "--documents-column",
@@ -100,7 +100,7 @@ def check_output_names(schema: pa.Schema, mapping: ColumnMapping, layout: Layout
     if name is not None:
         raise ConfigError(
             f"the input has a column `{name}` and the output adds one; "
-            f"give {FLAGS['output_prefix']} PREFIX to rename the new one, or {FLAGS['drop']} {name}"
+            f"give {FLAG_OF_COLUMN['output_prefix']} PREFIX to rename the new one, or {FLAG_OF_COLUMN['drop']} {name}"
         )
 
 
@@ -130,7 +130,9 @@ def check_dropped_columns(schemas: Iterable[pa.Schema], mapping: ColumnMapping) 
     names = sorted({name for schema in schemas for name in schema.names})
     for dropped in mapping.drop:
         if dropped not in names:
-            raise ConfigError(f"{FLAGS['drop']} is {dropped!r}, which is no column; the columns are {listed(names)}")
+            raise ConfigError(
+                f"{FLAG_OF_COLUMN['drop']} is {dropped!r}, which is no column; the columns are {listed(names)}"
+            )
 
 
 def output_names(mapping: ColumnMapping, layout: Layout) -> tuple[str, str]:

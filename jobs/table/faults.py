@@ -9,7 +9,7 @@ from dataclasses import fields as dataclass_fields
 import pyarrow as pa
 
 from jobs.table.column_types import is_list, may_be_id, may_be_ids, may_be_text, may_be_texts, plain_type, struct_of
-from jobs.table.columns import FLAGS, ColumnMapping, Layout, listed
+from jobs.table.columns import FLAG_OF_COLUMN, ColumnMapping, Layout, listed
 from jobs.table.reasons import Reason
 from pipelines.errors import ConfigError
 
@@ -149,9 +149,9 @@ def _wrong_type(
 
 def _way_out(knob: str) -> str:
     or_else = {
-        "documents": f"; for one document a row give --layout {Layout.PAIRS} and {FLAGS['document']}",
-        "id_field": f"; where documents have no ids, give {FLAGS['id_field']} ''",
-        "text_field": f"; where there are only ids, give {FLAGS['by_id']} and the table of their texts",
-        "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAGS['documents']}",
+        "documents": f"; for one document a row give --layout {Layout.PAIRS} and {FLAG_OF_COLUMN['document']}",
+        "id_field": f"; where documents have no ids, give {FLAG_OF_COLUMN['id_field']} ''",
+        "text_field": f"; where there are only ids, give {FLAG_OF_COLUMN['by_id']} and the table of their texts",
+        "document": f"; for lists of documents give --layout {Layout.LISTS} and {FLAG_OF_COLUMN['documents']}",
     }
-    return f"name another with {FLAGS[knob]}{or_else.get(knob, '')}"
+    return f"name another with {FLAG_OF_COLUMN[knob]}{or_else.get(knob, '')}"

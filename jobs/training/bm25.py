@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, missing_packages
 
 K1, B = 1.5, 0.75
 """Defaults of bm25s."""
@@ -22,7 +22,7 @@ def load_bm25s() -> ModuleType:
     try:
         import bm25s  # optional: the extra `train`
     except ImportError:
-        raise ConfigError("BM25 needs the package bm25s: pip install 'crossray[train]'") from None
+        raise ConfigError(missing_packages("BM25", "bm25s")) from None
     return bm25s  # type: ignore[no-any-return]
 
 

@@ -24,7 +24,7 @@ LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list
 MAPPING = ColumnMapping(drop=("query", "documents"))
 
 
-class Scored(NamedTuple):
+class ScoredDocument(NamedTuple):
     """A document of a list with its score."""
 
     place: int
@@ -32,7 +32,7 @@ class Scored(NamedTuple):
     score: float
 
 
-def rank(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
+def rank_lists(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
     """Scores all list files in a directory, in a Ray session; the same call resumes. Raises StoppedError."""
     from jobs.driver.run import run
 
@@ -61,19 +61,19 @@ class Rankings:
         files = Manifest.read(directory.manifest).files
         return cls(output, {file.file.path: tuple(unit.name for unit in file.units()) for file in files})
 
-    def read(self, list_file: str) -> dict[int, list[Scored] | BadRow]:
+    def read(self, list_file: str) -> dict[int, list[ScoredDocument] | BadRow]:
         """The documents of each row, best first, or why it has no scores; by the column `row`."""
-        found: dict[int, list[Scored] | BadRow] = {}
+        found: dict[int, list[ScoredDocument] | BadRow] = {}
         for name in self.parts.get(list_file, ()):
             location = os.path.join(self.output, name)
             table = storage.read_parquet(location, lambda file: file.read(["row", "ranking", "error"]))
             for row in table.to_pylist():
-                found[row["row"]] = outcome(row)
+                found[row["row"]] = ranked_documents(row)
         return found
 
 
-def outcome(row: Mapping[str, Any]) -> list[Scored] | BadRow:
+def ranked_documents(row: Mapping[str, Any]) -> list[ScoredDocument] | BadRow:
     """The documents of one row of the job's output, or why it has no scores."""
     if row["error"] is not None:
         return BadRow(reason_of(row["error"]), row["error"].partition(": ")[2])
-    return [Scored(one["index"], one["relevance_score"]) for one in row["ranking"]]
+    return [ScoredDocument(one["index"], one["relevance_score"]) for one in row["ranking"]]

@@ -1,1 +1,1 @@
-"""The processes of Ray that bring units to their parts, and what is done about units that end their process."""
+"""The processes of Ray that read, score and write units, and what the driver does about units that kill them."""

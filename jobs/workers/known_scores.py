@@ -19,15 +19,15 @@ from pipelines.memory import StoredLogits
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """A score store on its way to the actors of a job, or none."""
+    """What the replicas of a job are told about `--scores`: where new logits go, and which are known already."""
 
     store: ScoreStore | None = None
-    """Where new logits are kept."""
+    """Where new logits are kept; None where they are not."""
     stored: Any = field(default_factory=StoredLogits)
     """StoredLogits, or a Ray reference to them: one copy a node, which all processes there read in place."""
 
     def stored_logits(self) -> StoredLogits:
-        """The known logits, for the process that asks."""
+        """The known logits, read in the process that calls this."""
         if isinstance(self.stored, StoredLogits):
             return self.stored
         logits: StoredLogits = ray.get(self.stored)
@@ -40,7 +40,7 @@ OpenReuse = Callable[[], Reuse]
 
 
 def no_reuse() -> Reuse:
-    """What a job has that has no score store."""
+    """The Reuse of a job without `--scores`: nothing is known, and nothing is kept."""
     return NO_REUSE
 
 
@@ -56,7 +56,7 @@ def open_reuse(settings: RerankSettings, fingerprint: Mapping[str, Any], console
     store = ScoreStore(settings.scores, logits_fingerprint(fingerprint))
     storage.make_directory(store.directory)
     loaded = load(store, most=int(memory_for_logits(settings.scores_memory) / PAIR_BYTES))
-    announce(console, store, loaded)
+    say_what_is_known(console, store, loaded)
     return Reuse(store, ray.put(loaded.logits) if ray.is_initialized() else loaded.logits)
 
 
@@ -66,7 +66,7 @@ def memory_for_logits(allowed: int) -> float:
     return allowed if smallest is None else min(allowed, SHARE_OF_OBJECT_STORE * smallest)
 
 
-def announce(console: Console, store: ScoreStore, loaded: Loaded) -> None:
+def say_what_is_known(console: Console, store: ScoreStore, loaded: Loaded) -> None:
     """Says how many pairs are known, how many files did not fit, and which cannot be used."""
     console.print(f"{len(loaded.logits):,} pairs are known from {loaded.files:,} file(s) of earlier runs")
     if loaded.files_left_out:

@@ -1,6 +1,7 @@
 """A job's pool of replicas, and the units on their way through it.
 
-Scheduling, back-pressure, spilling, retries and nodes are Ray Data's; the wiring below is what it needs for that.
+Ray Data gives the units to replicas, on all nodes, and gives those of a dead replica to another one. This file tells it
+which replicas there are, and how many units each has at once.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def room_on(node: Mapping[str, float], settings: RerankSettings) -> int:
 def score_units(
     units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse = no_reuse
 ) -> Iterator[UnitReport]:
-    """A report per unit as soon as its part is written (or its reading failed), in any order.
+    """Sends units through a pool, and yields a report of each that has its part, or of which it is known why not.
 
-    Units that fail otherwise (their replicas died, the disk was full) are left out: the caller sees no part.
+    Reports come in any order. There is none of a unit whose replicas died: the caller sees that it has no part.
     """
     pool = replica_pool(assignment.settings, len(units))
     with DataContext.current(job_context()), warnings.catch_warnings():
@@ -96,7 +97,7 @@ def score_units(
 
 
 def through_pool(source: Dataset, pool: ActorPoolStrategy, assignment: Assignment) -> Dataset:
-    """The reports of the units that `source` will yield; nothing runs before somebody asks for them."""
+    """Sends the units of `source` through replicas; gives their reports, and runs when somebody reads these."""
     return source.map_batches(
         Replica,
         fn_constructor_args=(assignment,),

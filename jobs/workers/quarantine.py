@@ -47,7 +47,7 @@ def read_apart(unit: Unit, assignment: Assignment) -> pa.Table | str:
 
 
 def mortal_replica(assignment: Assignment) -> Any:
-    """Starts a replica as in the pool, but Ray neither restarts it nor asks again: its death is an answer."""
+    """Starts a replica that Ray does not start again when it dies, so that its death is seen here."""
     settings = assignment.settings
     mortal = ray.remote(Replica).options(
         num_cpus=settings.replica_cpus, num_gpus=settings.num_gpus, max_restarts=0, max_task_retries=0
@@ -67,7 +67,7 @@ def cause_of(error: RayError) -> BaseException:
 
 
 class Quarantine:
-    """One replica at a time, with nothing else in it than the rows under suspicion."""
+    """Scores suspicious rows in a replica that has nothing else to do, and takes a new replica when that one dies."""
 
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
@@ -110,7 +110,7 @@ class Quarantine:
         return Answered(from_stream(pa.py_buffer(content)), Counts.from_dict(counts))
 
     def _healthy_replica(self) -> Any:
-        """A replica that has just scored a pair that is known; raises StoppedError when none can."""
+        """A replica that has just scored a pair that is known to be harmless; raises StoppedError when none can."""
         for _ in range(FRUITLESS_STARTS):
             if self.replica is None:
                 self.replica = mortal_replica(self.assignment)

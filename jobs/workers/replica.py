@@ -47,16 +47,20 @@ class Replica:
         self.name = replica_id()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The reports of a batch of units; none of a unit that kills the replicas of an app: that is quarantined."""
+        """Brings a batch of units to their parts, and returns the reports that `bring_to_part` gives."""
         reports = [self.bring_to_part(Unit(**json.loads(unit))) for unit in batch["unit"].to_pylist()]
         return to_batch([report for report in reports if report is not None])
 
     def bring_to_part(self, unit: Unit) -> UnitReport | None:
-        """Reads, scores and writes one unit; None for one that kills the replicas of an app, or has no room here."""
+        """Reads, scores and writes one unit, and returns its report.
+
+        It returns None for a unit that kills the replicas of an app, or that does not fit into memory beside others.
+        The driver sees that such a unit has no part, and scores it alone.
+        """
         try:
             return self._bring_to_part(unit)
         except MemoryError:
-            return None  # the driver will miss the unit and have it alone
+            return None
 
     def _bring_to_part(self, unit: Unit) -> UnitReport | None:
         clock = time.perf_counter()
@@ -69,14 +73,14 @@ class Replica:
         return self._score_and_write(unit, table, time.perf_counter() - clock)
 
     def _score_and_write(self, unit: Unit, table: pa.Table, read_seconds: float) -> UnitReport | None:
-        """Writes new logits before the part, so that a death in between loses none."""
+        """Scores a unit's rows and writes its part; new logits before it, so that a death in between loses none."""
         began, clock = time.time(), time.perf_counter()
         try:
             answered = self.answer(table)
         except StoppedError as error:
             return UnitReport(unit, stop=str(error))
         except DeadlyError:
-            return None  # the driver will miss the unit and quarantine it; this process is fine
+            return None  # this process is fine
         except Exception:  # the replica is unfit (a broken or full GPU): better a new one than units failing one by one
             traceback.print_exc()
             os._exit(1)
@@ -115,7 +119,10 @@ class Replica:
             raise StoppedError(f"a pair that is known to be harmless has no score: {ranking.error}")
 
     def score_stream(self, content: bytes) -> tuple[bytes, dict[str, Any]]:
-        """Rows of an Arrow stream -> the answered rows as another one, and their counts. The quarantine calls it."""
+        """Scores the rows of an Arrow stream; returns the answered rows as another stream, and their counts.
+
+        The quarantine calls it.
+        """
         answered = self.answer(from_stream(pa.py_buffer(content)))
         return to_stream(answered.table).to_pybytes(), answered.counts.as_dict()
 

@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,14 +39,26 @@ from jobs.workers.wire import as_json, reports_of
 ANY_NUMBER = 1 << 31
 UNITS_SENT_PER_UNIT_IN_WORK = 2
 """Units sent for each one that a replica can work on at once: few, since a stop waits for those that are sent."""
-STALLED_SECONDS = 60.0
-"""After so long without a report a run is ended, to see which units are lost. If it was only slow, it starts anew."""
-LOADING_SECONDS = 600.0
-"""The same before the first report of a run: a large model may come from far away."""
-GRACE_SECONDS = 20.0
-"""How long a stop waits for units that replicas work on; Kubernetes kills after 30 s."""
 UNITS_PER_RUN = 20_000
 """After so many units the next round has a new run: Ray keeps something about each unit until its run ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a pool waits for its replicas, in seconds."""
+
+    stalled_seconds: float = 60.0
+    """After so long without a report a run is ended, to see which units are lost.
+
+    A run that was only slow begins again.
+    """
+    loading_seconds: float = 600.0
+    """The same before the first report of a run: a large model may come from far away."""
+    grace_seconds: float = 20.0
+    """How long a stop waits for units that replicas work on; Kubernetes kills after 30 s."""
+
+
+USUAL_PATIENCE = Patience()
 
 
 class Feed:
@@ -145,10 +157,13 @@ class Run:
 class WarmPool:
     """Scores round after round as `jobs.workers.pool.score_units` scores once, on a Ray that it starts and ends."""
 
-    def __init__(self, stop: StopRequest, address: str | None, console: Console) -> None:
+    def __init__(
+        self, stop: StopRequest, address: str | None, console: Console, patience: Patience = USUAL_PATIENCE
+    ) -> None:
         self.stop = stop
         self.address = address
         self.console = console
+        self.patience = patience
         self.session = ExitStack()
         self.run: Run | None = None
 
@@ -166,10 +181,10 @@ class WarmPool:
             self.session.enter_context(ray_session(self.address, self.console))
 
     def score(self, units: Sequence[Unit], assignment: Assignment, open_reuse: OpenReuse) -> Iterator[UnitReport]:
-        """A report per unit, as `score_units` gives them.
+        """Scores units, and yields reports as `score_units` does.
 
-        After a signal no unit is begun, and those that are have GRACE_SECONDS to end. Raises InterruptedBySignal when
-        units are left then, StoppedError when Ray gives up.
+        After a signal no unit is begun, and those that are have `grace_seconds` to end. Raises InterruptedBySignal
+        when units are left then, StoppedError when Ray gives up.
         """
         waiting = deque(units)
         try:
@@ -202,10 +217,10 @@ class WarmPool:
             now = time.monotonic()
             if self.stop.number is not None:
                 stopped = stopped or now
-                if now - stopped > GRACE_SECONDS:
+                if now - stopped > self.patience.grace_seconds:
                     raise InterruptedBySignal(self.stop.number)
-            patience = STALLED_SECONDS if run.has_answered else LOADING_SECONDS
-            if not is_closed and (stopped or now - news > patience):
+            longest = self.patience.stalled_seconds if run.has_answered else self.patience.loading_seconds
+            if not is_closed and (stopped or now - news > longest):
                 run.close()
                 is_closed = True
             elif not is_closed and (room := run.window - len(begun)) > 0 and waiting:
@@ -237,4 +252,4 @@ class WarmPool:
         run, self.run = self.run, None
         run.close()
         if wait:
-            run.thread.join(GRACE_SECONDS)
+            run.thread.join(self.patience.grace_seconds)

@@ -14,7 +14,7 @@ REPORTS = pa.schema([("report", pa.string())])
 
 
 def as_json(unit: Unit) -> str:
-    """A unit as it goes into the pool."""
+    """A unit as the JSON string that goes into the pool."""
     return json.dumps(asdict(unit))
 
 

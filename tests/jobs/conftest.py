@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tenacity import stop_after_attempt
 
 import jobs.driver.passes
 import jobs.driver.run
@@ -21,9 +22,10 @@ from jobs import storage
 from jobs.driver.run import run
 from jobs.scoring.scorer import LoadScorer
 from jobs.settings import RerankSettings
+from jobs.storage.s3 import S3Bucket
 from pipelines.config import RerankerConfig
 from pipelines.stores import s3_filesystem
-from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_pieces_here, score_units_here
+from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_stage_here, score_units_here
 from tests.jobs.tables import lists_table, wide_table, write_input
 
 RunJob = Callable[..., dict[str, Any]]
@@ -47,8 +49,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (jobs.driver.passes, jobs.driver.run, jobs.runtime.session):
         monkeypatch.setattr(module, "ray_session", no_ray_session)
     monkeypatch.setattr(jobs.driver.passes, "score_units", score_units_here)
-    monkeypatch.setattr(jobs.joins.groups.stage, "run_pieces", run_pieces_here)
-    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_pieces", run_pieces_here)
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_stage", run_stage_here)
+    monkeypatch.setattr(jobs.joins.corpus.disk_join, "run_stage", run_stage_here)
     monkeypatch.setattr(jobs.follow.run, "WarmPool", PoolHere)
 
 
@@ -87,7 +89,8 @@ def run_job(settings_of: Callable[..., RerankSettings], said: io.StringIO) -> Ru
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to S3 have two attempts in this process, and their clients are no other test's."""
     monkeypatch.setattr("jobs.storage.READINGS", 1)
-    monkeypatch.setattr("jobs.storage.s3.ATTEMPTS", 2)
+    monkeypatch.setattr("jobs.storage.s3.REQUEST_ATTEMPTS", 2)
+    monkeypatch.setattr(S3Bucket.read_version.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
     monkeypatch.setattr("jobs.storage.s3_store", lru_cache(storage.s3_store.__wrapped__))
-    monkeypatch.setattr("pipelines.stores.ATTEMPTS", 2)
+    monkeypatch.setattr("pipelines.stores.REQUEST_ATTEMPTS", 2)
     monkeypatch.setattr("jobs.storage.s3.s3_filesystem", lru_cache(s3_filesystem.__wrapped__))

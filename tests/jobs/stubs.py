@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.records import Unit, UnitReport
-from jobs.runtime.pieces import PieceStage
+from jobs.runtime.stages import Stage
 from jobs.scoring.scorer import Effort, own_scorer
 from jobs.settings import RerankSettings
 from jobs.storage import temporary_name
@@ -82,7 +82,8 @@ class PoisonScorer(StubScorer):
 
     def rerank_list(self, candidates: CandidateList) -> Ranking:
         if POISON in candidates.query:
-            Path(temporary_name(os.path.join(self.settings.output, "part"))).write_text("half")
+            with suppress(OSError):  # it dies as well where OUTPUT is away
+                Path(temporary_name(os.path.join(self.settings.output, "part"))).write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().rerank_list(candidates)
 
@@ -182,8 +183,8 @@ def score_units_here(
         yield from reports_of([replica(pa.table({"unit": [as_json(unit)]}))])
 
 
-def run_pieces_here(stage: PieceStage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
-    """`jobs.runtime.pieces.run_pieces` without Ray."""
+def run_stage_here(stage: Stage, argument: Any, items: Sequence[dict[str, Any]]) -> None:
+    """`jobs.runtime.stages.run_stage` without Ray."""
     work = stage(argument)
     for item in items:
         work(item)

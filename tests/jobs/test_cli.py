@@ -22,7 +22,7 @@ from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
 from jobs.rerank import exit_code
 from jobs.settings import RerankSettings
-from jobs.table.columns import FLAGS, ColumnMapping, GroupBy, Layout
+from jobs.table.columns import FLAG_OF_COLUMN, ColumnMapping, GroupBy, Layout
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError
 from tests.jobs.tables import assert_summary_adds_up, lists_table, read_json, write_input
@@ -144,7 +144,7 @@ def test_help_lists_every_flag() -> None:
     text = invoke("--help").output
     others = ("--model", "--replicas", "--num-gpus", "--top-n", "--overwrite", "--max-errors", "--layout", "--address")
     others += ("--limit", "--shard", "--where", "--dry-run", "--price", "--pairs-per-second")
-    for flag in (*FLAGS.values(), *others):
+    for flag in (*FLAG_OF_COLUMN.values(), *others):
         assert flag in text
     assert "Exit codes: 0 done" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jobs.audit.facts import State, gather, look
+import jobs.audit.integrity
+from jobs.audit.facts import Snapshot, State, gather, look
 from jobs.audit.integrity import Finding, verify
 from jobs.audit.row_errors import find_errors
 from jobs.cli import app
@@ -35,6 +37,7 @@ from tests.jobs.stubs import RecordingScorer
 from tests.jobs.tables import lists_table, parts, read_json, wide_table, write_input
 from tests.jobs.test_rerank import damage_middle
 from tests.jobs.workers.test_death import wait_until
+from tests.stores import Bucket
 
 HOLD = """
 import sys, time
@@ -61,7 +64,7 @@ def stopped(tmp_path: Path, source: Path, settings_of: Callable[..., RerankSetti
     return tmp_path / "out"
 
 
-def inspect(output: Path, *flags: str) -> Any:
+def inspect(output: Path | str, *flags: str) -> Any:
     """`crossray inspect`."""
     return CliRunner().invoke(app, ["inspect", str(output), *flags], env={"COLUMNS": "400", "TERM": "dumb"})
 
@@ -216,6 +219,34 @@ def test_a_manifest_that_cannot_be_read_is_an_error(finished: Path) -> None:
     result = inspect(finished)
     assert result.exit_code == 2
     assert "_manifest.json is damaged" in result.stderr
+
+
+def assert_nothing_is_found_out(result: Any, place: str, code: int) -> None:
+    """One line names the place, and neither a part nor the job is said to be wrong."""
+    assert result.exit_code == code
+    assert isinstance(result.exception, SystemExit)  # any other would be a traceback
+    assert re.fullmatch(f"error: {place}/out.*\n", result.stderr)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("403", 2), ("500", 4), ("reset", 4), ("cut", 4)])
+def test_a_store_that_is_away_is_no_fault_of_its_parts(
+    source: Path, s3_bucket: Bucket, run_job: RunJob, without_ray: None, impatient: None, kind: str, code: int
+) -> None:
+    """From the beginning, or once `inspect` has seen how the job stands; when it is back, all is as it was."""
+    output = f"{s3_bucket.uri}/out"
+    run_job(source, output)
+
+    def verify_without_the_store(snapshot: Snapshot) -> list[Finding]:
+        with s3_bucket.proxy.failing(1.0, kinds=[kind]):
+            return verify(snapshot)
+
+    with s3_bucket.proxy.failing(1.0, kinds=[kind]):
+        assert_nothing_is_found_out(inspect(output, "--verify"), s3_bucket.uri, code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.audit.integrity, "verify", verify_without_the_store)
+        assert_nothing_is_found_out(inspect(output, "--verify"), s3_bucket.uri, code)
+    assert inspect(output, "--verify").exit_code == 0
 
 
 def test_negative_examples_are_a_usage_error(finished: Path) -> None:

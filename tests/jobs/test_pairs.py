@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-import jobs.pairs
 from jobs.cli import app
 from jobs.errors import REFUSED, USAGE
-from jobs.pairs import RepeatedPairs, digests_of, texts_of, write_repeated_pairs
+from jobs.pairs import ROWS_OF_A_FILE, RepeatedPairs, digests_of, texts_of, write_repeated_pairs
 from jobs.settings import RerankSettings
 from tests.jobs.tables import write_input
 from tests.jobs.workers.test_known_scores import Rerank, assert_same_rankings, forwarded, popular_table, rerank
@@ -35,8 +34,9 @@ def source(tmp_path: Path) -> Path:
     return write_input(tmp_path / "in", a=popular_table([*range(60), *(i % 10 for i in range(40))]))
 
 
-def found_in(source: Path | str, output: Path | str) -> RepeatedPairs:
-    return write_repeated_pairs(RerankSettings(str(source), str(output)), Console(file=io.StringIO()))
+def found_in(source: Path | str, output: Path | str, rows_of_a_file: int = ROWS_OF_A_FILE) -> RepeatedPairs:
+    settings = RerankSettings(str(source), str(output))
+    return write_repeated_pairs(settings, Console(file=io.StringIO()), rows_of_a_file)
 
 
 @given(UNITS)
@@ -77,17 +77,14 @@ def test_pair_rows_rows_with_errors_and_other_names_are_understood(tmp_path: Pat
     assert pq.read_table(file).to_pydict() == {"query": ["a", "b"], "document": ["x", "y"]}
 
 
-def test_the_same_command_again_writes_the_same_files_and_no_others(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_command_again_writes_the_same_files_and_no_others(tmp_path: Path, source: Path) -> None:
     output = tmp_path / "pairs"
-    monkeypatch.setattr(jobs.pairs, "FILE_PAIRS", 7)
-    found_in(source, output)
+    found_in(source, output, rows_of_a_file=7)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     assert [pq.read_metadata(output / name).num_rows for name in sorted(before)] == [7, 7, 7, 7, 2]
     (output / "pairs-000099.parquet").touch()
     (output / ".pairs-000001.parquet.ab.tmp").touch()
-    found_in(source, output)
+    found_in(source, output, rows_of_a_file=7)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -176,6 +177,22 @@ def test_replicas_find_a_model_whose_path_was_relative(
     assert invoke("serve", "--port", port, "--model", "./bert").exit_code == 0
     assert started[0].args.model == str(bert_directory.resolve())
     assert started[0].args.name == "./bert"
+
+
+@pytest.mark.parametrize(("model", "is_directory"), [("embedded", False), ("./embedded", True)])
+def test_embedded_is_the_embedded_model_beside_a_directory_of_that_name(
+    started: list[Server],
+    port: int,
+    bert_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    is_directory: bool,
+) -> None:
+    shutil.copytree(bert_directory, tmp_path / "embedded")
+    monkeypatch.chdir(tmp_path)
+    assert invoke("serve", "--port", port, "--model", model).exit_code == 0
+    assert started[0].args.model == (str(tmp_path / "embedded") if is_directory else "embedded")
 
 
 @pytest.mark.parametrize(

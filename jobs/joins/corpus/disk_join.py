@@ -40,7 +40,7 @@ from jobs.joins.corpus.disk_join_steps import (
     batch_name,
 )
 from jobs.records import Unit
-from jobs.runtime.pieces import PieceStage, run_pieces
+from jobs.runtime.stages import Stage, run_stage
 from jobs.runtime.threads import in_threads
 
 BUCKET_BYTES = 32 << 20
@@ -139,10 +139,10 @@ def planned_answers(join: Join) -> list[AnswerFile]:
 
 
 def run_step(
-    join: Join, stage: PieceStage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
+    join: Join, stage: Stage, step: str, items: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]
 ) -> None:
     """Does the work of a step whose files are not there yet."""
-    run_pieces(stage, join, to_do(join, step, items, name))
+    run_stage(stage, join, to_do(join, step, items, name))
 
 
 def to_do(join: Join, step: str, items: Sequence[Any], name: Callable[[Any], str]) -> list[Any]:

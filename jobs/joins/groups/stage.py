@@ -1,9 +1,12 @@
 """`--group-by`: the stage before scoring, in which pair rows of any order become files of lists, below OUTPUT.
 
-    _grouped/plan.json      the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
-    _grouped/pairs/         per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
-    _grouped/lists.json     which list files there are to be: written when all pieces are cut
-    _grouped/lists/         the input of the job proper
+    _grouped/ID/plan.json   the pieces of INPUT, the number of buckets, the lists' columns: written first, and binding
+    _grouped/ID/pairs/      per piece a file with a cell for each bucket (`jobs.joins.cells`); until lists are there
+    _grouped/ID/lists.json  which list files there are to be: written when all pieces are cut
+    _grouped/ID/lists/      the input of the job proper
+
+ID is drawn when a job begins and stands in its manifest. So what another job left there, or what a worker of another
+job writes late, is never taken for this job's.
 
 Each file is whole or not there and says the same whoever writes it, so the stage goes on where it was stopped.
 """
@@ -27,7 +30,7 @@ from jobs.joins.cells import CellSize, cell_sizes
 from jobs.joins.groups.pair_columns import PairColumns, pair_columns
 from jobs.joins.groups.steps import BUCKET_BYTES, CuttingStage, Grouping, GroupingStage, ListFile
 from jobs.records import InputFile, Unit
-from jobs.runtime.pieces import run_pieces
+from jobs.runtime.stages import run_stage
 from jobs.runtime.threads import in_threads
 from jobs.screen import say_cut_timestamps
 from jobs.settings import RerankSettings
@@ -81,7 +84,7 @@ def group_input(
     for name in ("pairs", "lists"):
         storage.make_directory(os.path.join(directory, name))
         storage.remove_temporaries(os.path.join(directory, name))
-    grouping = planned(settings, files, selection, directory, console)
+    grouping = planned_grouping(settings, files, selection, directory, console)
     lists = missing = planned_lists(directory)
     if lists is not None:
         missing = missing_lists(grouping, lists)
@@ -90,12 +93,12 @@ def group_input(
     if lists is None or missing is None:
         lists = plan_lists(grouping, console)
         missing = missing_lists(grouping, lists)
-    run_pieces(GroupingStage, grouping, [asdict(file) for file in missing])
+    run_stage(GroupingStage, grouping, [asdict(file) for file in missing])
     storage.remove_below(os.path.join(directory, "pairs"))
     return os.path.join(directory, "lists")
 
 
-def planned(
+def planned_grouping(
     settings: RerankSettings, files: Sequence[InputFile], selection: Selection, directory: str, console: Console
 ) -> Grouping:
     """The plan of an earlier run, or a new one, which depends on the input alone."""
@@ -126,7 +129,7 @@ def cut_pieces(grouping: Grouping, console: Console) -> None:
     there = set(storage.names(os.path.join(grouping.directory, "pairs")))
     todo = [piece for piece in grouping.pieces if piece.name not in there]
     console.print(f"grouping: {len(grouping.pieces):,} piece(s) of INPUT, {len(todo):,} to be read")
-    run_pieces(CuttingStage, grouping, [asdict(piece) for piece in todo])
+    run_stage(CuttingStage, grouping, [asdict(piece) for piece in todo])
 
 
 def planned_lists(directory: str) -> list[ListFile] | None:

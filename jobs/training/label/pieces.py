@@ -26,7 +26,7 @@ from jobs.training.ranked import LISTS, Rankings
 from jobs.training.table_output import note_unreadable, write_counted
 
 LISTS_ROOM, FREQUENCIES_ROOM = "_lists", "_frequencies"
-Outcome = np.ndarray | BadRow
+RowScores = np.ndarray | BadRow
 """A score for each document of a row, NaN for a null document; or why the row has no scores."""
 
 
@@ -107,10 +107,10 @@ class LabelStage:
         is_fusion = self.labelling.teacher.kind is Kind.FUSION
         outcomes = [fused(outcomes) if is_fusion else outcomes[0] for outcomes in zip(*by_member, strict=True)]
         labelled = with_column(table, self.labelling.column, scores_of(outcomes))
-        write_counted(os.path.join(self.labelling.output, piece.name), labelled, counts_of(rows, outcomes))
+        write_counted(os.path.join(self.labelling.output, piece.name), labelled, counts_of_rows(rows, outcomes))
 
 
-Score = Callable[[Unit, Sequence[TextList | BadRow]], list[Outcome]]
+Score = Callable[[Unit, Sequence[TextList | BadRow]], list[RowScores]]
 """Gives, for the rows of a piece, what a teacher says of each."""
 
 
@@ -128,7 +128,7 @@ def bm25_scorer(labelling: Labelling) -> Score:
     """Scores by BM25, over the word counts of all documents of INPUT."""
     frequencies = read_frequencies(os.path.join(labelling.room(FREQUENCIES_ROOM), ALL))
 
-    def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
+    def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[RowScores]:
         queries, texts = distinct_texts(rows)
         texts_and_queries = list(dict.fromkeys([*texts, *queries]))
         words = dict(zip(texts_and_queries, words_of(texts_and_queries), strict=True))
@@ -136,7 +136,7 @@ def bm25_scorer(labelling: Labelling) -> Score:
         def scores(row: TextList) -> list[float]:
             return [frequencies.score(words[row.query], words[text]) for text in row.texts]
 
-        return [outcome(row, scores) for row in rows]
+        return [row_scores(row, scores) for row in rows]
 
     return score
 
@@ -145,7 +145,7 @@ def dense_scorer(settings: EncoderSettings) -> Score:
     """Scores by the cosine of the vectors of query and document."""
     encoder = settings.load()
 
-    def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
+    def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[RowScores]:
         queries, texts = distinct_texts(rows)
         of_queries, of_texts = encoder.encode_queries(queries), encoder.encode_passages(texts)
         asked, place = ({text: i for i, text in enumerate(some)} for some in (queries, texts))
@@ -153,7 +153,7 @@ def dense_scorer(settings: EncoderSettings) -> Score:
         def cosines(row: TextList) -> np.ndarray:
             return np.asarray(of_texts[[place[text] for text in row.texts]] @ of_queries[asked[row.query]])
 
-        return [outcome(row, cosines) for row in rows]
+        return [row_scores(row, cosines) for row in rows]
 
     return score
 
@@ -175,7 +175,7 @@ def distinct_texts(rows: Sequence[TextList | BadRow]) -> tuple[list[str], list[s
     return list(dict.fromkeys(row.query for row in good)), list(dict.fromkeys(t for row in good for t in row.texts))
 
 
-def outcome(row: TextList | BadRow, score: Callable[[TextList], Sequence[float] | np.ndarray]) -> Outcome:
+def row_scores(row: TextList | BadRow, score: Callable[[TextList], Sequence[float] | np.ndarray]) -> RowScores:
     """The row's scores, each in the place of its document; NaN where the document is null."""
     if isinstance(row, BadRow):
         return row
@@ -185,10 +185,10 @@ def outcome(row: TextList | BadRow, score: Callable[[TextList], Sequence[float] 
     return scores
 
 
-def reranked(rankings: Rankings, list_file: str, rows: Sequence[TextList | BadRow]) -> list[Outcome]:
+def reranked(rankings: Rankings, list_file: str, rows: Sequence[TextList | BadRow]) -> list[RowScores]:
     """The scores that the offline job gave the lists of a piece; raises StoppedError where one has none."""
     found = rankings.read(list_file)
-    outcomes: list[Outcome] = []
+    outcomes: list[RowScores] = []
     for number, row in enumerate(rows):
         if isinstance(row, BadRow):
             outcomes.append(row)
@@ -206,7 +206,7 @@ def reranked(rankings: Rankings, list_file: str, rows: Sequence[TextList | BadRo
     return outcomes
 
 
-def fused(outcomes: Sequence[Outcome]) -> Outcome:
+def fused(outcomes: Sequence[RowScores]) -> RowScores:
     """The sum of the teachers' z-scores within the list, or the first error that one of them has for the row."""
     total: np.ndarray | None = None
     for one in outcomes:
@@ -217,7 +217,7 @@ def fused(outcomes: Sequence[Outcome]) -> Outcome:
     return total
 
 
-def scores_of(outcomes: Sequence[Outcome]) -> pa.Array:
+def scores_of(outcomes: Sequence[RowScores]) -> pa.Array:
     """The new column; null for a row without scores."""
     return scores_array([None if isinstance(one, BadRow) else one for one in outcomes])
 
@@ -229,7 +229,7 @@ def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.append_column(name, values)
 
 
-def counts_of(rows: Sequence[TextList | BadRow], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def counts_of_rows(rows: Sequence[TextList | BadRow], outcomes: Sequence[RowScores]) -> dict[str, Any]:
     """The counts that the footer of a part holds."""
     errors: dict[str, int] = {}
     for one in outcomes:

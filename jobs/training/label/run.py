@@ -19,9 +19,9 @@ from jobs.input.partitions import Partitions, infer_types, input_root
 from jobs.input.selection import Selection
 from jobs.input.survey import Survey, survey
 from jobs.records import InputFile, Unit
-from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
+from jobs.runtime.stages import run_stage
 from jobs.screen import say, say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
@@ -33,12 +33,12 @@ from jobs.training.label.frequencies import ALL, write_owned, write_sum
 from jobs.training.label.pieces import FREQUENCIES_ROOM, LISTS_ROOM, CountStage, Labelling, LabelStage, ReadStage
 from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Kind, Teacher
-from jobs.training.pools import run_pieces_on_replicas
-from jobs.training.ranked import Rankings, rank
+from jobs.training.pools import run_stage_on_replicas
+from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
 
-PIECE_BYTES = 16 << 20
+BYTES_AT_ONCE = 16 << 20
 """Decoded size of the rows that a worker reads, scores and writes at once."""
 RANKED_ROOM = "_ranked"
 ROOMS = (LISTS_ROOM, FREQUENCIES_ROOM, RANKED_ROOM)
@@ -63,7 +63,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
             check_store(job, files)
             options = options_of(settings, job, encoders, jobs)
             is_new = job.overwrite or not output.directory.is_begun
-            plan = planned(settings, job, files) if is_new else {}  # before anything is touched
+            plan = plan_of_pieces(settings, job, files) if is_new else {}  # before anything is touched
             lease = until_the_end.enter_context(output.held())
             manifest = output.begin(options, files, plan, overwrite=job.overwrite)
         pieces = [Unit(*piece) for piece in manifest["pieces"]]
@@ -95,7 +95,7 @@ def label_pieces(
         count_words(labelling, pieces, output)
     labelling = with_rankings(labelling, jobs, output, console)
     items = [asdict(piece) for piece in missing(output, pieces)]
-    run_pieces_on_replicas(LabelStage, labelling, items, job, loads_model=bool(labelling.encoders))
+    run_stage_on_replicas(LabelStage, labelling, items, job, loads_model=bool(labelling.encoders))
 
 
 def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:
@@ -132,7 +132,7 @@ def options_of(
     return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members}
 
 
-def planned(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
+def plan_of_pieces(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
     """The pieces that INPUT is cut into, and the files that cannot be read.
 
     Raises ConfigError when no file has the columns that are needed.
@@ -140,7 +140,7 @@ def planned(settings: LabelSettings, job: RerankSettings, files: Sequence[InputF
     selection = selection_of(job, files)
     found = survey(files, selection)
     check_columns(found, settings, job)
-    pieces = [unit for file in found.planned(files, PIECE_BYTES) for unit in file.units()]
+    pieces = [unit for file in found.planned(files, BYTES_AT_ONCE) for unit in file.units()]
     return {
         "pieces": [[unit.path, unit.start, unit.rows] for unit in pieces],
         "unreadable": {file.path: error for file, error in found.errors.items()},
@@ -207,7 +207,7 @@ def read_pieces(labelling: Labelling, pieces: Sequence[Unit], todo: Sequence[Uni
         }
         for piece in pieces
     ]
-    run_pieces(ReadStage, labelling, [item for item in items if item["lists"] or item["seen"]])
+    run_stage(ReadStage, labelling, [item for item in items if item["lists"] or item["seen"]])
 
 
 def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutput) -> None:
@@ -221,7 +221,7 @@ def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutpu
         storage.remove(*(os.path.join(room, name) for name in stale))
         there -= stale
         write_owned(room, [piece.name for piece in seen])
-    run_pieces(CountStage, labelling, [asdict(piece) for piece in seen if f"counted-{piece.name}" not in there])
+    run_stage(CountStage, labelling, [asdict(piece) for piece in seen if f"counted-{piece.name}" not in there])
     there = output.there(FREQUENCIES_ROOM)
     write_sum(room, [piece.name for piece in seen if f"counted-{piece.name}" in there])
 
@@ -233,7 +233,7 @@ def with_rankings(
     rankings = {}
     for number, (teacher, job) in enumerate(jobs.items()):
         ranked = os.path.join(output.room(RANKED_ROOM), str(number))
-        rank(output.room(LISTS_ROOM), ranked, job, console)
+        rank_lists(output.room(LISTS_ROOM), ranked, job, console)
         rankings[teacher] = Rankings.of(ranked)
     return replace(labelling, rankings=rankings)
 

@@ -36,7 +36,7 @@ CANDIDATES = LISTS.append(pa.field("given", pa.int32()))
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class PassageTable:
     """A table whose passages are searched instead of those of each source."""
 
     paths: tuple[str, ...]
@@ -65,7 +65,7 @@ class Mining:
     columns: MiningColumns
     depth: int
     encoder: EncoderSettings | None
-    corpus: Corpus | None
+    corpus: PassageTable | None
 
     def report(self, path: str) -> str:
         """Where the report of a source comes to lie."""
@@ -191,12 +191,12 @@ def best(scores: np.ndarray, count: int) -> list[int]:
     return [int(place) for place in top[np.lexsort((top, -scores[top]))]]
 
 
-Found = tuple[tuple[int, SourceRow], tuple[list[str], int]]
+RowCandidates = tuple[tuple[int, SourceRow], tuple[list[str], int]]
 
 
-def in_files(path: str, lists: Iterator[Found]) -> Iterator[tuple[str, pa.Table]]:
+def in_files(path: str, lists: Iterator[RowCandidates]) -> Iterator[tuple[str, pa.Table]]:
     """Yields name and table of each candidate file; the name says which rows of the source are in it."""
-    some: list[Found] = []
+    some: list[RowCandidates] = []
     size = 0
     for one in lists:
         some.append(one)
@@ -208,7 +208,7 @@ def in_files(path: str, lists: Iterator[Found]) -> Iterator[tuple[str, pa.Table]
         yield candidate_file(path, some)
 
 
-def candidate_file(path: str, lists: Sequence[Found]) -> tuple[str, pa.Table]:
+def candidate_file(path: str, lists: Sequence[RowCandidates]) -> tuple[str, pa.Table]:
     """Name and table of one candidate file."""
     first, last = lists[0][0][0], lists[-1][0][0]
     columns = {

@@ -16,7 +16,7 @@ import pyarrow as pa
 from jobs import storage
 from jobs.training.bad_rows import BadRow
 from jobs.training.mine.settings import Rule
-from jobs.training.ranked import Rankings, Scored
+from jobs.training.ranked import Rankings, ScoredDocument
 from jobs.training.table_output import write_counted
 
 TRAINING_LISTS = pa.schema(
@@ -33,17 +33,17 @@ TRAINING_LISTS = pa.schema(
 class Chosen(NamedTuple):
     """The negatives that were chosen from one list."""
 
-    negatives: list[Scored]
+    negatives: list[ScoredDocument]
     """The row's own first, then the others; each kind best first."""
     false_negatives: int
     """How many candidates were left out because they score nearly like the positive, or higher."""
 
 
-def choose(ranking: Sequence[Scored], given: int, rule: Rule) -> Chosen:
+def choose(ranking: Sequence[ScoredDocument], given: int, rule: Rule) -> Chosen:
     """Chooses negatives of a list whose document 0 is the positive, before `given` negatives of the row itself."""
     bar = (1 - rule.margin) * next(one.score for one in ranking if one.place == 0)
-    own: list[Scored] = []
-    found: list[Scored] = []
+    own: list[ScoredDocument] = []
+    found: list[ScoredDocument] = []
     false_negatives = 0
     first, last = rule.ranks
     for rank, one in enumerate(ranking, start=1):
@@ -83,7 +83,7 @@ class ChoosingStage:
 
 
 def training_lists(
-    candidates: pa.Table, rankings: Mapping[int, list[Scored] | BadRow], source: str, rule: Rule
+    candidates: pa.Table, rankings: Mapping[int, list[ScoredDocument] | BadRow], source: str, rule: Rule
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The training lists of a candidate file, and its counts; a row without a ranking counts as an error."""
     rows: list[dict[str, Any]] = []

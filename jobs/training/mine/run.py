@@ -18,19 +18,19 @@ from jobs import storage
 from jobs.driver.resolution import JOB_ENVIRONMENT, check_store, with_absolute_paths, with_resolved_model
 from jobs.errors import StoppedError, UnreadableFileError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.records import InputFile
-from jobs.runtime.pieces import run_pieces
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
+from jobs.runtime.stages import run_stage
 from jobs.screen import say, say_left_out
 from jobs.storage import absolute, check_apart
 from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import with_absolute_directory
-from jobs.training.mine.candidates import CandidateStage, Corpus, Mining, SourceReport, read_report, report_name
+from jobs.training.mine.candidates import CandidateStage, Mining, PassageTable, SourceReport, read_report, report_name
 from jobs.training.mine.negatives import Choosing, ChoosingStage
 from jobs.training.mine.rows import why_no_source
 from jobs.training.mine.settings import MineSettings
-from jobs.training.pools import run_pieces_on_replicas
-from jobs.training.ranked import Rankings, rank
+from jobs.training.pools import run_stage_on_replicas
+from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
 
@@ -109,7 +109,7 @@ def check_columns(settings: MineSettings, files: Sequence[InputFile], corpus: Se
     """Raises ConfigError where no file of INPUT is a source, or a file of --corpus lacks the column of texts."""
     whys = []
     for file in files:
-        schema = schema_of(file.path)
+        schema = readable_schema(file.path)
         why = None if schema is None else why_no_source(schema, settings.columns)
         if why is None:
             break
@@ -117,13 +117,13 @@ def check_columns(settings: MineSettings, files: Sequence[InputFile], corpus: Se
     else:
         raise ConfigError(f"INPUT has no source: {whys[0]}")
     for file in corpus:
-        schema = schema_of(file.path)
+        schema = readable_schema(file.path)
         if schema is None or settings.corpus_text not in schema.names:
             why = "cannot be read" if schema is None else f"has the columns {', '.join(schema.names)}"
             raise ConfigError(f"--corpus-text is {settings.corpus_text!r}, and {file.path} {why}")
 
 
-def schema_of(path: str) -> pa.Schema | None:
+def readable_schema(path: str) -> pa.Schema | None:
     """The schema of a file; None for one that cannot be read: the worker that reads it says why."""
     try:
         return storage.read_parquet(path, lambda file: file.schema_arrow)
@@ -140,12 +140,12 @@ def find_candidates(
 ) -> list[SourceReport]:
     """Writes the candidate files of every source that has none; a source that could not be read is tried again."""
     room = output.room(CANDIDATES_ROOM)
-    pool = Corpus(tuple(file.path for file in corpus), settings.corpus_text) if corpus else None
+    pool = PassageTable(tuple(file.path for file in corpus), settings.corpus_text) if corpus else None
     mining = Mining(room, settings.columns, settings.depth, settings.encoder, pool)
     done = {report.path for report in reports_in(output, files) if report.unreadable is None}
     todo = [{"path": file.path} for file in files if file.path not in done]
     console.print(f"candidates: {len(files):,} source(s), {len(todo):,} to be searched")
-    run_pieces_on_replicas(CandidateStage, mining, todo, settings.job, loads_model=settings.encoder is not None)
+    run_stage_on_replicas(CandidateStage, mining, todo, settings.job, loads_model=settings.encoder is not None)
     return reports_in(output, files)
 
 
@@ -154,9 +154,9 @@ def choose_negatives(
 ) -> None:
     """Scores all candidate files with the offline job, and makes a part of training lists from each."""
     candidates, ranked = output.room(CANDIDATES_ROOM), output.room(RANKED_ROOM)
-    rank(candidates, ranked, settings.job, console)
+    rank_lists(candidates, ranked, settings.job, console)
     choosing = Choosing(output.path, candidates, Rankings.of(ranked), settings.rule)
-    run_pieces(ChoosingStage, choosing, missing(output, reports))
+    run_stage(ChoosingStage, choosing, missing(output, reports))
 
 
 def reports_in(output: TableOutput, files: Sequence[InputFile]) -> list[SourceReport]:

@@ -12,7 +12,7 @@ from jobs.training.encoders import EncoderSettings
 from pipelines.errors import ConfigError
 
 DEPTH = 50
-RANKS = "2:30"
+DEFAULT_RANKS = "2:30"
 
 
 def parse_ranks(text: str) -> tuple[int, int]:
@@ -40,7 +40,7 @@ class MiningColumns:
 class Rule:
     """Which candidates of a reranked list become negatives. Raises ConfigError for values that cannot work."""
 
-    ranks: tuple[int, int] = parse_ranks(RANKS)
+    ranks: tuple[int, int] = parse_ranks(DEFAULT_RANKS)
     """First and last rank, from 1, in the whole reranked list; the row's own negatives may have any rank."""
     margin: float = 0.05
     """A negative scores at most (1 - margin) times what the positive does."""
@@ -65,7 +65,7 @@ COLUMN_FLAGS = {
     "group": Flag("The positive's page; may be missing.", Panel.COLUMNS, "--group-column"),
 }
 RULE_FLAGS = {
-    "ranks": Flag("FIRST:LAST in the reranked list.", Panel.NEGATIVES, default=RANKS, parse=parse_ranks),
+    "ranks": Flag("FIRST:LAST in the reranked list.", Panel.NEGATIVES, default=DEFAULT_RANKS, parse=parse_ranks),
     "margin": Flag("A negative scores at most (1 - margin) x its positive.", Panel.NEGATIVES),
     "negatives": Flag("Of a list, at most.", Panel.NEGATIVES),
     "keep_empty": Flag("Write positives without a negative, too.", Panel.NEGATIVES, "--keep-empty"),

@@ -10,19 +10,19 @@ from typing import Any
 
 from jobs import storage
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from pipelines.training.recipe import Recipe
 
 LIBRARIES = ("crossray", "torch", "ray", "tokenizers")
 
 
-def write_card(output: Output, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> None:
+def write_card(output: RunFiles, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> None:
     """Writes README.md into the model's directory."""
     text = "\n".join(card_lines(output, config, summary, result)) + "\n"
     storage.store_of(output.card).write(output.card, text.encode())
 
 
-def card_lines(output: Output, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> Iterator[str]:
+def card_lines(output: RunFiles, config: TrainConfig, summary: dict[str, Any], result: dict[str, Any]) -> Iterator[str]:
     """Yields the lines of the card."""
     yield from (f"# {config.name}", "", f"A cross-encoder that `crossray train` made out of {summary['base']}.", "")
     yield from ("```bash", f"crossray rerank INPUT OUTPUT --model {output.model}", "```", "")

@@ -10,19 +10,19 @@ from typing import Any
 from rich.console import Console
 
 from jobs import storage
-from jobs.runtime.pieces import run_pieces
+from jobs.runtime.stages import run_stage
 from jobs.training.bad_rows import TooManyBadRowsError
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, stretches, unreadable_reports
 from jobs.training.train.screen import print_data
-from jobs.training.train.shards import Preparation, ShardReport, Stretch, prepare, read_report
+from jobs.training.train.shards import ShardReport, ShardSettings, Stretch, prepare, read_report
 from pipelines.errors import ConfigError
 from pipelines.training.base import Base
 
 
 def prepared(
-    config: TrainConfig, base: Base, files: Sequence[SourceFile], output: Output, console: Console
+    config: TrainConfig, base: Base, files: Sequence[SourceFile], output: RunFiles, console: Console
 ) -> tuple[list[ShardReport], list[str]]:
     """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists."""
     wanted = stretches(files, config.sources, output)
@@ -31,7 +31,7 @@ def prepared(
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
         )
-    preparation = Preparation(
+    settings = ShardSettings(
         sources=config.sources,
         tokenizer=base.tokenizer.to_str(),
         max_tokens=max(config.recipe.max_lengths),
@@ -39,7 +39,7 @@ def prepared(
         seed=config.recipe.seed,
     )
     storage.make_directory(output.lists)
-    run_pieces(preparation_stage, preparation, [asdict(stretch) for stretch in todo])
+    run_stage(preparation_stage, settings, [asdict(stretch) for stretch in todo])
     reports = [read_report(stretch.report) for stretch in wanted]
     shards = [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
     reports = [*unreadable_reports(files), *reports]
@@ -47,11 +47,11 @@ def prepared(
     return reports, shards
 
 
-def preparation_stage(preparation: Preparation) -> Any:
-    """The function that makes one shard, as `run_pieces` wants it."""
+def preparation_stage(settings: ShardSettings) -> Any:
+    """The function that makes one shard, as `run_stage` wants it."""
 
     def work(item: dict[str, Any]) -> None:
-        prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), preparation)
+        prepare(Stretch(**item | {"row_groups": tuple(item["row_groups"])}), settings)
 
     return work
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.errors import StoppedError
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.screen import LiveLine
 from jobs.training.train.worker import Task, remove_lists, train_worker
 from pipelines.errors import ConfigError
@@ -67,7 +67,7 @@ def fit(task: Task, console: Console) -> None:
     finally:
         remove_lists(task)
     if failures:
-        raise StoppedError(f"training came to no end: {reason_of(failures[0])}") from failures[0]
+        raise StoppedError(f"training came to no end: {last_line_of(failures[0])}") from failures[0]
 
 
 def trainer_of(task: Task) -> ray.train.torch.TorchTrainer:
@@ -94,7 +94,7 @@ def trainer_of(task: Task) -> ray.train.torch.TorchTrainer:
 
 
 @contextmanager
-def live_line(output: Output, console: Console) -> Iterator[LiveLine]:
+def live_line(output: RunFiles, console: Console) -> Iterator[LiveLine]:
     """Shows a line about the run while it goes on."""
     storage.remove(output.news)
     line = LiveLine(output, console)
@@ -104,7 +104,7 @@ def live_line(output: Output, console: Console) -> Iterator[LiveLine]:
         line.close()
 
 
-def reason_of(error: BaseException) -> str:
+def last_line_of(error: BaseException) -> str:
     """The last line of the error that a worker raised, without what Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error

@@ -6,12 +6,10 @@ import os
 
 from jobs import storage
 from jobs.errors import RefusedError
-
-SUMMARY = "_summary.json"
-MANIFEST = "_manifest.json"
+from jobs.output.directory import MANIFEST, SUMMARY
 
 
-class Output:
+class RunFiles:
     """The paths of all files in the output of one run."""
 
     def __init__(self, path: str) -> None:
@@ -37,10 +35,10 @@ class Output:
         """Written last: its presence says that the run is complete."""
 
 
-def model_of(base: str) -> str:
+def base_model(base: str) -> str:
     """The model in the output of another run, or `base` itself; raises RefusedError where that run is not complete."""
     if storage.is_directory(base) and storage.exists(os.path.join(base, MANIFEST)):
         if not storage.exists(os.path.join(base, SUMMARY)):
             raise RefusedError(f"base {base} is a run that is not complete; run its own command again first")
-        return Output(base).model
+        return RunFiles(base).model
     return base

@@ -14,8 +14,9 @@ from jobs.errors import RefusedError, UnreadableFileError
 from jobs.records import InputFile
 from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
-from jobs.training.train.paths import Output, model_of
+from jobs.training.train.paths import RunFiles, base_model
 from jobs.training.train.shards import ShardReport, Stretch
+from pipelines.config import EMBEDDED
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
@@ -40,7 +41,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     """The config with absolute paths, and a name for each source.
 
     `data` counts from the folder of the config file, sources count from `data`, and `output` from where the command
-    runs. `base` is a directory beside the config file, else one where the command runs, else a name or uri.
+    runs.
 
     Raises ConfigError for relative paths in a submitted job, RefusedError for a base that is an unfinished run.
     """
@@ -52,11 +53,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
 
     data = definite(config.data, "data", str(folder)) if config.data else str(folder)
     output = absolute(config.output, "output", allow_relative=not submitted)
-    base = config.base
-    if not is_uri(base) and (folder / base).is_dir():
-        base = str(folder / base)
-    elif not is_uri(base) and Path(base).is_dir():
-        base = os.path.abspath(base)
+    base = definite_base(config.base, folder)
     sources = []
     for source in config.sources:
         path = definite(source.path, f"path of source {source.name or source.path!r}", data)
@@ -65,10 +62,24 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two sources are called {twice[0]!r}; give each its own name")
-    base = model_of(base) if is_uri(base) or os.path.isdir(base) else base
     return replace(
         config, base=base, data=data, output=output, sources=tuple(sources), name=config.name or PurePath(output).name
     )
+
+
+def definite_base(base: str, folder: Path) -> str:
+    """The model that training begins from: a directory beside the config file, else one where the command runs.
+
+    Anything else stays as it is: a uri, a hub name, and `embedded`, whatever directories there are. Raises RefusedError
+    for the output of a run that is not complete.
+    """
+    if base == EMBEDDED:
+        return base
+    if is_uri(base):
+        return base_model(base)
+    if (folder / base).is_dir():
+        return base_model(str(folder / base))
+    return base_model(os.path.abspath(base)) if os.path.isdir(base) else base
 
 
 def source_files(sources: Sequence[Source]) -> list[SourceFile]:
@@ -94,15 +105,17 @@ def file_of(source: int, file: InputFile) -> SourceFile:
     return SourceFile(source, file, rows)
 
 
-def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Output) -> list[Stretch]:
-    """Cuts all rows into stretches of about STRETCH_ROWS; a source's `lists` are spread evenly over its rows."""
+def stretches(
+    files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles, stretch_rows: int = STRETCH_ROWS
+) -> list[Stretch]:
+    """Cuts all rows into stretches of about `stretch_rows`; a source's `lists` are spread evenly over its rows."""
     rows_of: dict[int, int] = {}
     for one in files:
         rows_of[one.source] = rows_of.get(one.source, 0) + sum(one.row_groups)
     done: dict[int, int] = dict.fromkeys(rows_of, 0)
     found: list[Stretch] = []
     for one in files:
-        for groups, skip, first, rows in cut_row_groups(one.row_groups):
+        for groups, skip, first, rows in cut_row_groups(one.row_groups, stretch_rows):
             all_rows = rows_of[one.source]
             wanted = min(sources[one.source].lists or all_rows, all_rows)
             before = done[one.source]
@@ -114,17 +127,17 @@ def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: Ou
     return found
 
 
-def cut_row_groups(row_groups: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+def cut_row_groups(row_groups: Sequence[int], stretch_rows: int) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
     """Yields (row groups, rows of them to skip, number of the first row, rows) for each stretch of a file."""
     run: list[int] = []
     first = rows = 0
     for number, size in enumerate(row_groups):
-        if run and rows + size > STRETCH_ROWS:
+        if run and rows + size > stretch_rows:
             yield tuple(run), 0, first, rows
             run, first, rows = [], first + rows, 0
-        if size > STRETCH_ROWS:
-            for skip in range(0, size, STRETCH_ROWS):
-                yield (number,), skip, first + skip, min(STRETCH_ROWS, size - skip)
+        if size > stretch_rows:
+            for skip in range(0, size, stretch_rows):
+                yield (number,), skip, first + skip, min(stretch_rows, size - skip)
             first += size
         else:
             run.append(number)
@@ -148,7 +161,7 @@ def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFil
     }
 
 
-def check_same(output: Output, manifest: dict[str, Any]) -> None:
+def check_same(output: RunFiles, manifest: dict[str, Any]) -> None:
     """Raises RefusedError where the output was begun with something else; its message names the first difference."""
     before: dict[str, Any] = storage.read_json(output.manifest)
     difference = first_difference(before, manifest)

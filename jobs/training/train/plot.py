@@ -9,15 +9,17 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.screen import say
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
+from pipelines.errors import missing_packages
 
 
-def write_plot(output: Output, history: dict[str, Any], console: Console) -> None:
+def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> None:
     """Writes curve.png: the loss, and the nDCG@10 of the validations, over the steps."""
     try:
         import matplotlib  # optional: the extra `train`
     except ImportError:
-        say(console, "pip install 'crossray[train]' for curve.png; the figures are in curve.csv", "no plot: ", "yellow")
+        why = missing_packages("curve.png", "matplotlib")
+        say(console, f"{why}; the figures are in curve.csv", "no plot: ", "yellow")
         return
     matplotlib.use("agg")
     from matplotlib.figure import Figure

@@ -29,7 +29,7 @@ LARGEST = 65504
 RULE = f"a number from -{LARGEST} to {LARGEST} is needed"
 
 
-class Layout(StrEnum):
+class TrainingLayout(StrEnum):
     """How a table holds training rows."""
 
     LISTS = "lists"
@@ -48,7 +48,7 @@ class TrainingRow:
     group: str = ""
 
 
-def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
+def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
     """The layout of a table; raises ValueError, which says what is missing or of the wrong type."""
 
     def has(name: str) -> bool:
@@ -67,15 +67,15 @@ def layout_of(schema: pa.Schema, columns: Columns) -> Layout:
             raise ValueError(f"neither {columns.labels!r} nor {columns.teacher!r} says what is to be learnt")
         for name in (columns.labels, columns.teacher):
             expect(name, lambda kind: is_list(kind) or pa.types.is_null(kind), "lists of numbers")
-        return Layout.LISTS
+        return TrainingLayout.LISTS
     if has(columns.positive):
         for name in (columns.positive, columns.negative, columns.group):
             expect(name, may_be_key, "texts")
         expect(columns.negatives, may_be_texts, "lists of texts")
-        return Layout.POSITIVES
+        return TrainingLayout.POSITIVES
     if has(columns.document) and has(columns.label):
         expect(columns.document, may_be_text, "texts")
-        return Layout.PAIRS
+        return TrainingLayout.PAIRS
     raise ValueError(
         f"there is no column {columns.documents!r}, no {columns.positive!r}, and not both {columns.document!r} and "
         f"{columns.label!r}; the table has {', '.join(schema.names)}"
@@ -86,9 +86,9 @@ def needed_columns(schema: pa.Schema, columns: Columns) -> list[str]:
     """The columns of the table that are read."""
     layout = layout_of(schema, columns)
     of_layout = {
-        Layout.LISTS: (columns.query, columns.documents, columns.labels, columns.teacher),
-        Layout.POSITIVES: (columns.query, columns.positive, columns.negatives, columns.negative, columns.group),
-        Layout.PAIRS: (columns.query, columns.document, columns.label),
+        TrainingLayout.LISTS: (columns.query, columns.documents, columns.labels, columns.teacher),
+        TrainingLayout.POSITIVES: (columns.query, columns.positive, columns.negatives, columns.negative, columns.group),
+        TrainingLayout.PAIRS: (columns.query, columns.document, columns.label),
     }
     return [name for name in of_layout[layout] if name in schema.names]
 
@@ -97,9 +97,9 @@ def training_rows(table: pa.Table, columns: Columns) -> Iterator[tuple[int, Trai
     """Yields (row number, what the row says); neighbouring pairs with the same query are one row."""
     layout = layout_of(table.schema, columns)
     queries = column_texts(table.column(columns.query))
-    if layout is Layout.LISTS:
+    if layout is TrainingLayout.LISTS:
         yield from enumerate(list_rows(table, queries, columns))
-    elif layout is Layout.POSITIVES:
+    elif layout is TrainingLayout.POSITIVES:
         yield from enumerate(positive_rows(table, queries, columns))
     else:
         yield from pair_rows(table, queries, columns)

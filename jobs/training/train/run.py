@@ -18,7 +18,7 @@ from jobs.runtime.signals import signals_as_exceptions
 from jobs.screen import say
 from jobs.training.train.card import write_card
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, check_same, manifest_of, source_files, with_definite_paths
 from jobs.training.train.plot import write_plot
 from jobs.training.train.screen import print_end
@@ -49,7 +49,7 @@ def run(
     console = console or Console()
     with signals_as_exceptions(), disk_failures_as_stops():
         config = with_definite_paths(config, config_file)
-        output = Output(config.output)
+        output = RunFiles(config.output)
         files = source_files(config.sources)
         manifest = manifest_of(config, find_model(config.base).digest(), files)
         base = None if storage.exists(output.summary) and not overwrite else checked_base(config)
@@ -88,7 +88,7 @@ def check_lengths(config: TrainConfig, base: Base) -> None:
         )
 
 
-def take_place(output: Output) -> None:
+def take_place(output: RunFiles) -> None:
     """Makes the output's directory; raises ConfigError where that cannot be.
 
     Raises RefusedError where something lies there that no run of ours wrote.
@@ -101,7 +101,7 @@ def take_place(output: Output) -> None:
         raise RefusedError(f"output {output.path} is not empty and no run of ours wrote it; give another directory")
 
 
-def begin(output: Output, manifest: dict[str, Any], overwrite: bool) -> None:
+def begin(output: RunFiles, manifest: dict[str, Any], overwrite: bool) -> None:
     """Writes the manifest of a new run, after removing an earlier one if `overwrite` says so.
 
     Raises RefusedError where the earlier run was begun with something else and may not be overwritten.
@@ -133,7 +133,7 @@ def train(
 
     if address is None:
         check_room(config)
-    output = Output(config.output)
+    output = RunFiles(config.output)
     reports, shards = prepared(config, base, files, output, console)
     check_data(reports, max_errors)
     task = Task(

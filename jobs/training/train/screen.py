@@ -13,14 +13,14 @@ from rich.table import Table
 from jobs import storage
 from jobs.screen import LOG_SECONDS, say
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, source_summaries
 
 
 class LiveLine:
     """Shows loss, nDCG, speed and time left: one line that changes on a terminal, a line now and then in a log."""
 
-    def __init__(self, output: Output, console: Console) -> None:
+    def __init__(self, output: RunFiles, console: Console) -> None:
         self.output = output
         self.console = console
         self.status: Status | None = None
@@ -84,7 +84,7 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
             say(console, f"{report.path}: {example}", "not usable: ", "yellow")
 
 
-def print_end(console: Console, output: Output, summary: dict[str, Any]) -> None:
+def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> None:
     """Prints the table at the end: validation before and after, calibration, and where the model is."""
     table = Table(title=f"{summary['steps']:,} steps, {summary['pairs']:,} pairs", title_justify="left")
     for name in ("source", "nDCG@10 before", "after", "calibration error"):

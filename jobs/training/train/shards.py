@@ -78,7 +78,7 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class ShardSettings:
     """All that decides the content of a shard, besides its rows."""
 
     sources: tuple[Source, ...]
@@ -91,10 +91,10 @@ class Preparation:
     seed: int
 
 
-def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
+def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     """Writes the shard of a stretch, then its report, and returns the report."""
     report = ShardReport(stretch.source, stretch.path)
-    source = preparation.sources[stretch.source]
+    source = settings.sources[stretch.source]
     try:
         table = read_stretch(stretch, source)
     except UnreadableFileError as error:
@@ -102,7 +102,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
         report.save(stretch.report)
         return report
     # By its name and not its path: in another folder the same file gives the same lists.
-    rng = random.Random(f"{preparation.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
+    rng = random.Random(f"{settings.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
     chosen = sorted(rng.sample(range(table.num_rows), min(stretch.take, table.num_rows)))
     report.rows = len(chosen)
     bad = BadRows()
@@ -112,7 +112,7 @@ def prepare(stretch: Stretch, preparation: Preparation) -> ShardReport:
             bad.add(stretch.first + chosen[number], row)
         else:
             rows.append(row)
-    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), preparation))
+    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), settings))
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
@@ -162,16 +162,16 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
         )
 
 
-def token_lists(rows: Iterator[TrainingRow], preparation: Preparation) -> Iterator[TokenList]:
+def token_lists(rows: Iterator[TrainingRow], settings: ShardSettings) -> Iterator[TokenList]:
     """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
-    tokenizer = Tokenizer.from_str(preparation.tokenizer)
+    tokenizer = Tokenizer.from_str(settings.tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     for row in rows:
         texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        query, *passages = [encoding.ids[: preparation.max_tokens] for encoding in encodings]
-        held_back = share_of(row.query, preparation.seed) < preparation.held_back
+        query, *passages = [encoding.ids[: settings.max_tokens] for encoding in encodings]
+        held_back = share_of(row.query, settings.seed) < settings.held_back
         yield TokenList(query, passages, row.labels, row.teacher, held_back)
 
 

@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from jobs import storage
 from jobs.training.train.config import TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, read_shard, source_numbers
 from pipelines.model_files import ModelFiles
 from pipelines.training.base import load_base, write_model
@@ -53,7 +53,7 @@ class Task:
     """What a worker is told."""
 
     config: TrainConfig
-    output: Output
+    output: RunFiles
     reports: tuple[ShardReport, ...]
     """Reports of the shards, in the order of the shards."""
     shards: tuple[str, ...]
@@ -84,7 +84,7 @@ class History:
 
 def train_worker(task: Task) -> None:
     """Trains from the last checkpoint on; returns when the run is over and the model is written."""
-    run = Run(task, map_lists(task, ray.train.collective.barrier))
+    run = TrainingWorker(task, map_lists(task, ray.train.collective.barrier))
     try:
         run.go()
     except DivergedError as error:  # no failure that another process would mend
@@ -92,7 +92,7 @@ def train_worker(task: Task) -> None:
             storage.write_json(task.output.result, {"failed": str(error)})
 
 
-class Run:
+class TrainingWorker:
     """One worker's part of a run."""
 
     def __init__(self, task: Task, lists: TokenLists) -> None:

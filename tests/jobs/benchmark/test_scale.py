@@ -10,10 +10,9 @@ from jobs.benchmark.scale import FreeScorer, draw, in_given_order, lists_of, mea
 from pipelines.records import CandidateList
 
 
-def test_there_are_as_many_lists_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_as_many_lists_as_are_asked_for() -> None:
     """A few are made, and come again and again."""
-    monkeypatch.setattr("jobs.benchmark.scale.DISTINCT_LISTS", 3)
-    queries = lists_of(7, 2)["query"].to_pylist()
+    queries = lists_of(7, 2, distinct=3)["query"].to_pylist()
     assert len(queries) == 7
     assert queries == [*queries[:3], *queries[:3], queries[0]]
     assert len(set(queries)) == 3

@@ -1,9 +1,10 @@
-"""A job in which everything dies, at random moments, many times: each row comes out once, as if nothing had died."""
+"""A job in which everything dies, is away or stands still, at random moments, many times, while other drivers come.
+
+Each row comes out once, as if nothing had happened.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ import pyarrow as pa
 import pytest
 from ray.cluster_utils import Cluster
 
+from jobs import storage
+from jobs.errors import REFUSED, STOPPED
+from jobs.output.lease import NAME
 from pipelines.records import CandidateList
 from tests.jobs import drive
 from tests.jobs.stubs import POISON, stub_ranking
@@ -36,10 +40,13 @@ from tests.jobs.tables import (
 )
 from tests.stores import Bucket, download, upload
 
-ROWS = 2_400
-POISONOUS = (111, 112, 1_000, 2_399)
+ROWS = 3_000
+POISONOUS = (111, 112, 1_000, 2_999)
 """Two of them in one unit, one the last of all."""
-DEATHS = 24
+BLOWS = {"replica": 8, "driver_dies": 5, "node": 4, "outage": 7, "pause": 2, "second": 2, "heir": 2}
+"""How often something happens, by its name among the methods of Torment."""
+PACE = (1.0, 20.0)
+"""Seconds between a lease's beats, and until it is abandoned: more than twice as long as an outage."""
 PAUSES = (0.5, 4.0)
 """Seconds between two deaths, at least and at most."""
 OUTAGES = (0.5, 8.0)
@@ -74,12 +81,12 @@ def nodes() -> Iterator[TwoNodes]:
 
 @dataclass
 class Place:
-    """Where OUTPUT lies."""
+    """Where INPUT and OUTPUT lie."""
 
     input: str
     output: str
-    is_away: Callable[[], AbstractContextManager[Any]]
-    """While it is entered, nothing can be read or written there."""
+    outages: Mapping[str, Callable[[], AbstractContextManager[Any]]]
+    """By what is away: while one is entered, nothing can be read or written there."""
     fetch: Callable[[], Path]
     """A local directory with everything in it."""
 
@@ -91,7 +98,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, table: pa.Table) -> Pl
         tmp_path / "out",
     )
     if request.param == "disk":
-        return Place(str(source), str(output), lambda: renamed(output), lambda: output)
+        outages = {"input": lambda: unmounted(source), "output": lambda: renamed(output)}
+        return Place(str(source), str(output), outages, lambda: output)
     bucket: Bucket = request.getfixturevalue("s3_bucket")
 
     def fetch() -> Path:
@@ -100,7 +108,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, table: pa.Table) -> Pl
     def failing() -> AbstractContextManager[Any]:
         return bucket.proxy.failing(1, kinds=("500", "503", "reset", "lost", "cut"))
 
-    return Place(upload(source, bucket, "in"), f"{bucket.uri}/out", failing, fetch)
+    return Place(upload(source, bucket, "in"), f"{bucket.uri}/out", {"store": failing}, fetch)
+
+
+@contextmanager
+def unmounted(directory: Path) -> Iterator[None]:
+    """The directory is empty, as where a disk is no longer mounted."""
+    gone = directory.with_name(f"{directory.name}.gone")
+    directory.rename(gone)
+    directory.mkdir()
+    try:
+        yield
+    finally:
+        directory.rmdir()
+        gone.rename(directory)
 
 
 @contextmanager
@@ -140,46 +161,120 @@ class Torment:
     """Exit codes of drivers."""
     driver: subprocess.Popen[str] | None = None
 
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        pace = " ".join(map(str, PACE))
+        return drive.start("SlowPoisonScorer", *self.command, LEASE_PACE=pace, **environment)
+
     def ensure_driver(self) -> subprocess.Popen[str]:
         """One that runs, or the one that is done."""
         if self.driver is not None and self.driver.poll() not in (None, 0):
-            self.ends[self.driver.returncode] += 1
-            self.driver.communicate()
+            self.end_of(self.driver)
             self.driver = None
-        self.driver = self.driver or drive.start("SlowPoisonScorer", *self.command)
+        self.driver = self.driver or self.start()
         return self.driver
 
-    def strike(self) -> None:
-        """One death, of anything."""
-        name = self.chance.choice(("replica", "replica", "replica", "driver", "node", "outage"))
-        if getattr(self, f"kill_{name}")():
-            self.befell[name] += 1
+    def end_of(self, driver: subprocess.Popen[str]) -> str:
+        """Waits for the end of a driver, counts it, and returns what it said."""
+        told, _ = driver.communicate(timeout=PATIENCE)
+        self.ends[driver.returncode] += 1
+        return told
 
-    def kill_replica(self) -> bool:
-        """One of those that score, if there are any."""
-        found = [process for process in psutil.process_iter(["cmdline"]) if is_replica(process.info["cmdline"] or [""])]
+    def has_lease(self, driver: subprocess.Popen[str]) -> bool:
+        """Whether this driver is the one that may write into OUTPUT now."""
+        try:
+            return bool(storage.read_json(f"{self.place.output}/{NAME}")["pid"] == driver.pid)
+        except (OSError, ValueError):
+            return False
+
+    def wait_for_lease(self, driver: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self.has_lease(driver):
+            assert driver.poll() is None, driver.communicate()[0]
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.1)
+
+    def strike(self, name: str) -> bool:
+        """Lets something happen, and says whether it did: there may be nothing that it could happen to."""
+        happened = bool(getattr(self, name)())
+        if happened:
+            self.befell[name] += 1
+        return happened
+
+    def replica(self) -> bool:
+        """One of those that score dies, if there are any."""
+        found = [process for process in psutil.Process().children(recursive=True) if is_replica(process)]
         if not found:
             return False
         self.chance.choice(found).kill()
         return True
 
-    def kill_driver(self) -> bool:
+    def driver_dies(self) -> bool:
         self.ensure_driver().send_signal(signal.SIGKILL)
         return True
 
-    def kill_node(self) -> bool:
+    def node(self) -> bool:
+        """All processes of a node die."""
         self.nodes.kill_worker()
         return True
 
-    def kill_outage(self) -> bool:
-        """Of the disk or the store."""
-        with self.place.is_away():
+    def outage(self) -> bool:
+        """INPUT, OUTPUT or the store is away."""
+        what = self.chance.choice(sorted(self.place.outages))
+        with self.place.outages[what]():
             time.sleep(self.chance.uniform(*OUTAGES))
+        self.befell[f"of {what}"] += 1
+        return True
+
+    def pause(self) -> bool:
+        """The driver stands still for so long that one on another machine takes over; it stops when it goes on."""
+        first = self.ensure_driver()
+        if not self.has_lease(first):
+            return False
+        first.send_signal(signal.SIGSTOP)
+        self.driver = self.start(ELSEWHERE="1")
+        self.wait_for_lease(self.driver)
+        time.sleep(self.chance.uniform(*PAUSES))
+        first.send_signal(signal.SIGCONT)
+        told = self.end_of(first)
+        assert (first.returncode, "is no longer this driver's: " in told) == (STOPPED, True), told
+        assert self.has_lease(self.driver) or self.driver.poll() is not None
+        return True
+
+    def second(self) -> bool:
+        """Another driver comes, and is refused while the first one lives."""
+        first = self.ensure_driver()
+        if not self.has_lease(first):
+            return False
+        second = self.start()
+        while second.poll() is None and first.poll() is None:
+            time.sleep(0.1)
+        if second.poll() is None:
+            self.end_of(first)
+            self.driver = second
+            return False
+        told = self.end_of(second)
+        if first.poll() is None:
+            assert (second.returncode, "another driver is writing to" in told) == (REFUSED, True), told
+        return True
+
+    def heir(self) -> bool:
+        """The driver dies, and one on another machine, which cannot know that, waits for its lease and takes over."""
+        first = self.ensure_driver()
+        if not self.has_lease(first):
+            return False
+        self.driver = self.start(ELSEWHERE="1")
+        first.kill()
+        self.end_of(first)
+        self.wait_for_lease(self.driver)
         return True
 
 
-def is_replica(cmdline: list[str]) -> bool:
-    return cmdline[0].startswith("ray::") and "Replica" in cmdline[0]
+def is_replica(process: psutil.Process) -> bool:
+    try:
+        name = (process.cmdline() or [""])[0]
+    except psutil.Error:  # it has ended
+        return False
+    return name.startswith("ray::") and "Replica" in name
 
 
 @pytest.mark.endurance
@@ -188,13 +283,16 @@ def is_replica(cmdline: list[str]) -> bool:
 def test_whatever_dies_each_row_comes_out_once(
     place: Place, nodes: TwoNodes, table: pa.Table, bert_directory: Path, seed: int
 ) -> None:
-    """Replicas, worker nodes, drivers and the disk or store, at random, also while poisonous rows are looked for."""
+    """Replicas, worker nodes, drivers and disks or the store, at random, also while poisonous rows are looked for."""
     flags = ("--model", str(bert_directory), "--address", nodes.address, "--replicas", "1:2")
     torment = Torment((place.input, place.output, *flags), place, nodes, random.Random(seed))
-    while torment.befell.total() < DEATHS:
+    blows = [name for name, times in BLOWS.items() for _ in range(times)]
+    torment.chance.shuffle(blows)
+    while blows:
         assert torment.ensure_driver().poll() != 0, f"done after {torment.befell}: this needs more rows"
         time.sleep(torment.chance.uniform(*PAUSES))
-        torment.strike()
+        if torment.strike(blows[-1]):
+            blows.pop()
     deadline = time.monotonic() + PATIENCE
     while torment.ensure_driver().poll() is None:
         assert time.monotonic() < deadline, "waited in vain"
@@ -207,7 +305,7 @@ def test_whatever_dies_each_row_comes_out_once(
     output = place.fetch()
     assert_summary_adds_up(output, read_json(output / "_summary.json"), ROWS)
     assert_nothing_left_over(output)
-    assert checksum(rows_of_output(output)) == checksum(expected_rows(table))
+    assert differences(rows_of_output(output), expected_rows(table)) == {}
     inspection = [sys.executable, "-m", "jobs.cli", "inspect", place.output, "--verify"]
     verified = subprocess.run(inspection, capture_output=True, text=True, check=False, cwd=drive.ROOT)
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -223,13 +321,18 @@ def expected_rows(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def checksum(rows: list[dict[str, Any]]) -> str:
-    """Over all columns of all rows, in order; of an error its reason counts, of a score what a float32 can hold."""
-    digest = hashlib.sha256()
-    for row in rows:
-        error = row["error"] and row["error"].partition(":")[0]
-        ranking = row["ranking"] and [
-            one | {"relevance_score": pa.scalar(one["relevance_score"], pa.float32()).as_py()} for one in row["ranking"]
-        ]
-        digest.update(json.dumps(row | {"error": error, "ranking": ranking}, sort_keys=True).encode())
-    return digest.hexdigest()
+def differences(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> dict[int, tuple[str, Any]]:
+    """The rows that are not as they should be, by their number: their query and error, or the columns that differ."""
+    found: dict[int, tuple[str, Any]] = {}
+    for i, (row, right) in enumerate(zip(map(comparable, rows), map(comparable, expected), strict=True)):
+        if row != right:
+            found[i] = (row["query"], row["error"] or [name for name in right if row.get(name) != right[name]])
+    return found
+
+
+def comparable(row: dict[str, Any]) -> dict[str, Any]:
+    """All columns of a row; of an error its reason counts, of a score what a float32 can hold."""
+    ranking = row["ranking"] and [
+        one | {"relevance_score": pa.scalar(one["relevance_score"], pa.float32()).as_py()} for one in row["ranking"]
+    ]
+    return row | {"error": row["error"] and row["error"].partition(":")[0], "ranking": ranking}

@@ -25,7 +25,7 @@ from jobs.joins.corpus.disk_join_steps import DeliveredTexts
 from jobs.output.parts import METADATA_KEY
 from jobs.records import Unit
 from jobs.storage import faults_of_file
-from jobs.storage.local import LocalDisk, describe
+from jobs.storage.local import LocalDisk
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import StubScorer
 from tests.jobs.tables import (
@@ -68,6 +68,12 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
+def state_of(path: Path) -> str:
+    """What a unit remembers of a file."""
+    [file] = storage.list_input(str(path))
+    return file.state
+
+
 def ids(output: Path) -> set[str]:
     return {row["query_id"] for row in rows_of_output(output)}
 
@@ -102,8 +108,8 @@ def test_a_file_that_is_replaced_while_it_is_read_is_found_out(tmp_path: Path) -
     os.utime(path, ns=(1, 1))
     os.truncate(other, path.stat().st_size)
     os.utime(other, ns=(1, 1))
-    state = describe(str(path)).state
-    assert describe(str(other)).state == state
+    state = state_of(path)
+    assert state_of(other) == state
 
     def read(file: pq.ParquetFile) -> pa.Table:
         table = file.read()
@@ -117,7 +123,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_found_out(tmp_path: Path) -
 def test_row_groups_of_a_changed_file_are_kept_for_nobody(tmp_path: Path) -> None:
     write_input(tmp_path, a=lists_table(10, tag="a"), b=lists_table(10, tag="b"))
     path, moved = tmp_path / "a.parquet", tmp_path / "moved"
-    unit, groups = Unit(str(path), 0, 5, describe(str(path)).state), RowGroups(2)
+    unit, groups = Unit(str(path), 0, 5, state_of(path)), RowGroups(2)
     os.rename(path, moved)
     shutil.copy(tmp_path / "b.parquet", path)
     with pytest.raises(UnreadableFileError):
@@ -162,6 +168,16 @@ def test_a_part_says_of_which_job_it_is(source: Path, output: Path, run_job: Run
     assert len(set(by_file.values())) == 2
     run_job(source, output, overwrite=True)
     assert [part.name for part in parts(output)] == before
+
+
+def test_counts_that_an_input_file_claims_are_not_believed(source: Path, output: Path, run_job: RunJob) -> None:
+    """As a part of an earlier job has them, or somebody who wants another number of rows in the sums."""
+    claims = {"rows": 10**9, "errors": {"null_query": 7}, "fingerprint": "abc", "unit": {"path": "/etc/passwd"}}
+    table = lists_table(5, tag="b").replace_schema_metadata({METADATA_KEY: json.dumps(claims)})
+    write_input(source, b=table)
+    assert_summary_adds_up(output, run_job(source, output), 105)
+    assert {footer["unit"]["path"] for footer in footers(output)} == {f"{source}/{name}.parquet" for name in "ab"}
+    assert verify(look(str(output))) == []
 
 
 def as_earlier_versions_wrote(output: Path) -> None:

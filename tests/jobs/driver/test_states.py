@@ -20,6 +20,7 @@ from jobs.output.lease import hold_lease
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, Layout
 from pipelines.errors import ConfigError
+from pipelines.model_files import find_model
 from tests.checkpoints import copy_model, edit_config
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import RecordingScorer, StubScorer, recorded_calls
@@ -398,6 +399,25 @@ def test_a_relative_model_inside_a_submitted_job_is_refused(
     monkeypatch.chdir(bert_directory.parent)
     with pytest.raises(ConfigError, match="--model is 'bert'; inside a submitted job"):
         run_job(source, tmp_path / "out", reranker={"model": bert_directory.name})
+
+
+def test_embedded_is_the_embedded_model_beside_a_directory_of_that_name(
+    source: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bert_directory: Path
+) -> None:
+    """In a submitted job too, which refuses directories that are relative."""
+    shutil.copytree(bert_directory, tmp_path / "embedded")
+    monkeypatch.chdir(tmp_path)
+
+    def files_of_model(output: str, model: str) -> str:
+        run_job(source, tmp_path / output, reranker={"model": model})
+        return str(read_json(tmp_path / output / "_manifest.json")["fingerprint"]["files"])
+
+    directory = files_of_model("a", "./embedded")
+    assert directory == files_of_model("b", str(bert_directory))
+    monkeypatch.setenv(JOB_ENVIRONMENT, "{}")
+    assert files_of_model("c", "embedded") == find_model("embedded").digest() != directory
+    with pytest.raises(ConfigError, match=r"--model is '\./embedded'; inside a submitted job"):
+        files_of_model("d", "./embedded")
 
 
 def test_leftovers_of_a_killed_driver_are_cleared_away(source: Path, unfinished: Path, run_job: RunJob) -> None:

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import jobs.follow.follower
 import jobs.follow.ledger
 from jobs import storage
 from jobs.audit.facts import gather, look
 from jobs.audit.integrity import verify
 from jobs.errors import RefusedError, StoppedError, StoreError
+from jobs.follow.follower import FILES_PER_ROUND
 from jobs.follow.run import GIVE_UP_SECONDS, follow_until
 from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
@@ -84,11 +84,11 @@ FollowJob = Callable[..., Script]
 def follow_job(source: Path, output: Path, settings_of: Callable[..., RerankSettings], said: StringIO) -> FollowJob:
     """Follows `source` through some events."""
 
-    def follow_it(events: Events, **settings: Any) -> Script:
+    def follow_it(events: Events, files_per_round: int = FILES_PER_ROUND, **settings: Any) -> Script:
         script = Script(events)
         console = Console(file=said, width=10_000)
         asked = settings_of(settings.pop("input", source), settings.pop("output", output), follow=True, **settings)
-        follow_until(script, asked, StubScorer, console, clock=lambda: script.now)
+        follow_until(script, asked, StubScorer, console, clock=lambda: script.now, files_per_round=files_per_round)
         return script
 
     return follow_it
@@ -477,12 +477,9 @@ def test_sums_go_on_with_rows_that_are_left_out(source: Path, output: Path, foll
     assert verify(look(str(output))) == []
 
 
-def test_a_backlog_is_ranked_in_rounds(
-    source: Path, output: Path, follow_job: FollowJob, monkeypatch: pytest.MonkeyPatch, said: StringIO
-) -> None:
-    monkeypatch.setattr(jobs.follow.follower, "FILES_PER_ROUND", 2)
+def test_a_backlog_is_ranked_in_rounds(source: Path, output: Path, follow_job: FollowJob, said: StringIO) -> None:
     write_input(source, **{tag: table(tag) for tag in "abcde"})
-    follow_job(nothing(1))
+    follow_job(nothing(1), files_per_round=2)
     assert ids(output) == ids_of(a=5, b=5, c=5, d=5, e=5)
     assert Counter(re.findall(r"(\d) file\(s\)", said.getvalue())) == {"2": 2, "1": 1}
 

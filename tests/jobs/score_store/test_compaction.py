@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import jobs.score_store.compaction
 from jobs import storage
 from jobs.cli import app
 from jobs.errors import USAGE
@@ -50,14 +49,13 @@ def test_of_a_pair_in_several_files_the_newest_logit_stays(store: ScoreStore) ->
     assert known(store) == EVERYTHING | {key(9): pytest.approx(9.00001)}
 
 
-def test_large_files_are_left_as_they_are(store: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.score_store.compaction, "FILE_PAIRS", 30)
-    compact(store)
+def test_large_files_are_left_as_they_are(store: ScoreStore) -> None:
+    compact(store, file_pairs=30)
     first = store.files()
     assert len(first) == 2  # of 31 and 21 pairs, both more than half of 30
     later(store).write(table_of(logits(70)))
     later(store).write(table_of(logits(71)))
-    compact(store)
+    compact(store, file_pairs=30)
     assert set(first) < set(store.files())
     assert known(store) == EVERYTHING | logits(70, 71)
 

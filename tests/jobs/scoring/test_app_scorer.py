@@ -242,8 +242,8 @@ class FakeHandle:
         return self.responses[-1]
 
 
-def engine_of(handle: FakeHandle) -> AppEngine:
-    return AppEngine(handle, APP, "the same", spec=None)  # type: ignore[arg-type]
+def engine_of(handle: FakeHandle, **options: float) -> AppEngine:
+    return AppEngine(handle, APP, "the same", spec=None, **options)  # type: ignore[arg-type]
 
 
 def pair_of(first: int, length: int = 10) -> TokenPair:
@@ -309,11 +309,9 @@ def test_an_app_that_does_not_answer_stops_the_job(
 ) -> None:
     """Once the deadline is over, or at once when it is gone."""
     monkeypatch.setattr(jobs.scoring.app_scorer, "is_deployed", lambda app: deployed)
-    if deployed:
-        monkeypatch.setattr(jobs.scoring.app_scorer, "ANSWER_SECONDS", 0)
     handle = FakeHandle([TimeoutError()])
     with pytest.raises(StoppedError, match=message):
-        engine_of(handle).distinct_logits([pair_of(1)])
+        engine_of(handle, **({"answer_seconds": 0} if deployed else {})).distinct_logits([pair_of(1)])
     assert handle.responses[0].cancelled
 
 

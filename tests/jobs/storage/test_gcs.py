@@ -62,7 +62,7 @@ def test_a_large_upload_goes_through_faults(google_bucket: Bucket) -> None:
 def test_a_google_that_stays_away_is_an_error_of_the_location(google_bucket: Bucket) -> None:
     location = f"{google_bucket.uri}/b.json"
     google_bucket.put("b.json", b"{}")
-    bucket = GoogleBucket(parse_uri(google_bucket.uri), google_access(), patience_seconds=1.5)
+    bucket = GoogleBucket(parse_uri(google_bucket.uri), google_access(), patience_seconds=0.5)
     for kind in ("500", "503", "reset", "lost"):
         for use in (
             lambda: bucket.write(location, b""),
@@ -184,5 +184,7 @@ def test_an_emulator_is_found_by_googles_own_variable(
 
 def test_without_the_extra_the_way_to_google_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jobs.storage.gcs", None)
-    with pytest.raises(ConfigError, match=r"needs the package .*; pip install 'crossray\[gcs\]'"):
+    with pytest.raises(
+        ConfigError, match=r"^gs://never-used needs .*: pip install google-cloud-storage \(the extra gcs of crossray\)$"
+    ):
         storage.list_input("gs://never-used/in")

@@ -367,5 +367,7 @@ def test_az_needs_an_account(stores: Stores, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_the_extra_the_way_to_azure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jobs.storage.azure", None)
-    with pytest.raises(ConfigError, match=r"needs the package .*; pip install 'crossray\[azure\]'"):
+    with pytest.raises(
+        ConfigError, match=r"pip install azure-identity azure-storage-blob \(the extra azure of crossray\)$"
+    ):
         storage.list_input("abfss://box@never-used.dfs.core.windows.net/in".replace("never-used", "neverused"))

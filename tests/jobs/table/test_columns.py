@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from jobs.table.answers import append_rankings, append_scores
 from jobs.table.columns import (
-    FLAGS,
+    FLAG_OF_COLUMN,
     RANKING_TYPE,
     ColumnMapping,
     Layout,
@@ -254,7 +254,7 @@ def test_a_column_to_drop_must_be_in_some_file() -> None:
 
 
 def test_every_field_of_the_mapping_has_a_flag() -> None:
-    assert list(FLAGS) == [field.name for field in dataclasses.fields(ColumnMapping)]
+    assert list(FLAG_OF_COLUMN) == [field.name for field in dataclasses.fields(ColumnMapping)]
 
 
 # List rows

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import jobs.workers.warm_pool
 from jobs.errors import StoppedError
 from jobs.input.selection import EVERYTHING, Selection
 from jobs.records import Unit, UnitReport
@@ -20,7 +19,7 @@ from jobs.table.columns import Layout
 from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import no_reuse
 from jobs.workers.pool import UNITS_IN_REPLICA
-from jobs.workers.warm_pool import WarmPool
+from jobs.workers.warm_pool import UNITS_SENT_PER_UNIT_IN_WORK, USUAL_PATIENCE, Patience, WarmPool
 from tests.jobs.stubs import POISON, PoisonScorer, SlowScorer, StubScorer, UnstartableScorer
 from tests.jobs.tables import lists_table, write_input
 
@@ -33,8 +32,13 @@ def stop() -> StopRequest:
 
 
 @pytest.fixture
-def pool(cluster: str, stop: StopRequest) -> Iterator[WarmPool]:
-    with WarmPool(stop, None, Console(quiet=True)) as pool:
+def patience() -> Patience:
+    return USUAL_PATIENCE
+
+
+@pytest.fixture
+def pool(cluster: str, stop: StopRequest, patience: Patience) -> Iterator[WarmPool]:
+    with WarmPool(stop, None, Console(quiet=True), patience) as pool:
         pool.start()
         yield pool
 
@@ -93,11 +97,9 @@ def test_another_selection_has_replicas_of_its_own(score: Score, units: list[Uni
 
 
 @pytest.mark.slow
-def test_a_unit_that_kills_its_replica_is_left_out(
-    tmp_path: Path, score: Score, units: list[Unit], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("patience", [Patience(stalled_seconds=8.0)])
+def test_a_unit_that_kills_its_replica_is_left_out(tmp_path: Path, score: Score, units: list[Unit]) -> None:
     """As in `score_units`, with the one that was in the same replica each time, if any; others are scored."""
-    monkeypatch.setattr(jobs.workers.warm_pool, "STALLED_SECONDS", 8.0)
     table = lists_table(ROWS)
     texts = [POISON if row == 3 else f"q{row}" for row in range(ROWS)]
     write_input(tmp_path / "in", a=table.set_column(1, "query", [texts]))
@@ -111,7 +113,7 @@ def test_a_stop_lets_what_is_begun_come_to_its_end(score: Score, units: list[Uni
     reports: list[UnitReport] = []
     with pytest.raises(InterruptedBySignal):
         stop_after(2, score(units, SlowScorer), reports, stop)
-    assert 2 <= len(reports) <= 2 + jobs.workers.warm_pool.UNITS_SENT_PER_UNIT_IN_WORK * UNITS_IN_REPLICA
+    assert 2 <= len(reports) <= 2 + UNITS_SENT_PER_UNIT_IN_WORK * UNITS_IN_REPLICA
 
 
 def test_a_stop_after_the_last_unit_was_begun_is_no_interruption(
@@ -123,8 +125,8 @@ def test_a_stop_after_the_last_unit_was_begun_is_no_interruption(
 
 
 @pytest.mark.slow
-def test_grace_has_an_end(score: Score, units: list[Unit], stop: StopRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.workers.warm_pool, "GRACE_SECONDS", 0.0)
+@pytest.mark.parametrize("patience", [Patience(grace_seconds=0.0)])
+def test_grace_has_an_end(score: Score, units: list[Unit], stop: StopRequest) -> None:
     reports: list[UnitReport] = []
     with pytest.raises(InterruptedBySignal):
         stop_after(1, score(units, SlowScorer), reports, stop)

@@ -65,6 +65,13 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     theirs = load_file(model / "model.safetensors")["bert.encoder.layer.0.attention.output.dense.weight"].float()
     torch.testing.assert_close(theirs, kit.load_weights(trained)["layers.0.attention_out.weight"])
     assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
+
+    run(export.main, folder, trained, folder, model, "--base", backbone, "--output", tmp_path / "mean")
+    name, ours = "bert.encoder.layer.0.attention.output.dense.weight", "layers.0.attention_out.weight"
+    begun = kit.load_weights(folder)[ours]
+    assert not torch.equal(begun, theirs)
+    mean = load_file(tmp_path / "mean" / "model.safetensors")[name].float()
+    torch.testing.assert_close(mean, (theirs + begun + theirs) / 3, atol=1e-3, rtol=0)
     torch.set_num_threads(threads)
 
 
@@ -81,7 +88,7 @@ def test_a_kit_without_held_back_positives_cannot_be_calibrated(sources: Path, b
     (folder / "trained").mkdir()
     kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
-        export.export(folder, folder / "trained", str(backbone), tmp_path / "model")
+        export.export(folder, [str(folder / "trained")], str(backbone), tmp_path / "model")
 
 
 def test_a_kit_trains_where_there_is_nothing_but_torch_and_numpy() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,9 +26,11 @@ from jobs.joins.corpus.attaching import TextsById
 from jobs.joins.corpus.disk_join import cut_into_batches
 from jobs.joins.corpus.disk_join_steps import batch_name
 from jobs.records import Unit
+from jobs.storage.local import LocalDisk
 from jobs.table.columns import ColumnMapping
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
+from tests.jobs.driver.test_states import StopAfter
 from tests.jobs.joins.corpus.test_corpus_jobs import assert_ranked, corpus_table, ids_table
 from tests.jobs.tables import (
     PADDING,
@@ -167,6 +170,24 @@ def test_units_that_came_later_are_joined_anew(
     pq.write_table(ids_table(30), source / "b.parquet")
     run_job(source, output, corpus=corpus)
     assert len(rows_of_output(output)) == 230
+    for row in rows_of_output(output):
+        assert_ranked(row)
+
+
+def test_texts_of_another_job_that_could_not_be_removed_are_not_taken(
+    tmp_path: Path, source: Path, output: Path, corpus: Corpus, run_job: RunJob, without_ray: None
+) -> None:
+    """They are all there for the same rows, from another corpus."""
+    files = {name: pq.read_table(f"{corpus.path}/{name}.parquet") for name in "ab"}
+    upper = {name: table.set_column(2, "text", pc.utf8_upper(table.column("text"))) for name, table in files.items()}
+    other = replace(corpus, path=str(write_input(tmp_path / "other", **upper)))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(source, output, StopAfter(0), corpus=other)
+    assert list(output.glob("_texts/*/delivered/batch-*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalDisk, "remove_below", lambda *_: None)
+        run_job(source, output, corpus=corpus, overwrite=True)
+    assert len(rows_of_output(output)) == 200
     for row in rows_of_output(output):
         assert_ranked(row)
 

@@ -29,13 +29,15 @@ from jobs.input.conditions import parse_condition
 from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard
 from jobs.settings import RerankSettings
+from jobs.storage.local import LocalDisk
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 from pipelines.errors import ConfigError
 from tests.checkpoints import words
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
-from tests.jobs.stubs import stub_score
-from tests.jobs.tables import assert_summary_adds_up, names, parts, read_output, rows_of_output, write_input
+from tests.jobs.driver.test_states import StopAfter
+from tests.jobs.stubs import run_stage_here, stub_score
+from tests.jobs.tables import assert_summary_adds_up, names, parts, read_json, read_output, rows_of_output, write_input
 from tests.jobs.workers.test_death import wait_until
 from tests.stores import Bucket, upload
 
@@ -106,8 +108,8 @@ def test_pairs_in_any_order_become_a_ranked_list_for_each_query(
     assert read_output(output).column_names == ["query_id", "query", "documents", "ranking", "error"]
     assert "grouping: 200 pairs into" in said.getvalue()
     assert verify(look(str(output))) == []
-    assert not (output / "_grouped" / "pairs").exists()
-    assert len(list((output / "_grouped" / "lists").iterdir())) > 1
+    assert not list(output.glob("_grouped/*/pairs"))
+    assert len(list(output.glob("_grouped/*/lists/*"))) > 1
 
 
 @given(data=st.data())
@@ -263,7 +265,7 @@ def test_a_stage_that_was_stopped_goes_on_with_what_is_missing(
         stop(patch, stage, after=3)
         with pytest.raises(StoppedError, match="stopped by the test"):
             run_job(source, output, group_by=BY_QUERY)
-    finished = {path.name: path.stat().st_mtime_ns for path in (output / "_grouped" / place).iterdir()}
+    finished = {path.name: path.stat().st_mtime_ns for path in output.glob(f"_grouped/*/{place}/*")}
     assert len(finished) == 3
     done: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -326,6 +328,79 @@ def test_overwriting_leaves_nothing_of_the_groups(
     assert not (output / "_grouped").exists()
 
 
+OTHER_PAIRS = {"where": (parse_condition("bm25 > 7"),)}
+"""Makes another job of the same input and groups, whose files below `_grouped` have the same names."""
+
+
+def run_other_job(run_job: RunJob, source: Path, output: Path) -> None:
+    """Takes over OUTPUT for another job, and checks that nothing of the job before is in it."""
+    run_job(source, output, group_by=BY_QUERY, overwrite=True, **OTHER_PAIRS)
+    assert_lists(output, [row for row in pairs(40, 5) if row["bm25"] > 7])
+    assert len(list((output / "_grouped").iterdir())) == 1
+    assert verify(look(str(output))) == []
+
+
+def test_lists_that_workers_of_another_job_write_late_are_not_taken(
+    source: Path, output: Path, run_job: RunJob, without_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They outlive their driver, and go on when OUTPUT was overwritten and the new job has planned its pieces."""
+    late: list[Any] = []
+
+    def remember(*work: Any) -> None:
+        late.append(work)
+        run_stage_here(*work)
+
+    def after_the_late(*work: Any) -> None:
+        while late:
+            stage, argument, items = late.pop(0)
+            for place in ("pairs", "lists"):
+                Path(argument.directory, place).mkdir(parents=True, exist_ok=True)  # where there are no directories
+            run_stage_here(stage, argument, items)
+        run_stage_here(*work)
+
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_stage", remember)
+    run_job(source, output, group_by=BY_QUERY)
+    assert len(late) == 2
+    monkeypatch.setattr(jobs.joins.groups.stage, "run_stage", after_the_late)
+    run_other_job(run_job, source, output)
+    assert late == []
+
+
+def test_lists_of_another_job_that_could_not_be_removed_are_not_taken(
+    source: Path, output: Path, run_job: RunJob, without_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(source, output, group_by=BY_QUERY)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDisk, "remove_below", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(source, output, StopAfter(0), group_by=BY_QUERY, overwrite=True, **OTHER_PAIRS)
+    run_job(source, output, group_by=BY_QUERY, **OTHER_PAIRS)
+    assert_lists(output, [row for row in pairs(40, 5) if row["bm25"] > 7])
+    assert len(list((output / "_grouped").iterdir())) == 1
+
+
+def test_an_output_whose_groups_an_earlier_version_made_goes_on(
+    source: Path, output: Path, run_job: RunJob, without_ray: None
+) -> None:
+    """It had no directory of its own for a job, and its manifest names none."""
+    run_job(source, output, group_by=BY_QUERY)
+    [stage] = (output / "_grouped").iterdir()
+    for path in stage.iterdir():
+        path.rename(output / "_grouped" / path.name)
+    stage.rmdir()
+    manifest = read_json(output / "_manifest.json")
+    del manifest["grouped"]
+    for file in manifest["files"]:
+        file["path"] = file["path"].replace(stage.name + "/", "")
+    (output / "_manifest.json").write_text(json.dumps(manifest))
+    for part in [output / "_summary.json", *parts(output)]:
+        part.unlink()
+    lists = finished_in(output, "_grouped/lists")
+    run_job(source, output, group_by=BY_QUERY)
+    assert_lists(output, pairs(40, 5))
+    assert finished_in(output, "_grouped/lists") == lists
+
+
 def test_a_file_that_cannot_be_read_stops_the_stage_since_groups_would_lack_its_pairs(
     source: Path, output: Path, run_job: RunJob, without_ray: None
 ) -> None:
@@ -355,16 +430,16 @@ def test_a_dry_run_counts_the_pairs(
     assert not output.exists()
 
 
-def kill_at(driver: subprocess.Popen[str], directory: Path, files: int) -> dict[str, tuple[int, int]]:
-    """Kills the driver when the directory has so many files; returns which they are then, and which copy of each."""
+def kill_at(driver: subprocess.Popen[str], output: Path, place: str, files: int) -> dict[str, tuple[int, int]]:
+    """Kills the driver when a place of OUTPUT has so many files; returns which they are, and which copy of each."""
     with driver:
-        wait_until(lambda: directory.is_dir() and len(finished_in(directory)) >= files, driver)
+        wait_until(lambda: len(finished_in(output, place)) >= files, driver)
         driver.kill()
-    return finished_in(directory)
+    return finished_in(output, place)
 
 
-def finished_in(directory: Path) -> dict[str, tuple[int, int]]:
-    found = [path for path in directory.glob("*.parquet") if not path.name.startswith(".")]
+def finished_in(output: Path, place: str) -> dict[str, tuple[int, int]]:
+    found = [path for path in output.glob(f"{place}/*.parquet") if not path.name.startswith(".")]
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
 
 
@@ -379,16 +454,16 @@ def test_a_driver_killed_in_every_stage_loses_and_doubles_nothing(
     source = write_rows(tmp_path / "in", rows, [300, 301, 700])
     moments = random.Random(seed)
     arguments = [source, output, "--model", bert_directory, "--replicas", "2", "--group-by", "query_id"]
-    cells, lists = output / "_grouped" / "pairs", output / "_grouped" / "lists"
-    cut = kill_at(drive.start("SlowScorer", *arguments), cells, moments.randint(1, 8))
-    assert not (output / "_grouped" / "lists.json").exists()
-    made = kill_at(drive.start("SlowScorer", *arguments), lists, moments.randint(1, 8))
-    assert {name: version for name, version in finished_in(cells).items() if name in cut} == cut
-    scored = kill_at(drive.start("SlowScorer", *arguments), output, moments.randint(1, 8))
-    assert {name: version for name, version in finished_in(lists).items() if name in made} == made
+    cells, lists, here = "_grouped/*/pairs", "_grouped/*/lists", "."
+    cut = kill_at(drive.start("SlowScorer", *arguments), output, cells, moments.randint(1, 8))
+    assert not list(output.glob("_grouped/*/lists.json"))
+    made = kill_at(drive.start("SlowScorer", *arguments), output, lists, moments.randint(1, 8))
+    assert {name: version for name, version in finished_in(output, cells).items() if name in cut} == cut
+    scored = kill_at(drive.start("SlowScorer", *arguments), output, here, moments.randint(1, 8))
+    assert {name: version for name, version in finished_in(output, lists).items() if name in made} == made
     with drive.start("SlowScorer", *arguments) as driver:
         told, _ = driver.communicate(timeout=120)
     assert driver.returncode == 0, told
-    assert {name: version for name, version in finished_in(output).items() if name in scored} == scored
+    assert {name: version for name, version in finished_in(output, here).items() if name in scored} == scored
     assert_lists(output, rows)
     assert_summary_adds_up(output, json.loads((output / "_summary.json").read_text()), 150)

@@ -197,17 +197,17 @@ def test_what_was_stopped_goes_on_with_the_missing_parts(
 ) -> None:
     source, output = write(tmp_path / "in", odd_table(), structs_table()), tmp_path / "out"
     labelled(source, tmp_path / "whole", "fusion:bm25,reranker:embedded")
-    run_pieces = jobs.training.label.run.run_pieces_on_replicas
+    run_stage = jobs.training.label.run.run_stage_on_replicas
 
     def only_the_first(stage: Any, argument: Any, items: Sequence[dict[str, Any]], *rest: Any, **options: Any) -> None:
-        run_pieces(stage, argument, items[:1], *rest, **options)
+        run_stage(stage, argument, items[:1], *rest, **options)
 
-    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", only_the_first)
+    monkeypatch.setattr(jobs.training.label.run, "run_stage_on_replicas", only_the_first)
     with pytest.raises(StoppedError, match="1 piece"):
         labelled(source, output, "fusion:bm25,reranker:embedded")
     [first] = parts(output)
     before = first.stat().st_mtime_ns
-    monkeypatch.setattr(jobs.training.label.run, "run_pieces_on_replicas", run_pieces)
+    monkeypatch.setattr(jobs.training.label.run, "run_stage_on_replicas", run_stage)
     summary = labelled(source, output, "fusion:bm25,reranker:embedded")
     assert first.stat().st_mtime_ns == before
     assert summary["rows"] == 9
@@ -298,7 +298,7 @@ def test_bytes_that_are_not_utf8_cost_their_own_row(tmp_path: Path, here: None) 
 
 def test_without_bm25s_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(ConfigError, match=r"pip install 'crossray\[train\]'"):
+    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s \(the extra train of crossray\)$"):
         labelled(tmp_path, tmp_path / "out", "bm25")
 
 

@@ -20,7 +20,7 @@ from jobs.training.encoders import EncoderSettings
 from jobs.training.mine.negatives import Chosen, choose
 from jobs.training.mine.run import mine
 from jobs.training.mine.settings import MineSettings, Rule, parse_ranks
-from jobs.training.ranked import Scored
+from jobs.training.ranked import ScoredDocument
 from pipelines.errors import ConfigError
 from pipelines.reranker import Reranker
 from tests.jobs.tables import parts
@@ -172,17 +172,17 @@ def test_a_corpus_takes_the_place_of_a_sources_passages(tmp_path: Path, here: No
 def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = write(tmp_path / "in", python=python_source(), shell=shell_source()), tmp_path / "out"
     mined(source, tmp_path / "whole")
-    choose_all = jobs.training.mine.run.run_pieces
+    choose_all = jobs.training.mine.run.run_stage
     monkeypatch.setattr(
         jobs.training.mine.run,
-        "run_pieces",
+        "run_stage",
         lambda stage, argument, items: choose_all(stage, argument, items[:1]),
     )
     with pytest.raises(StoppedError, match=r"1 part\(s\) are missing"):
         mined(source, output)
     [first] = parts(output)
     before = first.stat().st_mtime_ns
-    monkeypatch.setattr(jobs.training.mine.run, "run_pieces", choose_all)
+    monkeypatch.setattr(jobs.training.mine.run, "run_stage", choose_all)
     said = io.StringIO()
     mined(source, output, said=said)
     assert "2 source(s), 0 to be searched" in said.getvalue()
@@ -210,7 +210,7 @@ def test_exit_codes(tmp_path: Path, here: None) -> None:
 def test_negatives_are_chosen_by_rank_and_margin() -> None:
     """The positive (0) is third; 1 and 2 came with the row; 4 scores above 0.95 times the positive, as does 1."""
     scores = {3: 0.9, 1: 0.85, 0: 0.8, 4: 0.77, 5: 0.76, 6: 0.5, 7: 0.4, 2: 0.1}
-    ranking = [Scored(place, score) for place, score in scores.items()]
+    ranking = [ScoredDocument(place, score) for place, score in scores.items()]
 
     def chosen(rule: Rule) -> tuple[list[int], int]:
         found: Chosen = choose(ranking, 2, rule)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training.train.config import read_config
+from jobs.training.train.planning import with_definite_paths
 from pipelines.errors import ConfigError
 
 STAGES = Path(__file__).parents[4] / "jobs" / "training" / "stages"
@@ -67,6 +68,17 @@ def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, CONFIG), {"recipe.steps": 7, "workers.count": 2, "base": None})
     assert (config.recipe.steps, config.workers.count, config.base) == (7, 2, "embedded")
     assert config.recipe.learning_rate == 1e-4
+
+
+def test_embedded_is_the_embedded_model_beside_a_directory_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "embedded").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, CONFIG)
+    assert with_definite_paths(read_config(file, {}), file).base == "embedded"
+    file = write(tmp_path, CONFIG.replace('"embedded"', '"./embedded"'))
+    assert with_definite_paths(read_config(file, {}), file).base == str(tmp_path / "embedded")
 
 
 def test_epochs_and_steps_exclude_each_other_and_the_flag_replaces_both(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 from jobs.storage import find_input
 from jobs.training.bad_rows import BadRow
 from jobs.training.train.config import Columns, Source
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
-from jobs.training.train.rows import Layout, TrainingRow, layout_of, training_rows
-from jobs.training.train.shards import Preparation, prepare, read_shard, share_of, with_random_negatives
+from jobs.training.train.rows import TrainingLayout, TrainingRow, layout_of, training_rows
+from jobs.training.train.shards import ShardSettings, prepare, read_shard, share_of, with_random_negatives
 
 UNKNOWN = pytest.approx(math.nan, nan_ok=True)
 
@@ -136,7 +136,7 @@ def test_tables_that_cannot_be_read_say_why(columns: dict[str, Any], message: st
 def test_columns_have_the_names_that_the_source_says() -> None:
     table = pa.table({"question": ["q"], "answer": ["a"]})
     columns = Columns(query="question", positive="answer")
-    assert layout_of(table.schema, columns) is Layout.POSITIVES
+    assert layout_of(table.schema, columns) is TrainingLayout.POSITIVES
     assert dict(training_rows(table, columns)) == {0: TrainingRow("q", ["a"], [1.0], [UNKNOWN])}
 
 
@@ -157,8 +157,8 @@ def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None
     assert filled[4].labels == [1.0, 0.0, 0.0, 0.0]
 
 
-def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], Output]:
-    output = Output(str(tmp_path / "out"))
+def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], RunFiles]:
+    output = RunFiles(str(tmp_path / "out"))
     (tmp_path / "out" / "lists").mkdir(parents=True, exist_ok=True)
     return [file_of(0, file) for file in find_input(source.path)], output
 
@@ -171,7 +171,7 @@ def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> 
     found = stretches(files, [source], output)
     assert sum(stretch.take for stretch in found) == 50
     tokenizer = (bert_directory / "tokenizer.json").read_text()
-    reports = [prepare(one, Preparation((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
+    reports = [prepare(one, ShardSettings((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
     lists = [read_shard(stretch.shard) for stretch in found]
     assert sum(len(one) for one in lists) == sum(report.lists for report in reports) == 50
     assert 0 < sum(report.held_back for report in reports) < 25
@@ -182,14 +182,13 @@ def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> 
     assert first.labels.reshape(-1, 3)[:, 0].tolist() == [1.0] * len(first)
 
 
-def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.training.train.planning.STRETCH_ROWS", 40)
+def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) -> None:
     for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=group)
     source = Source(str(tmp_path))
     files, output = stretch_all(tmp_path, source)
-    found = stretches(files, [source], output)
+    found = stretches(files, [source], output, stretch_rows=40)
     assert [(one.first, one.rows, one.skip) for one in found] == [
         *((0, 40, 0), (40, 40, 40), (80, 20, 80)),
         *((0, 40, 0), (40, 15, 0)),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training.train.config import Source, TrainConfig
-from jobs.training.train.paths import Output
+from jobs.training.train.paths import RunFiles
 from jobs.training.train.worker import History, Task, map_lists
 from pipelines.training.token_lists import TokenList, TokenLists
 
@@ -29,7 +29,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return Task(
         config=TrainConfig("embedded", str(tmp_path), sources=(Source("rows.parquet"),)),
-        output=Output(str(tmp_path)),
+        output=RunFiles(str(tmp_path)),
         reports=(),
         shards=(shard(tmp_path, 1), shard(tmp_path, 2)),
         source_names=("rows",),

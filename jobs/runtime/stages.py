@@ -1,4 +1,4 @@
-"""Pieces of work that come before scoring, on Ray Data: each is a file in the end."""
+"""Runs stages of work that come before scoring, on Ray Data: a stage has many items, and each leaves files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ray.data import ActorPoolStrategy, DataContext
 from jobs.errors import StoppedError
 from jobs.runtime.datasets import RETRIES_OF_A_UNIT, batches_of, job_context
 
-PieceStage = Callable[[Any], Callable[[dict[str, Any]], None]]
-"""Makes, of what all pieces of work share, what does one of them."""
+Stage = Callable[[Any], Callable[[dict[str, Any]], None]]
+"""Makes, of the argument that all items of a stage share, the function that does one item."""
 
 
-class PieceActor:
-    """A stage of something that comes before scoring, on Ray Data: a row is a piece of work."""
+class StageActor:
+    """A worker of a stage on Ray Data: a row is an item."""
 
-    def __init__(self, stage: PieceStage, argument: Any) -> None:
+    def __init__(self, stage: Stage, argument: Any) -> None:
         self.work = stage(argument)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -38,8 +38,8 @@ class PieceActor:
         return ""
 
 
-def run_pieces(
-    stage: PieceStage,
+def run_stage(
+    stage: Stage,
     argument: Any,
     items: Sequence[dict[str, Any]],
     *,
@@ -47,12 +47,12 @@ def run_pieces(
     num_cpus: float = 0,
     num_gpus: float | None = None,
 ) -> None:
-    """Does pieces of work that are files in the end, on all nodes.
+    """Does all items of a stage, on all nodes.
 
     The workers are as many as there are CPUs, of which nothing is set aside, since with --app Serve may have them all;
     or those of `pool`, each with so many CPUs and GPUs.
 
-    Raises StoppedError when one comes to no end; what is done stays.
+    Raises StoppedError when an item comes to no end; the files of the others stay.
     """
     if not items:
         return
@@ -61,7 +61,7 @@ def run_pieces(
         warnings.simplefilter("ignore")  # of too little work, and of max_task_retries
         source = ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
         dataset = source.map_batches(
-            PieceActor,
+            StageActor,
             fn_constructor_args=(stage, argument),
             batch_size=None,
             batch_format="pyarrow",
@@ -79,7 +79,7 @@ def run_pieces(
         raise StoppedError(f"{len(items) - done} of {len(items)} pieces of work came to no end: their processes died")
 
 
-def a_worker_for_each_cpu(pieces: int) -> ActorPoolStrategy:
-    """As many workers as the cluster has CPUs, but no more than there are pieces of work."""
+def a_worker_for_each_cpu(items: int) -> ActorPoolStrategy:
+    """As many workers as the cluster has CPUs, but no more than there are items."""
     cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    return ActorPoolStrategy(size=max(1, min(cpus, pieces)))
+    return ActorPoolStrategy(size=max(1, min(cpus, items)))

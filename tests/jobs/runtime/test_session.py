@@ -1,0 +1,48 @@
+"""The private Ray of a job lets in those who have its token, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+JOB = """
+import os, subprocess, sys
+import ray, ray._private.worker
+from rich.console import Console
+from jobs.runtime.session import ray_session
+
+ray._private.worker.enable_token_auth_by_default = lambda: False  # what Ray 2.60 does by itself, and another may not
+with ray_session(None, Console(quiet=True)):
+    print("own task:", ray.get(ray.remote(lambda: 17).remote()))
+    other = [sys.executable, "-c", sys.argv[1], ray.get_runtime_context().gcs_address]
+    for name, mode in (("with the token", "token"), ("without it", "disabled")):
+        ended = subprocess.run(other, env=os.environ | {"RAY_AUTH_MODE": mode}, capture_output=True, text=True)
+        print(name, ended.returncode, ended.stderr)
+"""
+OTHER = """
+import sys
+from ray._raylet import GcsClient  # what ray.init asks first, which tries for 20 seconds
+
+GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None)
+"""
+
+
+def test_a_private_ray_wants_a_token(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    ended = subprocess.run(
+        [sys.executable, "-c", JOB, OTHER],
+        cwd=ROOT,
+        check=False,
+        env=environment | {"HOME": str(tmp_path)},  # where Ray keeps the token
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert "own task: 17\n" in ended.stdout, ended.stderr
+    assert "with the token 0 " in ended.stdout
+    assert "without it 1 " in ended.stdout
+    assert "InvalidAuthToken" in ended.stdout
+    assert (tmp_path / ".ray" / "auth_token").stat().st_size > 0
