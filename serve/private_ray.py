@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from pipelines.ray_token import keep_ray_token
 from serve import haproxy
 from serve.deaths import say_deaths
 from serve.environment import SERVE_ENVIRONMENT
@@ -58,33 +58,15 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
 
 
 def check_token(environment: Mapping[str, str], console: Console) -> None:
-    """Makes Ray's token, if it has none yet, and lets its owner alone read it; says so where Ray shall want none.
-
-    Ray would make it readable for everybody on this machine. Raises ConfigError where the file cannot be kept so.
-    """
-    if environment.get("RAY_AUTH_MODE", "token").lower() != "token":
-        console.print(
-            "warning: RAY_AUTH_MODE stands in the environment, and is not `token`: whoever reaches this machine's "
-            "ports can run code through Ray (docs/security.md)",
-            style="yellow",
-        )
-    elif "RAY_AUTH_TOKEN" not in environment and "RAY_AUTH_TOKEN_PATH" not in environment:
-        path = Path.home() / ".ray" / "auth_token"
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            with suppress(FileExistsError), open(path, "x", opener=for_owner_alone) as file:
-                file.write(secrets.token_hex(32))
-            path.chmod(0o600)
-        except OSError as error:
-            raise ConfigError(
-                f"Ray's token in {path} cannot be kept from others ({error.strerror}); name a file of your own in "
-                "RAY_AUTH_TOKEN_PATH"
-            ) from None
-
-
-def for_owner_alone(path: str, flags: int) -> int:
-    """Opens a file that nobody else can read from its first moment on."""
-    return os.open(path, flags, 0o600)
+    """Keeps Ray's token from others, or says that Ray shall want none; raises ConfigError where it cannot be kept."""
+    if environment.get("RAY_AUTH_MODE", "token").lower() == "token":
+        keep_ray_token(environment)
+        return
+    console.print(
+        "warning: RAY_AUTH_MODE stands in the environment, and is not `token`: whoever reaches this machine's ports "
+        "can run code through Ray (docs/security.md)",
+        style="yellow",
+    )
 
 
 def private_environment(directory: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pipelines.errors import missing_packages
 
+MISSING_PACKAGES = missing_packages("the demo", "bm25s ir-measures", "the group demo")
 MIN_DOCSTRING_CHARACTERS = 40
 NUM_CANDIDATES = 50
 LOG_SCHEMA = pa.schema(
@@ -152,7 +153,7 @@ def retrieve(documents: Sequence[Document], queries: Sequence[str]) -> list[list
     try:
         import bm25s
     except ModuleNotFoundError as error:
-        raise DemoError(missing_packages("the demo", "bm25s ir-measures", "the group demo")) from error
+        raise DemoError(MISSING_PACKAGES) from error
 
     def words(texts: Sequence[str]) -> list[list[str]]:
         split: list[list[str]] = bm25s.tokenize(list(texts), stopwords="english", return_ids=False, show_progress=False)

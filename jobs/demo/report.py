@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.demo.log import NUM_CANDIDATES, DemoError, build_log
-from pipelines.errors import missing_packages
+from jobs.demo.log import MISSING_PACKAGES, NUM_CANDIDATES, DemoError, build_log
 
 MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10"}
 """Name on the screen and name in ir-measures, whose RR averages to MRR."""
@@ -137,7 +136,7 @@ def measure(queries: Sequence[ComparedQuery], order: str) -> dict[str, list[floa
     try:
         import ir_measures
     except ModuleNotFoundError as error:
-        raise DemoError(missing_packages("the demo", "bm25s ir-measures", "the group demo")) from error
+        raise DemoError(MISSING_PACKAGES) from error
     qrels, run = [], []
     for position, query in enumerate(queries):
         document_ids = getattr(query, order)

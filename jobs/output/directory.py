@@ -127,7 +127,7 @@ class OutputDirectory:
             storage.remove_temporaries(self.attempts)
 
     def remove_half_written(self) -> None:
-        """Removes the parts that replicas were writing when they were killed; now no replica of this job writes."""
+        """Removes the parts that replicas were writing when they were killed; to be called while no replica writes."""
         storage.remove_temporaries(self.path)
 
 

@@ -2,8 +2,8 @@
 
     python -m pipelines.training.export KIT TRAINED --base MODEL --output DIR
 
-With several TRAINED the model has the mean of their weights. Runs that began from the same encoder and went different
-ways (other seeds, rates, losses) average to a model that ranks better than each, above all on texts unlike those of the
+With several TRAINED the model has the mean of their weights. The mean of runs that began from the same encoder and went
+different ways (other seeds, rates, losses) often ranks better than each of them, above all on texts unlike those of the
 training (Wortsman et al. 2022, "Model soups").
 """
 
@@ -48,7 +48,7 @@ def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tup
 def mean_encoder(kit: Kit, trained: Sequence[str]) -> PackedEncoder:
     """The encoder whose weights are the mean of those in `trained`: folders that `kit train` wrote, or models.
 
-    Raises ValueError for a model of other sizes or special tokens than the kit's.
+    Raises ValueError for a model of other sizes or special tokens than the kit's, and for one without a head.
     """
     encoders = []
     for name in trained:
@@ -57,6 +57,8 @@ def mean_encoder(kit: Kit, trained: Sequence[str]) -> PackedEncoder:
         else:
             model = load_base(name)
             check_fits(kit, model)
+            if not model.has_head:
+                raise ValueError(f"{name} has no classification head; give what was trained from it")
             encoders.append(model.encoder)
     mean = encoders[0]
     weights = [encoder.state_dict() for encoder in encoders]
@@ -78,7 +80,8 @@ def export(
 ) -> tuple[float, float]:
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
 
-    Raises ValueError for a model of other sizes or special tokens than the kit's, and where nothing can be fitted.
+    Raises ValueError as `mean_encoder`, for a base of other sizes or special tokens than the kit's, and where nothing
+    can be fitted.
     """
     kit, base = Kit.load(folder), load_base(base_name)
     check_fits(kit, base)

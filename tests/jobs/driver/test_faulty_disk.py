@@ -90,8 +90,14 @@ def test_a_directory_that_is_away_is_not_taken_for_an_empty_one(
     assert listed[1].startswith(f"[Errno {errno.ESTALE}] {os.strerror(errno.ESTALE)}: '{tmp_path}/in/a")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(errno.EIO, marks=pytest.mark.slow),
+        *(pytest.param(number, marks=pytest.mark.endurance) for number in (errno.ESTALE, errno.ENOTCONN)),
+    ],
+    ids=errno.errorcode.get,
+)
 def test_a_disk_that_is_away_stops_the_job_and_the_same_command_goes_on(
     tmp_path: Path, bert_directory: Path, faulty_disk: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

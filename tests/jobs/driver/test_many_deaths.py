@@ -98,7 +98,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, table: pa.Table) -> Pl
         tmp_path / "out",
     )
     if request.param == "disk":
-        outages = {"input": lambda: unmounted(source), "output": lambda: renamed(output)}
+        outages = {
+            "input": lambda: away(source, Path.mkdir, Path.rmdir),  # empty, as where a disk is no longer mounted
+            "output": lambda: away(output, Path.touch, Path.unlink),
+        }
         return Place(str(source), str(output), outages, lambda: output)
     bucket: Bucket = request.getfixturevalue("s3_bucket")
 
@@ -112,31 +115,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, table: pa.Table) -> Pl
 
 
 @contextmanager
-def unmounted(directory: Path) -> Iterator[None]:
-    """The directory is empty, as where a disk is no longer mounted."""
-    gone = directory.with_name(f"{directory.name}.gone")
-    directory.rename(gone)
-    directory.mkdir()
-    try:
-        yield
-    finally:
-        directory.rmdir()
-        gone.rename(directory)
-
-
-@contextmanager
-def renamed(directory: Path) -> Iterator[None]:
-    """The directory is gone, and what stands in its place is none."""
+def away(directory: Path, put: Callable[[Path], None], remove: Callable[[Path], None]) -> Iterator[None]:
+    """The directory has another name, and `put` makes what stands in its place; without a directory nothing happens."""
     if not directory.is_dir():
         yield
         return
     gone = directory.with_name(f"{directory.name}.gone")
     directory.rename(gone)
-    directory.touch()
+    put(directory)
     try:
         yield
     finally:
-        directory.unlink()
+        remove(directory)
         gone.rename(directory)
 
 

@@ -144,7 +144,7 @@ def test_scorers_that_are_killed_cost_time_only(tmp_path: Path, live_app: LiveAp
 @pytest.mark.slow
 def test_a_job_goes_on_with_other_replicas_than_it_was_begun_with(tmp_path: Path, live_app: LiveApp) -> None:
     """Begun with the app and resumed without, begun without and resumed with the app."""
-    source = write_input(tmp_path / "in", a=wide_table(100))
+    source = write_input(tmp_path / "in", a=wide_table(40))
     for number, (begun, resumed) in enumerate([(APP, None), (None, APP)]):
         output = tmp_path / str(number)
         run_with(begun, source, output)
@@ -153,7 +153,7 @@ def test_a_job_goes_on_with_other_replicas_than_it_was_begun_with(tmp_path: Path
         for part in lost:
             part.unlink()
         before = written(output)
-        assert_summary_adds_up(output, run_with(resumed, source, output), 100)
+        assert_summary_adds_up(output, run_with(resumed, source, output), 40)
         assert {name: written(output)[name] for name in before} == before
         assert set(lost) <= set(parts(output))
     assert_same_answers(read_output(tmp_path / "0"), read_output(tmp_path / "1"))

@@ -385,10 +385,8 @@ def test_a_job_on_ray_through_faults_loses_and_doubles_nothing(
     assert summary["errors"] == {}
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(i, marks=pytest.mark.endurance) for i in range(1, 5))],
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", range(5))
 def test_a_killed_driver_and_faults_together_lose_and_double_nothing(
     s3_bucket: Bucket, cluster: str, bert_directory: Path, tmp_path: Path, seed: int
 ) -> None:

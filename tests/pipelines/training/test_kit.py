@@ -66,6 +66,9 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     torch.testing.assert_close(theirs, kit.load_weights(trained)["layers.0.attention_out.weight"])
     assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
 
+    with pytest.raises(ValueError, match="has no classification head"):
+        run(export.main, folder, trained, backbone, "--base", backbone, "--output", tmp_path / "headless")
+
     run(export.main, folder, trained, folder, model, "--base", backbone, "--output", tmp_path / "mean")
     name, ours = "bert.encoder.layer.0.attention.output.dense.weight", "layers.0.attention_out.weight"
     begun = kit.load_weights(folder)[ours]
