@@ -131,7 +131,6 @@ class Gate:
         if scope["method"] != "POST":
             await app(scope, replay(b""), visit.send)
             return
-        scope["headers"] = with_json_type(scope["headers"])
         if visit.path == STREAM_PATH:
             await app(scope, receive, visit.send)
             return
@@ -277,12 +276,6 @@ def replay(body: bytes) -> Receive:
         return unread.pop() if unread else await asyncio.get_running_loop().create_future()
 
     return receive
-
-
-def with_json_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers with JSON as their content type, whatever the client said: no route reads anything else."""
-    kept = [(name, value) for name, value in headers if name.lower() != b"content-type"]
-    return [*kept, (b"content-type", b"application/json")]
 
 
 def sane_id(sent: str | None) -> str | None:
