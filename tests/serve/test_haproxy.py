@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import http.server
-import json
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import threading
@@ -206,43 +204,6 @@ def test_clients_have_no_say_in_what_serve_does_with_their_requests(render: Rend
     assert asked["x-request-disconnect-disabled"] == "?1"
     assert asked[haproxy.REPORT_HEADER] == haproxy.COMPLETE
     assert "x-request-timeout-seconds" not in asked
-
-
-@pytest.mark.slow
-def test_slow_clients_are_told_and_silent_ones_are_cut_off(render: Render, tmp_path: Path) -> None:
-    """A silent one in 10 s, half a body that then stops in 33, one that trickles in 60."""
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
-    with stub() as (port, _), running(render({"/": port}), tmp_path) as (url, _):
-        address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(address) as silent, socket.create_connection(address) as stopped:
-            stopped.sendall(head + b"x" * 50)
-            assert ended_after(silent)[0] == pytest.approx(10, abs=3)
-            seconds, answer = ended_after(stopped)
-            assert seconds == pytest.approx(23, abs=4)
-            assert b" 408 " in answer
-            assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]["code"] == "REQUEST_TIMEOUT"
-        with socket.create_connection(address) as trickle:
-            trickle.sendall(head)
-            began = time.monotonic()
-            answer = b""
-            trickle.settimeout(1)
-            while not answer and time.monotonic() - began < 90:
-                try:
-                    answer = trickle.recv(65_536)
-                except TimeoutError:
-                    trickle.sendall(b"x")
-            assert time.monotonic() - began == pytest.approx(60, abs=5)
-            assert b" 408 " in answer
-
-
-def ended_after(connection: socket.socket) -> tuple[float, bytes]:
-    """Seconds until the server ends the connection, and what it sent."""
-    began = time.monotonic()
-    connection.settimeout(60)
-    answer = b""
-    while part := connection.recv(65_536):
-        answer += part
-    return time.monotonic() - began, answer
 
 
 def test_an_operators_own_haproxy_is_wrapped(tmp_path: Path) -> None:
