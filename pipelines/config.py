@@ -9,6 +9,8 @@ from .errors import ConfigError
 EMBEDDED = "embedded"
 """Names the model in this package, also where a directory of the same name lies; `./embedded` is that directory."""
 MIN_MAX_LENGTH = 16
+SPECIAL_TOKENS_PER_TEXT = 2
+"""Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .chunking import chunk_windows
-from .config import RerankerConfig
+from .config import SPECIAL_TOKENS_PER_TEXT, RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model, refusals_naming
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
-from .tokens import SPECIAL_TOKENS_PER_TEXT, PairTokenizer, check_text, count_tokens
+from .tokens import PairTokenizer, check_text, count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,17 @@ class Preparation:
         spec = spec_of(files)
         return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
 
-    def prepare(self, lists: Sequence[CandidateList], lengths: Lengths) -> list[PreparedList]:
-        """The pairs of each list, whose texts must be valid (see `invalid_reason`)."""
+    def prepare(
+        self, lists: Sequence[CandidateList], lengths: Lengths, max_tokens_per_doc: int | None = None
+    ) -> list[PreparedList]:
+        """The pairs of each list, whose texts must be valid (see `invalid_reason`).
+
+        Of a document no more than `max_tokens_per_doc` are read.
+        """
         queries = self.tokenizer.token_ids([one.query for one in lists])
         documents = iter(self.tokenizer.token_ids([document for one in lists for document in one.documents]))
         return [
-            self._prepare_list(query_ids, [next(documents) for _ in one.documents], lengths)
+            self._prepare_list(query_ids, [next(documents) for _ in one.documents], lengths, max_tokens_per_doc)
             for query_ids, one in zip(queries, lists, strict=True)
         ]
 
@@ -65,15 +70,22 @@ class Preparation:
         window = lengths.max_length - len(kept) - self.tokenizer.template.size
         return self.tokenizer.template.join(kept, document_ids[:window])
 
-    def _prepare_list(self, query_ids: np.ndarray, documents_ids: list[np.ndarray], lengths: Lengths) -> PreparedList:
+    def _prepare_list(
+        self,
+        query_ids: np.ndarray,
+        documents_ids: list[np.ndarray],
+        lengths: Lengths,
+        max_tokens_per_doc: int | None,
+    ) -> PreparedList:
         template = self.tokenizer.template
         kept = query_ids[: lengths.max_query_length - SPECIAL_TOKENS_PER_TEXT]
         window = lengths.max_length - len(kept) - template.size
         pairs, chunks_per_document, cut_documents = [], [], 0
-        for document_ids in documents_ids:
+        for whole_ids in documents_ids:
+            document_ids = whole_ids[:max_tokens_per_doc]
             windows = chunk_windows(len(document_ids), window, lengths.overlap_tokens)
             scored = windows[: lengths.max_chunks_per_doc]
-            cut_documents += len(scored) < len(windows)
+            cut_documents += len(scored) < len(windows) or len(document_ids) < len(whole_ids)
             chunks_per_document.append(len(scored))
             pairs += [template.join(kept, document_ids[start:end]) for start, end in scored]
         usage = Usage(

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from .config import SPECIAL_TOKENS_PER_TEXT
 from .errors import InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
+from .long_texts import cuts_at_spaces, pieces_of
 from .packing import TokenPair, cut_by_size
 
-SPECIAL_TOKENS_PER_TEXT = 2
-"""Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
 CHARACTERS_PER_CALL = 1_000_000
 """The tokenizer keeps ~100 bytes per token until a call ends: long inputs go through it in slices."""
+PIECES_PER_CALL = 4
+"""A long text is cut, if it can be, so that a slice holds some pieces, which are tokenized side by side."""
 UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"
 """Any text may hold such: a control character, one that is not assigned, Chinese, an emoji, Unicode's last."""
 
@@ -56,15 +58,26 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.template = template
         self.characters_per_call = characters_per_call
+        self.cuts_at_spaces = cuts_at_spaces(tokenizer)
         with tokenizer_faults("tokenizer.json fails on plain texts"):
             self._check_template()
             self.token_ids([UNKNOWN_CHARACTERS])
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text without special tokens, int32, uncut; all texts must be valid (see `check_text`)."""
+        pieces = [self.pieces(text) for text in texts]
+        ids = iter(self._ids_of_pieces([piece for of_text in pieces for piece in of_text]))
+        return [next(ids) if len(of_text) == 1 else np.concatenate([next(ids) for _ in of_text]) for of_text in pieces]
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces that a text goes through the tokenizer in, which have the tokens of the text; mostly itself."""
+        limit = max(1, self.characters_per_call // PIECES_PER_CALL)
+        return pieces_of(text, limit) if self.cuts_at_spaces and len(text) > limit else [text]
+
+    def _ids_of_pieces(self, pieces: Sequence[str]) -> list[np.ndarray]:
         ids: list[np.ndarray] = []
-        for start, end in slices_by_characters(texts, self.characters_per_call):
-            encodings = self.tokenizer.encode_batch_fast(list(texts[start:end]), add_special_tokens=False)
+        for start, end in slices_by_characters(pieces, self.characters_per_call):
+            encodings = self.tokenizer.encode_batch_fast(list(pieces[start:end]), add_special_tokens=False)
             ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return ids
 

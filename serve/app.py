@@ -12,8 +12,9 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from serve.auth import ApiKeys, check_access
-from serve.autoscaling import ByQueuedTokens
+from serve.autoscaling import ByWaitingTokens
 from serve.endpoint import Endpoint
+from serve.pinning import pinned
 from serve.private_ray import CONTROLLER
 from serve.routes import create_api
 from serve.scorer import Scorer
@@ -29,7 +30,8 @@ GRACE_SECONDS = 60.0
 def build_app(args: ServeArgs) -> Application:
     """The app: Endpoint and Scorer as deployments, the one with a handle to the other.
 
-    Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine.
+    Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine;
+    ModelError for a model that is not there.
     """
     return app_behind(listening_host(), args)
 
@@ -39,6 +41,7 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
     keys = api_keys(args)
     if host is not None:
         check_access(host, keys, args.allow_anonymous)
+    args, files = pinned(args)
     scorer = serve.deployment(
         name="Scorer",
         ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
@@ -52,8 +55,11 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
             downscale_delay_s=60,
             metrics_interval_s=1,
             policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
-                policy_function=ByQueuedTokens,
-                policy_kwargs={"tokens_per_replica": args.queued_tokens_per_replica},
+                policy_function=ByWaitingTokens,
+                policy_kwargs={
+                    "seconds": args.max_wait_seconds / 2,
+                    "tokens_per_replica": args.queued_tokens_per_replica,
+                },
             ),
         ),
         graceful_shutdown_timeout_s=GRACE_SECONDS,
@@ -68,7 +74,7 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
         graceful_shutdown_timeout_s=GRACE_SECONDS,
         health_check_period_s=5,
     )(serve.ingress(create_api(current_endpoint))(Endpoint))
-    return endpoint.bind(args, keys, scorer.bind(args.reranker()))
+    return endpoint.bind(args, keys, scorer.bind(args.reranker(), files), files)
 
 
 def current_endpoint() -> Endpoint:

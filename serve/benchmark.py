@@ -196,7 +196,7 @@ def ray_address() -> str:
 
 @contextmanager
 def run_app(threads: int) -> Iterator[str]:
-    """Our app on a private Ray: one replica with all threads, one endpoint; its URL."""
+    """Our app on a private Ray: one replica with all threads; its URL."""
     from serve.environment import set_serve_environment
 
     set_serve_environment()

@@ -29,6 +29,7 @@ from pipelines.errors import ConfigError, ModelError
 from serve.auth import check_access, new_key
 from serve.drain import drain
 from serve.environment import set_serve_environment
+from serve.haproxy import complaints
 from serve.private_ray import fitted, ray_session
 from serve.settings import ServeArgs
 
@@ -65,10 +66,11 @@ PANELS = {
         "return_documents",
         "max_documents",
         "max_body_bytes",
+        "max_wait_seconds",
         "max_queued_tokens",
         "deadline_seconds",
     ),
-    "Access": ("api_keys_file", "allow_anonymous"),
+    "Access": ("api_keys_file", "allow_anonymous", "cors_origins"),
 }
 """Where --help shows the fields of ServeArgs; `command` has flags of its own for the others."""
 
@@ -228,6 +230,9 @@ def run(server: Server, console: Console) -> None:
     console.print(f"loading {server.args.name} ...")
     try:  # from here on: requests are answered a little before Serve says so
         deploy(server.args)
+        if server.address is None:
+            for complaint in complaints(Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent):
+                console.print(complaint, style="yellow", markup=False, soft_wrap=True)
         console.print(welcome(server), markup=False, highlight=False, soft_wrap=True)
         while True:
             signal.pause()

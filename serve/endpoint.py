@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.exceptions import RayActorError
@@ -23,19 +23,38 @@ from pipelines.pair_block import PairBlock
 from pipelines.preparation import Preparation, PreparedList
 from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
-from serve.admission import Admission
+from serve.admission import Admission, Limits
 from serve.auth import ApiKeys
+from serve.bodies import BodyReader
 from serve.error_answers import not_ranked
-from serve.errors import DeadlineError, NoReplicaError, TooLongError, UnavailableError, UnknownModelError
+from serve.errors import (
+    DeadlineError,
+    NoReplicaError,
+    OtherModelError,
+    PayloadTooLargeError,
+    TooLongError,
+    UnavailableError,
+    UnbrokenTextError,
+    UnknownModelError,
+)
 from serve.lanes import Lane
-from serve.scorer import SECOND_BOUNDS, Scorer
+from serve.pinning import check_pinned, files_on_this_node
+from serve.scorer import SECOND_BOUNDS, Scored, Scorer
 from serve.settings import ServeArgs
+from serve.speed import LiveSpeeds
+from serve.turns import Turns
 
 if TYPE_CHECKING:
-    from serve.schemas import RerankTask
+    from serve.schemas import RerankTask, TokenizeRequest
 
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
+BODIES_WAITING = 4
+"""Bodies of the largest size that may wait to be tokenized, or many more smaller ones."""
+TOKENIZE_CHARACTERS = 1 << 18
+"""Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
+UNBROKEN_CHARACTERS = 1_000_000
+"""Of a text that the tokenizer takes in one piece: each takes 200 bytes of memory."""
 READY_SECONDS = 5.0
 """Time in which a replica must answer for the app to be ready."""
 
@@ -57,16 +76,22 @@ class Endpoint:
         args: ServeArgs,
         keys: ApiKeys | None,
         scorer: DeploymentHandle[Scorer],
+        files: str | None = None,
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        """Loads the tokenizer; raises ModelError."""
+        """Loads the tokenizer; raises ModelError, also where the model's files do not have the SHA-256 `files`."""
         self.args = args
         self.keys = keys
         self.scorer = scorer
         self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
-        budgets = {Lane.ONLINE: args.max_queued_tokens, Lane.BULK: args.max_queued_tokens}
-        self.admission = Admission(budgets, args.max_documents)
+        self.files = files_on_this_node(args.reranker())
+        check_pinned(args.model, self.files, files)
+        self.bodies = BodyReader(args.max_documents)
+        self.turns = Turns(BODIES_WAITING * args.max_body_bytes)
+        self.speeds = LiveSpeeds()
+        limits = Limits(args.max_wait_seconds, args.max_queued_tokens, args.max_documents)
+        self.admission = Admission(limits, self._share_of_speed)
         self.description: ServedModel | None = None
         self.requests = metrics.Counter("crossray_requests", "Requests answered.", ("route", "code"))
         self.request_seconds = metrics.Histogram(
@@ -89,15 +114,10 @@ class Endpoint:
         Where the lane is full, online requests are refused and bulk ones wait.
         """
         timings = timings or Timings()
-        documents = sum(len(task.documents) for task in tasks)
         for task in tasks:
             self._check_model(task.model)
-        if lane is Lane.BULK:
-            await self.admission.room(lane)
-        self.admission.check(documents, lane)
-        began = time.perf_counter()
-        prepared = await asyncio.to_thread(self._prepare, tasks)
-        timings.tokenize = time.perf_counter() - began
+        prepared = await self._tokenized(tasks, lane, timings)
+        documents = sum(len(task.documents) for task in tasks)
         pairs = [pair for one in prepared for pair in one.pairs]
         tokens = sum(len(pair.input_ids) for pair in pairs)
         if lane is Lane.BULK:
@@ -121,6 +141,14 @@ class Endpoint:
                 raise not_ranked(ranking.error)
         return rankings
 
+    async def tokenize(self, request: TokenizeRequest) -> Any:
+        """The JSON of the answer; raises AppError."""
+        self._check_model(request.model_name)
+        if sum(map(len, request.texts)) > TOKENIZE_CHARACTERS:
+            raise PayloadTooLargeError(TOKENIZE_CHARACTERS)
+        async with self.turns.turn(sum(map(len, request.texts))) as threads:
+            return await asyncio.get_running_loop().run_in_executor(threads, self._encoded, request)
+
     async def describe(self) -> ServedModel:
         """What the replicas run; raises UnavailableError when none answers."""
         if self.description is None:
@@ -135,24 +163,59 @@ class Endpoint:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 described: ServedModel = await self.scorer.describe.remote()
-                return described
         except (TimeoutError, RayActorError):
             raise UnavailableError("no replica has loaded its model yet; try again in a few seconds") from None
+        if described.fingerprint.files != self.files:
+            raise OtherModelError(described.fingerprint.files, self.files)
+        return described
 
     def _check_model(self, model: str | None) -> None:
         if self.args.strict_model and model not in (None, self.args.name):
             raise UnknownModelError(model or "", [self.args.name])
+
+    async def _tokenized(self, tasks: Sequence[RerankTask], lane: Lane, timings: Timings) -> list[PreparedList]:
+        """The pairs of each task, made when it is its turn; raises AppError where there is no room for them."""
+        documents = sum(len(task.documents) for task in tasks)
+        if lane is Lane.BULK:
+            await self.admission.room(lane)
+        self.admission.check(documents, lane)
+        async with self.turns.turn(sum(map(characters_of, tasks))) as threads:
+            if lane is Lane.ONLINE:
+                self.admission.check(documents, lane)  # others may have been admitted meanwhile
+            began = time.perf_counter()
+            prepared = await asyncio.get_running_loop().run_in_executor(threads, self._prepare, tasks)
+            timings.tokenize = time.perf_counter() - began
+        return prepared
+
+    def _share_of_speed(self) -> float | None:
+        """Tokens per second for this endpoint, since HAProxy gives equally many requests to all of them."""
+        speed = self.speeds.tokens_per_second()
+        return None if speed is None else speed / self.args.endpoints
+
+    def _encoded(self, request: TokenizeRequest) -> Any:
+        tokenizer = self.preparation.tokenizer.tokenizer
+        encodings = tokenizer.encode_batch(request.texts, add_special_tokens=request.add_special_tokens is not False)
+        return request.answer(encodings, self.preparation.lengths.max_length)
 
     def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
         first = tasks[0]  # all tasks of a request have its lengths
         lengths = self.preparation.lengths_of_call(
             first.max_query_length, first.max_length, first.overlap_tokens, first.max_chunks_per_doc
         )
-        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths)
+        self._check_pieces([text for task in tasks for text in (task.query, *task.documents)])
+        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths, first.max_tokens_per_doc)
         for task, one in zip(tasks, prepared, strict=True):
             if not task.truncate and (one.usage.cut_queries or one.usage.cut_documents):
                 raise TooLongError(one.usage)
         return prepared
+
+    def _check_pieces(self, texts: Sequence[str]) -> None:
+        """Raises UnbrokenTextError for a text that would take too much memory."""
+        for text in texts:
+            if len(text) > UNBROKEN_CHARACTERS:
+                longest = max(map(len, self.preparation.tokenizer.pieces(text)))
+                if longest > UNBROKEN_CHARACTERS:
+                    raise UnbrokenTextError(longest, UNBROKEN_CHARACTERS)
 
     async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
         answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]
@@ -163,18 +226,25 @@ class Endpoint:
                 answer.cancel()
 
     async def _ask(self, block: PairBlock, lane: Lane) -> np.ndarray:
-        """The logits of a block from one replica, or from another where that one dies: scoring has no side effects."""
+        """The logits of a block from one replica, or from another where that one dies: scoring has no side effects.
+
+        Nor is one with other model files than ours of any use: its logits belong to other tokens.
+        """
+        failure: UnavailableError = NoReplicaError()
         for _ in range(2):
             response = self.scorer.logits.remote(block, lane)
             try:
-                logits: np.ndarray = await response
-                return logits
+                scored: Scored = await response
             except RayActorError:
                 continue
             except asyncio.CancelledError:
                 response.cancel()  # type: ignore[no-untyped-call]
                 raise
-        raise NoReplicaError
+            if scored.files == self.files:
+                self.speeds.hear(scored.replica, scored.tokens_per_second)
+                return scored.logits
+            failure = OtherModelError(scored.files, self.files)
+        raise failure
 
     def _count(self, usage: Usage, timings: Timings) -> None:
         self.tokenize_seconds.observe(timings.tokenize)
@@ -187,6 +257,11 @@ class Endpoint:
         ):
             if value > 0:  # Ray's counters refuse to count nothing
                 counter.inc(value, tags)
+
+
+def characters_of(task: RerankTask) -> int:
+    """Characters of all texts of a task."""
+    return len(task.query) + sum(map(len, task.documents))
 
 
 def blocks_of(pairs: Sequence[TokenPair], most_tokens: int) -> list[PairBlock]:

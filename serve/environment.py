@@ -6,10 +6,8 @@ import os
 from collections.abc import MutableMapping
 
 REPLAYABLE_BYTES = 1 << 18
-"""A request up to this size is sent to another endpoint when the one that has it dies."""
-WAIT_FOR_BODY = "http-request wait-for-body time 60s if METH_POST !{ path_end /stream }"
-"""HAProxy can only send again what it held whole before it sent the first byte; most clients send headers and body in
-two packets. Serve has no setting for this directive, and copies the one for the health checks as it stands."""
+"""A request up to this size is sent to another endpoint when the one that has it dies: HAProxy holds it whole
+(`serve.haproxy`) before it sends the first byte."""
 
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a quarter of the latency of Serve's own proxy, and less
@@ -20,7 +18,6 @@ SERVE_ENVIRONMENT = {
     # refused, and that takes the endpoint out. Twice that, for two that die at once; defaults: 3 refusals, 3 retries.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "6",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": f"5s\n{WAIT_FOR_BODY}\ndefault-server",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPLAYABLE_BYTES),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is back in 5 s instead of 31
 }

@@ -22,8 +22,10 @@ from serve.errors import (
     InvalidFieldsError,
     NonFiniteScoreError,
     NotJsonError,
+    TooManyDocumentsError,
+    UnsupportedParameterError,
 )
-from serve.schemas import UNION_TAGS, why_not_json
+from serve.schemas import UNION_TAGS, UNSUPPORTED, why_not_json
 
 MAX_FIELDS = 20
 """Field errors named in one answer; a list of ten thousand nulls needs no ten thousand messages."""
@@ -43,12 +45,12 @@ class Dialect(StrEnum):
 def dialect_of(path: str) -> Dialect:
     """The dialect of a route, also of one that does not exist; slashes may be doubled.
 
-    Errors of `/rerank` have TEI's fields whatever was sent: clients that do not know these fields ignore them.
+    Errors of TEI's routes have its fields whatever was sent: clients that do not know these fields ignore them.
     """
     match [part for part in path.split("/") if part]:
         case ["v2", *_]:
             return Dialect.COHERE
-        case ["rerank"]:
+        case [] | ["rerank" | "tokenize" | "info"]:
             return Dialect.TEI
         case _:
             return Dialect.JINA
@@ -116,6 +118,11 @@ def not_valid(errors: Sequence[Any]) -> AppError:
     if first["type"] == "json_invalid":
         position = f" at character {first['loc'][1]}" if len(first["loc"]) > 1 else ""
         return NotJsonError(f"{first['ctx']['error']}{position}")
+    for one in errors:
+        if one["type"] == "too_many_documents":
+            return TooManyDocumentsError(**one["ctx"])
+        if one["type"] == UNSUPPORTED:
+            return UnsupportedParameterError(field_at(one["loc"]), one["ctx"]["reason"])
     fields: list[FieldError] = [
         {"field": field_at(one["loc"]), "message": message_of(one), "type": one["type"]} for one in errors[:MAX_FIELDS]
     ]

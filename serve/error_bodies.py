@@ -41,9 +41,9 @@ class DialectErrorFields(TypedDict):
     message: NotRequired[str]
     """On /v2 routes, for Cohere's clients."""
     error: NotRequired[str]
-    """On /rerank, for TEI's clients."""
+    """On TEI's routes: /, /rerank, /tokenize, /info."""
     error_type: NotRequired[Annotated[str, Field(examples=["Overloaded"])]]
-    """On /rerank, for TEI's clients."""
+    """Likewise."""
 
 
 class ErrorBody(DialectErrorFields):
@@ -71,10 +71,15 @@ class InvalidFieldsBody(DialectErrorFields):
 
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Not JSON in UTF-8; or `truncate` is false and a text is too long."},
+    400: {
+        "model": ErrorBody,
+        "description": "Not JSON in UTF-8; a parameter that is not supported; or `truncate` is false and a text is too "
+        "long.",
+    },
     401: {"model": UnauthorizedBody, "description": "No API key, or an unknown one."},
     404: {"model": ErrorBody, "description": "No such route; or a strict server does not know the model."},
-    413: {"model": ErrorBody, "description": "The body has too many bytes or documents."},
+    408: {"model": ErrorBody, "description": "The body came too slowly."},
+    413: {"model": ErrorBody, "description": "The body has too many bytes, documents or JSON values."},
     422: {"model": InvalidFieldsBody, "description": "A field is wrong."},
     429: {"model": ErrorBody, "description": "Too much is waiting.", "headers": RETRY_AFTER},
     500: {"model": ErrorBody, "description": "Our fault."},

@@ -5,17 +5,22 @@ CrossrayError
 └── AppError
     ├── NotJsonError                 400
     ├── TooLongError                 400  `truncate` is false
+    ├── UnsupportedParameterError    400  a dialect knows it, and we do not
     ├── UnauthorizedError            401
     ├── UnknownModelError            404
+    ├── SlowRequestError             408
     ├── HttpError                         as the framework says: no such route, method, ...
     ├── PayloadTooLargeError         413
     ├── TooManyDocumentsError        413
+    ├── TooManyValuesError           413
+    ├── UnbrokenTextError            413
     ├── InvalidFieldsError           422
     ├── OverloadedError              429
     ├── NonFiniteScoreError          500
     ├── InternalError                500  anything else
     └── UnavailableError             503
         ├── NoReplicaError
+        ├── OtherModelError
         └── DeadlineError
 """
 
@@ -81,8 +86,20 @@ class TooLongError(AppError):
         if usage.cut_queries:
             cut.append("the query is longer than max_query_length")
         if usage.cut_documents:
-            cut.append(f"max_chunks_per_doc is too small for {usage.cut_documents:,} of the documents")
+            cut.append(
+                f"max_chunks_per_doc (or max_tokens_per_doc) is too small for {usage.cut_documents:,} of the documents"
+            )
         super().__init__(f"truncate is false, but {' and '.join(cut)}; raise the limit or leave out truncate")
+
+
+class UnsupportedParameterError(AppError):
+    """A parameter that would change the answer, if this server could do what it says."""
+
+    status, code = 400, "UNSUPPORTED_PARAMETER"
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} is not supported here: {reason}; leave it out")
+        self.field = field
 
 
 class UnauthorizedError(AppError):
@@ -130,6 +147,18 @@ class HttpError(AppError):
         return self.passed_on
 
 
+class SlowRequestError(AppError):
+    """The request, or the next line of a stream, does not come, or comes too slowly."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
+
+    def __init__(self, received: int) -> None:
+        super().__init__(
+            f"the body came too slowly, or nothing more of it came ({received:,} bytes did); send it again, in smaller "
+            "requests where the line is slow"
+        )
+
+
 class PayloadTooLargeError(AppError):
     """The body, or a line of a stream, has more bytes than allowed."""
 
@@ -147,6 +176,30 @@ class TooManyDocumentsError(AppError):
     def __init__(self, documents: int, limit: int) -> None:
         super().__init__(
             f"the request has {documents:,} documents; at most {limit:,} are allowed, split it into several requests"
+        )
+
+
+class TooManyValuesError(AppError):
+    """More JSON values than a body may have."""
+
+    status, code = 413, "TOO_MANY_VALUES"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the body holds more than {limit:,} JSON values (texts, numbers, lists, ...); send fewer documents at "
+            "once, or less with each"
+        )
+
+
+class UnbrokenTextError(AppError):
+    """A text that the tokenizer can only take in one piece, and that is too long for that."""
+
+    status, code = 413, "UNBROKEN_TEXT"
+
+    def __init__(self, characters: int, limit: int) -> None:
+        super().__init__(
+            f"a text has {characters:,} characters without a space between two words; at most {limit:,} are allowed, "
+            "split it into several documents"
         )
 
 
@@ -204,6 +257,18 @@ class NoReplicaError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("no replica could answer, not at the second try either; try again in a few seconds")
+
+
+class OtherModelError(UnavailableError):
+    """The replica, and the one that was asked instead, has other model files than the endpoint that tokenized."""
+
+    code = "OTHER_MODEL"
+
+    def __init__(self, replicas: str, endpoints: str) -> None:
+        super().__init__(
+            f"a replica has other model files (SHA-256 {replicas}) than this endpoint ({endpoints}), and scores would "
+            "be wrong; try again when the deployment that is under way has ended, or deploy the app again"
+        )
 
 
 class DeadlineError(UnavailableError):

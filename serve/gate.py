@@ -1,26 +1,32 @@
 """Gate: what every request passes on its way to a route, as ASGI middleware.
 
-It gives the request its id, wants an API key where one is needed, reads the body up to the limit, turns whatever is
-raised into the JSON of `error_answers`, and writes the log line and the headers that tell how long it took.
+It gives the request its id, wants an API key where one is needed, reads the body up to the limit and in time, ends the
+work for a client that left, turns whatever is raised into the JSON of `error_answers`, and writes the log line and the
+headers that tell how long it took.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.endpoint import Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
-from serve.errors import PayloadTooLargeError, UnauthorizedError
+from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
+from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -33,36 +39,78 @@ OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json"
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
+CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
+"""Headers of answers that scripts of other origins may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How slowly a body may come."""
+
+    silent_seconds: float = 30.0
+    """Time without a byte."""
+    seconds: float = float(BODY_SECONDS)
+    """Time for the whole of a small body."""
+    bytes_per_second: int = 32_768
+    """Beyond that time, a large body may go on while it has come this fast on the whole."""
+
+
+DEFAULT_BODY_LIMITS = BodyLimits()
 
 
 class Gate:
     """The middleware; `endpoint_of` finds the Endpoint of this process, `page_paths` need no key."""
 
-    def __init__(self, app: ASGIApp, endpoint_of: Callable[[], Endpoint], page_paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        endpoint_of: Callable[[], Endpoint],
+        page_paths: frozenset[str],
+        body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+    ) -> None:
         self.app = app
         self.endpoint_of = endpoint_of
         self.open_paths = page_paths | set(OPEN_PATHS)
+        self.body_limits = body_limits
+        self.looked_at_proxy = False
+        self.cors: CORSMiddleware | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        origins = self.endpoint_of().args.cors_origins
+        if origins is None:
+            await self.answer(scope, receive, send)
+            return
+        if self.cors is None:
+            allowed = [one.strip() for one in origins.split(",")]
+            self.cors = CORSMiddleware(
+                self.answer, allowed, ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
+            )
+        await self.cors(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, whatever happens."""
         endpoint = self.endpoint_of()
-        path = re.sub("/{2,}", "/", scope["path"])  # LlamaIndex appends to a base that ends in a slash
+        path = route_of(scope)
         headers = Headers(scope=scope)
+        self.look_at_proxy(headers)
         request_id = sane_id(headers.get("x-request-id")) or uuid.uuid4().hex
         visit = Visit(path, request_id, send)
-        scope = {**scope, "path": path, "raw_path": path.encode()}
+        app = into_page(scope) or self.app
+        whole = prefix_of(scope) + path
+        scope = {**scope, "path": whole, "raw_path": whole.encode(), "root_path": prefix_of(scope)}
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "timings": visit.timings}
         try:
-            if path not in self.open_paths:
+            if self.is_open(path, scope["method"]):
+                await app(scope, replay(b""), visit.send)  # what is sent there is not read
+            else:
                 check_key(endpoint, headers)
-            if scope["method"] == "POST":
-                scope["headers"] = with_json_type(scope["headers"])
-                if path != STREAM_PATH:
-                    receive = replay(await read_body(receive, headers, endpoint.args.max_body_bytes), receive)
-            await self.app(scope, receive, visit.send)
+                await self.pass_on(app, scope, receive, headers, visit)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered; the log has it
         except Exception as error:
             if as_app_error(error).status == 500:
                 logger.exception("request %s failed", request_id)
@@ -74,6 +122,32 @@ class Gate:
         finally:
             visit.log(endpoint, known_route(scope))
 
+    def is_open(self, path: str, method: str) -> bool:
+        """Whether a request needs no key, and no body. POST / is one of the routes that rank."""
+        return path in self.open_paths and (path, method) != ("/", "POST")
+
+    async def pass_on(self, app: ASGIApp, scope: Scope, receive: Receive, headers: Headers, visit: Visit) -> None:
+        """Passes on a request that was let in; raises ClientDisconnect when its client leaves before it is answered."""
+        if scope["method"] != "POST":
+            await app(scope, replay(b""), visit.send)
+            return
+        if visit.path == STREAM_PATH:
+            await app(scope, receive, visit.send)
+            return
+        body = await read_body(receive, headers, self.endpoint_of().args.max_body_bytes, self.body_limits)
+        await while_there(app(scope, replay(body), visit.send), receive, visit)
+
+    def look_at_proxy(self, headers: Headers) -> None:
+        """Says once in the log what a HAProxy in front of this process lacks."""
+        report = headers.get(REPORT_HEADER, "without Crossray's rules")
+        if not self.looked_at_proxy and report != COMPLETE:
+            logger.warning(
+                "requests come through a proxy %s, so that slow clients, streams and errors of the proxy are not "
+                "treated as promised; docs/server-operations.md says what the environment of Ray needs",
+                report,
+            )
+        self.looked_at_proxy = True
+
 
 class Visit:
     """What the gate notes of one request while it is answered."""
@@ -83,6 +157,7 @@ class Visit:
         self.request_id = request_id
         self.timings = Timings()
         self.status: int | None = None
+        self.answered = False
         self._send = send
         self._began = time.perf_counter()
 
@@ -93,6 +168,7 @@ class Visit:
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.request_id
             headers["server-timing"] = server_timing(self.timings, time.perf_counter() - self._began)
+        self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     def log(self, endpoint: Endpoint, route: str) -> None:
@@ -110,6 +186,33 @@ class Visit:
         logger.info(json.dumps(line))
 
 
+def route_of(scope: Scope) -> str:
+    """The path below the prefix at which Serve has the app, as our routes are written: one slash between, none last.
+
+    Some clients append to a base that ends in a slash, and some end their path in one.
+    """
+    path, prefix = re.sub("/{2,}", "/", scope["path"]), prefix_of(scope)
+    inside = path.removeprefix(prefix) if f"{path}/".startswith(f"{prefix}/") else path
+    return f"/{inside.strip('/')}"
+
+
+def prefix_of(scope: Scope) -> str:
+    """The path at which Serve has the app; empty for /."""
+    prefix: str = scope.get("root_path", "")
+    return prefix.rstrip("/")
+
+
+def into_page(scope: Scope) -> RedirectResponse | None:
+    """Where the page is asked for by the app's prefix alone: to the same with a slash, from which its links lead on.
+
+    The address is a relative one, since a proxy before us may have taken a part of the path away.
+    """
+    prefix = prefix_of(scope)
+    if not prefix or scope["path"] != prefix or scope["method"] not in ("GET", "HEAD"):
+        return None
+    return RedirectResponse(f"{prefix.rpartition('/')[2]}/")
+
+
 def check_key(endpoint: Endpoint, headers: Headers) -> None:
     """Raises UnauthorizedError without a key that is ours, where keys are wanted."""
     authorization = headers.get("authorization")
@@ -117,14 +220,25 @@ def check_key(endpoint: Endpoint, headers: Headers) -> None:
         raise UnauthorizedError(key_sent=authorization is not None)
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body; raises PayloadTooLargeError before more than `limit` bytes are read."""
+async def read_body(receive: Receive, headers: Headers, limit: int, limits: BodyLimits = DEFAULT_BODY_LIMITS) -> bytes:
+    """The whole body, of at most `limit` bytes.
+
+    Raises PayloadTooLargeError before it reads more, SlowRequestError, and ClientDisconnect where the client leaves.
+    """
     announced = headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise PayloadTooLargeError(limit)
     body = bytearray()
+    began = time.monotonic()
     while True:
-        message = await receive()
+        left = limits.seconds + len(body) / limits.bytes_per_second - (time.monotonic() - began)
+        try:
+            async with asyncio.timeout(min(limits.silent_seconds, left)):
+                message = await receive()
+        except TimeoutError:
+            raise SlowRequestError(len(body)) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > limit:
             raise PayloadTooLargeError(limit)
@@ -132,20 +246,36 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             return bytes(body)
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, then what the server has to say (that the client left)."""
-    unread = [{"type": "http.request", "body": body, "more_body": False}]
+async def while_there(work: Awaitable[None], receive: Receive, visit: Visit) -> None:
+    """Awaits the work on a request whose body was read; cancels it and raises ClientDisconnect if its client leaves.
 
-    async def receive_again() -> Message:
-        return unread.pop() if unread else await receive()
+    Serve would do the same, but reads bodies into memory for that, whoever takes them; see `serve.haproxy`.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(departure(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and not visit.answered:
+            raise ClientDisconnect
+        await working
+    finally:
+        working.cancel()
+        leaving.cancel()
 
-    return receive_again
+
+async def departure(receive: Receive) -> None:
+    """Returns when the client leaves, or when it is answered."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
-def with_json_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers with JSON as their content type, whatever the client said: no route reads anything else."""
-    kept = [(name, value) for name, value in headers if name.lower() != b"content-type"]
-    return [*kept, (b"content-type", b"application/json")]
+def replay(body: bytes) -> Receive:
+    """A `receive` that gives this body, and then nothing ever."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return unread.pop() if unread else await asyncio.get_running_loop().create_future()
+
+    return receive
 
 
 def sane_id(sent: str | None) -> str | None:

@@ -15,6 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from pipelines.ray_token import keep_ray_token
+from serve import haproxy
+from serve.deaths import say_deaths
 from serve.environment import SERVE_ENVIRONMENT
 from serve.settings import ServeArgs
 
@@ -29,17 +32,21 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
         if address is None:
             console.print("starting a private Ray on this machine ...")
+            check_token(os.environ, console)
             for name, value in private_environment(Path(directory)).items():
                 os.environ.setdefault(name, value)
+            os.environ.update(haproxy.wrapped(os.environ, Path(directory)))
         import ray
 
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             ray.init("local", include_dashboard=False, **quiet)
         else:
-            ray.init(address, runtime_env={"env_vars": SERVE_ENVIRONMENT}, **quiet)
+            variables = SERVE_ENVIRONMENT | haproxy.installed(os.environ)
+            ray.init(address, runtime_env={"env_vars": variables}, **quiet)
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
+            say_deaths(console)
             if CONTROLLER in ray.util.list_named_actors(all_namespaces=True):
                 raise ConfigError(
                     f"Serve runs on {address} already, and its host and port cannot be changed from here; deploy with "
@@ -48,6 +55,18 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def check_token(environment: Mapping[str, str], console: Console) -> None:
+    """Keeps Ray's token from others, or says that Ray shall want none; raises ConfigError where it cannot be kept."""
+    if environment.get("RAY_AUTH_MODE", "token").lower() == "token":
+        keep_ray_token(environment)
+        return
+    console.print(
+        "warning: RAY_AUTH_MODE stands in the environment, and is not `token`: whoever reaches this machine's ports "
+        "can run code through Ray (docs/security.md)",
+        style="yellow",
+    )
 
 
 def private_environment(directory: Path) -> dict[str, str]:

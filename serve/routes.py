@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from fastapi import Body, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from typing_extensions import override  # in typing from Python 3.12
 
-from serve import metrics_page
+from serve import docs_page, metrics_page
 from serve.endpoint import Endpoint
 from serve.error_bodies import ERROR_RESPONSES
-from serve.gate import STREAM_PATH, Gate
+from serve.gate import DEFAULT_BODY_LIMITS, STREAM_PATH, BodyLimits, Gate
+from serve.recent import Recent
 from serve.schemas import (
     CohereAnswer,
     CohereRequest,
     DialectRequest,
+    InfoAnswer,
     InvocationAnswer,
     ModelsAnswer,
     PlainInvocationRequest,
     PlainRequest,
+    PlainTokenizeRequest,
     RerankAnswer,
     RerankRequest,
     ScoreAnswer,
     ScoreRequest,
     Served,
+    TeiRequest,
     TeiScore,
+    TeiToken,
+    VllmRerankAnswer,
+    VllmTokens,
+    info_answer,
     models_answer,
 )
 from serve.streaming import DEFAULT_LIMITS, DuplexResponse, StreamLimits, answer_stream
 
+READY_FRESH_SECONDS = 1.0
+"""Time for which an answer of /ready is good."""
 PAGE = Path(__file__).parent / "page"
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 """Browsers refuse scripts with another type, and what the machine's own tables say varies."""
@@ -51,16 +64,32 @@ DESCRIPTION = """Cross-encoder reranking: a query and its candidate documents co
 The wire formats of Jina (`/v1/rerank`), Cohere (`/v2/rerank`) and text-embeddings-inference (`/rerank`)."""
 
 
-def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits = DEFAULT_LIMITS) -> FastAPI:
+def create_api(
+    endpoint_of: Callable[[], Endpoint],
+    stream_limits: StreamLimits = DEFAULT_LIMITS,
+    body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+) -> FastAPI:
     """The ASGI app; `endpoint_of` finds the Endpoint of the process that it runs in."""
-    api = FastAPI(title="Crossray", version=version(), description=DESCRIPTION, redoc_url=None)
+    api = FastAPI(
+        title="Crossray",
+        version=version(),
+        description=DESCRIPTION,
+        redoc_url=None,
+        docs_url=None,
+        redirect_slashes=False,
+    )
     page_files = {"/": PAGE / "index.html"} | {f"/page/{file.name}": file for file in sorted(PAGE.iterdir())}
-    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=frozenset(page_files))
+    paths = frozenset(page_files)
+    api.add_middleware(Gate, endpoint_of=endpoint_of, page_paths=paths, body_limits=body_limits)
     for kind in (RequestValidationError, HTTPException):
         api.add_exception_handler(kind, raise_again)
+    api.router.route_class = route_with_body(endpoint_of)
     add_inference(api, endpoint_of)
+    add_tokenize(api, endpoint_of)
+    api.router.route_class = APIRoute
     add_stream(api, endpoint_of, stream_limits)
     add_operations(api, endpoint_of)
+    add_docs(api)
     for path, file in page_files.items():
         api.add_route(path, page_file(file), include_in_schema=False)
     return api
@@ -69,6 +98,32 @@ def create_api(endpoint_of: Callable[[], Endpoint], stream_limits: StreamLimits 
 NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
 """For /docs, which offers a place for the key then; it is the Gate that checks it."""
+
+
+def route_with_body(endpoint_of: Callable[[], Endpoint]) -> type[APIRoute]:
+    """The class of a route whose function is called with the request and its body, which our reader has read.
+
+    FastAPI would read it on the event loop, whatever it holds; from the function's annotations it makes /docs.
+    """
+
+    class RouteWithBody(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
+            # Not later: Serve takes the function to another process, where the names of its annotations are unknown.
+            self.body_type = get_type_hints(endpoint, include_extras=True)["body"]
+            super().__init__(path, endpoint, **settings)
+
+        @override
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            kind: TypeAdapter[Any] = TypeAdapter(self.body_type)
+
+            async def handle(request: Request) -> Response:
+                body = await endpoint_of().bodies.read(kind, await request.body())
+                response: Response = await self.endpoint(request, body)
+                return response
+
+            return handle
+
+    return RouteWithBody
 
 
 def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
@@ -87,20 +142,36 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """Cohere's API."""
         return await answer(request, body)
 
-    @api.post("/rerank", **documented(RerankAnswer | list[TeiScore]))
+    @api.post("/rerank", **documented(VllmRerankAnswer | list[TeiScore]))
     async def rerank_plain(request: Request, body: Annotated[PlainRequest, Body()]) -> Response:
-        """TEI's API for a body with `texts`, else Jina's."""
+        """TEI's API for a body with `texts`, else vLLM's: Jina's, and an `id` in the answer."""
+        return await answer(request, body)
+
+    @api.post("/", include_in_schema=False)  # /docs would have to show the page too, whose address this is
+    async def rerank_tei(request: Request, body: TeiRequest) -> Response:
+        """TEI's API at its second address."""
         return await answer(request, body)
 
     @api.post("/v1/score", **documented(ScoreAnswer))
+    @api.post("/score", **documented(ScoreAnswer))
     async def score(request: Request, body: ScoreRequest) -> Response:
         """vLLM's API: a score for each pair, in the order sent."""
         return await answer(request, body)
 
-    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer))
+    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer | list[TeiScore] | ScoreAnswer))
     async def invocations(request: Request, body: Annotated[PlainInvocationRequest, Body()]) -> Response:
-        """SageMaker's API, in the form of Jina's client for it or in that of /v1/rerank."""
+        """On SageMaker: Jina's client for it wraps its body in `data`. Else TEI's API for a body with `texts`, vLLM's
+        scores for one with `text_1` or its other names, and Jina's."""
         return await answer(request, body)
+
+
+def add_tokenize(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
+    """Adds the route that clients count tokens with."""
+
+    @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
+    async def tokenize(_: Request, body: Annotated[PlainTokenizeRequest, Body()]) -> Response:
+        """TEI's API for a body with `inputs`, else vLLM's."""
+        return JSONResponse(await endpoint_of().tokenize(body))
 
 
 def documented(model: Any) -> dict[str, Any]:
@@ -129,11 +200,13 @@ def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: Stream
     )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""
-        return DuplexResponse(answer_stream(endpoint_of(), request.stream(), request.state.request_id, limits))
+        return DuplexResponse(answer_stream(endpoint_of(), request.receive, request.state.request_id, limits))
 
 
 def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the routes for those who run the server."""
+    readiness = Recent(lambda: endpoint_of().check_ready(), READY_FRESH_SECONDS)
+    metrics_now = Recent(metrics_page.collect, metrics_page.FRESH_SECONDS)
 
     @api.get(
         "/v1/models",
@@ -147,6 +220,17 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         described = await endpoint.describe()
         return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at)
 
+    @api.get(
+        "/info",
+        tags=["operations"],
+        dependencies=KEY,
+        responses={status: ERROR_RESPONSES[status] for status in (401, 503)},
+    )
+    async def info() -> InfoAnswer:
+        """The model that is served, as TEI tells it."""
+        endpoint = endpoint_of()
+        return info_answer(endpoint.args.name, await endpoint.describe(), endpoint.args.max_documents, version())
+
     @api.get("/health", tags=["operations"])
     async def health() -> dict[str, str]:
         """200 as long as this process lives."""
@@ -156,13 +240,22 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     @api.get("/ping", tags=["operations"], responses={503: ERROR_RESPONSES[503]})
     async def ready() -> dict[str, str]:
         """200 when a replica answers."""
-        await endpoint_of().check_ready()
+        await readiness.get()
         return {"status": "ready"}
 
     @api.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Our metrics in Prometheus' form, of all processes of the app."""
-        return PlainTextResponse(await metrics_page.collect(), media_type=metrics_page.MEDIA_TYPE)
+        return PlainTextResponse(await metrics_now.get(), media_type=metrics_page.MEDIA_TYPE)
+
+
+def add_docs(api: FastAPI) -> None:
+    """Adds /docs, a page without scripts."""
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(docs_page.render(api.openapi()), headers=PAGE_HEADERS)
+
+    api.add_route("/docs", docs, include_in_schema=False)
 
 
 def page_file(file: Path) -> Callable[[Request], Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import uuid
+from typing import NamedTuple
 
 import numpy as np
 from ray.util import metrics
@@ -11,6 +13,8 @@ from pipelines.config import RerankerConfig
 from pipelines.fingerprint import ServedModel, resolved
 from pipelines.pair_block import PairBlock
 from serve.lanes import Lane, Lanes
+from serve.pinning import check_pinned
+from serve.speed import Speed
 
 SECOND_BOUNDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100]
 """Bounds of the histograms of time."""
@@ -18,11 +22,24 @@ TOKEN_BOUNDS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65
 """Bounds of the histogram of the tokens of a pass."""
 
 
+class Scored(NamedTuple):
+    """Logits, and what an endpoint has to know of the replica that gave them."""
+
+    logits: np.ndarray
+    """float32 [pairs]"""
+    files: str
+    """SHA-256 of the model's files."""
+    replica: str
+    """A name that no other one has."""
+    tokens_per_second: float | None
+    """How fast it was of late."""
+
+
 class Scorer:
     """A replica: it holds a loaded model and scores what waits in its two lanes."""
 
-    def __init__(self, config: RerankerConfig) -> None:
-        """Loads the model; raises ModelError."""
+    def __init__(self, config: RerankerConfig, files: str | None = None) -> None:
+        """Loads the model; raises ModelError, also where its files are not those with the SHA-256 `files`."""
         from pipelines.reranker import Reranker  # torch: seconds, and not for who only names this class
 
         self.reranker = Reranker.from_config(config)
@@ -32,6 +49,9 @@ class Scorer:
             self.reranker.fingerprint,
             loaded_at=int(time.time()),
         )
+        check_pinned(config.model, self.served.fingerprint.files, files)
+        self.name = uuid.uuid4().hex
+        self.speed = Speed()
         engine = self.reranker.engine
         self.pairs = metrics.Counter("crossray_pairs", "Pairs scored, chunks of long documents each.")
         self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", TOKEN_BOUNDS)
@@ -48,13 +68,14 @@ class Scorer:
             on_wait=self._count_wait,
         )
 
-    async def logits(self, block: PairBlock, lane: Lane = Lane.ONLINE) -> np.ndarray:
-        """The logit of each pair, float32 [pairs]."""
-        return await self.lanes.logits(block.pairs(), lane)
+    async def logits(self, block: PairBlock, lane: Lane = Lane.ONLINE) -> Scored:
+        """The logit of each pair."""
+        logits = await self.lanes.logits(block.pairs(), lane)
+        return Scored(logits, self.served.fingerprint.files, self.name, self.speed.tokens_per_second)
 
     async def score_block(self, block: PairBlock) -> tuple[str, np.ndarray]:
         """For jobs: the hash of the fingerprint that the logits belong to, and the logits, scored in the bulk lane."""
-        return self.served.fingerprint.hash, await self.logits(block, Lane.BULK)
+        return self.served.fingerprint.hash, await self.lanes.logits(block.pairs(), Lane.BULK)
 
     async def describe(self) -> ServedModel:
         """What this replica serves; callers are answered as soon as the model is loaded."""
@@ -64,9 +85,11 @@ class Scorer:
         """What `serve.autoscaling` looks at; Serve asks for it under this name."""
         for lane in Lane:
             self.queued_tokens.set(self.lanes.queued_tokens(lane), {"lane": lane})
-        return {"queued_tokens": float(self.lanes.queued_tokens())}
+        speed = self.speed.tokens_per_second or 0.0  # a number is all that Serve takes
+        return {"queued_tokens": float(self.lanes.queued_tokens()), "tokens_per_second": speed}
 
     def _count_pass(self, pairs: int, tokens: int, seconds: float) -> None:
+        self.speed.add(tokens, seconds)
         self.pairs.inc(pairs)
         self.batch_tokens.observe(tokens)
         self.inference_seconds.observe(seconds)

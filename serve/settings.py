@@ -47,10 +47,10 @@ class ServeArgs(BaseModel):
     """Threads of a replica; by default its CPUs, at least 1."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs of a replica; a part of one lets replicas share it."""
-    queued_tokens_per_replica: int = Field(default=50_000, ge=1)
-    """Waiting tokens that one more replica is started for."""
-    endpoints: int = Field(default=1, ge=1)
-    """Processes that speak HTTP and tokenize."""
+    queued_tokens_per_replica: int | None = Field(default=None, ge=1)
+    """Waiting tokens that one more replica is started for; by default what one answers in half of max_wait_seconds."""
+    endpoints: int = Field(default=2, ge=1)
+    """Processes that speak HTTP and tokenize; with one, its death is seconds without answers."""
 
     strict_model: bool = False
     """Refuse requests that name another model; by default any name is taken, since clients send a fixed one."""
@@ -60,14 +60,18 @@ class ServeArgs(BaseModel):
     """Documents of one request."""
     max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1024)
     """Bytes of a request's body."""
+    max_wait_seconds: float = Field(default=10, gt=0)
+    """Requests are refused with 429 while more waits than all replicas answer in this time, at their measured speed."""
     max_queued_tokens: int = Field(default=2_000_000, ge=1)
-    """Tokens that may wait at one endpoint before requests are refused with 429."""
+    """Tokens that may wait at one endpoint at most, also while no speed is measured yet."""
     deadline_seconds: float = Field(default=300, gt=0)
     """Seconds after which an unanswered request is a 503."""
     api_keys_file: str | None = None
     """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
     allow_anonymous: bool = False
     """Listen beyond this machine without API keys."""
+    cors_origins: str | None = None
+    """Web origins whose pages may call the server, with commas between them, or `*`; by default none but its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

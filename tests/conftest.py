@@ -17,6 +17,7 @@ import ray
 import requests
 from hypothesis import settings
 
+from serve import haproxy
 from serve.environment import set_serve_environment
 from serve.private_ray import free_port, private_environment
 from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
@@ -124,7 +125,8 @@ def cluster(stores: Stores) -> Iterator[str]:
     """A Ray of two CPUs: jobs of this process use it instead of starting one, others by its address."""
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:  # its path is short, as those of sockets must be
         with pytest.MonkeyPatch.context() as environment:  # not for what tests start beside it
-            for name, value in private_environment(Path(directory)).items():
+            own = private_environment(Path(directory)) | haproxy.wrapped(os.environ, Path(directory))
+            for name, value in own.items():
                 environment.setenv(name, value)
             ray.init(
                 "local",

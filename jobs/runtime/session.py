@@ -15,6 +15,7 @@ import ray
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from pipelines.ray_token import keep_ray_token
 
 ENVIRONMENT_OF_PRIVATE_RAY = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side warns of what Ray Data does on purpose
@@ -61,8 +62,11 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
 def want_token() -> None:
     """Lets only those into the private Ray that is about to start who have its token, unless RAY_AUTH_MODE says else.
 
-    Ray listens on all interfaces, and whoever it lets in can run code. It finds or makes the token by itself.
+    Ray listens on all interfaces, and whoever it lets in can run code. Raises ConfigError where others could read the
+    token.
     """
+    if os.environ.get(AUTH_MODE, "token").lower() == "token":
+        keep_ray_token(os.environ)
     if AUTH_MODE not in os.environ:
         from ray._raylet import Config  # type: ignore[attr-defined]  # Ray's own way, as in its authentication_token_setup
 

@@ -6,34 +6,42 @@ fields are ignored, and null means left out.
 
 values           texts, queries and documents: what they may be
 tasks            RerankTask and Served, which know no dialect
+unsupported      what dialects know and we cannot do
 dialect          what the dialects share; each of the next five has the requests and the answers of one
 jina, cohere, tei, vllm, sagemaker
-models           the list of models
+models           the list of models; what TEI says of one
+tokenize         how many tokens texts have, in TEI's and vLLM's form
 encoding         bytes to JSON, and the lines of a stream to bytes
 """
 
 from serve.schemas.cohere import CohereAnswer, CohereRequest
 from serve.schemas.dialect import DialectRequest
-from serve.schemas.encoding import parse_json, sent_id, stream_line, why_not_json
+from serve.schemas.encoding import count_values, parse_json, sent_id, stream_line, why_not_json
 from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
-from serve.schemas.models import ModelsAnswer, models_answer
+from serve.schemas.models import InfoAnswer, ModelsAnswer, info_answer, models_answer
 from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import PlainRequest, TeiRequest, TeiScore
-from serve.schemas.values import MAX_DEPTH, UNION_TAGS
-from serve.schemas.vllm import ScoreAnswer, ScoreRequest
+from serve.schemas.tokenize import PlainTokenizeRequest, TeiToken, TokenizeRequest, VllmTokens
+from serve.schemas.unsupported import UNSUPPORTED
+from serve.schemas.values import MAX_DEPTH, MAX_DOCUMENTS, UNION_TAGS
+from serve.schemas.vllm import ScoreAnswer, ScoreRequest, VllmRerankAnswer, VllmRerankRequest
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_DOCUMENTS",
     "UNION_TAGS",
+    "UNSUPPORTED",
     "CohereAnswer",
     "CohereRequest",
     "DialectRequest",
+    "InfoAnswer",
     "InvocationAnswer",
     "InvocationRequest",
     "ModelsAnswer",
     "PlainInvocationRequest",
     "PlainRequest",
+    "PlainTokenizeRequest",
     "RerankAnswer",
     "RerankRequest",
     "RerankTask",
@@ -44,6 +52,13 @@ __all__ = [
     "StreamRequest",
     "TeiRequest",
     "TeiScore",
+    "TeiToken",
+    "TokenizeRequest",
+    "VllmRerankAnswer",
+    "VllmRerankRequest",
+    "VllmTokens",
+    "count_values",
+    "info_answer",
     "models_answer",
     "parse_json",
     "sent_id",

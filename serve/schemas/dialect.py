@@ -6,14 +6,16 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, with_config
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, with_config
 from pydantic.config import JsonDict, JsonValue
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
-from pipelines.config import MIN_MAX_LENGTH
+from pipelines.config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT
 from pipelines.records import Ranking, Usage
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.values import Document, DocumentInput, Query, Text
+from serve.schemas.unsupported import HonestRequest
+from serve.schemas.values import Bounded, Document, DocumentInput, Query, Text
 
 QUERY_EXAMPLE = "Organic skincare products for sensitive skin"
 DOCUMENTS_EXAMPLE: list[JsonValue] = [
@@ -28,6 +30,9 @@ REQUEST_EXAMPLE: JsonDict = {
     "top_n": 3,
 }
 
+FEWEST_QUERY_TOKENS = MIN_MAX_LENGTH // 2 - SPECIAL_TOKENS_PER_TEXT
+"""Of a query, special tokens not counted."""
+
 TopN = Annotated[
     int | None,
     Field(
@@ -38,7 +43,19 @@ TopN = Annotated[
 ]
 
 
-class DialectRequest(BaseModel):
+def check_fewest(special: int, fewest: int) -> AfterValidator:
+    """Raises PydanticCustomError for a number of tokens below `fewest` that is not `special`."""
+
+    def check(tokens: int | None) -> int | None:
+        if tokens not in (None, special) and tokens < fewest:
+            limits = {"special": special, "fewest": fewest}
+            raise PydanticCustomError("too_few_tokens", "Input should be {special}, or at least {fewest}", limits)
+        return tokens
+
+    return AfterValidator(check)
+
+
+class DialectRequest(HonestRequest):
     """A request in one of the dialects."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, hide_input_in_errors=True)
@@ -66,17 +83,29 @@ class OptionsRequest(DialectRequest):
     overlap_tokens: Annotated[int | None, Field(ge=0, examples=[80])] = None
     """Tokens that two neighbouring chunks share, at most a quarter of a chunk."""
     max_chunks_per_doc: Annotated[int | None, Field(ge=1, examples=[10])] = None
-    """Chunks scored of one document; what is beyond is cut. This bounds the cost of long documents: `max_doc_length`
-    and `max_tokens_per_doc` are ignored like any unknown field, documents are read to their end."""
+    """Chunks scored of one document; what is beyond is cut. This bounds the cost of long documents."""
+    max_tokens_per_doc: Annotated[
+        int | None,
+        Field(ge=0, validation_alias=AliasChoices("max_tokens_per_doc", "max_doc_length"), examples=[4096]),
+    ] = None
+    """Cohere's and vLLM's, `max_doc_length` in Jina's words: tokens of a document that are read; what is beyond is
+    cut. Null or 0 is all of them."""
+    max_tokens_per_query: Annotated[int | None, Field(ge=0), check_fewest(0, FEWEST_QUERY_TOKENS)] = None
+    """vLLM's: as `max_query_length`, special tokens not counted. Null or 0 leaves it to that."""
+    truncate_prompt_tokens: Annotated[int | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
+    """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
+    be scored as further chunks. -1 is `max_length`; null does not cut."""
     truncate: Annotated[bool | None, Field(validation_alias=AliasChoices("truncate", "truncation"))] = None
     """False: 400 rather than cut the query or a document. A document in chunks is not cut. Null is true."""
     raw_scores: bool | None = None
     """True: logits instead of scores in 0..1."""
+    use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices("use_activation", "activation"))] = None
+    """vLLM's: false is the same as `raw_scores` true."""
 
     @property
     def wants_logits(self) -> bool:
         """Whether the scores are to be logits."""
-        return self.raw_scores is True
+        return self.raw_scores is True or self.use_activation is False
 
     def task(
         self,
@@ -93,13 +122,22 @@ class OptionsRequest(DialectRequest):
             model=self.model,
             top_n=top_n,
             return_documents=return_documents,
-            max_query_length=self.max_query_length,
-            max_length=self.max_length,
+            max_query_length=least(
+                self.max_query_length,
+                self.max_tokens_per_query and self.max_tokens_per_query + SPECIAL_TOKENS_PER_TEXT,
+            ),
+            max_length=least(self.max_length, self.truncate_prompt_tokens),
             overlap_tokens=self.overlap_tokens,
-            max_chunks_per_doc=self.max_chunks_per_doc,
+            max_chunks_per_doc=self.max_chunks_per_doc if self.truncate_prompt_tokens is None else 1,
+            max_tokens_per_doc=self.max_tokens_per_doc or None,
             truncate=self.truncate is not False,
             raw_scores=self.wants_logits,
         )
+
+
+def least(*limits: int | None) -> int | None:
+    """The smallest limit that is one: null, 0 and -1 are none."""
+    return min((limit for limit in limits if limit is not None and limit > 0), default=None)
 
 
 class ListRequest(OptionsRequest):
@@ -109,7 +147,7 @@ class ListRequest(OptionsRequest):
 
     query: Annotated[Query, Field(examples=[QUERY_EXAMPLE])]
     """A string, or an object with a `text`; not blank."""
-    documents: Annotated[list[DocumentInput], Field(examples=[DOCUMENTS_EXAMPLE])]
+    documents: Annotated[Bounded[DocumentInput], Field(examples=[DOCUMENTS_EXAMPLE])]
     """Strings, or objects with a `text`, whose other fields come back with the document. Texts may be empty."""
     top_n: TopN = None
 

@@ -1,8 +1,8 @@
-"""The list of models, `/v1/models`."""
+"""The list of models, `/v1/models`, and what TEI's `/info` says of one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
@@ -10,7 +10,11 @@ from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict bef
 from serve.schemas.dialect import described
 
 if TYPE_CHECKING:
-    from pipelines.fingerprint import Fingerprint  # imports torch
+    from pipelines.fingerprint import Fingerprint, ServedModel  # imports torch
+
+
+RERANKER = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
+"""A model of one label in TEI's words."""
 
 
 @described
@@ -54,3 +58,39 @@ def models_answer(model: str, fingerprint: Fingerprint, created: int) -> ModelsA
         "fingerprint": fingerprint.hash,
     }
     return {"object": "list", "data": [card]}
+
+
+@described
+class InfoAnswer(TypedDict):
+    """TEI's `/info`: what its clients look at before they ask."""
+
+    model_id: Annotated[str, Field(examples=["jina-reranker-v2-base-multilingual"])]
+    model_sha: str | None
+    """The commit of a hub model."""
+    model_dtype: Annotated[str, Field(examples=["float32"])]
+    served_model_name: str
+    model_type: Annotated[dict[str, Any], Field(examples=[RERANKER])]
+    """That it is a reranker, by its only key."""
+    max_input_length: int
+    """Tokens of query and document together; a longer document is scored in chunks."""
+    max_client_batch_size: int
+    """Texts of one request."""
+    auto_truncate: bool
+    """Whether long texts are taken where a request does not say."""
+    version: str
+    """Of Crossray."""
+
+
+def info_answer(model: str, served: ServedModel, max_documents: int, version: str) -> InfoAnswer:
+    """What `/info` says of the model that is served under the name `model`."""
+    return {
+        "model_id": model,
+        "model_sha": served.config.revision,
+        "model_dtype": served.fingerprint.dtype,
+        "served_model_name": model,
+        "model_type": RERANKER,
+        "max_input_length": served.fingerprint.max_length,
+        "max_client_batch_size": max_documents,
+        "auto_truncate": True,
+        "version": version,
+    }

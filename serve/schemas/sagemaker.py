@@ -1,4 +1,4 @@
-"""SageMaker's dialect: `/invocations`, where a body without `data` is one of Jina's."""
+"""SageMaker's dialect: `/invocations`, where a body without `data` may be in any other dialect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pipelines.records import Ranking
 from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, ranked_results, usage_counts
 from serve.schemas.jina import RerankRequest
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.values import JINA, SAGEMAKER
+from serve.schemas.tei import TeiRequest
+from serve.schemas.values import JINA, SAGEMAKER, TEI, VLLM
+from serve.schemas.vllm import QUERY_NAMES, ScoreRequest
 
 
 class InvocationRequest(DialectRequest):
@@ -47,13 +49,22 @@ class InvocationAnswer(TypedDict):
 
 
 def dialect_of_invocation(value: Any) -> str:
-    """The tag of a body's dialect: SageMaker's where the request stands in `data`, else Jina's."""
-    is_wrapped = isinstance(value, InvocationRequest) or (isinstance(value, dict) and "data" in value)
-    return SAGEMAKER if is_wrapped else JINA
+    """The tag of a body's dialect, by the fields that no other one has; Jina's where there are none of them."""
+    for kind, names, tag in (
+        (InvocationRequest, {"data"}, SAGEMAKER),
+        (TeiRequest, {"texts"}, TEI),
+        (ScoreRequest, set(QUERY_NAMES), VLLM),
+    ):
+        if isinstance(value, kind) or (isinstance(value, dict) and names & value.keys()):
+            return tag
+    return JINA
 
 
 PlainInvocationRequest = Annotated[
-    Annotated[InvocationRequest, Tag(SAGEMAKER)] | Annotated[RerankRequest, Tag(JINA)],
+    Annotated[InvocationRequest, Tag(SAGEMAKER)]
+    | Annotated[TeiRequest, Tag(TEI)]
+    | Annotated[ScoreRequest, Tag(VLLM)]
+    | Annotated[RerankRequest, Tag(JINA)],
     Discriminator(dialect_of_invocation),
 ]
-"""`/invocations`: Jina's SageMaker client wraps its body in `data`, everybody else sends that of /v1/rerank."""
+"""`/invocations`: the servers of all dialects have it on SageMaker, and Jina's client wraps its body in `data`."""

@@ -27,6 +27,8 @@ class RerankTask:
     max_length: int | None = None
     overlap_tokens: int | None = None
     max_chunks_per_doc: int | None = None
+    max_tokens_per_doc: int | None = None
+    """Tokens of a document that are read."""
     truncate: bool = True
     """False: refuse the list rather than cut its query or a document."""
     raw_scores: bool = False

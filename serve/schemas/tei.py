@@ -1,4 +1,4 @@
-"""The dialect of text-embeddings-inference: `/rerank`, where a body without `texts` is one of Jina's."""
+"""The dialect of text-embeddings-inference: `/rerank`, where a body without `texts` is one of vLLM's."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from typing_extensions import TypedDict, override  # pydantic refuses typing.Typ
 
 from pipelines.records import Ranking
 from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, TopN, described
-from serve.schemas.jina import RerankRequest
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.values import JINA, TEI, DocumentInput, Query
+from serve.schemas.values import TEI, VLLM, Bounded, DocumentInput, Query
+from serve.schemas.vllm import VllmRerankRequest
 
 
 class TeiRequest(OptionsRequest):
-    """The `/rerank` of text-embeddings-inference.
-
-    `truncation_direction` is ignored: long texts are chunked, not cut.
-    """
+    """The `/rerank` of text-embeddings-inference."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": QUERY_EXAMPLE, "texts": DOCUMENTS_EXAMPLE}]})
 
     query: Annotated[Query, Field(examples=[QUERY_EXAMPLE])]
     """Not blank."""
-    texts: Annotated[list[DocumentInput], Field(examples=[DOCUMENTS_EXAMPLE])]
+    texts: Annotated[Bounded[DocumentInput], Field(examples=[DOCUMENTS_EXAMPLE])]
     """May be empty texts."""
     top_n: TopN = None
     return_text: bool | None = None
@@ -58,11 +55,11 @@ class TeiScore(TypedDict):
 
 
 def dialect_of_plain(value: Any) -> str:
-    """The tag of a body's dialect: TEI's where it has `texts`, else Jina's."""
-    return TEI if isinstance(value, TeiRequest) or (isinstance(value, dict) and "texts" in value) else JINA
+    """The tag of a body's dialect: TEI's where it has `texts`, else vLLM's."""
+    return TEI if isinstance(value, TeiRequest) or (isinstance(value, dict) and "texts" in value) else VLLM
 
 
 PlainRequest = Annotated[
-    Annotated[TeiRequest, Tag(TEI)] | Annotated[RerankRequest, Tag(JINA)], Discriminator(dialect_of_plain)
+    Annotated[TeiRequest, Tag(TEI)] | Annotated[VllmRerankRequest, Tag(VLLM)], Discriminator(dialect_of_plain)
 ]
-"""`/rerank`: TEI's dialect for a body with `texts`, else Jina's."""
+"""`/rerank`: TEI's dialect for a body with `texts`, else vLLM's."""

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_DEPTH = 64
 """Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
-STRING, OBJECT, TEI, JINA, SAGEMAKER = UNION_TAGS = ("(string)", "(object)", "(tei)", "(jina)", "(sagemaker)")
+STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
+    "(string)",
+    "(object)",
+    "(tei)",
+    "(jina)",
+    "(sagemaker)",
+    "(vllm)",
+)
 """The choices in our unions: they stand in the `loc` of pydantic's errors, which no caller needs to see."""
+MAX_DOCUMENTS = "max_documents"
+"""The key in the context of a validation under which the most elements of a list stand."""
+
+T = TypeVar("T")
 
 
 def check_unicode(text: str) -> str:
@@ -49,6 +71,15 @@ def check_echo(value: Any) -> Any:
     raise PydanticCustomError("too_deep", "Nested deeper than {limit} levels", {"limit": MAX_DEPTH})
 
 
+def check_count(value: Any, info: ValidationInfo) -> Any:
+    """`value` itself; raises PydanticCustomError for a list of more elements than the validation's context allows."""
+    most = (info.context or {}).get(MAX_DOCUMENTS)
+    if most is not None and isinstance(value, list) and len(value) > most:
+        sizes = {"documents": len(value), "limit": most}
+        raise PydanticCustomError("too_many_documents", "List has {documents} elements, more than {limit}", sizes)
+    return value
+
+
 def check_query(text: str) -> str:
     """`text` itself; raises PydanticCustomError for a blank one, which a job refuses too."""
     if not text.strip():
@@ -71,6 +102,9 @@ def type_of_document(value: Any) -> str | None:
 Text = Annotated[str, AfterValidator(check_unicode)]
 Echo = Annotated[Any, AfterValidator(check_echo)]
 """Any JSON value that can be sent back as it came."""
+Bounded = Annotated[list[T], FailFast(), BeforeValidator(check_count)]
+"""A list whose length is looked at before its elements, and whose first wrong element is the last one looked at: a
+list of a million mistakes would take half a minute, and a gigabyte, to tell them all."""
 
 
 class TextObject(BaseModel):
@@ -83,7 +117,17 @@ class Document(TextObject):
     """A document as an object: `text` is scored, all other fields come back untouched."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"text": "a text", "id": 17}]})
-    __pydantic_extra__: dict[str, Echo]
+
+    @model_validator(mode="after")
+    def _check_other_fields(self) -> Self:
+        """Raises ValidationError for the first field that cannot go back: pydantic itself would tell of all of them."""
+        for name, value in (self.model_extra or {}).items():
+            try:
+                check_echo(value)
+            except PydanticCustomError as error:
+                at_field: Any = {"type": error, "loc": (name,), "input": None}
+                raise ValidationError.from_exception_data("Document", [at_field]) from None
+        return self
 
 
 DocumentInput = Annotated[

@@ -1,4 +1,4 @@
-"""vLLM's dialect: `/v1/score`."""
+"""vLLM's dialect: `/v1/score`, and its `/rerank`, which is Jina's with an id."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking, Usage
-from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, UsageCounts, usage_counts
+from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, UsageCounts, described, usage_counts
+from serve.schemas.jina import RerankAnswer, RerankRequest
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.values import Document, DocumentInput, Query, TextObject
+from serve.schemas.values import Bounded, Document, DocumentInput, Query, TextObject
+
+QUERY_NAMES = ("queries", "text_1", "data_1")
+"""What the queries of a `/v1/score` are called."""
 
 
 def wrap_single(value: Any) -> Any:
@@ -29,19 +33,17 @@ class ScoreRequest(OptionsRequest):
     )
 
     queries: Annotated[
-        list[Query],
+        Bounded[Query],
         BeforeValidator(wrap_single, json_schema_input_type=str | TextObject | list[str | TextObject]),
-        Field(min_length=1, validation_alias=AliasChoices("queries", "text_1", "data_1"), examples=[QUERY_EXAMPLE]),
+        Field(min_length=1, validation_alias=AliasChoices(*QUERY_NAMES), examples=[QUERY_EXAMPLE]),
     ]
     """One text or a list; also called `text_1` or `data_1`."""
     documents: Annotated[
-        list[DocumentInput],
+        Bounded[DocumentInput],
         BeforeValidator(wrap_single, json_schema_input_type=str | Document | list[str | Document]),
         Field(validation_alias=AliasChoices("documents", "text_2", "data_2", "items"), examples=[DOCUMENTS_EXAMPLE]),
     ]
     """One text or a list; also called `text_2`, `data_2` or `items`."""
-    use_activation: bool | None = None
-    """False is the same as `raw_scores` true."""
 
     @field_validator("documents")
     @classmethod
@@ -54,11 +56,6 @@ class ScoreRequest(OptionsRequest):
                 {"queries": queries, "documents": len(documents)},
             )
         return documents
-
-    @property
-    @override
-    def wants_logits(self) -> bool:
-        return self.raw_scores is True or self.use_activation is False
 
     @override
     def tasks(self) -> list[RerankTask]:
@@ -78,6 +75,22 @@ class ScoreRequest(OptionsRequest):
             "data": [{"index": i, "object": "score", "score": one.relevance_score} for i, one in enumerate(as_sent)],
             "usage": usage_counts(sum((ranking.usage for ranking in rankings), Usage())),
         }
+
+
+class VllmRerankRequest(RerankRequest):
+    """vLLM's `/rerank`, which is that of Jina."""
+
+    @override
+    def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> VllmRerankAnswer:
+        return {"id": served.request_id, **super().answer(tasks, rankings, served)}
+
+
+@described
+class VllmRerankAnswer(RerankAnswer):
+    """Jina's answer with an id."""
+
+    id: str
+    """The request's id."""
 
 
 class PairScore(TypedDict):

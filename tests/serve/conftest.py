@@ -20,6 +20,7 @@ import uvicorn
 
 from serve.auth import ApiKeys, new_key
 from serve.endpoint import BLOCK_TOKENS, Endpoint
+from serve.gate import DEFAULT_BODY_LIMITS, BodyLimits
 from serve.routes import create_api
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
@@ -95,6 +96,7 @@ class Sizes:
 
     block_tokens: int = BLOCK_TOKENS
     stream: StreamLimits = DEFAULT_LIMITS
+    body: BodyLimits = DEFAULT_BODY_LIMITS
 
 
 REAL_SIZES = Sizes()
@@ -126,10 +128,12 @@ def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer], sizes: S
     key = new_key("test") if keys else None
     handle = LocalHandle(scorers[args.model])
     accepted = ApiKeys.parse(key.line, "test") if key else None
-    endpoint = Endpoint(args, accepted, handle, sizes.block_tokens)  # type: ignore[arg-type]
+    endpoint = Endpoint(args, accepted, handle, block_tokens=sizes.block_tokens)  # type: ignore[arg-type]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_api(lambda: endpoint, sizes.stream), log_level="warning", lifespan="off")
+        config = uvicorn.Config(
+            create_api(lambda: endpoint, sizes.stream, sizes.body), log_level="warning", lifespan="off"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -147,8 +151,9 @@ class Duplex:
     """A connection whose request is still being written while its answer is read."""
 
     def __init__(self, server: Server | LiveApp) -> None:
-        self.connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
-        self.connection.putrequest("POST", "/v1/rerank/stream")
+        address = urlsplit(server.base_url)
+        self.connection = http.client.HTTPConnection(address.netloc, timeout=20)
+        self.connection.putrequest("POST", f"{address.path}/v1/rerank/stream")
         self.connection.putheader("Transfer-Encoding", "chunked")
         self.connection.putheader("Authorization", f"Bearer {server.key}")
         self.connection.endheaders()

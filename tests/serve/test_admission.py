@@ -10,25 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.admission import UNMEASURED_SECONDS, Admission
+from serve.admission import UNMEASURED_SECONDS, Admission, Limits
 from serve.errors import OverloadedError, TooManyDocumentsError
 from serve.lanes import Lane
 
 ONLINE, BULK = Lane.ONLINE, Lane.BULK
 
 
-class Clock:
-    """Stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def admission(clock: Clock | None = None) -> Admission:
-    return Admission({ONLINE: 1_000, BULK: 500}, max_documents=100, clock=clock or Clock())
+def admission(tokens_per_second: float | None = None) -> Admission:
+    return Admission(Limits(wait_seconds=10, tokens=1_000, documents=100), lambda: tokens_per_second)
 
 
 def retry_after(door: Admission) -> int:
@@ -118,27 +108,55 @@ def test_the_count_is_that_of_the_requests_inside(visits: list[tuple[int, bool]]
         assert door.waiting_tokens(ONLINE) == sum(each for each, _ in inside)
 
 
-def work(door: Admission, clock: Clock, tokens: int, seconds: float, error: Exception | None = None) -> None:
-    with door.admit(tokens, 1):
-        clock.now += seconds
-        if error is not None:
-            raise error
+@pytest.mark.parametrize(("speed", "most"), [(None, 1_000), (10.0, 100), (50.0, 500), (100.0, 1_000), (1_000.0, 1_000)])
+def test_what_is_answered_within_the_wait_is_admitted(speed: float | None, most: int) -> None:
+    """Until the speed is known, and where that would be more, what the limit in tokens lets in."""
+    door = admission(speed)
+    with ExitStack() as inside:
+        for _ in range(0, most, 50):
+            inside.enter_context(door.admit(50, 1))
+        with pytest.raises(OverloadedError):
+            door.check(1)
+
+
+def test_however_slow_the_server_is_a_first_request_is_admitted() -> None:
+    door = admission(0.001)
+    with door.admit(1_000_000, 1), pytest.raises(OverloadedError):
+        door.check(1)
+    door.check(1)
+
+
+def test_the_speed_says_nothing_about_bulk_work_which_waits_anyway() -> None:
+    door = admission(1.0)
+    with door.admit(400, 1, BULK), door.admit(400, 1, BULK):
+        door.check(1, BULK)
+        door.check(1, ONLINE)
+
+
+def test_a_speed_that_changes_leaves_the_count_right() -> None:
+    speed: list[float | None] = [None]
+    door = Admission(Limits(wait_seconds=10, tokens=1_000, documents=100), lambda: speed[0])
+    with door.admit(400, 1):
+        speed[0] = 10.0
+        with pytest.raises(OverloadedError):
+            door.check(1)
+        speed[0] = 1_000.0
+        with door.admit(5_000, 1):
+            speed[0] = 1.0
+    with door.admit(10, 1), door.admit(10, 1), pytest.raises(OverloadedError):
+        door.check(1)
+    door.check(1)
 
 
 @pytest.mark.parametrize(("waiting", "seconds"), [(4_000, 8), (4_001, 9), (1_000, 2), (1_000_000, 60)])
 def test_one_is_told_to_come_again_when_the_backlog_will_be_gone(waiting: int, seconds: int) -> None:
-    clock = Clock()
-    door = admission(clock)
-    work(door, clock, tokens=1_000, seconds=2)
-    clock.now += 1_000  # idle: says nothing about the rate
+    door = Admission(Limits(wait_seconds=1, tokens=1_000, documents=100), lambda: 500.0)
     with door.admit(waiting - 500, 1), door.admit(500, 1):
         assert retry_after(door) == seconds
 
 
 def test_one_is_never_told_to_come_again_at_once() -> None:
-    clock = Clock()
-    door = admission(clock)
-    work(door, clock, tokens=1_000_000, seconds=1)
+    door = admission(1_000_000)
     with door.admit(500, 1), door.admit(500, 1):
         assert retry_after(door) == 1
 
@@ -147,45 +165,6 @@ def test_before_anything_was_answered_one_is_told_a_guess() -> None:
     door = admission()
     with door.admit(500, 1), door.admit(500, 1):
         assert retry_after(door) == UNMEASURED_SECONDS
-
-
-def test_the_rate_is_that_of_all_requests_together() -> None:
-    clock = Clock()
-    door = admission(clock)
-    with door.admit(400, 1), door.admit(600, 1):
-        clock.now += 1
-    with door.admit(1_500, 1), door.admit(1_500, 1):
-        assert retry_after(door) == 3
-
-
-def test_recent_work_counts_more() -> None:
-    clock = Clock()
-    door = admission(clock)
-    work(door, clock, tokens=100_000, seconds=1)
-    for _ in range(10):
-        work(door, clock, tokens=1_000, seconds=30)
-    with door.admit(500, 1), door.admit(500, 1):
-        assert 25 < retry_after(door) <= 30
-
-
-def test_a_server_that_stands_still_is_not_expected_back_soon() -> None:
-    clock = Clock()
-    door = admission(clock)
-    work(door, clock, tokens=1_000, seconds=1)
-    with door.admit(500, 1), door.admit(500, 1):
-        assert retry_after(door) == 1
-        clock.now += 60
-        assert retry_after(door) == 60
-
-
-def test_requests_that_failed_are_no_work_done() -> None:
-    clock = Clock()
-    door = admission(clock)
-    work(door, clock, tokens=1_000, seconds=1)
-    with pytest.raises(TimeoutError):
-        work(door, clock, tokens=1_000_000, seconds=0.8, error=TimeoutError())
-    with door.admit(500, 1), door.admit(500, 1):
-        assert retry_after(door) == 2
 
 
 def test_who_can_wait_is_let_in_when_there_is_room_and_one_who_gives_up_holds_up_nobody() -> None:

@@ -83,12 +83,14 @@ def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_p
         "num_gpus": 0.5,
         "device": "cpu",
         "queued_tokens_per_replica": 9,
-        "endpoints": 2,
+        "endpoints": 3,
         "max_documents": 7,
         "max_body_bytes": 4096,
+        "max_wait_seconds": 2.5,
         "max_queued_tokens": 99,
         "deadline_seconds": 1.5,
         "api_keys_file": str(tmp_path / "keys.txt"),
+        "cors_origins": "https://a.example,https://b.example",
     }
     flags = [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), value)]
     result = invoke(

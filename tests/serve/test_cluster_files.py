@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryM
 from ray.serve._private.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
+from serve import haproxy
 from serve.app import build_app
 from serve.auth import is_loopback
 from serve.environment import SERVE_ENVIRONMENT
@@ -76,7 +79,15 @@ def test_the_deployment_lets_nobody_in_without_a_key(deployment: ServeDeploySche
 def test_the_deployment_says_which_variables_ray_needs() -> None:
     comment = "\n".join(line.removeprefix("#").removeprefix("   ") for line in DEPLOYMENT.splitlines())
     said = re.findall(r"^export (\w+)=(?:\"([^\"]*)\"|(\S*))$", comment, re.MULTILINE)
-    assert {name: quoted or plain for name, quoted, plain in said} == SERVE_ENVIRONMENT
+    variables = {name: quoted or plain for name, quoted, plain in said}
+    assert variables.pop(haproxy.BINARY) == f"$(command -v {haproxy.SCRIPT})"
+    assert variables.pop(haproxy.WRAPPED_BINARY) == f"${haproxy.BINARY}"
+    assert variables == SERVE_ENVIRONMENT
+
+
+def test_the_script_before_haproxy_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert EntryPoint(haproxy.SCRIPT, project["scripts"][haproxy.SCRIPT], "").load() is haproxy.main
 
 
 def test_the_dashboard_shows_every_metric_and_no_other() -> None:

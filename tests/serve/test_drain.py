@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -30,45 +34,97 @@ def test_haproxys_table_tells_what_is_under_way() -> None:
     assert under_way(table.replace("BACKEND,1", "BACKEND,0")) == 0
 
 
-@pytest.mark.slow
-def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(bert_directory: Path, tmp_path: Path) -> None:
+@dataclass
+class Started:
+    """`crossray serve`, as a process that was started."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    output: Path
+
+    @property
+    def said(self) -> str:
+        """All that stands in its terminal."""
+        return self.output.read_text()
+
+
+@pytest.fixture
+def started(bert_directory: Path, tmp_path: Path) -> Iterator[Started]:
     """With a Ray of its own that wants a token, as for everybody who starts it."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    said, port = tmp_path / "said.txt", free_port(0)
-    with said.open("w") as file:
-        server = subprocess.Popen(
+    output, port = tmp_path / "said.txt", free_port(0)
+    with output.open("w") as file:
+        process = subprocess.Popen(
             [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port)],
             cwd=ROOT,
             env=environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
-            stderr=file,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
-    url = f"http://127.0.0.1:{port}"
+    server = Started(process, f"http://127.0.0.1:{port}", output)
     try:
-        wait_until(lambda: f"Page      {url}/\n" in said.read_text() or server.poll() is not None, 120)
-        assert answers(f"{url}/ready"), said.read_text()
-        with duplex(LiveApp(url, "", ServeArgs())) as stream:
-            stream.send({"id": 1, **STREAMED})
-            first = stream.read()
-            assert first is not None
-            assert len(first["results"]) == 2
-            server.send_signal(signal.SIGTERM)
-            wait_until(lambda: not answers(f"{url}/health"), 10)
-            time.sleep(5)  # a controller that still looked after HAProxy would have replaced it by now
-            assert server.poll() is None
-            stream.send({"id": 2, **STREAMED})
-            stream.end()
-            second = stream.read()
-            assert second is not None
-            assert (second["id"], second["results"]) == (2, first["results"])
-            assert stream.read() is None
-        began = time.monotonic()
-        assert server.wait(60) == 0
-        assert time.monotonic() - began < 30
+        yield server
     finally:
-        if server.poll() is None:
-            server.terminate()  # not kill: Ray would stay
-            server.wait(90)
-    assert "Traceback" not in said.read_text()
+        if process.poll() is None:
+            process.terminate()  # not kill: Ray would stay
+            process.wait(90)
+    assert "Traceback" not in server.said
+
+
+def wait_until_up(server: Started) -> set[int]:
+    """Returns when the command says that all is up: what `/health` answered from its first answer on."""
+    statuses = set()
+
+    def is_up() -> bool:
+        with suppress(requests.RequestException):
+            statuses.add(requests.get(f"{server.url}/health", timeout=5).status_code)
+        return f"Page      {server.url}/\n" in server.said or server.process.poll() is not None
+
+    wait_until(is_up, 120)
+    assert answers(f"{server.url}/ready"), server.said
+    return statuses
+
+
+@pytest.mark.slow
+def test_nothing_is_unknown_while_a_server_starts_and_a_death_is_a_line_in_its_terminal(started: Started) -> None:
+    assert wait_until_up(started) <= {200, 503}
+    assert "crossray: " not in started.said  # our script before HAProxy found a place for all of its edits
+    said = len(started.said.splitlines())
+    [replica] = [one for one in psutil.Process(started.process.pid).children(recursive=True) if is_scorer(one)]
+    replica.kill()
+    wait_until(lambda: f"a process of Scorer died (process {replica.pid}) and is being replaced" in started.said, 30)
+    wait_until(lambda: answers(f"{started.url}/ready"), 60)
+    assert len(started.said.splitlines()) == said + 1
+
+
+def is_scorer(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "ServeReplica:crossray:Scorer" in " ".join(process.cmdline())
+    return False
+
+
+@pytest.mark.slow
+def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(started: Started) -> None:
+    wait_until_up(started)
+    server, url = started.process, started.url
+    with duplex(LiveApp(url, "", ServeArgs())) as stream:
+        stream.send({"id": 1, **STREAMED})
+        first = stream.read()
+        assert first is not None
+        assert len(first["results"]) == 2
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: not answers(f"{url}/health"), 10)
+        time.sleep(5)  # a controller that still looked after HAProxy would have replaced it by now
+        assert server.poll() is None
+        stream.send({"id": 2, **STREAMED})
+        stream.end()
+        second = stream.read()
+        assert second is not None
+        assert (second["id"], second["results"]) == (2, first["results"])
+        assert stream.read() is None
+    began = time.monotonic()
+    assert server.wait(60) == 0
+    assert time.monotonic() - began < 30
 
 
 def answers(url: str) -> bool:

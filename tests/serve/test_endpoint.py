@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
 
+from pipelines.preparation import Preparation
 from pipelines.reranker import Reranker
 from serve.endpoint import blocks_of
 from serve.lanes import Lane
 from serve.schemas import RerankTask
-from serve.scorer import PairBlock, Scorer
+from serve.scorer import PairBlock, Scored, Scorer
+from serve.turns import SMALL_AT_ONCE
 from tests.checkpoints import words
 from tests.serve.conftest import Sizes, StartServer
 
@@ -65,6 +68,45 @@ def test_what_would_be_cut_is_refused_where_the_caller_wants_that(start_server: 
     assert (response.status_code, response.json()["detail"]["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
     assert server.post("/v1/rerank", long_query | {"truncate": True}).status_code == 200
     assert server.post("/v1/rerank", body(documents=[words(2000)], truncate=False)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_of_a_document_no_more_is_read_than_the_caller_wants(start_server: StartServer, path: str) -> None:
+    server = start_server()
+    long, short = words(100, seed=1), " ".join(words(100, seed=1).split()[:20])
+    [[tokens]] = [server.endpoint.preparation.tokenizer.token_ids([short])]
+
+    whole, cut, alone = (
+        server.post(path, body(documents=documents, **fields)).json()["results"][0]["relevance_score"]
+        for documents, fields in (([long], {}), ([long], {"max_tokens_per_doc": len(tokens)}), ([short], {}))
+    )
+
+    assert cut == pytest.approx(alone, abs=1e-6)
+    assert cut != pytest.approx(whole, abs=1e-6)
+    refused = server.post(path, body(documents=[long], max_tokens_per_doc=len(tokens), truncate=False))
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
+
+
+def test_a_prompt_that_is_truncated_is_scored_as_one_chunk(start_server: StartServer, bert_directory: Any) -> None:
+    long = words(300, seed=1)
+    [expected] = Reranker.load(str(bert_directory)).compute_score([("apple", long)], max_length=64)
+    sent = {"text_1": "apple", "text_2": long, "truncate_prompt_tokens": 64}
+    [score] = start_server().post("/score", sent).json()["data"]
+    assert score["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_cannot_be_honoured_is_a_400_that_names_it(start_server: StartServer) -> None:
+    response = start_server().post("/v1/rerank", body(truncation_side="left"))
+    assert (response.status_code, response.json()["detail"]["code"]) == (400, "UNSUPPORTED_PARAMETER")
+    assert response.json()["detail"]["message"].startswith("truncation_side is not supported here")
+
+
+def test_a_body_of_too_many_values_is_a_413(start_server: StartServer) -> None:
+    """Whatever they are: they are counted before any is read."""
+    server = start_server(max_documents=100)
+    for documents in ([0] * 200_000, [{"text": "a", "numbers": [0] * 200_000}], [{str(i): i for i in range(50_000)}]):
+        response = server.post("/v1/rerank", body(documents=documents))
+        assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
 
 
 def test_lengths_that_cannot_work_are_a_422(start_server: StartServer) -> None:
@@ -128,7 +170,7 @@ class Stalled:
         self.go_on = threading.Event()
         self.cancelled = threading.Event()
 
-    async def logits(self, block: PairBlock, lane: Lane) -> np.ndarray:
+    async def logits(self, block: PairBlock, lane: Lane) -> Scored:
         try:
             while not self.go_on.is_set():
                 await asyncio.sleep(0.005)
@@ -170,13 +212,81 @@ def test_past_the_budget_is_a_429_and_a_first_request_of_any_size_is_taken(start
     assert server.post("/v1/rerank", body()).status_code == 200
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(1e-6, 429), (1e6, 200)])
+def test_once_the_speed_is_measured_the_wait_decides(start_server: StartServer, seconds: float, status: int) -> None:
+    """While one request waits, another one is taken if both will be answered in time; one alone always is."""
+    server = start_server(max_wait_seconds=seconds)
+    assert server.post("/v1/rerank", body()).status_code == 200
+    server.handle.target = stalled = Stalled(server.handle.target)
+    answers: list[Any] = []
+    threads = [threading.Thread(target=lambda: answers.append(server.post("/v1/rerank", body()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(answers) + server.handle.calls.count("logits") < 1 + len(threads):
+        time.sleep(0.01)
+    stalled.go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answer.status_code for answer in answers) == [200, status]
+    for answer in answers:
+        assert answer.status_code == 200 or int(answer.headers["Retry-After"]) >= 1
+    assert server.post("/v1/rerank", body()).status_code == 200
+
+
+class CountedPreparation:
+    """A preparation that takes its time, and notes how often it is asked."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.preparation, name)
+
+    def prepare(self, *arguments: Any) -> Any:
+        self.calls += 1
+        time.sleep(0.05)
+        return self.preparation.prepare(*arguments)
+
+
+def test_of_many_that_come_at_once_few_are_tokenized_in_vain(start_server: StartServer) -> None:
+    """There is room for one; those whose turn comes when it is there are refused before they are tokenized."""
+    server = start_server(max_queued_tokens=1)
+    server.handle.target = stalled = Stalled(server.handle.target)
+    server.endpoint.preparation = counted = CountedPreparation(server.endpoint.preparation)  # type: ignore[assignment]
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(server.post("/v1/rerank", body()).status_code))
+        for _ in range(5 * SMALL_AT_ONCE)
+    ]
+    for thread in threads:
+        thread.start()
+    while len(answers) < len(threads) - 1:
+        time.sleep(0.01)
+    stalled.go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answers) == [200] + [429] * (len(threads) - 1)
+    assert counted.calls <= SMALL_AT_ONCE
+
+
+def test_a_text_that_cannot_be_tokenized_in_pieces_is_bounded(start_server: StartServer) -> None:
+    server = start_server()
+    with_words = server.post("/v1/rerank", body(documents=["ab " * 400_000], max_chunks_per_doc=1))
+    without = server.post("/v1/rerank", body(documents=["ab" * 600_000], max_chunks_per_doc=1))
+    assert with_words.status_code == 200
+    assert (without.status_code, without.json()["detail"]["code"]) == (413, "UNBROKEN_TEXT")
+
+
 class Narrow:
     """A replica that takes 100 tokens at once, or a longer pair alone."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
 
-    async def logits(self, block: PairBlock, lane: Lane) -> np.ndarray:
+    async def logits(self, block: PairBlock, lane: Lane) -> Scored:
         if len(block.input_ids) > 100 and len(block.lengths) > 1:
             raise ValueError(f"{len(block.input_ids)} tokens at once")
         return await self.scorer.logits(block, lane)

@@ -106,8 +106,11 @@ def test_a_missing_key_is_told_from_a_wrong_one() -> None:
     ("usage", "cut"),
     [
         (Usage(cut_queries=1), "the query is longer than max_query_length;"),
-        (Usage(cut_documents=2), "max_chunks_per_doc is too small for 2 of the documents;"),
-        (Usage(cut_queries=1, cut_documents=1), "max_query_length and max_chunks_per_doc is too small for 1 of"),
+        (Usage(cut_documents=2), "max_chunks_per_doc (or max_tokens_per_doc) is too small for 2 of the documents;"),
+        (
+            Usage(cut_queries=1, cut_documents=1),
+            "max_query_length and max_chunks_per_doc (or max_tokens_per_doc) is too small for 1 of",
+        ),
     ],
 )
 def test_what_is_too_long_is_said(usage: Usage, cut: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 from schemathesis.generation import GenerationMode
 
-from serve.gate import STREAM_PATH
+from serve.gate import STREAM_PATH, BodyLimits
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
-from tests.serve.conftest import Server, StartServer, run_server
+from tests.serve.conftest import Server, Sizes, StartServer, run_server
 
 ROOT = Path(__file__).parents[2]
-INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/invocations")
+INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score", "/invocations")
 BODY = {"query": "apple", "queries": "apple", "documents": ["bread", "candle"], "model": "tiny"}
 """A valid request on each of them, which ignores the fields of the others."""
 
@@ -66,11 +67,13 @@ def test_whatever_comes_in_the_answer_is_as_documented(server: Server) -> None:
 @pytest.mark.parametrize("path", INFERENCE)
 def test_every_error_looks_as_documented(path: str, start_server: StartServer, api: Any) -> None:
     """Those of the documentation all happen, and no others."""
-    server = start_server(keys=True, strict_model=True, max_documents=2, max_queued_tokens=1)
+    sizes = Sizes(body=BodyLimits(silent_seconds=0.2))
+    server = start_server(keys=True, sizes=sizes, strict_model=True, max_documents=2, max_queued_tokens=1)
     provoked: dict[int, Callable[[], requests.Response]] = {
         400: lambda: server.post(path, data=b"{"),
         401: lambda: server.post(path, BODY, headers={"Authorization": "Bearer wrong"}),
         404: lambda: server.post(path, BODY | {"model": "another"}),
+        408: lambda: server.post(path, data=slowly()),
         413: lambda: server.post(path, BODY | {"documents": ["bread"] * 3}),
         422: lambda: server.post(path, {}),
         429: lambda: refused(server, path),
@@ -83,6 +86,12 @@ def test_every_error_looks_as_documented(path: str, start_server: StartServer, a
         response = provoke()
         assert response.status_code == status
         operation.validate_response(response)
+
+
+def slowly() -> Iterator[bytes]:
+    """A body that is longer silent than the server waits."""
+    yield b"{"
+    time.sleep(0.6)
 
 
 def refused(server: Server, path: str) -> requests.Response:

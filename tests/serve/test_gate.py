@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import logging
+import socket
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,11 +17,29 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from serve.gate import OPEN_PATHS, logger
-from tests.serve.conftest import Server, StartServer
+from serve.gate import OPEN_PATHS, BodyLimits, logger
+from serve.haproxy import COMPLETE, REPORT_HEADER
+from tests.serve.conftest import Server, Sizes, StartServer
 
 BODY: dict[str, Any] = {"query": "apple", "documents": ["bread", "candle"]}
-INFERENCE = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/invocations", "/v1/rerank/stream", "/v1/models")
+INFERENCE = (
+    "/",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/v1/score",
+    "/score",
+    "/tokenize",
+    "/invocations",
+    "/v1/rerank/stream",
+    "/v1/models",
+    "/info",
+)
+
+
+def connect(server: Server) -> socket.socket:
+    address = urlsplit(server.base_url)
+    return socket.create_connection((address.hostname or "", address.port or 0), timeout=10)
 
 
 @pytest.mark.parametrize("path", [*INFERENCE, "/v1//rerank", "//v1/rerank", "/v1/nothing"])
@@ -30,6 +52,22 @@ def test_without_a_key_there_is_nothing_but_a_401(start_server: StartServer, pat
         assert isinstance(response.json()["detail"], str)
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
     assert server.handle.calls == []
+
+
+def test_bodies_are_not_read_where_no_route_reads_them(start_server: StartServer) -> None:
+    """The answer comes before the body does."""
+    server = start_server(keys=True)
+    key = f"Authorization: Bearer {server.key}"
+    for method, path, code in (
+        ("POST", "/health", 405),
+        ("GET", "/health", 200),
+        ("GET", "/ready", 200),
+        ("PUT", "/docs", 405),
+        ("PUT", "/v1/rerank", 405),
+    ):
+        with connect(server) as connection:
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\n{key}\r\nContent-Length: 9\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(f"HTTP/1.1 {code} ".encode())
 
 
 @pytest.mark.parametrize("path", [*OPEN_PATHS, "/", "/page/style.css"])
@@ -46,6 +84,55 @@ def test_the_body_is_read_up_to_the_limit(start_server: StartServer) -> None:
     for body in (json.dumps(fits | {"extra": "x" * 2000}).encode(), (chunk for chunk in [b"{" + b" " * 1500] * 10)):
         response = server.post("/v1/rerank", data=body)
         assert (response.status_code, response.json()["detail"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize("rest", [[], [b"{"], [b" "] * 20], ids=["nothing", "a byte", "a byte now and then"])
+def test_a_body_that_comes_too_slowly_is_a_408(start_server: StartServer, rest: list[bytes]) -> None:
+    server = start_server(sizes=Sizes(body=BodyLimits(silent_seconds=0.3, seconds=0.6)))
+    with connect(server) as connection:
+        connection.sendall(HEAD)
+        for part in rest:
+            connection.sendall(part)
+            time.sleep(0.05)
+        answer = connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]["code"] == "REQUEST_TIMEOUT"
+
+
+def test_a_large_body_may_take_its_time(start_server: StartServer) -> None:
+    server = start_server(sizes=Sizes(body=BodyLimits(silent_seconds=0.5, seconds=0.2, bytes_per_second=10_000)))
+    body = json.dumps(BODY | {"ignored": "x" * 10_000}).encode()
+
+    def slowly() -> Iterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+            time.sleep(0.05)
+
+    assert server.post("/v1/rerank", data=slowly()).status_code == 200
+
+
+def test_a_client_that_leaves_is_not_worked_for(start_server: StartServer) -> None:
+    server = start_server()
+    started, cancelled = threading.Event(), threading.Event()
+
+    class Stalled:
+        async def logits(self, *_: Any) -> Any:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    server.handle.target = Stalled()
+    body = json.dumps(BODY).encode()
+    with connect(server) as connection:
+        connection.sendall(HEAD.replace(b"1000", b"%d" % len(body)) + body)
+        assert started.wait(5)
+    assert cancelled.wait(5)
 
 
 @pytest.mark.parametrize(
@@ -94,16 +181,82 @@ def test_unknown_routes_and_methods_are_json(start_server: StartServer, method: 
     )
 
 
-def test_doubled_slashes_lead_to_the_route(start_server: StartServer) -> None:
+@pytest.mark.parametrize("path", ["//v1//rerank", "/v1/rerank/", "//v1/rerank//"])
+def test_doubled_slashes_and_one_at_the_end_lead_to_the_route(start_server: StartServer, path: str) -> None:
+    """Without a redirection, which clients do not follow with a POST."""
     server = start_server()
     with closing(http.client.HTTPConnection(urlsplit(server.base_url).netloc)) as connection:
-        connection.request("POST", "//v1//rerank", json.dumps(BODY))
+        connection.request("POST", path, json.dumps(BODY))
         assert connection.getresponse().status == 200
+
+
+def test_other_origins_are_let_in_only_where_they_are_named(start_server: StartServer) -> None:
+    """Also with the errors, and before a key is asked for."""
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    closed, opened = (
+        start_server(keys=True),
+        start_server(keys=True, cors_origins="https://a.example, https://b.example"),
+    )
+    refused = requests.options(f"{closed.base_url}/v1/rerank", headers=asked, timeout=10)
+    assert (refused.status_code, refused.headers.get("Access-Control-Allow-Origin")) == (401, None)
+    asked["Access-Control-Request-Headers"] = "authorization"
+    preflight = requests.options(f"{opened.base_url}/v1/rerank", headers=asked, timeout=10)
+    assert (preflight.status_code, preflight.headers["Access-Control-Allow-Origin"]) == (200, "https://a.example")
+    for key in (opened.key, "wrong"):
+        headers = {"Origin": "https://a.example", "Authorization": f"Bearer {key}"}
+        answer = requests.post(f"{opened.base_url}/v1/rerank", json=BODY, headers=headers, timeout=10)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+        assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
+    other = opened.post("/v1/rerank", BODY, headers={"Origin": "https://c.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+def test_the_documentation_of_the_api_loads_nothing_from_elsewhere(start_server: StartServer) -> None:
+    """And runs no script where the page keeps its key."""
+    server = start_server()
+    answer = server.get("/docs")
+    assert "https://" not in answer.text
+    assert "<script" not in answer.text
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    api = server.get("/openapi.json").json()
+    for path in api["paths"]:
+        assert f" {path}</h2>" in answer.text
+    for name, schema in api["components"]["schemas"].items():
+        assert f'<h2 id="{name}">' in answer.text
+        assert all(f"<code>{field}</code>" in answer.text for field in schema.get("properties", ()))
 
 
 def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     records = [one for one in caplog.records if one.name == logger.name and one.levelno == logging.INFO]
     return [json.loads(record.message) for record in records]
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_a_499_in_the_log(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "parent", logging.root)
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        with connect(start_server()) as connection:
+            connection.sendall(HEAD + b"{")
+            time.sleep(0.1)
+        deadline = time.monotonic() + 5
+        while not access_lines(caplog) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [line["code"] for line in access_lines(caplog)] == [499]
+
+
+def test_a_proxy_that_lacks_our_rules_is_named_once_in_the_log(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "parent", logging.root)
+    for report, said in ((COMPLETE, []), ("without errors in JSON", ["errors in JSON"]), (None, ["Crossray's rules"])):
+        caplog.clear()
+        server = start_server()
+        for _ in range(2):
+            server.get("/health", headers={REPORT_HEADER: report})
+        warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+        assert len(warnings) == len(said)
+        assert all(f"a proxy without {what}" in warning for what, warning in zip(said, warnings, strict=True))
 
 
 def test_the_log_has_a_line_a_request_and_no_texts(

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
 from serve.app import build_app
+from serve.drain import processes
 from serve.lanes import Lane
-from tests.checkpoints import words
+from tests.checkpoints import words, write_bert
 from tests.serve.conftest import LiveApp, duplex
 
 EXAMPLES = json.loads((Path(__file__).parents[1] / "data" / "announcement_examples.json").read_text(encoding="utf-8"))
@@ -42,11 +44,11 @@ def embedded() -> Reranker:
 
 def pids_of(deployment: str, app: str = "crossray") -> list[int]:
     """The processes of a deployment's replicas."""
-    found = [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if f"ServeReplica:{app}:{deployment}" in " ".join(process.info["cmdline"] or [])
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):  # not those of another app on this machine
+        with suppress(psutil.NoSuchProcess):
+            if f"ServeReplica:{app}:{deployment}" in " ".join(process.cmdline()):
+                found.append(process.pid)
     return sorted(found)
 
 
@@ -115,6 +117,127 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
             assert (answer["id"], len(answer["results"])) == (number, 40)
         stream.end()
         assert stream.read() is None
+
+
+def test_bodies_that_are_wrong_hold_nobody_up(live_app: LiveApp) -> None:
+    """Eight million zeros in place of documents, again and again from several sides: others are answered in between."""
+    zeros = b'{"query": "a", "documents": [' + b"0," * (8 << 20) + b"0]}"
+    small = {"query": "a", "documents": ["b"]}
+    order: list[str] = []
+
+    def send_wrong(_: int) -> None:
+        for _ in range(4):
+            response = live_app.post("/v1/rerank", data=zeros)
+            assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_VALUES")
+            order.append("wrong")
+
+    with ThreadPoolExecutor(4) as pool:
+        wrong = [pool.submit(send_wrong, client) for client in range(4)]
+        while not all(one.done() for one in wrong):
+            assert live_app.post("/v1/rerank", small).status_code == 200
+            order.append("right")
+    for one in wrong:
+        one.result()
+    first, last = order.index("wrong"), len(order) - order[::-1].index("wrong")
+    assert order[first:last].count("right") >= 3
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "code"),
+    [
+        ("/v1/rerank", {"query": "a", "documents": [0] * 300_000}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v2/rerank", {"query": "a", "documents": [0] * 10_000}, 422, None),
+        ("/rerank", {"query": "a", "texts": [0] * 300_000}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v1/score", {"queries": [0] * 300_000, "documents": "a"}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/invocations", {"data": {"query": "a", "documents": [0] * 300_000}}, 413, "TOO_MANY_DOCUMENTS"),
+        ("/v1/rerank", {"query": "a", "documents": [{"text": "a", "n": [[]] * 2_000_000}]}, 413, "TOO_MANY_VALUES"),
+        ("/v1/rerank", {"query": "a", "documents": [dict.fromkeys(map(str, range(300_000)), 0)]}, 422, None),
+    ],
+)
+def test_bounds_hold_before_work(live_app: LiveApp, path: str, sent: Body, status: int, code: str | None) -> None:
+    """Also for the lines of a stream, where the dialect is Jina's."""
+    response = live_app.post(path, sent)
+    assert response.status_code == status
+    assert code is None or response.json()["detail"]["code"] == code
+    if path == "/v1/rerank":
+        lines = live_app.post("/v1/rerank/stream", data=json.dumps(sent)).text.splitlines()
+        assert [json.loads(line)["error"]["status"] for line in lines] == [status]
+
+
+TEXTS = {"query": "apple", "texts": ["bread", "candle"]}
+LIST = {"query": "apple", "documents": ["bread", "candle"]}
+SCORES = {"text_1": "apple", "text_2": ["bread", "candle"]}
+BODIES: dict[str, list[Body]] = {
+    "/": [TEXTS],
+    "/v1/rerank": [LIST],
+    "/v2/rerank": [LIST],
+    "/rerank": [TEXTS, LIST],
+    "/v1/score": [SCORES],
+    "/score": [SCORES],
+    "/tokenize": [{"inputs": "apple"}, {"prompt": "apple"}],
+    "/invocations": [{"data": LIST}, TEXTS, SCORES, LIST],
+    "/v1/rerank/stream": [LIST],
+}
+"""What each route that takes a body is asked in the next test."""
+
+
+def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
+    """As at /: answers, keys, the form of errors, the page and what it loads."""
+    args = live_app.args.model_copy(update={"min_replicas": 1, "max_replicas": 1, "endpoints": 1})
+    serve.run(build_app(args), name="prefixed", route_prefix="/some/prefix")
+    prefixed = LiveApp(f"{live_app.base_url}/some/prefix", live_app.key, args)
+    try:
+        openapi = f"{prefixed.base_url}/openapi.json"
+        wait_until(lambda: requests.get(openapi, timeout=10).status_code == 200)  # until HAProxy knows the app
+        paths = requests.get(openapi, timeout=30).json()["paths"]
+        assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES) - {"/"}  # not in /docs
+        for path, bodies in BODIES.items():
+            check_posts(live_app, prefixed, path, bodies)
+        for path in [path for path, methods in paths.items() if "get" in methods] + ["/docs"]:
+            check_get(live_app, prefixed, path)
+        check_page(prefixed)
+        with duplex(prefixed) as stream:
+            for number in range(2):
+                stream.send(LIST | {"id": number})
+                answer = stream.read()
+                assert answer is not None
+                assert answer["id"] == number
+    finally:
+        serve.delete("prefixed")
+
+
+def check_posts(plain: LiveApp, prefixed: LiveApp, path: str, bodies: list[Body]) -> None:
+    for sent in bodies:
+        for slash in ("", "/"):
+            answers = [app.post(path + slash, sent) for app in (plain, prefixed)]
+            assert [one.status_code for one in answers] == [200, 200], path
+            if path != "/v1/rerank/stream":
+                first, second = (one.json() for one in answers)
+                assert type(first) is type(second)
+                assert set(first) == set(second) if isinstance(first, dict) else len(first) == len(second)
+    without_key = requests.post(prefixed.base_url + path, json=bodies[0], timeout=10)
+    wrong = [app.post(path, data=b"{") for app in (plain, prefixed)]
+    assert without_key.status_code == 401
+    if path != "/v1/rerank/stream":
+        assert [one.status_code for one in wrong] == [400, 400]
+        assert set(wrong[0].json()) == set(wrong[1].json())
+
+
+def check_get(plain: LiveApp, prefixed: LiveApp, path: str) -> None:
+    for headers in ({}, plain.headers):
+        statuses = [
+            requests.get(app.base_url + path, headers=headers, timeout=20).status_code for app in (plain, prefixed)
+        ]
+        assert statuses[0] == statuses[1], path
+    assert statuses == [200, 200], path
+
+
+def check_page(prefixed: LiveApp) -> None:
+    """Where it is asked for without its last slash, it is sent there: its links are relative."""
+    page = requests.get(prefixed.base_url, timeout=10)
+    assert (page.status_code, page.url) == (200, f"{prefixed.base_url}/")
+    assert "page/app.js" in page.text
+    assert requests.get(f"{page.url}page/app.js", timeout=10).status_code == 200
 
 
 def under_load(
@@ -197,6 +320,26 @@ def test_the_replicas_follow_the_tokens_that_wait(live_app: LiveApp) -> None:
 
 
 @pytest.mark.slow
+def test_a_replica_that_finds_other_files_than_were_deployed_does_not_start(live_app: LiveApp, tmp_path: Path) -> None:
+    """The directory is replaced in place, and the replica is too."""
+    model = write_bert(tmp_path / "model")
+    args = live_app.args.model_copy(
+        update={"model": str(model), "min_replicas": 1, "max_replicas": 1, "endpoints": 1, "deadline_seconds": 2}
+    )
+    serve.run(build_app(args), name="replaced", route_prefix="/replaced")
+    app = LiveApp(f"{live_app.base_url}/replaced", live_app.key, args)
+    try:
+        wait_until(lambda: app.post("/v1/rerank", LISTS[0]).status_code == 200)
+        write_bert(model, seed=99)
+        os.kill(pids_of("Scorer", app="replaced")[0], signal.SIGKILL)
+        reason = "are not those that the app was deployed with"
+        wait_until(lambda: reason in serve.status().applications["replaced"].deployments["Scorer"].message)
+        assert app.post("/v1/rerank", LISTS[0]).status_code == 503
+    finally:
+        serve.delete("replaced")
+
+
+@pytest.mark.slow
 def test_three_times_the_budget_is_answered_with_200_or_429(whole: LiveApp) -> None:
     """More clients than there is room for: each is answered at once, the app is ready right after."""
     large = {"query": "apple", "documents": [words(200, seed=i) for i in range(200)]}
@@ -214,8 +357,8 @@ def test_three_times_the_budget_is_answered_with_200_or_429(whole: LiveApp) -> N
 
 @pytest.mark.slow
 def test_the_proxy_killed_is_back_within_ten_seconds(whole: LiveApp) -> None:
-    [proxy] = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "haproxy"][:1]
-    proxy.kill()
+    for proxy in processes("haproxy"):
+        proxy.kill()
     began = time.monotonic()
     time.sleep(0.1)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import stat
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pipelines.errors import ConfigError
-from serve.private_ray import fitted, free_port, private_environment
+from serve.private_ray import check_token, fitted, free_port, private_environment
 from serve.settings import ServeArgs
 
 
@@ -21,6 +24,40 @@ def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listening = listener.getsockname()[1]
         assert free_port(listening) != listening
+
+
+@pytest.mark.parametrize("before", [None, "a token that Ray made"])
+def test_rays_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    """The one that is there, or a new one, which Ray then takes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / ".ray" / "auth_token"
+    if before:
+        path.parent.mkdir()
+        path.write_text(before)
+        path.chmod(0o644)
+    console = Console(file=StringIO())
+    for _ in range(2):
+        check_token({}, console)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        before = before or path.read_text()
+        assert path.read_text() == before
+    assert len(before) >= 21
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_token_that_cannot_be_kept_from_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").write_text("no directory")
+    with pytest.raises(ConfigError, match="name a file of your own in RAY_AUTH_TOKEN_PATH"):
+        check_token({}, Console(file=StringIO()))
+
+
+def test_a_ray_without_a_token_is_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    console = Console(file=StringIO(), width=200)
+    check_token({"RAY_AUTH_MODE": "disabled"}, console)
+    assert "whoever reaches this machine's ports can run code" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -147,34 +148,106 @@ def test_a_line_of_the_answer_is_a_line_for_every_reader(start_server: StartServ
     assert json.loads(answer)["id"] == json.loads(answer)["results"][0]["document"]["text"] == document
 
 
-async def endless(sent: list[int]) -> AsyncIterator[bytes]:
-    while True:
-        sent.append(len(sent))
-        yield json.dumps(request(len(sent))).encode() + b"\n"
-
-
 def test_a_client_that_does_not_read_is_not_read_from(start_server: StartServer) -> None:
-    """The answers that wait are bounded by their bytes, the lines in work by their number."""
+    """The answers that wait, the lines in work, and what is read ahead of them are bounded."""
     endpoint = start_server().endpoint
-    limits = StreamLimits(lines_in_work=32, unread_bytes=2000)
+    limits = StreamLimits(lines_in_work=32, unread_bytes=2000, ahead_bytes=1000)
+    sent: list[int] = []
 
-    async def read_one_answer() -> list[int]:
-        sent: list[int] = []
-        answers = answer_stream(endpoint, endless(sent), "id", limits)
+    async def receive() -> dict[str, Any]:
+        sent.append(len(sent))
+        return {"type": "http.request", "body": json.dumps(request(len(sent))).encode() + b"\n", "more_body": True}
+
+    async def read_one_answer() -> None:
+        answers = answer_stream(endpoint, receive, "id", limits)
         await anext(answers)
         for _ in range(100):
             await asyncio.sleep(0.01)
-        await answers.aclose()  # type: ignore[attr-defined]
-        return sent
+        await answers.aclose()
 
-    assert len(asyncio.run(read_one_answer())) <= 32 + 2000 // 200 + 2
+    asyncio.run(read_one_answer())
+    assert len(sent) <= 32 + 2000 // 200 + 1000 // 50 + 2
+
+
+def test_long_lines_are_not_all_in_work_at_once(start_server: StartServer) -> None:
+    """Two lines of 1,500 bytes are in work together, since 2,000 are not reached by the first alone; then one ends."""
+    server = start_server(sizes=Sizes(stream=StreamLimits(bytes_in_work=2000)))
+    target = server.handle.target
+    now: list[int] = [0, 0]
+
+    class Counted:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            now[0] += 1
+            now[1] = max(now)
+            await asyncio.sleep(0.05)
+            now[0] -= 1
+            return await target.logits(block, lane)
+
+    server.handle.target = Counted()
+    with duplex(server) as stream:
+        stream.send(*(request(number, ignored="x" * 1500) for number in range(8)))
+        stream.end()
+        assert len(list(iter(stream.read, None))) == 8
+    assert now[1] == 2
 
 
 def test_a_silent_client_is_told_and_the_stream_ends(start_server: StartServer) -> None:
     with duplex(start_server(sizes=Sizes(stream=StreamLimits(silent_seconds=0.2)))) as stream:
         stream.send(request(1))
         answers = list(iter(stream.read, None))
-    assert [answer.get("error", {}).get("status") for answer in answers] == [None, 503]
+    assert [answer.get("error", {}).get("status") for answer in answers] == [None, 408]
+
+
+def test_a_line_that_comes_slowly_is_no_silence(start_server: StartServer) -> None:
+    with duplex(start_server(sizes=Sizes(stream=StreamLimits(silent_seconds=0.5)))) as stream:
+        line = json.dumps(request(1)).encode() + b"\n"
+        for start in range(0, len(line), 10):
+            stream.send(line[start : start + 10])
+            time.sleep(0.1)
+        answer = stream.read()
+    assert answer is not None
+    assert answer["id"] == 1
+
+
+def test_a_long_wait_is_no_silence_and_what_fills_it_belongs_to_the_next_line(start_server: StartServer) -> None:
+    """Spaces before the answer: proxies on the way see that the stream lives, readers of lines see a line."""
+    server = start_server(sizes=Sizes(stream=StreamLimits(silent_seconds=0.2, pause_seconds=0.1)))
+    target = server.handle.target
+
+    class Slow:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            await asyncio.sleep(1)
+            return await target.logits(block, lane)
+
+    server.handle.target = Slow()
+    with duplex(server) as stream:
+        stream.send(request(1))
+        stream.end()
+        lines = stream.connection.getresponse().read().decode().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(" ")
+    assert json.loads(lines[0])["id"] == 1
+
+
+def test_a_client_that_leaves_is_noticed_though_much_of_its_body_waits(start_server: StartServer) -> None:
+    """It has sent more than is read ahead, and its lines in work bring no answer."""
+    server = start_server(sizes=Sizes(stream=StreamLimits(lines_in_work=1, ahead_bytes=1000, pause_seconds=0.1)))
+    started, cancelled = threading.Event(), threading.Event()
+
+    class Stalled:
+        async def logits(self, block: Any, lane: Lane) -> np.ndarray:
+            started.set()
+            try:
+                return await asyncio.sleep(60, np.empty(0))
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    server.handle.target = Stalled()
+    with duplex(server) as stream:
+        stream.send(*(request(number) for number in range(100)))
+        assert started.wait(5)
+    assert cancelled.wait(5)
 
 
 async def in_chunks(chunks: list[bytes]) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -45,4 +46,6 @@ def test_a_private_ray_wants_a_token(tmp_path: Path) -> None:
     assert "with the token 0 " in ended.stdout
     assert "without it 1 " in ended.stdout
     assert "InvalidAuthToken" in ended.stdout
-    assert (tmp_path / ".ray" / "auth_token").stat().st_size > 0
+    token = (tmp_path / ".ray" / "auth_token").stat()
+    assert token.st_size > 0
+    assert stat.S_IMODE(token.st_mode) == 0o600, "others on this machine can read it"

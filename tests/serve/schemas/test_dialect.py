@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from serve.schemas import (
+    MAX_DOCUMENTS,
     CohereRequest,
     InvocationRequest,
     RerankRequest,
@@ -50,7 +51,7 @@ from tests.serve.schemas.dialects import (
         ("/v1/rerank", body(model="m", max_chunks_per_doc=10, overlap_tokens=80)),
         ("/v1/rerank", body(model="m", return_documents=True, rank_fields=["text"])),
         ("/v2/rerank", body(model="m", top_n=2, max_tokens_per_doc=4096, priority=0)),
-        ("/v2/rerank", body(model="m", relevant_spans={"mode": "x"}, return_documents=True)),
+        ("/v2/rerank", body(model="m", return_documents=True)),
         (
             "/rerank",
             {
@@ -68,6 +69,10 @@ from tests.serve.schemas.dialects import (
         ("/v1/score", {"model": "m", "queries": "q", "documents": "a", "encoding_format": "float"}),
         ("/invocations", {"data": {"documents": [{"text": "a"}], "query": "q", "top_n": 1}}),
         ("/invocations", body()),
+        ("/invocations", {"query": "q", "texts": ["a", "b"], "truncate": True}),
+        ("/invocations", {"model": "m", "text_1": "q", "text_2": ["a", "b"]}),
+        ("/invocations", {"data_1": "q", "data_2": "a"}),
+        ("/invocations", {"queries": "q", "items": ["a"]}),
     ],
 )
 def test_the_bodies_of_real_clients_are_understood(path: str, sent: Any) -> None:
@@ -181,9 +186,110 @@ def test_what_is_wrong_is_refused_with_its_field(sent: dict[str, Any], field: tu
     assert errors("/invocations", {"data": body(**sent)}) == [(("data", *field), kind)]
 
 
-def test_every_wrong_field_is_named() -> None:
+def test_every_wrong_field_is_named_and_of_a_list_the_first_wrong_element() -> None:
     found = errors("/v1/rerank", {"documents": [None, "a", None], "top_n": 0})
-    assert [field for field, _ in found] == [("query",), ("documents", 0), ("documents", 2), ("top_n",)]
+    assert [field for field, _ in found] == [("query",), ("documents", 0), ("top_n",)]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/rerank", {"query": "q", "documents": [None] * 3}),
+        ("/v2/rerank", {"query": "q", "documents": [None] * 3}),
+        ("/rerank", {"query": "q", "texts": [None] * 3}),
+        ("/rerank", {"query": "q", "documents": [None] * 3}),
+        ("/v1/score", {"queries": [None] * 3, "documents": "a"}),
+        ("/v1/score", {"queries": "q", "documents": [None] * 3}),
+        ("/invocations", {"data": {"query": "q", "documents": [None] * 3}}),
+        ("/v1/rerank/stream", {"query": "q", "documents": [None] * 3}),
+    ],
+)
+def test_a_list_that_is_too_long_is_refused_before_its_elements_are_looked_at(path: str, sent: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        DIALECTS[path].validate_python(sent, context={MAX_DOCUMENTS: 2})
+    [error] = refused.value.errors()
+    assert (error["type"], error["ctx"]) == ("too_many_documents", {"documents": 3, "limit": 2})
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/rerank": body(),
+    "/v2/rerank": body(),
+    "/rerank": {"query": "q", "texts": ["a", "b"]},
+    "/v1/score": {"queries": "q", "documents": ["a", "b"]},
+    "/invocations": {"data": body()},
+}
+"""A body for each route that ranks."""
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("sent", "field", "understood"),
+    [
+        ({"use_activation": False}, "raw_scores", True),
+        ({"use_activation": True}, "raw_scores", False),
+        ({"activation": False}, "raw_scores", True),
+        ({"max_tokens_per_doc": 100}, "max_tokens_per_doc", 100),
+        ({"max_tokens_per_doc": 0}, "max_tokens_per_doc", None),
+        ({"max_doc_length": 100}, "max_tokens_per_doc", 100),
+        ({"max_tokens_per_query": 30}, "max_query_length", 32),
+        ({"max_tokens_per_query": 30, "max_query_length": 20}, "max_query_length", 20),
+        ({"max_tokens_per_query": 0}, "max_query_length", None),
+        ({"truncate_prompt_tokens": 40}, "max_length", 40),
+        ({"truncate_prompt_tokens": 40, "max_length": 30}, "max_length", 30),
+        ({"truncate_prompt_tokens": 40, "max_chunks_per_doc": 3}, "max_chunks_per_doc", 1),
+        ({"truncate_prompt_tokens": -1}, "max_length", None),
+        ({"truncate_prompt_tokens": -1}, "max_chunks_per_doc", 1),
+        ({"truncation_side": "right"}, "truncate", True),
+        ({"truncation_direction": "Right"}, "truncate", True),
+        ({"rank_fields": ["text"]}, "truncate", True),
+        ({"return_embeddings": False, "instruction": None}, "truncate", True),
+    ],
+)
+def test_what_a_dialect_knows_is_honoured_on_every_route(
+    path: str, sent: dict[str, Any], field: str, understood: Any
+) -> None:
+    request = with_fields(path, sent)
+    assert getattr(task_of(DIALECTS[path].validate_python(request)), field) == understood
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("truncation_side", "left"),
+        ("truncation_direction", "Left"),
+        ("instruction", "find code"),
+        ("chat_template", "{{ query }}"),
+        ("chat_template_kwargs", {}),
+        ("rank_fields", ["title"]),
+        ("relevant_spans", {"mode": "x"}),
+        ("return_embeddings", True),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_with_its_name(path: str, name: str, value: Any) -> None:
+    [(field, kind)] = errors(path, with_fields(path, {name: value}))
+    assert (field[-1], kind) == (name, "unsupported_parameter")
+
+
+def with_fields(path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The body for a route with further fields, which stand where the request stands."""
+    sent = ROUTES[path]
+    return {"data": sent["data"] | fields} if "data" in sent else sent | fields
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "kind"),
+    [
+        ({"truncate_prompt_tokens": 15}, ("truncate_prompt_tokens",), "too_few_tokens"),
+        ({"truncate_prompt_tokens": -2}, ("truncate_prompt_tokens",), "greater_than_equal"),
+        ({"max_tokens_per_query": 5}, ("max_tokens_per_query",), "too_few_tokens"),
+        ({"max_tokens_per_doc": -1}, ("max_tokens_per_doc",), "greater_than_equal"),
+    ],
+)
+def test_numbers_of_tokens_that_cannot_work_are_refused(
+    sent: dict[str, Any], field: tuple[Any, ...], kind: str
+) -> None:
+    assert errors("/v1/rerank", body(**sent)) == [(field, kind)]
 
 
 @pytest.mark.parametrize("sent", [None, [], "text", 3, 0.5, True, b"{}"])

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serve.schemas import StreamRequest, parse_json, sent_id, stream_line
+from serve.schemas import StreamRequest, count_values, parse_json, sent_id, stream_line
+from serve.schemas.encoding import COUNTED_AT_ONCE, MAX_DIGITS
 from tests.serve.schemas.dialects import SERVED, anything, body, ranking_of
 
 
@@ -69,3 +70,36 @@ def test_bytes_that_are_not_json_are_told_apart(sent: bytes, reason: str) -> Non
 def test_any_bytes_are_either_json_or_refused_as_invalid(sent: bytes) -> None:
     with suppress(ValidationError):
         assert json.dumps(parse_json(sent)) == json.dumps(json.loads(sent))
+
+
+def values_in(value: Any) -> int:
+    """The values in a JSON value, and one more for each container that is empty."""
+    inside = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else None
+    if inside is None:
+        return 1
+    return 1 + (sum(map(values_in, inside)) if inside else 1)
+
+
+tricky = st.recursive(
+    st.none() | st.integers() | st.text(st.sampled_from('\\",[{:a\n\u00e9'), max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.sampled_from('\\",[{'), max_size=3), inner),
+    max_leaves=20,
+)
+
+
+@given(tricky)
+def test_the_values_of_a_body_are_counted_before_it_is_read(value: Any) -> None:
+    assert count_values(json.dumps(value).encode()) == values_in(value)
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_they_are_counted_across_the_pieces_that_are_looked_at(shift: int) -> None:
+    """Backslashes, which escape each other or a quote, lie where one piece ends and the next begins."""
+    value = ["a" * (COUNTED_AT_ONCE - 5 + shift) + '\\\\\\",[{', 1, "\\" * (2 * COUNTED_AT_ONCE + shift), ["[", {}]]
+    assert count_values(json.dumps(value).encode()) == values_in(value)
+
+
+def test_a_number_with_too_many_digits_is_no_json() -> None:
+    assert parse_json(b"1" * MAX_DIGITS) == int("1" * MAX_DIGITS)
+    with pytest.raises(ValidationError, match="too many digits"):
+        parse_json(b"[" + b"1" * (MAX_DIGITS + 1) + b"]")

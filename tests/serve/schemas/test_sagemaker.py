@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from serve.schemas import InvocationRequest
+import pytest
+
+from serve.schemas import InvocationRequest, RerankRequest, ScoreRequest, TeiRequest
 from tests.serve.schemas.dialects import DIALECTS, answer, body, errors
 
 
@@ -15,3 +17,18 @@ def test_sagemakers_answer_has_the_form_of_its_question() -> None:
     }
     assert isinstance(DIALECTS["/invocations"].validate_python({"data": body()}), InvocationRequest)
     assert errors("/invocations", {"data": []}) == [(("data",), "model_type")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "dialect"),
+    [
+        ({"data": body(), "texts": []}, InvocationRequest),
+        ({"query": "q", "texts": ["a"], "queries": "q"}, TeiRequest),
+        ({"text_1": "q", "text_2": "a"}, ScoreRequest),
+        ({"data_1": "q", "data_2": "a"}, ScoreRequest),
+        ({"queries": "q", "documents": "a"}, ScoreRequest),
+        (body(), RerankRequest),
+    ],
+)
+def test_a_body_is_of_the_dialect_whose_fields_it_has(sent: object, dialect: type) -> None:
+    assert type(DIALECTS["/invocations"].validate_python(sent)) is dialect

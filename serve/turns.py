@@ -1,0 +1,56 @@
+"""Who is tokenized when: few requests at once, so that what tokenizing takes of the memory is bounded.
+
+The tokenizer holds some hundred bytes for each byte of text until a call ends. Requests wait for their turn here, and
+whether there is room for them is looked at again when it comes: of many that come at once, those that will be refused
+are not tokenized first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from serve.errors import OverloadedError
+
+SMALL_CHARACTERS = 1 << 18
+"""Up to so much text a request is a small one."""
+SMALL_AT_ONCE = 4
+RETRY_SECONDS = 5.0
+"""When a request that found too many waiting may come again."""
+
+
+class Turns:
+    """Small requests side by side, large ones one after the other beside them, so that none waits for a large one."""
+
+    def __init__(self, max_waiting: int) -> None:
+        """`max_waiting` is how many characters may wait for their turn."""
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._small = Row(SMALL_AT_ONCE, "small-texts")
+        self._large = Row(1, "large-texts")
+
+    @asynccontextmanager
+    async def turn(self, characters: int) -> AsyncIterator[ThreadPoolExecutor]:
+        """The turn of a request with so much text, which is tokenized in the threads that this brings.
+
+        Raises OverloadedError where too much waits for its turn already.
+        """
+        if self._waiting and self._waiting + characters > self._max_waiting:
+            raise OverloadedError(RETRY_SECONDS)
+        self._waiting += characters
+        try:
+            row = self._small if characters <= SMALL_CHARACTERS else self._large
+            async with row.places:
+                yield row.threads
+        finally:
+            self._waiting -= characters
+
+
+class Row:
+    """Those who wait for the same places. A caller that leaves frees its place, and its thread when that has ended."""
+
+    def __init__(self, at_once: int, name: str) -> None:
+        self.places = asyncio.Semaphore(at_once)
+        self.threads = ThreadPoolExecutor(at_once, name)
