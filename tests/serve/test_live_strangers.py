@@ -169,7 +169,8 @@ def test_many_scrapes_at_once_are_one(live_app: LiveApp) -> None:
 @pytest.mark.slow
 def test_slow_clients_are_told_and_all_end(live_app: LiveApp) -> None:
     """All at once: a connection that says nothing; a small body, a large one, and a line of a stream that stop; a small
-    body of which a byte comes now and then; and a stream whose answers are not read, though its client sends on."""
+    body of which a byte comes now and then; and a stream whose answers are not read, though its client sends on. Others
+    are answered meanwhile, however many are silent."""
     small = head(live_app, "/v1/rerank", "Content-Length: 100") + b"{"
     large = head(live_app, "/v1/rerank", f"Content-Length: {MEBIBYTE}") + b" " * (MEBIBYTE // 2)
     stream = head(live_app, "/v1/rerank/stream", "Transfer-Encoding: chunked") + chunk(LINE[:50])
@@ -179,6 +180,10 @@ def test_slow_clients_are_told_and_all_end(live_app: LiveApp) -> None:
             for data, every in ((b"", 0), (small, 0), (large, 0), (stream, 0), (small, 1))
         )
         unread = pool.submit(never_read, live_app)
+        crowd = [connect(live_app) for _ in range(100)]
+        answers = [live_app.post("/v1/rerank", {"query": "apple", "documents": ["bread"]}) for _ in range(50)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert not silent.done()
         assert silent.result()[0] == pytest.approx(haproxy.HEADER_SECONDS, abs=8)
         for ending, status, seconds in (
             (stopped, 408, 30),
@@ -191,6 +196,9 @@ def test_slow_clients_are_told_and_all_end(live_app: LiveApp) -> None:
             assert answer.startswith(b"HTTP/1.1 %d " % status)
             assert b"REQUEST_TIMEOUT" in answer
         unread.result()
+        for connection in crowd:
+            while connection.recv(65_536):
+                pass
 
 
 def answer_to(connection: socket.socket, data: bytes, every: float) -> tuple[float, bytes]:

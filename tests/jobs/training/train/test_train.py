@@ -164,7 +164,7 @@ def test_a_stage_does_not_begin_from_an_unfinished_one(finished: Path, tmp_path:
         train(finished, overrides={"base": str(unfinished), "output": str(tmp_path / "second")})
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_two_workers_in_an_object_store_and_the_stage_after_them(
     finished: Path, s3_bucket: S3TestBucket, tmp_path: Path
 ) -> None:
