@@ -22,6 +22,7 @@ import jobs.follow.run
 import jobs.joins.corpus.disk_join
 import jobs.joins.corpus.survey
 import jobs.joins.groups.stage
+import jobs.output.holder
 import jobs.output.lease
 from jobs.rerank import command
 from tests.jobs import stubs
@@ -58,7 +59,7 @@ def be_elsewhere() -> None:
             yield locks.NOBODY if lock is locks.BY_ANOTHER else lock
 
     jobs.output.lease.locked = locked_there
-    jobs.output.lease.kernel = lambda: (f"boot of process {os.getpid()}", "")
+    jobs.output.holder.kernel = lambda: (f"boot of process {os.getpid()}", "")
 
 
 if __name__ == "__main__":
