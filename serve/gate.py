@@ -101,10 +101,18 @@ class Gate:
         visit = Visit(path, request_id, send)
         app = into_page(scope) or self.app
         whole = prefix_of(scope) + path
-        scope = {**scope, "path": whole, "raw_path": whole.encode(), "root_path": prefix_of(scope)}
+        # Monitors ask with HEAD. The server below leaves the body out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {
+            **scope,
+            "method": method,
+            "path": whole,
+            "raw_path": whole.encode(),
+            "root_path": prefix_of(scope),
+        }
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "timings": visit.timings}
         try:
-            if self.is_open(path, scope["method"]):
+            if self.is_open(path, method):
                 await app(scope, replay(b""), visit.send)  # what is sent there is not read
             else:
                 check_key(endpoint, headers)
