@@ -41,7 +41,7 @@ RETRY_SECONDS = 5
 """When to come again while no endpoint answers; a dead one is replaced after about 4 s."""
 
 MESSAGES = {
-    400: ("BAD_REQUEST", "this is not a whole HTTP request; send it again"),
+    400: ("BAD_REQUEST", "this is no whole HTTP request, or its sender ended the connection while it waited"),
     408: (
         "REQUEST_TIMEOUT",
         f"the request came too slowly: its body must come within {BODY_SECONDS} s, and some of it every 30 s",

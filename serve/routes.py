@@ -171,7 +171,7 @@ def add_tokenize(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
     async def tokenize(_: Request, body: Annotated[PlainTokenizeRequest, Body()]) -> Response:
         """TEI's API for a body with `inputs`, else vLLM's."""
-        return JSONResponse(await endpoint_of().tokenize(body))
+        return Response(await endpoint_of().tokenize(body), media_type="application/json")
 
 
 def documented(model: Any) -> dict[str, Any]:

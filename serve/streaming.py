@@ -47,6 +47,8 @@ class StreamLimits:
 
 DEFAULT_LIMITS = StreamLimits()
 STREAM_REQUEST = TypeAdapter(StreamRequest)
+LINES_AT_A_TIME = 500
+"""Lines that are looked at before others have their turn on the event loop."""
 LOOKED_AHEAD = 8
 """What is read ahead at most, in multiples of `ahead_bytes`, when the server looks whether a client is still there."""
 
@@ -137,6 +139,8 @@ class Stream:
         number = 0
         async for line in lines_of(self._parts(), self.endpoint.args.max_body_bytes):
             number += 1
+            if number % LINES_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # a stream may be all blank lines: others have their turn between them
             if isinstance(line, bytes) and not line.strip():
                 continue
             while not self._has_room():

@@ -26,6 +26,14 @@ def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path) -> None:
         assert free_port(listening) != listening
 
 
+def test_a_port_that_others_may_share_is_not_taken_for_free(tmp_path: Path) -> None:
+    """Serve's proxies share theirs with any other that asks for it; requests would come to a stranger's app."""
+    port = int(private_environment(tmp_path)["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"])
+    assert port != 8500  # where another server's may be about to listen
+    with socket.create_server(("127.0.0.1", port), reuse_port=True):
+        assert free_port(port) != port
+
+
 @pytest.mark.parametrize("before", [None, "a token that Ray made"])
 def test_rays_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
     """The one that is there, or a new one, which Ray then takes."""

@@ -33,6 +33,31 @@ def test_an_answer_comes_before_the_next_line_is_sent(start_server: StartServer)
         assert stream.read() is None
 
 
+def test_blank_lines_leave_others_their_turn(start_server: StartServer) -> None:
+    endpoint = start_server().endpoint
+    body = [{"type": "http.request", "body": b"\n" * 100_000, "more_body": False}]
+    turns = 0
+
+    async def receive() -> Any:
+        return body.pop() if body else await asyncio.get_running_loop().create_future()
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def answers() -> list[bytes]:
+        others = asyncio.create_task(other())
+        try:
+            return [line async for line in answer_stream(endpoint, receive, "id")]
+        finally:
+            others.cancel()
+
+    assert asyncio.run(answers()) == []
+    assert turns > 100
+
+
 def test_every_line_is_answered_as_the_route_for_one_would(start_server: StartServer) -> None:
     """Many lines at once, in any order out; the last without a line end."""
     server = start_server()
