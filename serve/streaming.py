@@ -174,6 +174,7 @@ class Stream:
                 self.unread_bytes -= len(line)
                 self.active_at = time.monotonic()
                 self.changed.set()
+                self._look_for_client()
             return line
         return None
 
