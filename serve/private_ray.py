@@ -77,12 +77,11 @@ def private_environment(directory: Path) -> dict[str, str]:
     So would Serve's own proxies, which HAProxy asks while no endpoint lives: several may listen on one port, and a
     request would come to whichever takes it, to one that wants no key or has another model among them.
     """
-    places = random.Random(os.getpid())
     return {
         "RAY_worker_niceness": "0",  # Ray's own 15 would let anything else on the machine go first
         # Not the first free ones: two servers that start at the same time would find the same.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(places.randrange(8600, 9000))),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(places.randrange(9200, 9900))),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(random.randrange(8600, 9000))),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(random.randrange(9200, 9900))),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
