@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ from serve.errors import (
 )
 from serve.lanes import Lane
 from serve.pinning import check_pinned, files_on_this_node
+from serve.recent import Recent
 from serve.scorer import SECOND_BOUNDS, Scored, Scorer
 from serve.settings import ServeArgs
 from serve.speed import LiveSpeeds
@@ -93,6 +95,7 @@ class Endpoint:
         self.bodies = BodyReader(args.max_documents)
         self.turns = Turns(BODIES_WAITING * args.max_body_bytes)
         self.speeds = LiveSpeeds()
+        self.first_speed = Recent(self._ask_first_speed, seconds=1.0)
         limits = Limits(args.max_wait_seconds, args.max_queued_tokens, args.max_documents)
         self.admission = Admission(limits, self._share_of_speed)
         self.description: ServedModel | None = None
@@ -179,6 +182,8 @@ class Endpoint:
     async def _tokenized(self, tasks: Sequence[RerankTask], lane: Lane, timings: Timings) -> list[PreparedList]:
         """The pairs of each task, made when it is its turn; raises AppError where there is no room for them."""
         documents = sum(len(task.documents) for task in tasks)
+        if self.speeds.tokens_per_second() is None:
+            await self.first_speed.get()
         if lane is Lane.BULK:
             await self.admission.room(lane)
         self.admission.check(documents, lane)
@@ -189,6 +194,13 @@ class Endpoint:
             prepared = await asyncio.get_running_loop().run_in_executor(threads, self._prepare, tasks)
             timings.tokenize = time.perf_counter() - began
         return prepared
+
+    async def _ask_first_speed(self) -> None:
+        """Asks a replica how fast it is, before any has answered a request; the others are taken to be like it."""
+        with suppress(TimeoutError, RayActorError):
+            async with asyncio.timeout(READY_SECONDS):
+                speed = await self.scorer.tokens_per_second.remote()
+            self.speeds.expect(None if speed is None else speed * self.args.min_replicas)
 
     def _share_of_speed(self) -> float | None:
         """Tokens per second for this endpoint, since HAProxy gives equally many requests to all of them."""

@@ -11,7 +11,9 @@ from ray.util import metrics
 
 from pipelines.config import RerankerConfig
 from pipelines.fingerprint import ServedModel, resolved
+from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
+from pipelines.records import CandidateList
 from serve.lanes import Lane, Lanes
 from serve.pinning import check_pinned
 from serve.speed import Speed
@@ -20,6 +22,11 @@ SECOND_BOUNDS: list[float] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0
 """Bounds of the histograms of time."""
 TOKEN_BOUNDS: list[float] = [64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072]
 """Bounds of the histogram of the tokens of a pass."""
+
+
+MEASURED = "How fast is this model on a text of the length that passages of search engines have? " * 4
+"""About 80 tokens of most models."""
+MEASURED_SECONDS = 0.1
 
 
 class Scored(NamedTuple):
@@ -52,6 +59,7 @@ class Scorer:
         check_pinned(config.model, self.served.fingerprint.files, files)
         self.name = uuid.uuid4().hex
         self.speed = Speed()
+        self._measure()
         engine = self.reranker.engine
         self.pairs = metrics.Counter("crossray_pairs", "Pairs scored, chunks of long documents each.")
         self.batch_tokens = metrics.Histogram("crossray_batch_tokens", "Tokens of a pass.", TOKEN_BOUNDS)
@@ -73,6 +81,10 @@ class Scorer:
         logits = await self.lanes.logits(block.pairs(), lane)
         return Scored(logits, self.served.fingerprint.files, self.name, self.speed.tokens_per_second)
 
+    async def tokens_per_second(self) -> float | None:
+        """How fast this replica was of late; callers are answered as soon as the model is loaded."""
+        return self.speed.tokens_per_second
+
     async def score_block(self, block: PairBlock) -> tuple[str, np.ndarray]:
         """For jobs: the hash of the fingerprint that the logits belong to, and the logits, scored in the bulk lane."""
         return self.served.fingerprint.hash, await self.lanes.logits(block.pairs(), Lane.BULK)
@@ -87,6 +99,27 @@ class Scorer:
             self.queued_tokens.set(self.lanes.queued_tokens(lane), {"lane": lane})
         speed = self.speed.tokens_per_second or 0.0  # a number is all that Serve takes
         return {"queued_tokens": float(self.lanes.queued_tokens()), "tokens_per_second": speed}
+
+    def _measure(self) -> None:
+        """Scores pairs that nobody asked for, twice as many each time, until a pass takes long enough to be a measure.
+
+        So the first callers are admitted by a speed that is known, and do not wait for what a first pass sets up.
+        """
+        engine, count = self.reranker.engine, 1
+        engine.logits(self._trial(count))  # sets up, and is no measure
+        while True:
+            pairs = self._trial(count)
+            began = time.perf_counter()
+            engine.logits(pairs)
+            seconds, tokens = time.perf_counter() - began, sum(len(pair.input_ids) for pair in pairs)
+            if seconds >= MEASURED_SECONDS or 2 * tokens > engine.max_batch_tokens * engine.parallel_batches:
+                self.speed.add(tokens, seconds)
+                return
+            count *= 2
+
+    def _trial(self, count: int) -> list[TokenPair]:
+        texts = [f"{i} {MEASURED}" for i in range(count)]
+        return self.reranker.preparation.prepare([CandidateList(MEASURED, texts)], self.reranker.lengths)[0].pairs
 
     def _count_pass(self, pairs: int, tokens: int, seconds: float) -> None:
         self.speed.add(tokens, seconds)

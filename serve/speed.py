@@ -35,8 +35,13 @@ class LiveSpeeds:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._expected: float | None = None
         self._heard: dict[str, tuple[float, float]] = {}
         """By replica: when it was last heard, and how fast it was."""
+
+    def expect(self, tokens_per_second: float | None) -> None:
+        """Notes how fast all replicas together should be, as long as none has given an answer."""
+        self._expected = tokens_per_second
 
     def hear(self, replica: str, tokens_per_second: float | None) -> None:
         """Notes what a replica says of itself."""
@@ -46,5 +51,5 @@ class LiveSpeeds:
             self._heard = {name: one for name, one in self._heard.items() if now - one[0] <= SILENT_SECONDS}
 
     def tokens_per_second(self) -> float | None:
-        """All replicas together; None before any was heard. While nobody asks them, all are taken to live on."""
-        return sum(speed for _, speed in self._heard.values()) or None
+        """All replicas together; before any was heard, what is expected. While nobody asks them, all live on."""
+        return sum(speed for _, speed in self._heard.values()) or self._expected

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, Self
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, with_config
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator, with_config
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
@@ -14,8 +14,8 @@ from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict bef
 from pipelines.config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT
 from pipelines.records import Ranking, Usage
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.unsupported import HonestRequest
-from serve.schemas.values import Bounded, Document, DocumentInput, Query, Text
+from serve.schemas.unsupported import CONTRADICTION, HonestRequest, wrong_field
+from serve.schemas.values import Bounded, Document, DocumentInput, Number, Query, Text
 
 QUERY_EXAMPLE = "Organic skincare products for sensitive skin"
 DOCUMENTS_EXAMPLE: list[JsonValue] = [
@@ -34,7 +34,7 @@ FEWEST_QUERY_TOKENS = MIN_MAX_LENGTH // 2 - SPECIAL_TOKENS_PER_TEXT
 """Of a query, special tokens not counted."""
 
 TopN = Annotated[
-    int | None,
+    Number | None,
     Field(
         ge=1,
         validation_alias=AliasChoices("top_n", "top_k"),
@@ -74,25 +74,25 @@ class OptionsRequest(DialectRequest):
 
     model: Annotated[Text | None, Field(examples=["jina-reranker-v2-base-multilingual"])] = None
     """Any name is accepted unless the server is strict; the answer names the model that scored."""
-    max_query_length: Annotated[int | None, Field(ge=MIN_MAX_LENGTH // 2, examples=[512])] = None
+    max_query_length: Annotated[Number | None, Field(ge=MIN_MAX_LENGTH // 2, examples=[512])] = None
     """Tokens of the query with its two special tokens, at most half of `max_length`; what is beyond is cut.
     As with all lengths, null is the server's value, which /v1/models shows."""
-    max_length: Annotated[int | None, Field(ge=MIN_MAX_LENGTH, examples=[1024])] = None
+    max_length: Annotated[Number | None, Field(ge=MIN_MAX_LENGTH, examples=[1024])] = None
     """Tokens of query and passage together, clamped to what the model can read. A longer document is scored in
     overlapping chunks and counts by the best of them."""
-    overlap_tokens: Annotated[int | None, Field(ge=0, examples=[80])] = None
+    overlap_tokens: Annotated[Number | None, Field(ge=0, examples=[80])] = None
     """Tokens that two neighbouring chunks share, at most a quarter of a chunk."""
-    max_chunks_per_doc: Annotated[int | None, Field(ge=1, examples=[10])] = None
+    max_chunks_per_doc: Annotated[Number | None, Field(ge=1, examples=[10])] = None
     """Chunks scored of one document; what is beyond is cut. This bounds the cost of long documents."""
     max_tokens_per_doc: Annotated[
-        int | None,
+        Number | None,
         Field(ge=0, validation_alias=AliasChoices("max_tokens_per_doc", "max_doc_length"), examples=[4096]),
     ] = None
     """Cohere's and vLLM's, `max_doc_length` in Jina's words: tokens of a document that are read; what is beyond is
     cut. Null or 0 is all of them."""
-    max_tokens_per_query: Annotated[int | None, Field(ge=0), check_fewest(0, FEWEST_QUERY_TOKENS)] = None
+    max_tokens_per_query: Annotated[Number | None, Field(ge=0), check_fewest(0, FEWEST_QUERY_TOKENS)] = None
     """vLLM's: as `max_query_length`, special tokens not counted. Null or 0 leaves it to that."""
-    truncate_prompt_tokens: Annotated[int | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
+    truncate_prompt_tokens: Annotated[Number | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
     """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
     be scored as further chunks. -1 is `max_length`; null does not cut."""
     truncate: Annotated[bool | None, Field(validation_alias=AliasChoices("truncate", "truncation"))] = None
@@ -101,6 +101,14 @@ class OptionsRequest(DialectRequest):
     """True: logits instead of scores in 0..1."""
     use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices("use_activation", "activation"))] = None
     """vLLM's: false is the same as `raw_scores` true."""
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> Self:
+        """Raises ValidationError where one field asks for logits and the other one for scores in 0..1."""
+        if self.raw_scores is not None and self.raw_scores is self.use_activation:
+            message = "Says the opposite of `raw_scores`; send one of them"
+            raise wrong_field(type(self), "use_activation", CONTRADICTION, message)
+        return self
 
     @property
     def wants_logits(self) -> bool:

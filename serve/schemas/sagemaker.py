@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Tag, model_validator
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
@@ -13,6 +13,7 @@ from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, ran
 from serve.schemas.jina import RerankRequest
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import TeiRequest
+from serve.schemas.unsupported import UNSUPPORTED, all_names, wrong_field
 from serve.schemas.values import JINA, SAGEMAKER, TEI, VLLM
 from serve.schemas.vllm import QUERY_NAMES, ScoreRequest
 
@@ -22,6 +23,16 @@ class InvocationRequest(DialectRequest):
 
     data: RerankRequest
     """The body of /v1/rerank."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_beside(cls, value: Any) -> Any:
+        """Raises ValidationError for an option beside `data`, where it would be passed over."""
+        if isinstance(value, dict):
+            for name in sorted(all_names(RerankRequest) & value.keys()):
+                if value[name] is not None:
+                    raise wrong_field(cls, name, UNSUPPORTED, "Not supported here: options belong into `data`")
+        return value
 
     @override
     def tasks(self) -> list[RerankTask]:

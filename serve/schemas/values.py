@@ -88,8 +88,23 @@ def check_query(text: str) -> str:
 
 
 def unwrap_text(value: Any) -> Any:
-    """The text of `{"text": ...}`; anything else as it is."""
-    return value["text"] if isinstance(value, dict) and "text" in value else value
+    """The text of `{"text": ...}`; anything else as it is.
+
+    Raises PydanticCustomError for an object with more in it, such as an image: it would not be read.
+    """
+    if not isinstance(value, dict) or "text" not in value:
+        return value
+    for name, part in value.items():
+        if name != "text" and part is not None:
+            raise PydanticCustomError("query_type", "A query is a text; its `{name}` is not read", {"name": name})
+    return value["text"]
+
+
+def check_number(value: Any) -> Any:
+    """`value` itself; raises PydanticCustomError for true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a whole number, and not true or false")
+    return value
 
 
 def type_of_document(value: Any) -> str | None:
@@ -100,6 +115,7 @@ def type_of_document(value: Any) -> str | None:
 
 
 Text = Annotated[str, AfterValidator(check_unicode)]
+Number = Annotated[int, BeforeValidator(check_number)]
 Echo = Annotated[Any, AfterValidator(check_echo)]
 """Any JSON value that can be sent back as it came."""
 Bounded = Annotated[list[T], FailFast(), BeforeValidator(check_count)]

@@ -49,3 +49,11 @@ def test_the_replicas_that_live_count_together() -> None:
     assert speeds.tokens_per_second() == 350
     speeds.hear("third", 1_000)
     assert speeds.tokens_per_second() == 1_000
+
+
+def test_before_the_first_answer_the_expected_speed_counts_and_after_it_what_was_heard() -> None:
+    speeds = LiveSpeeds(Clock())
+    speeds.expect(4_000)
+    assert speeds.tokens_per_second() == 4_000
+    speeds.hear("a", 700)
+    assert speeds.tokens_per_second() == 700

@@ -118,7 +118,7 @@ def test_what_is_left_out_or_null_is_left_to_the_server() -> None:
     ("sent", "field", "understood"),
     [
         ({"top_k": 2}, "top_n", 2),
-        ({"top_n": 1, "top_k": 2}, "top_n", 1),
+        ({"top_n": None, "top_k": 2}, "top_n", 2),
         ({"top_n": "2"}, "top_n", 2),
         ({"top_n": 2.0}, "top_n", 2),
         ({"top_n": 10**30}, "top_n", 10**30),
@@ -129,7 +129,7 @@ def test_what_is_left_out_or_null_is_left_to_the_server() -> None:
         ({"raw_scores": 1}, "raw_scores", True),
         ({"max_length": "512"}, "max_length", 512),
         ({"query": {"text": "q"}}, "query", "q"),
-        ({"query": {"text": "q", "image": math.nan}}, "query", "q"),
+        ({"query": {"text": "q", "image": None}}, "query", "q"),
         ({"documents": []}, "documents", []),
         ({"documents": ["", {"text": ""}]}, "documents", ["", ""]),
         ({"documents": ["a", {"text": "b", "id": 1}]}, "documents", ["a", "b"]),
@@ -264,11 +264,49 @@ def test_what_a_dialect_knows_is_honoured_on_every_route(
         ("rank_fields", ["title"]),
         ("relevant_spans", {"mode": "x"}),
         ("return_embeddings", True),
+        ("softmax", True),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_its_name(path: str, name: str, value: Any) -> None:
     [(field, kind)] = errors(path, with_fields(path, {name: value}))
     assert (field[-1], kind) == (name, "unsupported_parameter")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("sent", "wrong"),
+    [
+        ({"max_tokens_per_doc": 10, "max_doc_length": 20}, "max_doc_length"),
+        ({"truncate": True, "truncation": False}, "truncation"),
+        ({"use_activation": True, "activation": False}, "activation"),
+        ({"raw_scores": True, "use_activation": True}, "use_activation"),
+        ({"raw_scores": False, "activation": False}, "use_activation"),
+    ],
+)
+def test_two_names_that_say_different_things_are_refused(path: str, sent: dict[str, Any], wrong: str) -> None:
+    [(field, kind)] = errors(path, with_fields(path, sent))
+    assert (field[-1], kind) == (wrong, "contradiction")
+
+
+def test_two_names_that_say_the_same_are_taken() -> None:
+    sent = body(top_n=1, top_k=1, truncate=None, truncation=False, raw_scores=True, use_activation=False)
+    task = task_of(DIALECTS["/v1/rerank"].validate_python(sent))
+    assert (task.top_n, task.truncate, task.raw_scores) == (1, False, True)
+    assert errors("/v1/rerank", body(top_n=1, top_k=2)) == [(("top_k",), "contradiction")]
+    wrong = {"queries": "a", "text_1": "b", "documents": ["c"]}
+    assert errors("/v1/score", wrong) == [(("text_1",), "contradiction")]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_true_is_no_number(path: str) -> None:
+    for name in ("max_length", "max_query_length", "overlap_tokens", "max_chunks_per_doc", "max_tokens_per_doc"):
+        [(field, kind)] = errors(path, with_fields(path, {name: True}))
+        assert (field[-1], kind) == (name, "int_type")
+
+
+def test_what_stands_beside_the_text_of_a_query_is_not_passed_over() -> None:
+    assert errors("/v1/rerank", body(query={"text": "a", "image": "b"})) == [(("query",), "query_type")]
+    assert task_of(DIALECTS["/v1/rerank"].validate_python(body(query={"text": "a", "image": None}))).query == "a"
 
 
 def with_fields(path: str, fields: dict[str, Any]) -> dict[str, Any]:

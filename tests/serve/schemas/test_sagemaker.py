@@ -19,6 +19,12 @@ def test_sagemakers_answer_has_the_form_of_its_question() -> None:
     assert errors("/invocations", {"data": []}) == [(("data",), "model_type")]
 
 
+def test_an_option_beside_the_data_is_not_passed_over() -> None:
+    for option in ("raw_scores", "top_n", "top_k", "max_doc_length", "query"):
+        assert errors("/invocations", {"data": body(), option: True}) == [((option,), "unsupported_parameter")]
+    answer("/invocations", {"data": body(), "parameters": {}, "top_n": None}, [0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize(
     ("sent", "dialect"),
     [
