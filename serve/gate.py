@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.endpoint import Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
 from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
-from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER
+from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -38,7 +38,6 @@ OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json"
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
-REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
@@ -80,12 +79,11 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        origins = self.endpoint_of().args.cors_origins
-        if origins is None:
+        allowed = self.endpoint_of().args.allowed_origins
+        if not allowed:
             await self.answer(scope, receive, send)
             return
         if self.cors is None:
-            allowed = [one.strip() for one in origins.split(",")]
             self.cors = CORSMiddleware(
                 self.answer, allowed, ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
             )
@@ -288,7 +286,7 @@ def replay(body: bytes) -> Receive:
 
 def sane_id(sent: str | None) -> str | None:
     """The caller's own request id, if it is one that headers and logs can carry."""
-    return sent if sent and REQUEST_ID.fullmatch(sent) else None
+    return sent if sent and re.fullmatch(REQUEST_ID, sent) else None
 
 
 def server_timing(timings: Timings, total: float) -> str:

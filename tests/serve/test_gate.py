@@ -163,6 +163,7 @@ def test_every_answer_has_a_request_id_and_keeps_the_callers(start_server: Start
     server = start_server()
     given = server.post("/v1/rerank", BODY, headers={"X-Request-ID": "mine-1"})
     odd = server.post("/v1/nothing", BODY, headers={"X-Request-ID": "a b"})
+    assert server.post("/v1/rerank", BODY, headers={"X-Request-ID": "\xe9"}).headers["X-Request-ID"] != "\xe9"
     assert given.headers["X-Request-ID"] == "mine-1"
     assert odd.headers["X-Request-ID"] == odd.json()["detail"]["request_id"] != "a b"
 

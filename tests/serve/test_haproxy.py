@@ -94,6 +94,8 @@ def stub(status: int = 200, kind: str = "application/json") -> Iterator[tuple[in
             self.send_response(status if self.path != "/-/healthz" else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", "2")
+            for _ in range(2):  # Serve's and the endpoint's
+                self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
             self.end_headers()
             self.wfile.write(b"{}")
 
@@ -194,6 +196,19 @@ def test_a_path_without_an_app_is_unknown_for_good_in_json(render: Render, tmp_p
 def test_answers_of_the_app_pass_as_they_are(render: Render, tmp_path: Path) -> None:
     with stub(404, "text/plain") as (port, _), running(render({"/": port}), tmp_path) as (url, _):
         assert requests.get(url, timeout=5).status_code == 404
+
+
+def test_an_answer_has_one_request_id_and_a_sane_one(render: Render, tmp_path: Path) -> None:
+    """The client's own if it is one, else one that the app and the client see alike."""
+    with stub() as (port, seen), running(render({"/": port}), tmp_path) as (url, _):
+        given = requests.get(url, headers={"X-Request-Id": "mine:1.2_3-x"}, timeout=5)
+        assert given.headers["X-Request-Id"] == seen[-1]["x-request-id"] == "mine:1.2_3-x"
+        for odd in ("a b", "x" * 65, "a,b", "", "\xe9", None):
+            answer = requests.get(
+                url, headers={} if odd is None else {"X-Request-Id": odd.encode("latin-1")}, timeout=5
+            )
+            assert answer.headers["X-Request-Id"] == seen[-1]["x-request-id"] != odd
+            assert re.fullmatch(haproxy.REQUEST_ID, answer.headers["X-Request-Id"])
 
 
 def test_clients_have_no_say_in_what_serve_does_with_their_requests(render: Render, tmp_path: Path) -> None:
