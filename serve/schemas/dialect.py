@@ -6,13 +6,21 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, with_config
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, ValidationInfo, field_validator, with_config
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT
 from pipelines.records import Ranking, Usage
+from serve.schemas.synonyms import (
+    CONTRADICTION,
+    MAX_TOKENS_PER_DOC,
+    RETURN_DOCUMENTS,
+    TOP_N,
+    TRUNCATE,
+    USE_ACTIVATION,
+)
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.unsupported import HonestRequest
 from serve.schemas.values import Bounded, Document, DocumentInput, Query, Text
@@ -37,10 +45,11 @@ TopN = Annotated[
     int | None,
     Field(
         ge=1,
-        validation_alias=AliasChoices("top_n", "top_k"),
+        validation_alias=AliasChoices(*TOP_N),
         description="How many come back, best first; null is all.",
     ),
 ]
+ReturnDocuments = Annotated[bool | None, Field(validation_alias=AliasChoices(*RETURN_DOCUMENTS))]
 
 
 def check_fewest(special: int, fewest: int) -> AfterValidator:
@@ -86,7 +95,7 @@ class OptionsRequest(DialectRequest):
     """Chunks scored of one document; what is beyond is cut. This bounds the cost of long documents."""
     max_tokens_per_doc: Annotated[
         int | None,
-        Field(ge=0, validation_alias=AliasChoices("max_tokens_per_doc", "max_doc_length"), examples=[4096]),
+        Field(ge=0, validation_alias=AliasChoices(*MAX_TOKENS_PER_DOC), examples=[4096]),
     ] = None
     """Cohere's and vLLM's, `max_doc_length` in Jina's words: tokens of a document that are read; what is beyond is
     cut. Null or 0 is all of them."""
@@ -95,12 +104,19 @@ class OptionsRequest(DialectRequest):
     truncate_prompt_tokens: Annotated[int | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
     """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
     be scored as further chunks. -1 is `max_length`; null does not cut."""
-    truncate: Annotated[bool | None, Field(validation_alias=AliasChoices("truncate", "truncation"))] = None
+    truncate: Annotated[bool | None, Field(validation_alias=AliasChoices(*TRUNCATE))] = None
     """False: 400 rather than cut the query or a document. A document in chunks is not cut. Null is true."""
     raw_scores: bool | None = None
     """True: logits instead of scores in 0..1."""
-    use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices("use_activation", "activation"))] = None
-    """vLLM's: false is the same as `raw_scores` true."""
+    use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices(*USE_ACTIVATION))] = None
+    """vLLM's, `activation` or `softmax` in older clients of it: false is the same as `raw_scores` true."""
+
+    @field_validator("use_activation")
+    @classmethod
+    def _check_activation(cls, wanted: bool | None, info: ValidationInfo) -> bool | None:
+        if wanted is not None and wanted is info.data.get("raw_scores"):
+            raise PydanticCustomError(CONTRADICTION, "It says the opposite of `raw_scores`; send one of them")
+        return wanted
 
     @property
     def wants_logits(self) -> bool:

@@ -1,16 +1,19 @@
 """Parameters that a dialect knows, that would change the answer, and that this server cannot honour.
 
 They are refused by their name: who sends one would take an answer without it for one with it. What would be done anyway
-is harmless, and so is null. Parameters that no dialect knows are passed over.
+is harmless, and so is null. Parameters that no dialect knows are passed over. Refused are also two names of one
+parameter that disagree, and numbers and booleans in each other's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from serve.schemas.synonyms import agreed
 
 UNSUPPORTED = "unsupported_parameter"
 """The type of the error."""
@@ -30,7 +33,7 @@ def is_right(side: Any) -> bool:
 
 FROM_THE_BEGINNING = "texts are read from their beginning"
 NO_INSTRUCTIONS = "the model takes a query and a document, and no instructions"
-UNSUPPORTED_PARAMETERS = {
+UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     # vLLM
     "truncation_side": Unsupported(FROM_THE_BEGINNING, is_right),
     "instruction": Unsupported(NO_INSTRUCTIONS),
@@ -51,15 +54,37 @@ UNSUPPORTED_PARAMETERS = {
 class HonestRequest(BaseModel):
     """A request that refuses what it cannot honour."""
 
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
+    """By name; a dialect may add to it."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, value: Any) -> Any:
-        """Raises ValidationError for the first parameter that is not supported."""
-        if isinstance(value, dict):
-            for name in UNSUPPORTED_PARAMETERS.keys() & value.keys() - cls.model_fields.keys():
-                reason, is_harmless = UNSUPPORTED_PARAMETERS[name]
-                if value[name] is not None and not is_harmless(value[name]):
-                    error = PydanticCustomError(UNSUPPORTED, "Not supported here: {reason}", {"reason": reason})
-                    at_field: Any = {"type": error, "loc": (name,), "input": None}
-                    raise ValidationError.from_exception_data(cls.__name__, [at_field])
+        """Raises ValidationError for the first parameter that is not supported, and for names that disagree."""
+        if not isinstance(value, dict):
+            return value
+        for name, (reason, is_harmless) in cls.unsupported.items():
+            if value.get(name) is not None and name not in cls.model_fields and not is_harmless(value[name]):
+                raise not_supported(cls.__name__, name, reason)
+        return agreed(cls.__name__, value)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Raises PydanticKnownError for a boolean in place of a number, and for a number in place of a boolean.
+
+        Pydantic would take true for 1, and 1 for true. Its strict types would refuse `"true"`, which clients send.
+        """
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if wanted == int | None and isinstance(value, bool):
+            raise PydanticKnownError("int_type")
+        if wanted == bool | None and isinstance(value, int | float) and not isinstance(value, bool):
+            raise PydanticKnownError("bool_type")
         return value
+
+
+def not_supported(model: str, name: str, reason: str) -> ValidationError:
+    """The error for a parameter that is not supported, of the model of this name."""
+    error = PydanticCustomError(UNSUPPORTED, "Not supported here: {reason}", {"reason": reason})
+    at_field: Any = {"type": error, "loc": (name,), "input": None}
+    return ValidationError.from_exception_data(model, [at_field])

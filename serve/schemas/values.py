@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from serve.schemas.unsupported import not_supported
+
 MAX_DEPTH = 64
 """Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
 STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
@@ -32,6 +34,9 @@ STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
 """The choices in our unions: they stand in the `loc` of pydantic's errors, which no caller needs to see."""
 MAX_DOCUMENTS = "max_documents"
 """The key in the context of a validation under which the most elements of a list stand."""
+
+NOT_TEXT = ("image", "content")
+"""What a query may have beside or in place of its `text`, for models that see images."""
 
 T = TypeVar("T")
 
@@ -88,7 +93,14 @@ def check_query(text: str) -> str:
 
 
 def unwrap_text(value: Any) -> Any:
-    """The text of `{"text": ...}`; anything else as it is."""
+    """The text of `{"text": ...}`; anything else as it is.
+
+    Raises ValidationError for a query that has more to it than a text, in Jina's words or vLLM's.
+    """
+    if isinstance(value, dict):
+        for name in NOT_TEXT:
+            if value.get(name) is not None:
+                raise not_supported("Query", name, "the model reads texts alone")
     return value["text"] if isinstance(value, dict) and "text" in value else value
 
 
