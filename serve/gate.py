@@ -27,6 +27,7 @@ from serve.endpoint import Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
 from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
 from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER
+from serve.origins import origins_of
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -85,9 +86,8 @@ class Gate:
             await self.answer(scope, receive, send)
             return
         if self.cors is None:
-            allowed = [one.strip() for one in origins.split(",")]
             self.cors = CORSMiddleware(
-                self.answer, allowed, ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
+                self.answer, origins_of(origins), ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
             )
         await self.cors(scope, receive, send)
 

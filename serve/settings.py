@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.config import EMBEDDED, RerankerConfig
+from serve.origins import origins_of
 
 MEBIBYTE = 1 << 20
 DEFAULTS = RerankerConfig()
@@ -71,12 +72,15 @@ class ServeArgs(BaseModel):
     allow_anonymous: bool = False
     """Listen beyond this machine without API keys."""
     cors_origins: str | None = None
-    """Web origins whose pages may call the server, with commas between them, or `*`; by default none but its own."""
+    """Web origins (https://app.example.org) whose pages may call the server, with commas between them, or `*` alone; by
+    default none but its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas is {self.max_replicas}, less than min_replicas ({self.min_replicas})")
+        if self.cors_origins is not None:
+            origins_of(self.cors_origins)  # raises ConfigError for what is no origin
         self.reranker()  # raises ConfigError, which is a ValueError, for lengths and dtypes that cannot work
         return self
 
