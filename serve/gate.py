@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.endpoint import Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
 from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
-from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER
+from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
 from serve.origins import origins_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json"
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
-REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
@@ -97,7 +96,7 @@ class Gate:
         path = route_of(scope)
         headers = Headers(scope=scope)
         self.look_at_proxy(headers)
-        request_id = sane_id(headers.get("x-request-id")) or uuid.uuid4().hex
+        request_id = sane_id(headers.getlist("x-request-id")) or uuid.uuid4().hex
         visit = Visit(path, request_id, send)
         app = into_page(scope) or self.app
         whole = prefix_of(scope) + path
@@ -286,9 +285,9 @@ def replay(body: bytes) -> Receive:
     return receive
 
 
-def sane_id(sent: str | None) -> str | None:
-    """The caller's own request id, if it is one that headers and logs can carry."""
-    return sent if sent and REQUEST_ID.fullmatch(sent) else None
+def sane_id(sent: list[str]) -> str | None:
+    """The caller's own request id, if it sent a single one, which headers and logs can carry."""
+    return sent[0] if len(sent) == 1 and re.fullmatch(REQUEST_ID, sent[0]) else None
 
 
 def server_timing(timings: Timings, total: float) -> str:
