@@ -39,6 +39,8 @@ OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json"
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
+POLICY_VIOLATION = 1008
+"""Why a WebSocket is closed, in the words of its protocol; the caller sees a 403."""
 CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
@@ -77,6 +79,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] == "websocket":
+            await self.answer(as_connect(scope), receive, in_place_of_websocket(scope, send))
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -191,6 +196,24 @@ class Visit:
             "milliseconds": round(seconds * 1000, 1),
         }
         logger.info(json.dumps(line))
+
+
+def as_connect(scope: Scope) -> Scope:
+    """The handshake of a WebSocket as the request that it is in HTTP/2: with a method that none of our routes has."""
+    return {**scope, "type": "http", "method": "CONNECT"}
+
+
+def in_place_of_websocket(scope: Scope, send: Send) -> Send:
+    """A `send` that answers the handshake of a WebSocket, or that ends it where the server below takes no answer."""
+    takes_answer = "websocket.http.response" in scope.get("extensions", {})
+
+    async def answer(message: Message) -> None:
+        if takes_answer:
+            await send({**message, "type": f"websocket.{message['type']}"})
+        elif message["type"] == "http.response.start":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+    return answer
 
 
 def route_of(scope: Scope) -> str:
