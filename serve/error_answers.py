@@ -151,5 +151,5 @@ def of_framework(error: HTTPException) -> AppError:
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = "there is no such route; /docs lists them"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = "this route has other methods; the header Allow lists them"
+        message = "this route has other methods, which the header Allow lists, and no WebSockets"
     return HttpError(error.status_code, message, error.headers)

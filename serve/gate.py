@@ -27,6 +27,7 @@ from serve.endpoint import Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
 from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
 from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
+from serve.origins import origins_of
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -38,6 +39,8 @@ OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json"
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
+POLICY_VIOLATION = 1008
+"""Why a WebSocket is closed, in the words of its protocol; the caller sees a 403."""
 CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
@@ -76,16 +79,19 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] == "websocket":
+            await self.answer(as_connect(scope), receive, in_place_of_websocket(scope, send))
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        allowed = self.endpoint_of().args.allowed_origins
-        if not allowed:
+        origins = self.endpoint_of().args.cors_origins
+        if origins is None:
             await self.answer(scope, receive, send)
             return
         if self.cors is None:
             self.cors = CORSMiddleware(
-                self.answer, allowed, ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
+                self.answer, origins_of(origins), ["GET", "POST"], ["*"], expose_headers=CORS_EXPOSED, max_age=600
             )
         await self.cors(scope, receive, send)
 
@@ -95,7 +101,7 @@ class Gate:
         path = route_of(scope)
         headers = Headers(scope=scope)
         self.look_at_proxy(headers)
-        request_id = sane_id(headers.get("x-request-id")) or uuid.uuid4().hex
+        request_id = sane_id(headers.getlist("x-request-id")) or uuid.uuid4().hex
         visit = Visit(path, request_id, send)
         app = into_page(scope) or self.app
         whole = prefix_of(scope) + path
@@ -192,6 +198,24 @@ class Visit:
         logger.info(json.dumps(line))
 
 
+def as_connect(scope: Scope) -> Scope:
+    """The handshake of a WebSocket as the request that it is in HTTP/2: with a method that none of our routes has."""
+    return {**scope, "type": "http", "method": "CONNECT"}
+
+
+def in_place_of_websocket(scope: Scope, send: Send) -> Send:
+    """A `send` that answers the handshake of a WebSocket, or that ends it where the server below takes no answer."""
+    takes_answer = "websocket.http.response" in scope.get("extensions", {})
+
+    async def answer(message: Message) -> None:
+        if takes_answer:
+            await send({**message, "type": f"websocket.{message['type']}"})
+        elif message["type"] == "http.response.start":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+    return answer
+
+
 def route_of(scope: Scope) -> str:
     """The path below the prefix at which Serve has the app, as our routes are written: one slash between, none last.
 
@@ -284,9 +308,9 @@ def replay(body: bytes) -> Receive:
     return receive
 
 
-def sane_id(sent: str | None) -> str | None:
-    """The caller's own request id, if it is one that headers and logs can carry."""
-    return sent if sent and re.fullmatch(REQUEST_ID, sent) else None
+def sane_id(sent: list[str]) -> str | None:
+    """The caller's own request id, if it sent a single one, which headers and logs can carry."""
+    return sent[0] if len(sent) == 1 and re.fullmatch(REQUEST_ID, sent[0]) else None
 
 
 def server_timing(timings: Timings, total: float) -> str:

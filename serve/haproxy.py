@@ -27,11 +27,11 @@ WRAPPED_BINARY = "CROSSRAY_HAPROXY_BINARY"
 """The variable that tells the script which HAProxy to become; by default the one that comes with Ray."""
 REPORT_HEADER = "x-crossray-haproxy"
 """Tells endpoints how much of this file their requests passed."""
-REQUEST_ID = "[A-Za-z0-9_.:-]{1,64}"
-"""A request id of a client's own that is repeated; a regular expression."""
 COMPLETE = "complete"
 """The value of that header where nothing is missing."""
 
+REQUEST_ID = "[A-Za-z0-9_.:-]{1,64}"
+"""A client's own id for its request, if headers and logs can carry it: a pattern for Python and for HAProxy."""
 HEADER_SECONDS = 10
 """Time in which a request's headers must have come."""
 BODY_SECONDS = 60
@@ -86,10 +86,11 @@ def client_rules(report: str) -> str:
     http-request set-header x-request-disconnect-disabled ?1
     http-request del-header x-request-timeout-seconds
     http-request set-header {REPORT_HEADER} "{report}"
-    # Serve takes any id of the client's and repeats it, beside the endpoint's: an answer has one id, and a sane one.
-    http-request set-header x-request-id %[unique-id] unless {{ req.hdr_cnt(x-request-id) eq 1 }} \
-{{ req.hdr(x-request-id) -m reg ^{REQUEST_ID}$ }}
-    http-after-response set-header x-request-id %[res.hdr(x-request-id)] if {{ res.hdr(x-request-id) -m found }}
+    # Serve sends back whatever id came, beside the one that the endpoint sends back. So none comes that is refused, and
+    # one of the two is left: they are the same then.
+    http-request set-header x-request-id %[unique-id] unless {{ req.fhdr_cnt(x-request-id) eq 1 }} \
+{{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}
+    http-response set-header x-request-id %[res.fhdr(x-request-id,1)] if {{ res.fhdr_cnt(x-request-id) gt 1 }}
     # What is held whole before its first byte is sent can be sent again to another endpoint.
     http-request wait-for-body time {BODY_SECONDS}s if METH_POST !{{ path_reg /rerank/+stream/*$ }}
     http-after-response set-status 503 reason "Service Unavailable" if {{ status 502 504 }}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -14,6 +15,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from typing_extensions import override  # in typing from Python 3.12
 
 from serve import docs_page, metrics_page
@@ -268,9 +270,20 @@ def page_file(file: Path) -> Callable[[Request], Any]:
     return send_file
 
 
-async def raise_again(_: Request, error: Exception) -> Response:
-    """Raises the error again, for the Gate: all errors are answered there."""
+async def raise_again(request: Request, error: Exception) -> Response:
+    """Raises the error again, for the Gate: all errors are answered there. A 405 gets all methods of its path."""
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(methods_at(request))}
     raise error
+
+
+def methods_at(request: Request) -> list[str]:
+    """The methods that the request's path may be asked with; the Gate answers HEAD wherever there is a GET."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def version() -> str:

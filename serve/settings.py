@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.config import EMBEDDED, RerankerConfig
+from serve.origins import origins_of
 
 MEBIBYTE = 1 << 20
 DEFAULTS = RerankerConfig()
-
-
-ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
-USUAL_PORTS = {"http": 80, "https": 443}
-
-
-def is_origin(text: str) -> bool:
-    """Whether a browser sends this in its header Origin."""
-    found = ORIGIN.fullmatch(text)
-    if found is None:
-        return False
-    port = found["port"]
-    return port is None or (int(port) < 1 << 16 and int(port) != USUAL_PORTS[found["scheme"]])
 
 
 class ServeArgs(BaseModel):
@@ -87,34 +72,17 @@ class ServeArgs(BaseModel):
     allow_anonymous: bool = False
     """Listen beyond this machine without API keys."""
     cors_origins: str | None = None
-    """Web origins whose pages may call the server, with commas between them, or `*`; by default none but its own."""
+    """Web origins (https://app.example.org) whose pages may call the server, with commas between them, or `*` alone; by
+    default none but its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas is {self.max_replicas}, less than min_replicas ({self.min_replicas})")
+        if self.cors_origins is not None:
+            origins_of(self.cors_origins)  # raises ConfigError for what is no origin
         self.reranker()  # raises ConfigError, which is a ValueError, for lengths and dtypes that cannot work
         return self
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, origins: str | None) -> str | None:
-        """Raises ValueError for what no browser calls an origin: it would let in nobody, in silence."""
-        listed = [] if origins is None else origins.split(",")
-        for one in map(str.strip, listed):
-            if one == "*" and len(listed) > 1:
-                raise ValueError("cors_origins has `*` beside others; `*` alone lets in the pages of all origins")
-            if one != "*" and not is_origin(one):
-                raise ValueError(
-                    f"cors_origins has {one!r}, which is no web origin; one is http:// or https://, a host in small "
-                    "letters, and a port if it is not the usual one, such as https://example.com or http://localhost:3000"
-                )
-        return origins
-
-    @property
-    def allowed_origins(self) -> list[str]:
-        """The origins of `cors_origins`."""
-        return [] if self.cors_origins is None else [one.strip() for one in self.cors_origins.split(",")]
 
     @property
     def threads(self) -> int:

@@ -4,9 +4,10 @@ Each request model turns into `RerankTask`s, the one form that the rest of the a
 its dialect from their rankings. Requests are read liberally: what a real client was seen to send is accepted, unknown
 fields are ignored, and null means left out.
 
+synonyms         names of the same field, which may not disagree
+unsupported      what dialects know and we cannot do
 values           texts, queries and documents: what they may be
 tasks            RerankTask and Served, which know no dialect
-unsupported      what dialects know and we cannot do
 dialect          what the dialects share; each of the next five has the requests and the answers of one
 jina, cohere, tei, vllm, sagemaker
 models           the list of models; what TEI says of one

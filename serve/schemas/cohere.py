@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
-from serve.schemas.dialect import ListRequest, RankedResult, described, ranked_results
+from serve.schemas.dialect import ListRequest, RankedResult, ReturnDocuments, described, ranked_results
 from serve.schemas.tasks import RerankTask, Served
 
 DOCUMENTS_PER_SEARCH_UNIT = 100
@@ -20,7 +20,7 @@ DOCUMENTS_PER_SEARCH_UNIT = 100
 class CohereRequest(ListRequest):
     """Cohere's `/v2/rerank`."""
 
-    return_documents: bool | None = None
+    return_documents: ReturnDocuments = None
     """Whether results carry their document. Null is false: Cohere's v2 has no such field and no documents."""
 
     @override

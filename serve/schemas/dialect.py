@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, NotRequired, Self
+from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator, with_config
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, ValidationInfo, field_validator, with_config
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT
 from pipelines.records import Ranking, Usage
+from serve.schemas.synonyms import (
+    CONTRADICTION,
+    MAX_TOKENS_PER_DOC,
+    RETURN_DOCUMENTS,
+    TOP_N,
+    TRUNCATE,
+    USE_ACTIVATION,
+)
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.unsupported import CONTRADICTION, HonestRequest, wrong_field
-from serve.schemas.values import Bounded, Document, DocumentInput, Number, Query, Text
+from serve.schemas.unsupported import HonestRequest
+from serve.schemas.values import Bounded, Document, DocumentInput, Query, Text
 
 QUERY_EXAMPLE = "Organic skincare products for sensitive skin"
 DOCUMENTS_EXAMPLE: list[JsonValue] = [
@@ -34,13 +42,14 @@ FEWEST_QUERY_TOKENS = MIN_MAX_LENGTH // 2 - SPECIAL_TOKENS_PER_TEXT
 """Of a query, special tokens not counted."""
 
 TopN = Annotated[
-    Number | None,
+    int | None,
     Field(
         ge=1,
-        validation_alias=AliasChoices("top_n", "top_k"),
+        validation_alias=AliasChoices(*TOP_N),
         description="How many come back, best first; null is all.",
     ),
 ]
+ReturnDocuments = Annotated[bool | None, Field(validation_alias=AliasChoices(*RETURN_DOCUMENTS))]
 
 
 def check_fewest(special: int, fewest: int) -> AfterValidator:
@@ -74,41 +83,40 @@ class OptionsRequest(DialectRequest):
 
     model: Annotated[Text | None, Field(examples=["jina-reranker-v2-base-multilingual"])] = None
     """Any name is accepted unless the server is strict; the answer names the model that scored."""
-    max_query_length: Annotated[Number | None, Field(ge=MIN_MAX_LENGTH // 2, examples=[512])] = None
+    max_query_length: Annotated[int | None, Field(ge=MIN_MAX_LENGTH // 2, examples=[512])] = None
     """Tokens of the query with its two special tokens, at most half of `max_length`; what is beyond is cut.
     As with all lengths, null is the server's value, which /v1/models shows."""
-    max_length: Annotated[Number | None, Field(ge=MIN_MAX_LENGTH, examples=[1024])] = None
+    max_length: Annotated[int | None, Field(ge=MIN_MAX_LENGTH, examples=[1024])] = None
     """Tokens of query and passage together, clamped to what the model can read. A longer document is scored in
     overlapping chunks and counts by the best of them."""
-    overlap_tokens: Annotated[Number | None, Field(ge=0, examples=[80])] = None
+    overlap_tokens: Annotated[int | None, Field(ge=0, examples=[80])] = None
     """Tokens that two neighbouring chunks share, at most a quarter of a chunk."""
-    max_chunks_per_doc: Annotated[Number | None, Field(ge=1, examples=[10])] = None
+    max_chunks_per_doc: Annotated[int | None, Field(ge=1, examples=[10])] = None
     """Chunks scored of one document; what is beyond is cut. This bounds the cost of long documents."""
     max_tokens_per_doc: Annotated[
-        Number | None,
-        Field(ge=0, validation_alias=AliasChoices("max_tokens_per_doc", "max_doc_length"), examples=[4096]),
+        int | None,
+        Field(ge=0, validation_alias=AliasChoices(*MAX_TOKENS_PER_DOC), examples=[4096]),
     ] = None
     """Cohere's and vLLM's, `max_doc_length` in Jina's words: tokens of a document that are read; what is beyond is
     cut. Null or 0 is all of them."""
-    max_tokens_per_query: Annotated[Number | None, Field(ge=0), check_fewest(0, FEWEST_QUERY_TOKENS)] = None
+    max_tokens_per_query: Annotated[int | None, Field(ge=0), check_fewest(0, FEWEST_QUERY_TOKENS)] = None
     """vLLM's: as `max_query_length`, special tokens not counted. Null or 0 leaves it to that."""
-    truncate_prompt_tokens: Annotated[Number | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
+    truncate_prompt_tokens: Annotated[int | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
     """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
     be scored as further chunks. -1 is `max_length`; null does not cut."""
-    truncate: Annotated[bool | None, Field(validation_alias=AliasChoices("truncate", "truncation"))] = None
+    truncate: Annotated[bool | None, Field(validation_alias=AliasChoices(*TRUNCATE))] = None
     """False: 400 rather than cut the query or a document. A document in chunks is not cut. Null is true."""
     raw_scores: bool | None = None
     """True: logits instead of scores in 0..1."""
-    use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices("use_activation", "activation"))] = None
-    """vLLM's: false is the same as `raw_scores` true."""
+    use_activation: Annotated[bool | None, Field(validation_alias=AliasChoices(*USE_ACTIVATION))] = None
+    """vLLM's, `activation` or `softmax` in older clients of it: false is the same as `raw_scores` true."""
 
-    @model_validator(mode="after")
-    def _check_scores(self) -> Self:
-        """Raises ValidationError where one field asks for logits and the other one for scores in 0..1."""
-        if self.raw_scores is not None and self.raw_scores is self.use_activation:
-            message = "Says the opposite of `raw_scores`; send one of them"
-            raise wrong_field(type(self), "use_activation", CONTRADICTION, message)
-        return self
+    @field_validator("use_activation")
+    @classmethod
+    def _check_activation(cls, wanted: bool | None, info: ValidationInfo) -> bool | None:
+        if wanted is not None and wanted is info.data.get("raw_scores"):
+            raise PydanticCustomError(CONTRADICTION, "It says the opposite of `raw_scores`; send one of them")
+        return wanted
 
     @property
     def wants_logits(self) -> bool:

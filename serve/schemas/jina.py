@@ -13,6 +13,7 @@ from serve.schemas.dialect import (
     REQUEST_EXAMPLE,
     ListRequest,
     RankedResult,
+    ReturnDocuments,
     UsageCounts,
     described,
     ranked_results,
@@ -25,7 +26,7 @@ from serve.schemas.values import Echo
 class RerankRequest(ListRequest):
     """Jina's `/v1/rerank`, which Cohere's v1 clients use too."""
 
-    return_documents: bool | None = None
+    return_documents: ReturnDocuments = None
     """Whether results carry their document. Null is the server's default: true, unless it was changed."""
 
     @override

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
 from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, ranked_results, usage_counts
 from serve.schemas.jina import RerankRequest
+from serve.schemas.synonyms import QUERIES, SYNONYMS
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import TeiRequest
-from serve.schemas.unsupported import UNSUPPORTED, all_names, wrong_field
+from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
 from serve.schemas.values import JINA, SAGEMAKER, TEI, VLLM
-from serve.schemas.vllm import QUERY_NAMES, ScoreRequest
+from serve.schemas.vllm import ScoreRequest
+
+BESIDE_DATA = Unsupported("it is read inside `data`, and not beside it")
+"""Why a field of a request to rank is refused there."""
 
 
 class InvocationRequest(DialectRequest):
     """SageMaker's `/invocations` as Jina's client for it writes it."""
 
+    unsupported: ClassVar[Mapping[str, Unsupported]] = {
+        **UNSUPPORTED_PARAMETERS,
+        **dict.fromkeys([*RerankRequest.model_fields, *itertools.chain(*SYNONYMS)], BESIDE_DATA),
+        "parameters": BESIDE_DATA._replace(is_harmless=lambda parameters: parameters == {}),
+    }
+
     data: RerankRequest
     """The body of /v1/rerank."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_beside(cls, value: Any) -> Any:
-        """Raises ValidationError for an option beside `data`, where it would be passed over."""
-        if isinstance(value, dict):
-            for name in sorted(all_names(RerankRequest) & value.keys()):
-                if value[name] is not None:
-                    raise wrong_field(cls, name, UNSUPPORTED, "Not supported here: options belong into `data`")
-        return value
 
     @override
     def tasks(self) -> list[RerankTask]:
@@ -64,7 +65,7 @@ def dialect_of_invocation(value: Any) -> str:
     for kind, names, tag in (
         (InvocationRequest, {"data"}, SAGEMAKER),
         (TeiRequest, {"texts"}, TEI),
-        (ScoreRequest, set(QUERY_NAMES), VLLM),
+        (ScoreRequest, set(QUERIES), VLLM),
     ):
         if isinstance(value, kind) or (isinstance(value, dict) and names & value.keys()):
             return tag

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import AliasChoices, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
 from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, TopN, described
+from serve.schemas.synonyms import RETURN_DOCUMENTS
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.values import TEI, VLLM, Bounded, DocumentInput, Query
 from serve.schemas.vllm import VllmRerankRequest
@@ -25,8 +26,8 @@ class TeiRequest(OptionsRequest):
     texts: Annotated[Bounded[DocumentInput], Field(examples=[DOCUMENTS_EXAMPLE])]
     """May be empty texts."""
     top_n: TopN = None
-    return_text: bool | None = None
-    """Whether results carry their text. Null is false."""
+    return_text: Annotated[bool | None, Field(validation_alias=AliasChoices(*reversed(RETURN_DOCUMENTS)))] = None
+    """Whether results carry their text, `return_documents` in other dialects. Null is false."""
 
     @override
     def tasks(self) -> list[RerankTask]:

@@ -1,23 +1,22 @@
 """Parameters that a dialect knows, that would change the answer, and that this server cannot honour.
 
 They are refused by their name: who sends one would take an answer without it for one with it. What would be done anyway
-is harmless, and so is null. Parameters that no dialect knows are passed over. A parameter that is sent under two names
-with different values is refused, too: one of the two would be passed over in silence.
+is harmless, and so is null. Parameters that no dialect knows are passed over. Refused are also two names of one
+parameter that disagree, and numbers and booleans in each other's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from serve.schemas.synonyms import agreed
 
 UNSUPPORTED = "unsupported_parameter"
 """The type of the error."""
-CONTRADICTION = "contradiction"
-"""Likewise, of two fields that say different things."""
 
 
 class Unsupported(NamedTuple):
@@ -34,14 +33,13 @@ def is_right(side: Any) -> bool:
 
 FROM_THE_BEGINNING = "texts are read from their beginning"
 NO_INSTRUCTIONS = "the model takes a query and a document, and no instructions"
-UNSUPPORTED_PARAMETERS = {
+UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     # vLLM
     "truncation_side": Unsupported(FROM_THE_BEGINNING, is_right),
     "instruction": Unsupported(NO_INSTRUCTIONS),
     "chat_template": Unsupported(NO_INSTRUCTIONS),
     "chat_template_kwargs": Unsupported(NO_INSTRUCTIONS),
     "messages": Unsupported("the model knows no chats"),
-    "softmax": Unsupported("the model has one output; `use_activation` says whether it goes through the sigmoid"),
     # TEI
     "truncation_direction": Unsupported(FROM_THE_BEGINNING, is_right),
     "prompt_name": Unsupported(NO_INSTRUCTIONS),
@@ -56,48 +54,37 @@ UNSUPPORTED_PARAMETERS = {
 class HonestRequest(BaseModel):
     """A request that refuses what it cannot honour."""
 
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
+    """By name; a dialect may add to it."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, value: Any) -> Any:
-        """Raises ValidationError for the first parameter that is not supported, or contradicts another."""
-        if isinstance(value, dict):
-            for name in UNSUPPORTED_PARAMETERS.keys() & value.keys() - cls.model_fields.keys():
-                reason, is_harmless = UNSUPPORTED_PARAMETERS[name]
-                if value[name] is not None and not is_harmless(value[name]):
-                    raise wrong_field(cls, name, UNSUPPORTED, "Not supported here: {reason}", reason=reason)
-            for names in names_of_fields(cls):
-                value = with_one_name(cls, value, names)
+        """Raises ValidationError for the first parameter that is not supported, and for names that disagree."""
+        if not isinstance(value, dict):
+            return value
+        for name, (reason, is_harmless) in cls.unsupported.items():
+            if value.get(name) is not None and name not in cls.model_fields and not is_harmless(value[name]):
+                raise not_supported(cls.__name__, name, reason)
+        return agreed(cls.__name__, value)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Raises PydanticKnownError for a boolean in place of a number, and for a number in place of a boolean.
+
+        Pydantic would take true for 1, and 1 for true. Its strict types would refuse `"true"`, which clients send.
+        """
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if wanted == int | None and isinstance(value, bool):
+            raise PydanticKnownError("int_type")
+        if wanted == bool | None and isinstance(value, int | float) and not isinstance(value, bool):
+            raise PydanticKnownError("bool_type")
         return value
 
 
-@cache
-def names_of_fields(request: type[BaseModel]) -> list[list[str]]:
-    """The names under which each field may be sent, one or several."""
-    aliases = [(name, field.validation_alias) for name, field in request.model_fields.items()]
-    return [
-        [one for one in alias.choices if isinstance(one, str)] if isinstance(alias, AliasChoices) else [name]
-        for name, alias in aliases
-    ]
-
-
-def with_one_name(request: type[BaseModel], value: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """What was sent with a field under one of its names; raises ValidationError where two of them contradict."""
-    sent = [name for name in names if value.get(name) is not None]
-    for name in sent[1:]:
-        if value[name] != value[sent[0]]:
-            message = "Means the same as `{other}`, which has another value; send one of them"
-            raise wrong_field(request, name, CONTRADICTION, message, other=sent[0])
-    if not sent or len(names) == 1:
-        return value
-    return {name: one for name, one in value.items() if name == sent[0] or name not in names}
-
-
-def all_names(request: type[BaseModel]) -> set[str]:
-    """The names of all fields, with their other names."""
-    return {name for names in names_of_fields(request) for name in names}
-
-
-def wrong_field(request: type[BaseModel], name: str, kind: str, message: str, **values: Any) -> ValidationError:
-    """What pydantic raises for a field that is wrong; `values` stand in `message`."""
-    at_field: Any = {"type": PydanticCustomError(kind, message, values), "loc": (name,), "input": None}
-    return ValidationError.from_exception_data(request.__name__, [at_field])
+def not_supported(model: str, name: str, reason: str) -> ValidationError:
+    """The error for a parameter that is not supported, of the model of this name."""
+    error = PydanticCustomError(UNSUPPORTED, "Not supported here: {reason}", {"reason": reason})
+    at_field: Any = {"type": error, "loc": (name,), "input": None}
+    return ValidationError.from_exception_data(model, [at_field])

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from serve.schemas.unsupported import not_supported
+
 MAX_DEPTH = 64
 """Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
 STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
@@ -32,6 +34,9 @@ STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
 """The choices in our unions: they stand in the `loc` of pydantic's errors, which no caller needs to see."""
 MAX_DOCUMENTS = "max_documents"
 """The key in the context of a validation under which the most elements of a list stand."""
+
+NOT_TEXT = ("image", "content")
+"""What a query may have beside or in place of its `text`, for models that see images."""
 
 T = TypeVar("T")
 
@@ -90,21 +95,13 @@ def check_query(text: str) -> str:
 def unwrap_text(value: Any) -> Any:
     """The text of `{"text": ...}`; anything else as it is.
 
-    Raises PydanticCustomError for an object with more in it, such as an image: it would not be read.
+    Raises ValidationError for a query that has more to it than a text, in Jina's words or vLLM's.
     """
-    if not isinstance(value, dict) or "text" not in value:
-        return value
-    for name, part in value.items():
-        if name != "text" and part is not None:
-            raise PydanticCustomError("query_type", "A query is a text; its `{name}` is not read", {"name": name})
-    return value["text"]
-
-
-def check_number(value: Any) -> Any:
-    """`value` itself; raises PydanticCustomError for true and false, which Python takes for 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("int_type", "Input should be a whole number, and not true or false")
-    return value
+    if isinstance(value, dict):
+        for name in NOT_TEXT:
+            if value.get(name) is not None:
+                raise not_supported("Query", name, "the model reads texts alone")
+    return value["text"] if isinstance(value, dict) and "text" in value else value
 
 
 def type_of_document(value: Any) -> str | None:
@@ -115,7 +112,6 @@ def type_of_document(value: Any) -> str | None:
 
 
 Text = Annotated[str, AfterValidator(check_unicode)]
-Number = Annotated[int, BeforeValidator(check_number)]
 Echo = Annotated[Any, AfterValidator(check_echo)]
 """Any JSON value that can be sent back as it came."""
 Bounded = Annotated[list[T], FailFast(), BeforeValidator(check_count)]

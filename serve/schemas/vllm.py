@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -13,11 +13,13 @@ from typing_extensions import TypedDict, override  # pydantic refuses typing.Typ
 from pipelines.records import Ranking, Usage
 from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, UsageCounts, described, usage_counts
 from serve.schemas.jina import RerankAnswer, RerankRequest
+from serve.schemas.synonyms import QUERIES, RETURN_DOCUMENTS, SCORED, TOP_N
 from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
 from serve.schemas.values import Bounded, Document, DocumentInput, Query, TextObject
 
-QUERY_NAMES = ("queries", "text_1", "data_1")
-"""What the queries of a `/v1/score` are called."""
+ALL_IN_ORDER = Unsupported("every pair gets its score, in the order sent")
+SCORES_ALONE = Unsupported("the answer has scores alone", lambda wanted: wanted is False)
 
 
 def wrap_single(value: Any) -> Any:
@@ -32,16 +34,22 @@ class ScoreRequest(OptionsRequest):
         json_schema_extra={"examples": [{"queries": QUERY_EXAMPLE, "documents": DOCUMENTS_EXAMPLE}]}
     )
 
+    unsupported: ClassVar[Mapping[str, Unsupported]] = {
+        **UNSUPPORTED_PARAMETERS,
+        **dict.fromkeys(TOP_N, ALL_IN_ORDER),
+        **dict.fromkeys(RETURN_DOCUMENTS, SCORES_ALONE),
+    }
+
     queries: Annotated[
         Bounded[Query],
         BeforeValidator(wrap_single, json_schema_input_type=str | TextObject | list[str | TextObject]),
-        Field(min_length=1, validation_alias=AliasChoices(*QUERY_NAMES), examples=[QUERY_EXAMPLE]),
+        Field(min_length=1, validation_alias=AliasChoices(*QUERIES), examples=[QUERY_EXAMPLE]),
     ]
     """One text or a list; also called `text_1` or `data_1`."""
     documents: Annotated[
         Bounded[DocumentInput],
         BeforeValidator(wrap_single, json_schema_input_type=str | Document | list[str | Document]),
-        Field(validation_alias=AliasChoices("documents", "text_2", "data_2", "items"), examples=[DOCUMENTS_EXAMPLE]),
+        Field(validation_alias=AliasChoices(*SCORED), examples=[DOCUMENTS_EXAMPLE]),
     ]
     """One text or a list; also called `text_2`, `data_2` or `items`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import schemathesis
 
-BEYOND_SCHEMA = {"blank_query", "lengths_differ", "too_few_tokens"}
+BEYOND_SCHEMA = {"blank_query", "contradiction", "lengths_differ", "too_few_tokens"}
 """Why a request may be refused that fits the schema: JSON Schema has no words for these."""
 
 

@@ -127,6 +127,7 @@ def test_every_setting_is_a_flag_of_the_help() -> None:
         (["--model", "/no/model"], "there is no directory '/no/model' and it is no hub name"),
         (["--api-keys-file", "/no/keys"], "the API keys in /no/keys cannot be read"),
         (["--host", "192.0.2.1", "--allow-anonymous"], "cannot listen on 192.0.2.1"),
+        (["--cors-origins", "a.example"], "cors_origins has 'a.example', and it has no scheme; an origin looks like"),
         (["--port", "70000"], "65535"),
         (["--no-such-flag"], "No such option"),
     ],

@@ -45,7 +45,7 @@ def api(server: Server) -> Any:
 
 
 def test_whatever_comes_in_the_answer_is_as_documented(server: Server) -> None:
-    """Not negative_data_rejection: we read liberally, `"true"` and 1 for true, as real clients want it.
+    """Not negative_data_rejection: we read liberally, `"true"` for true, as real clients want it.
 
     A process of its own, since schemathesis 4.32 is no plug-in for pytest 9.2.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -105,6 +106,20 @@ def test_models_health_and_ready(live_app: LiveApp, embedded: Reranker) -> None:
     assert card["dtype"] == "float32"
     for path in ("/health", "/ready", "/ping"):
         assert requests.get(live_app.base_url + path, timeout=10).status_code == 200
+
+
+def test_an_answer_has_one_request_id_and_never_one_that_was_refused(live_app: LiveApp) -> None:
+    """Serve adds one of its own to whatever an endpoint answers."""
+    for path in ("/v1/rerank", "/v1/nothing"):
+        for sent, is_kept in ((None, False), ("mine-1", True), ("a b", False), ("x" * 65, False), (b"\xe9", False)):
+            headers = live_app.headers | {"X-Request-Id": sent}
+            response = requests.post(live_app.base_url + path, json=LISTS[0], headers=headers, timeout=60)
+            ids = response.raw.headers.getlist("X-Request-Id")
+            assert len(ids) == 1
+            assert (ids == [sent]) is is_kept
+            assert response.status_code == 200 or response.json()["detail"]["request_id"] == ids[0]
+            if not is_kept:
+                assert re.fullmatch("[0-9a-f-]{32,36}", ids[0])
 
 
 def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp) -> None:

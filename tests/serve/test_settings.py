@@ -68,34 +68,3 @@ def test_an_empty_file_of_keys_does_not_open_the_server(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n")
     with pytest.raises(ConfigError, match="holds no API key"):
         api_keys(ServeArgs(api_keys_file=str(tmp_path / "keys")))
-
-
-@pytest.mark.parametrize(
-    "origins", ["*", "https://example.com", "http://localhost:3000, https://a-b.example.org:8443", "http://[::1]:3000"]
-)
-def test_origins_as_browsers_send_them_are_taken(origins: str) -> None:
-    assert ServeArgs(cors_origins=origins).allowed_origins == origins.split(", ")
-
-
-@pytest.mark.parametrize(
-    "origins",
-    [
-        "example.com",
-        "https://example.com/",
-        "https://example.com/path",
-        "https://Example.com",
-        "https://*.example.com",
-        "https://user@example.com",
-        "https://example.com:443",
-        "https://example.com:99999",
-        "ftp://example.com",
-        "https://exämple.com",
-        "https://a.com https://b.com",
-        "https://a.com,",
-        "*, https://a.com",
-        "",
-    ],
-)
-def test_what_is_no_origin_is_refused_at_start(origins: str) -> None:
-    with pytest.raises(ValidationError, match=r"cors_origins has "):
-        ServeArgs(cors_origins=origins)

@@ -126,10 +126,10 @@ def test_what_is_left_out_or_null_is_left_to_the_server() -> None:
         ({"return_documents": "False"}, "return_documents", False),
         ({"truncation": False}, "truncate", False),
         ({"truncate": "false"}, "truncate", False),
-        ({"raw_scores": 1}, "raw_scores", True),
+        ({"raw_scores": "1"}, "raw_scores", True),
         ({"max_length": "512"}, "max_length", 512),
         ({"query": {"text": "q"}}, "query", "q"),
-        ({"query": {"text": "q", "image": None}}, "query", "q"),
+        ({"query": {"text": "q", "id": math.nan}}, "query", "q"),
         ({"documents": []}, "documents", []),
         ({"documents": ["", {"text": ""}]}, "documents", ["", ""]),
         ({"documents": ["a", {"text": "b", "id": 1}]}, "documents", ["a", "b"]),
@@ -264,7 +264,6 @@ def test_what_a_dialect_knows_is_honoured_on_every_route(
         ("rank_fields", ["title"]),
         ("relevant_spans", {"mode": "x"}),
         ("return_embeddings", True),
-        ("softmax", True),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_its_name(path: str, name: str, value: Any) -> None:
@@ -272,47 +271,120 @@ def test_what_cannot_be_honoured_is_refused_with_its_name(path: str, name: str, 
     assert (field[-1], kind) == (name, "unsupported_parameter")
 
 
-@pytest.mark.parametrize("path", ROUTES)
-@pytest.mark.parametrize(
-    ("sent", "wrong"),
-    [
-        ({"max_tokens_per_doc": 10, "max_doc_length": 20}, "max_doc_length"),
-        ({"truncate": True, "truncation": False}, "truncation"),
-        ({"use_activation": True, "activation": False}, "activation"),
-        ({"raw_scores": True, "use_activation": True}, "use_activation"),
-        ({"raw_scores": False, "activation": False}, "use_activation"),
-    ],
-)
-def test_two_names_that_say_different_things_are_refused(path: str, sent: dict[str, Any], wrong: str) -> None:
-    [(field, kind)] = errors(path, with_fields(path, sent))
-    assert (field[-1], kind) == (wrong, "contradiction")
-
-
-def test_two_names_that_say_the_same_are_taken() -> None:
-    sent = body(top_n=1, top_k=1, truncate=None, truncation=False, raw_scores=True, use_activation=False)
-    task = task_of(DIALECTS["/v1/rerank"].validate_python(sent))
-    assert (task.top_n, task.truncate, task.raw_scores) == (1, False, True)
-    assert errors("/v1/rerank", body(top_n=1, top_k=2)) == [(("top_k",), "contradiction")]
-    wrong = {"queries": "a", "text_1": "b", "documents": ["c"]}
-    assert errors("/v1/score", wrong) == [(("text_1",), "contradiction")]
-
-
-@pytest.mark.parametrize("path", ROUTES)
-def test_true_is_no_number(path: str) -> None:
-    for name in ("max_length", "max_query_length", "overlap_tokens", "max_chunks_per_doc", "max_tokens_per_doc"):
-        [(field, kind)] = errors(path, with_fields(path, {name: True}))
-        assert (field[-1], kind) == (name, "int_type")
-
-
-def test_what_stands_beside_the_text_of_a_query_is_not_passed_over() -> None:
-    assert errors("/v1/rerank", body(query={"text": "a", "image": "b"})) == [(("query",), "query_type")]
-    assert task_of(DIALECTS["/v1/rerank"].validate_python(body(query={"text": "a", "image": None}))).query == "a"
-
-
 def with_fields(path: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The body for a route with further fields, which stand where the request stands."""
     sent = ROUTES[path]
     return {"data": sent["data"] | fields} if "data" in sent else sent | fields
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"truncate": True}, {"truncation": False}),
+        ({"use_activation": True}, {"activation": False}),
+        ({"activation": True}, {"softmax": False}),
+        ({"max_tokens_per_doc": 100}, {"max_doc_length": 200}),
+    ],
+)
+def test_two_names_of_one_field_may_not_disagree(path: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The message names both; what is null is not said at all."""
+    [name], [other_name] = one, other
+    with pytest.raises(ValidationError) as refused:
+        DIALECTS[path].validate_python(with_fields(path, one | other))
+    [error] = refused.value.errors()
+    assert (error["loc"][-1], error["type"]) == (name, "contradiction")
+    assert f"`{name}` and `{other_name}` mean the same" in error["msg"]
+    for agreeing in ({other_name: one[name]}, {other_name: None}):
+        both, alone = (DIALECTS[path].validate_python(with_fields(path, sent)) for sent in (one | agreeing, one))
+        assert both.tasks() == alone.tasks()
+    first_null = DIALECTS[path].validate_python(with_fields(path, {name: None} | other))
+    assert first_null.tasks() == DIALECTS[path].validate_python(with_fields(path, other)).tasks()
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "names"),
+    [
+        ("/v1/rerank", body(top_n=1, top_k=2), "`top_n` and `top_k`"),
+        ("/v1/rerank", body(return_documents=True, return_text=False), "`return_documents` and `return_text`"),
+        ("/v1/rerank", body(texts=["a"]), "`texts` and `documents`"),
+        ("/rerank", body(texts=["a"]), "`texts` and `documents`"),
+        ("/rerank", {"query": "q", "texts": ["a"], "top_n": 2, "top_k": 1}, "`top_n` and `top_k`"),
+        ("/v1/rerank/stream", body(top_n=1, top_k=2), "`top_n` and `top_k`"),
+        ("/v1/score", {"queries": "p", "text_1": "q", "documents": "a"}, "`queries` and `text_1`"),
+        ("/v1/score", {"queries": "p", "query": "q", "documents": "a"}, "`query` and `queries`"),
+        ("/v1/score", {"queries": "p", "text_2": "a", "items": ["a", "b"]}, "`text_2` and `items`"),
+        ("/invocations", {"data_1": "p", "text_1": "q", "documents": "a"}, "`text_1` and `data_1`"),
+        ("/invocations", {"data": body(top_n=1, top_k=True)}, "`top_n` and `top_k`"),
+    ],
+)
+def test_texts_and_numbers_under_two_names_may_not_disagree_either(path: str, sent: Any, names: str) -> None:
+    with pytest.raises(ValidationError, match=f"{names} mean the same, and have different values"):
+        DIALECTS[path].validate_python(sent)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/rerank", body(top_n=2, top_k=2)),
+        ("/v1/rerank", body(texts=["a", {"text": "b"}, "c"])),
+        ("/v1/score", {"queries": ["q"], "text_1": "q", "query": {"text": "q"}, "documents": "a"}),
+    ],
+)
+def test_two_names_of_one_field_may_say_the_same(path: str, sent: Any) -> None:
+    [task] = DIALECTS[path].validate_python(sent).tasks()
+    assert (task.query, task.documents[0]) == ("q", "a")
+
+
+def test_values_nested_too_deeply_to_be_compared_are_not_the_same() -> None:
+    nested: list[Any] = [[], []]
+    for _ in range(100_000):
+        nested = [[nested[0]], [nested[1]]]
+    found = errors("/v1/rerank", body(documents=nested[0], texts=nested[1]))
+    assert found == [(("texts",), "contradiction")]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(("raw_scores", "use_activation"), [(True, True), (False, False)])
+@pytest.mark.parametrize("name", ["use_activation", "activation", "softmax"])
+def test_two_wishes_for_scores_may_not_disagree(path: str, raw_scores: bool, use_activation: bool, name: str) -> None:
+    [(field, kind)] = errors(path, with_fields(path, {"raw_scores": raw_scores, name: use_activation}))
+    assert (field[-1], kind) == (name, "contradiction")
+
+
+NUMBERS = (
+    "max_length",
+    "max_query_length",
+    "overlap_tokens",
+    "max_chunks_per_doc",
+    "max_tokens_per_doc",
+    "max_doc_length",
+    "max_tokens_per_query",
+    "truncate_prompt_tokens",
+)
+BOOLEANS = ("truncate", "truncation", "raw_scores", "use_activation", "activation", "softmax")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_boolean_is_no_number_and_a_number_no_boolean(path: str) -> None:
+    ranking = path != "/v1/score"
+    for kind, names, values in (
+        ("int_type", NUMBERS + ("top_n", "top_k") * ranking, (True, False)),
+        ("bool_type", BOOLEANS + ("return_documents", "return_text") * ranking, (1, 0, 1.0)),
+    ):
+        for name in names:
+            for value in values:
+                [(field, found)] = errors(path, with_fields(path, {name: value}))
+                assert (field[-1], found) == (name, kind)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank", "/v1/rerank/stream", "/invocations"])
+@pytest.mark.parametrize("name", ["image", "content"])
+def test_what_a_query_has_beside_its_text_is_refused_with_its_name(path: str, name: str) -> None:
+    for query in ({"text": "q", name: "x"}, {name: "x"}):
+        assert errors(path, body(query=query)) == [(("query", name), "unsupported_parameter")]
+    understood = DIALECTS[path].validate_python(body(query={"text": "q", name: None, "id": 3}))
+    assert task_of(understood).query == "q"
 
 
 @pytest.mark.parametrize(

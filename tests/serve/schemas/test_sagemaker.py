@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve.schemas import InvocationRequest, RerankRequest, ScoreRequest, TeiRequest
-from tests.serve.schemas.dialects import DIALECTS, answer, body, errors
+from tests.serve.schemas.dialects import DIALECTS, answer, body, errors, task_of
 
 
 def test_sagemakers_answer_has_the_form_of_its_question() -> None:
@@ -19,16 +19,10 @@ def test_sagemakers_answer_has_the_form_of_its_question() -> None:
     assert errors("/invocations", {"data": []}) == [(("data",), "model_type")]
 
 
-def test_an_option_beside_the_data_is_not_passed_over() -> None:
-    for option in ("raw_scores", "top_n", "top_k", "max_doc_length", "query"):
-        assert errors("/invocations", {"data": body(), option: True}) == [((option,), "unsupported_parameter")]
-    answer("/invocations", {"data": body(), "parameters": {}, "top_n": None}, [0.1, 0.2, 0.3])
-
-
 @pytest.mark.parametrize(
     ("sent", "dialect"),
     [
-        ({"data": body(), "texts": []}, InvocationRequest),
+        ({"data": body(), "texts": None}, InvocationRequest),
         ({"query": "q", "texts": ["a"], "queries": "q"}, TeiRequest),
         ({"text_1": "q", "text_2": "a"}, ScoreRequest),
         ({"data_1": "q", "data_2": "a"}, ScoreRequest),
@@ -38,3 +32,28 @@ def test_an_option_beside_the_data_is_not_passed_over() -> None:
 )
 def test_a_body_is_of_the_dialect_whose_fields_it_has(sent: object, dialect: type) -> None:
     assert type(DIALECTS["/invocations"].validate_python(sent)) is dialect
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("raw_scores", True),
+        ("top_n", 2),
+        ("top_k", 2),
+        ("return_documents", False),
+        ("model", "m"),
+        ("texts", []),
+        ("softmax", False),
+        ("truncation_side", "left"),
+        ("parameters", {"top_n": 2}),
+    ],
+)
+def test_what_stands_beside_data_is_refused_with_its_name(name: str, value: object) -> None:
+    """Jina's client puts everything inside; there it is honoured."""
+    sent = {"data": body(), name: value}
+    assert errors("/invocations", sent) == [((name,), "unsupported_parameter")]
+
+
+def test_what_asks_for_nothing_may_stand_beside_data() -> None:
+    sent = {"data": body(top_n=2), "parameters": {}, "top_n": None, "custom": 1}
+    assert task_of(DIALECTS["/invocations"].validate_python(sent)).top_n == 2

@@ -17,5 +17,5 @@ def test_teis_answer_is_an_array() -> None:
 def test_the_plain_route_answers_in_the_dialect_that_was_sent() -> None:
     plain = answer("/v1/rerank", body(), [0.1, 0.2, 0.3])
     assert answer("/rerank", body(), [0.1, 0.2, 0.3]) == {"id": "0123", **plain}  # vLLM's has one
-    assert isinstance(DIALECTS["/rerank"].validate_python(body(texts=["a"])), TeiRequest)
+    assert isinstance(DIALECTS["/rerank"].validate_python({"query": "q", "texts": ["a"]}), TeiRequest)
     assert errors("/rerank", {"query": "q", "texts": ["a", None]}) == [(("texts", 1), "document_type")]

@@ -64,6 +64,8 @@ def test_more_text_than_an_answer_has_room_for_is_a_413(start_server: StartServe
         ({"inputs": ["a", 1, 2]}, 1, "string_type"),
         ({"inputs": ["a"] * 4}, "inputs", "too_many_documents"),
         ({"messages": [{"role": "user", "content": "a"}]}, "messages", "unsupported_parameter"),
+        ({"inputs": "a", "prompt": "b"}, "inputs", "contradiction"),
+        ({"prompt": "a", "add_special_tokens": 0}, "add_special_tokens", "bool_type"),
         ({"inputs": "a", "prompt_name": "query"}, "prompt_name", "unsupported_parameter"),
     ],
 )

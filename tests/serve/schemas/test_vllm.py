@@ -56,7 +56,24 @@ def test_texts_that_make_no_pairs_are_refused(sent: dict[str, Any], field: tuple
 
 @pytest.mark.parametrize(
     ("sent", "raw"),
-    [({}, False), ({"use_activation": False}, True), ({"use_activation": True}, False), ({"raw_scores": True}, True)],
+    [
+        ({}, False),
+        ({"use_activation": False}, True),
+        ({"use_activation": True}, False),
+        ({"activation": False}, True),
+        ({"softmax": False}, True),
+        ({"softmax": True}, False),
+        ({"raw_scores": True}, True),
+        ({"raw_scores": True, "use_activation": False}, True),
+    ],
 )
 def test_vllms_way_to_ask_for_logits(sent: dict[str, Any], raw: bool) -> None:
     assert task_of(ScoreRequest.model_validate({"queries": "q", "documents": "a"} | sent)).raw_scores is raw
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("top_n", 1), ("top_k", 1), ("return_documents", True), ("return_text", True)]
+)
+def test_what_scores_in_order_have_no_place_for_is_refused_with_its_name(name: str, value: object) -> None:
+    sent = {"queries": "q", "documents": "a", name: value}
+    assert errors("/v1/score", sent) == [((name,), "unsupported_parameter")]
