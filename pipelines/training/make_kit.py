@@ -13,6 +13,8 @@ import random
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -26,8 +28,6 @@ from .token_lists import TokenList, TokenLists
 
 TOKENIZED_CHARACTERS = 6000
 """Characters of a text that are tokenized; the tokens of what lies beyond would be cut anyway."""
-STORED_TOKENS = 160
-"""Tokens of a text that are kept: what pairs of at most 192 tokens can hold beside a query."""
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
 """Lists of a source for which its stage names no number."""
@@ -35,13 +35,13 @@ RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
 def token_lists(
-    taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.Random, held_back_share: float
+    taught: Iterable[TaughtList], tokenizer: Tokenizer, rng: random.Random, held_back_share: float, length: int
 ) -> Iterator[TokenList]:
-    """The lists as token ids, a share of them held back."""
+    """The lists as token ids, a share of them held back; of each text up to `length` tokens, a whole pair's."""
 
     def ids(texts: list[str]) -> list[list[int]]:
         encodings = tokenizer.encode_batch([text[:TOKENIZED_CHARACTERS] for text in texts], add_special_tokens=False)
-        return [encoding.ids[:STORED_TOKENS] for encoding in encodings]
+        return [encoding.ids[:length] for encoding in encodings]
 
     for one in taught:
         query, *passages = ids([one.query, *one.passages])
@@ -60,9 +60,10 @@ def sources_of(stages: Sequence[Path]) -> dict[str, int]:
 
 def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
     """The lists of every source, one source after the other."""
-    dense = [Dense(DenseEncoder(path, dtype=fastest_dtype())) for path in args.dense]
+    encoder = partial(DenseEncoder, max_length=max(args.max_lengths), dtype=fastest_dtype())
+    dense = [Dense(encoder(path)) for path in args.dense]
     dense += [
-        Dense(DenseEncoder(path, dtype=fastest_dtype(), query_prefix="query: ", passage_prefix="passage: "), True)
+        Dense(encoder(path, query_prefix="query: ", passage_prefix="passage: "), crosses=True)
         for path in args.multilingual
     ]
     for name, lists in sources_of(args.stages).items():
@@ -92,13 +93,26 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
     parser.add_argument("--scale", type=float, default=1.0, help="of the queries that each source gives by default")
     parser.add_argument("--unlabelled", type=float, default=0.5, help="lists without labels for each one with labels")
     parser.add_argument("--pool", type=int, default=20_000, help="passages of a source that candidates come out of")
+    parser.add_argument(
+        "--max-lengths",
+        type=int,
+        nargs="+",
+        default=recipe.max_lengths,
+        help="tokens of a pair; the run goes through these in equal shares. Teachers read as far as the longest",
+    )
+    parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    try:
+        recipe = replace(recipe, max_lengths=tuple(args.max_lengths), learning_rate=args.learning_rate)
+    except ValueError as error:
+        parser.error(str(error))
     if not args.dense and not args.multilingual:
         parser.error("give at least one bi-encoder: --dense or --multilingual")
     base = load_base(args.base, seed=args.seed)
     rng = random.Random(args.seed)
-    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng, held_back_share))
+    length = max(recipe.max_lengths)
+    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng, held_back_share, length))
     Kit(base.spec.shape, base.layout, recipe).save(args.output, lists, base.encoder.state_dict())
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")

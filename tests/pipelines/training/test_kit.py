@@ -47,14 +47,15 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     """The model has the weights that training left, up to Platt's scale, and `Reranker` loads it."""
     threads = torch.get_num_threads()
     longest = 30  # what the tiny model reads
-    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_lengths=(longest,), max_query_length=8)
+    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=4, max_query_length=8)
     folder, trained, model = tmp_path / "kit", tmp_path / "trained", tmp_path / "model"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
-        "--output", folder, "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1,
+        "--output", folder, "--depth", 6, "--scale", 0.1, "--unlabelled", 0.1, "--max-lengths", longest,
         recipe=recipe, held_back_share=0.2)  # fmt: skip
     lists = TokenLists.load(folder / "lists.npz")
     assert len(lists) == 150
     assert 0 < lists.held_back.sum() < 75
+    assert kit.Kit.load(folder).recipe.max_lengths == (longest,)
 
     run(kit.main, "train", folder, trained, "--minutes", 1 / 60, "--device", "cpu")
     run(export.main, folder, trained, "--base", backbone, "--output", model)
