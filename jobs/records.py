@@ -103,22 +103,34 @@ class Counts:
     usage: Usage = field(default_factory=Usage)
     rows_left_out: int = 0
     """Rows of the unit that `--where` left out, on top of `rows`."""
+    null_documents: int = 0
+    """Documents that are null in lists whose other documents are ranked."""
 
     def __add__(self, other: Counts) -> Counts:
         errors = dict(Counter(self.errors) + Counter(other.errors))
-        left_out = self.rows_left_out + other.rows_left_out
-        return Counts(self.rows + other.rows, dict(sorted(errors.items())), self.usage + other.usage, left_out)
+        return Counts(
+            rows=self.rows + other.rows,
+            errors=dict(sorted(errors.items())),
+            usage=self.usage + other.usage,
+            rows_left_out=self.rows_left_out + other.rows_left_out,
+            null_documents=self.null_documents + other.null_documents,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types: the counts of rows, errors, and the fields of Usage beside them."""
-        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out}
+        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out, "null_documents": self.null_documents}
         return {**rows, "errors": self.errors, **asdict(self.usage)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Counts:
         """The inverse of `as_dict`; fields that it does not know are left out."""
+        raw = {**UNWRITTEN_COUNTS, **raw}
         usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
-        return cls(raw["rows"], raw["errors"], usage, raw.get("rows_left_out", 0))
+        return cls(raw["rows"], raw["errors"], usage, raw["rows_left_out"], raw["null_documents"])
+
+
+UNWRITTEN_COUNTS = {"rows_left_out": 0, "null_documents": 0}
+"""What earlier versions did not count, since it could not be."""
 
 
 @dataclass(frozen=True, slots=True)

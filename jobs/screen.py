@@ -97,6 +97,8 @@ def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield name.replace("_", " "), f"{summary[name]:,}"
     for reason, rows in summary["errors"].items():
         yield f"  {reason}", f"{rows:,}"
+    if summary["null_documents"]:
+        yield "null documents, ranked last", f"{summary['null_documents']:,}"
 
 
 def reuse_rows(attempts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:

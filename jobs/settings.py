@@ -43,6 +43,7 @@ COLUMN_HELP = {
     "document": "Pair rows: the text.",
     "output_prefix": "Before the new columns' names.",
     "drop": "Leave a column out; repeatable.",
+    "strict_documents": "A null among the documents of a list is the row's error; else null ones come last.",
 }
 COLUMN_FLAGS = {name: Flag(help, Panel.COLUMNS, FLAG_OF_COLUMN[name]) for name, help in COLUMN_HELP.items()}
 CORPUS_FLAGS = {

@@ -15,7 +15,7 @@ from jobs.audit.facts import Snapshot, State
 from jobs.errors import UnreadableFileError
 from jobs.output.parts import METADATA_KEY, is_of
 from jobs.output.summary import totals
-from jobs.records import Counts, Unit
+from jobs.records import UNWRITTEN_COUNTS, Counts, Unit
 from jobs.runtime.threads import in_threads
 from jobs.storage import read_parquet
 from jobs.table.columns import output_names
@@ -122,6 +122,7 @@ def why_wrong(
     footer: Mapping[str, Any], unit: Unit, fingerprint: str, rows: int, errors: Mapping[str, int]
 ) -> str | None:
     """What a part's footer says that is not so; `rows` and `errors` are those that the part holds."""
+    footer = {**UNWRITTEN_COUNTS, **footer}
     fields = {*Counts().as_dict(), "fingerprint", "unit"}
     if not fields <= footer.keys():
         return f"has no {sorted(fields - footer.keys())[0]} in its footer, so no job of ours wrote it"
@@ -142,11 +143,12 @@ def wrong_sums(snapshot: Snapshot, counts: Sequence[Counts]) -> list[Finding]:
     path, summary = snapshot.output.summary, snapshot.summary
     if summary is None:
         return [Finding(path, "cannot be read", ANEW)]
+    told = {**UNWRITTEN_COUNTS, **summary}
     expected = totals(snapshot.manifest, counts) | {"fingerprint": snapshot.manifest.fingerprint}
     wrong = [
-        f"{name} is {summary.get(name)}, the parts say {value}"
+        f"{name} is {told.get(name)}, the parts say {value}"
         for name, value in expected.items()
-        if summary.get(name) != value
+        if told.get(name) != value
     ]
     return [Finding(path, "; ".join(wrong), ANEW)] if wrong else []
 

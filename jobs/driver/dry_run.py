@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.driver.planning import continued_manifest, new_manifest, selection_of
+from jobs.driver.planning import continued_or_new, new_manifest, selection_of
 from jobs.driver.resolution import with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import UnreadableFileError, disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
@@ -117,7 +117,7 @@ def manifest_and_todo(
     if not output.is_begun or settings.overwrite:
         manifest = new_manifest(settings, fingerprint, files)
         return manifest, manifest.units()
-    manifest, _ = continued_manifest(output, settings, fingerprint, files)
+    manifest, _, _ = continued_or_new(output, settings, fingerprint, files)
     return manifest, missing_units(output, manifest)
 
 

@@ -6,6 +6,7 @@ A job that would mix two results, or rank changed files, is refused here.
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,10 @@ from jobs.table.columns import (
     check_reserved_names,
     why_not_written,
 )
-from jobs.table.faults import detect_layout, why_unusable
+from jobs.table.faults import detect_layout, why_unusable, why_without_ids
 from pipelines.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def new_manifest(settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]) -> Manifest:
@@ -82,6 +85,8 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     layout = detect_layout(usable[0] if usable else schemas[0], mapping, settings.layout)
     if layout is Layout.PAIRS and settings.top_n is not None:
         raise ConfigError("--top-n does not go with pair rows: each row in is a row out; leave it out")
+    if usable and layout is Layout.LISTS and (told := why_without_ids(usable[0], mapping)):
+        logger.warning(told)
     check_dropped_columns(schemas, mapping)
     check_condition_columns(settings.where, schemas)
     for schema in schemas:
@@ -120,6 +125,21 @@ def continued_manifest(
     why_not = partial(why_not_written, mapping=before.options.mapping, layout=before.options.layout)
     after, changed = reconcile(before, files, output.finished(), selection, besides, why_not)
     return replace(after, options=replace(before.options, partitions=partitions)), changed
+
+
+def continued_or_new(
+    output: OutputDirectory, settings: RerankSettings, fingerprint: Mapping[str, Any], files: Sequence[InputFile]
+) -> tuple[Manifest, bool, RefusedError | None]:
+    """As `continued_manifest`; where it refuses and no part is finished, a new manifest and that refusal.
+
+    Raises RefusedError where a part is finished, ConfigError as `new_manifest`.
+    """
+    try:
+        return *continued_manifest(output, settings, fingerprint, files), None
+    except RefusedError as refusal:
+        if output.finished():
+            raise
+        return new_manifest(settings, fingerprint, files), True, refusal
 
 
 def library_versions() -> dict[str, str]:

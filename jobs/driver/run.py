@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jobs.driver.passes import score_everything
-from jobs.driver.planning import continued_manifest, library_versions, new_manifest, selection_of, selection_of_lists
+from jobs.driver.planning import continued_or_new, library_versions, new_manifest, selection_of, selection_of_lists
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
@@ -71,7 +71,10 @@ def run_here(
             output.clear()
             manifest, changed = fresh, True
         else:
-            manifest, changed = continued_manifest(output, settings, fingerprint, files)
+            manifest, changed, refusal = continued_or_new(output, settings, fingerprint, files)
+            if refusal is not None:
+                say(console, f"{output.path} has no finished part, so it begins anew: {refusal}", style="yellow")
+                output.clear()
         if output.is_complete and not changed and not missing_units(output, manifest):
             say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
             return dict(read_json(output.summary))

@@ -15,6 +15,7 @@ from jobs.errors import RefusedError
 from jobs.output.options import JobOptions
 from jobs.records import PlannedFile, Unit
 from jobs.storage import read_json, write_json
+from jobs.table.columns import FLAG_OF_COLUMN
 
 FORMAT = 1
 ID_DIGITS = 16
@@ -111,9 +112,9 @@ def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: 
     of_model = changes(manifest.fingerprint, fingerprint)
     if len(of_model) > 1:
         of_model.pop("hash", None)  # what it is made of says more
-    of_model = {NAMES_OF_MODEL.get(name, name): change for name, change in of_model.items()}
     of_options = changes(manifest.options.as_dict(), options.as_dict())
-    told = [f"{name} {change}" for name, change in (*of_model.items(), *of_options.items())]
+    told = [f"{NAMES_OF_MODEL.get(name, name)} {change}" for name, change in of_model.items()]
+    told += [f"{NAMES_OF_OPTIONS.get(name, name)} {change}" for name, change in of_options.items()]
     if told:
         raise RefusedError(
             f"OUTPUT was begun with other settings: {'; '.join(told)}; give the same settings to go on, another "
@@ -121,8 +122,31 @@ def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: 
         )
 
 
-NAMES_OF_MODEL = {"hash": "fingerprint of the model", "layout": "layout of the model's checkpoint"}
-"""How a message calls parts of a fingerprint that an option has the name of, or that have none."""
+NAMES_OF_MODEL = {
+    "hash": "fingerprint of the model",
+    "files": "--model (SHA-256 of its files)",
+    "layout": "layout of the model's checkpoint",
+    "dtype": "--dtype",
+    "max_length": "--max-length",
+    "max_query_length": "--max-query-length",
+    "overlap_tokens": "--overlap-tokens",
+    "max_chunks_per_doc": "--max-chunks-per-doc",
+}
+"""How a message calls parts of a fingerprint; those without a name here have no flag."""
+NAMES_OF_OPTIONS = {
+    **FLAG_OF_COLUMN,
+    "layout": "--layout",
+    "top_n": "--top-n",
+    "raw_scores": "--raw-scores",
+    "limit": "--limit",
+    "shard": "--shard",
+    "where": "--where",
+    "group_by": "--group-by",
+    "corpus": "--corpus",
+    "partitions": "columns that the paths of INPUT add:",
+    "grouped_files": "files of INPUT:",
+}
+"""How a message calls options; those without a name here are of another version."""
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

@@ -69,7 +69,7 @@ class JobOptions:
 
         Raises KeyError, TypeError or ValueError for what no version wrote.
         """
-        left = dict(raw)
+        left = {"strict_documents": True, **raw}  # without the key, a version to which a null document was an error
         names = {one.name for one in dataclass_fields(ColumnMapping)} & left.keys()
         mapping = {name: left.pop(name) for name in names}
         mapping |= {"drop": tuple(mapping.get("drop", ())), "by_id": left.get("corpus") is not None}

@@ -27,12 +27,17 @@ class Answered:
     """What answering took; no part of the answer."""
 
 
-def answer(table: pa.Table, scorer: ListScorer, layout: Layout, mapping: ColumnMapping) -> Answered:
-    """Each row with its ranking (or score) or its error; raises only what means that the scorer is unfit."""
+def answer(
+    table: pa.Table, scorer: ListScorer, layout: Layout, mapping: ColumnMapping, top_n: int | None = None
+) -> Answered:
+    """Each row with its ranking (or score) or its error; raises only what means that the scorer is unfit.
+
+    `top_n` is the scorer's.
+    """
     spent = Effort()
     rows = parse_rows(table, layout, mapping)
     rankings = rank(rows, scorer, spent)
-    return Answered(append_answers(table, rows, rankings, layout, mapping), count(rows, rankings), spent)
+    return Answered(append_answers(table, rows, rankings, layout, mapping, top_n), count(rows, rankings), spent)
 
 
 def without_answers(table: pa.Table, error: str, layout: Layout, mapping: ColumnMapping) -> Answered:
@@ -66,8 +71,13 @@ def rank_alone(candidates: CandidateList, scorer: ListScorer, spent: Effort) -> 
 
 
 def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:
-    """Rows, errors by reason and usage of a unit."""
+    """Rows, errors by reason, usage and null documents of a unit."""
     answered = [ranking for ranking in rankings if ranking is not None]
     messages = [row.error for row in rows] + [ranking.error for ranking in answered]
     errors = Counter(reason_of(message) for message in messages if message is not None)
-    return Counts(len(rows), dict(sorted(errors.items())), sum((one.usage for one in answered), Usage()))
+    return Counts(
+        rows=len(rows),
+        errors=dict(sorted(errors.items())),
+        usage=sum((one.usage for one in answered), Usage()),
+        null_documents=sum(len(row.null_documents) for row in rows),
+    )

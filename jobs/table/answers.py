@@ -18,21 +18,29 @@ def append_answers(
     rankings: Sequence[Ranking | None],
     layout: Layout,
     mapping: ColumnMapping,
+    top_n: int | None = None,
 ) -> pa.Table:
     """The rows with their two new columns, as list rows or pair rows have them."""
-    append = append_rankings if layout is Layout.LISTS else append_scores
-    return append(table, rows, rankings, mapping)
+    if layout is Layout.LISTS:
+        return append_rankings(table, rows, rankings, mapping, top_n)
+    return append_scores(table, rows, rankings, mapping)
 
 
 def append_rankings(
-    table: pa.Table, rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None], mapping: ColumnMapping
+    table: pa.Table,
+    rows: Sequence[ParsedRow],
+    rankings: Sequence[Ranking | None],
+    mapping: ColumnMapping,
+    top_n: int | None = None,
 ) -> pa.Table:
     """The list rows with `ranking` and `error`: for each row one of the two is null.
 
-    `rows` and `rankings` are as long as the table; a row with an error of its own needs no ranking.
+    `rows` and `rankings` are as long as the table; a row with an error of its own needs no ranking. The rankings have
+    at most `top_n` documents each; where one has fewer, null documents follow.
     """
     errors = _errors(rows, rankings)
-    return _with_answers(table, mapping, Layout.LISTS, _ranking_array(rows, _scored(rankings, errors)), errors)
+    ranking_array = _ranking_array(rows, _scored(rankings, errors), top_n)
+    return _with_answers(table, mapping, Layout.LISTS, ranking_array, errors)
 
 
 def append_scores(
@@ -61,19 +69,35 @@ def _scored(rankings: Sequence[Ranking | None], errors: Sequence[str | None]) ->
     ]
 
 
-def _ranking_array(rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None]) -> pa.ListArray:
+def _ranking_array(
+    rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None], top_n: int | None
+) -> pa.ListArray:
     starts: list[int | None] = []
     ids: list[str | None] = []
-    ranked: list[RankedDocument] = []
+    indexes: list[int] = []
+    scores: list[float | None] = []
     for row, documents in zip(rows, scored, strict=True):
-        starts.append(None if documents is None else len(ranked))
-        ranked += documents or []
-        ids += [row.ids[document.index] if row.ids is not None else None for document in documents or []]
-    columns = [ids, [document.index for document in ranked], [document.relevance_score for document in ranked]]
+        starts.append(None if documents is None else len(indexes))
+        if documents is None:
+            continue
+        ranked = [*_indexes_of(row, documents), *row.null_documents][:top_n]
+        indexes += ranked
+        scores += [one.relevance_score for one in documents] + [None] * (len(ranked) - len(documents))
+        ids += [row.ids[index] if row.ids is not None else None for index in ranked]
     fields = list(RANKING_TYPE.value_type)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
-    offsets = pa.array([*starts, len(ranked)], pa.int32())
+    arrays = [pa.array(values, field.type) for values, field in zip((ids, indexes, scores), fields, strict=True)]
+    offsets = pa.array([*starts, len(indexes)], pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, fields=fields), type=RANKING_TYPE)
+
+
+def _indexes_of(row: ParsedRow, ranked: Sequence[RankedDocument]) -> list[int]:
+    """Indexes in the caller's list, where a ranking has those of candidates."""
+    if not row.null_documents:
+        return [one.index for one in ranked]
+    absent = set(row.null_documents)
+    size = len(absent) + (0 if row.candidates is None else len(row.candidates.documents))
+    present = [index for index in range(size) if index not in absent]
+    return [present[one.index] for one in ranked]
 
 
 def _with_answers(

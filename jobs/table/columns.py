@@ -41,6 +41,8 @@ class ColumnMapping:
     """Put before `ranking`, `relevance_score` and `error`."""
     drop: tuple[str, ...] = ()
     """Input columns that do not come out."""
+    strict_documents: bool = False
+    """A list with a null document has an error; else its other documents are ranked, and null ones come last."""
     by_id: bool = False
     """Documents are ids; their texts come from a corpus, in the column ATTACHED."""
 
@@ -65,12 +67,15 @@ FLAG_OF_COLUMN = {
     "document": "--document-column",
     "output_prefix": "--output-prefix",
     "drop": "--drop",
+    "strict_documents": "--strict-documents",
     "by_id": "--corpus",
 }
 """The flag of each field of ColumnMapping; the messages below and the command line agree on it."""
 
 RANKING_TYPE = pa.list_(pa.struct({"id": pa.string(), "index": pa.int32(), "relevance_score": pa.float32()}))
-"""Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0."""
+"""Type of the output column `ranking`: best first; `index` counts in the caller's list, from 0.
+
+Null documents come after all others, in their order, with a null score."""
 
 ATTACHED = "__crossray_attached__"
 """The column with a row's documents where the input has ids. It is added by reading and dropped by writing."""

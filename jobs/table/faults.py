@@ -34,6 +34,20 @@ def why_unusable(schema: pa.Schema, mapping: ColumnMapping, layout: Layout) -> s
     return f"{fault.reason}: {fault.message}" if fault else None
 
 
+def why_without_ids(schema: pa.Schema, mapping: ColumnMapping) -> str | None:
+    """Why the rankings of usable list rows have no ids, although a field of their documents may hold some."""
+    struct_type = struct_of(schema.field(mapping.documents).type)
+    if struct_type is None or not mapping.id_field:
+        return None
+    names = [field.name for field in struct_type]
+    if mapping.id_field in names:
+        return None
+    return (
+        f"no field `{mapping.id_field}` in `{mapping.documents}` (there are {listed(names)}), so ids in rankings "
+        f"are null; name another with {FLAG_OF_COLUMN['id_field']}; if there are no ids, {FLAG_OF_COLUMN['id_field']} ''"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Fault:
     reason: Reason

@@ -35,6 +35,8 @@ class ParsedRow:
     """The documents' ids in the caller's order; None where they have none."""
     error: str | None
     """`reason: detail`; the reason is one of `jobs.table.reasons.Reason`."""
+    null_documents: tuple[int, ...] = ()
+    """Indexes in the caller's list of documents that are null; they are no candidates."""
 
 
 def parse_rows(table: pa.Table, layout: Layout, mapping: ColumnMapping) -> list[ParsedRow]:
@@ -85,7 +87,8 @@ def _list_row(query: Text, documents: Documents | None, mapping: ColumnMapping) 
         if documents is None:
             raise InvalidInputError(f"{Reason.NULL_DOCUMENTS}: {mapping.documents} is null")
         texts = _checked_texts(documents.texts, mapping)
-        return ParsedRow(CandidateList(checked_query, texts), _checked_ids(documents.ids, mapping), None)
+        nulls = tuple(index for index, text in enumerate(documents.texts) if text is None)
+        return ParsedRow(CandidateList(checked_query, texts), _checked_ids(documents.ids, mapping), None, nulls)
     except InvalidInputError as error:
         return _failed(str(error))
 
@@ -113,9 +116,11 @@ def _checked_query(query: Text, mapping: ColumnMapping) -> str:
 
 
 def _checked_texts(texts: list[Text], mapping: ColumnMapping) -> list[str]:
+    """The texts that are there; a null is left out, unless documents are strict."""
     return [
         text if isinstance(text, str) else _refuse(text, Reason.NULL_DOCUMENT, f"{mapping.documents}[{index}]")
         for index, text in enumerate(texts)
+        if text is not None or mapping.strict_documents
     ]
 
 

@@ -21,7 +21,7 @@ from jobs.training.bad_rows import BadRow
 
 LISTS = pa.schema({"row": pa.int64(), "query": pa.string(), "documents": pa.list_(pa.string())})
 """The columns of a list file; a file may have more."""
-MAPPING = ColumnMapping(drop=("query", "documents"))
+MAPPING = ColumnMapping(drop=("query", "documents"), strict_documents=True)
 
 
 class ScoredDocument(NamedTuple):

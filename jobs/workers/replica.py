@@ -107,7 +107,8 @@ class Replica:
 
     def answer(self, table: pa.Table) -> Answered:
         """The rows with their answers; raises what means that this replica is unfit."""
-        return answer(table, self.scorer, self.assignment.layout, self.assignment.settings.mapping)
+        settings = self.assignment.settings
+        return answer(table, self.scorer, self.assignment.layout, settings.mapping, settings.top_n)
 
     def score_known_pair(self) -> None:
         """Scores a pair that harms nobody. The quarantine asks for it, to tell a broken machine from a deadly row.

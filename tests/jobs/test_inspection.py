@@ -28,6 +28,7 @@ from jobs.driver.run import run
 from jobs.output.lease import hold_lease
 from jobs.output.parts import METADATA_KEY
 from jobs.settings import RerankSettings
+from jobs.table.columns import ColumnMapping
 from jobs.storage import read_parquet
 from tests.checkpoints import words
 from tests.jobs import drive
@@ -473,7 +474,8 @@ def test_a_query_of_any_kind_is_shown_or_left_out(
     """Without a query id, the query's beginning says which row it is."""
     fine = lists_table(1)
     bad = pa.table({"query": QUERIES[kind], "documents": pa.array([[None, "x"]])})
-    run_job(write_input(tmp_path / "in", a=fine, b=bad), tmp_path / "out")
+    strict = ColumnMapping(strict_documents=True)
+    run_job(write_input(tmp_path / "in", a=fine, b=bad), tmp_path / "out", mapping=strict)
     [row] = json.loads(inspect(tmp_path / "out", "--json", "--verify").stdout)["error_examples"]
     assert row["query_id"] is None
     beginnings = {"text": "fine \u001b[31m" + "x" * 70, "not utf-8": "ab\ufffd\ufffd", "number": "7", "null": None}

@@ -17,6 +17,7 @@ import pytest
 
 import jobs.driver.run
 from jobs.driver.run import run
+from jobs.errors import RefusedError
 from jobs.rerank import exit_code
 from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.settings import RerankSettings
@@ -182,7 +183,7 @@ def test_a_bad_row_gets_its_error_and_costs_no_other(tmp_path: Path, cluster: st
         (b" \t\n", [b"one"], "blank_query: query has nothing but white space"),
         (b"", [b"one"], "blank_query: query has nothing but white space"),
         (b"fine", None, "null_documents: documents is null"),
-        (b"fine", [b"one", None], "null_document: documents[1] is null"),
+        (b"fine", [b"one", None], None),
         (b"fine", [b"one", b"ab\xff"], "invalid_utf8: documents[1] is not valid UTF-8 at byte 2"),
         (b"\xffine", [b"one"], "invalid_utf8: query is not valid UTF-8 at byte 0"),
         (b"fine", [], None),
@@ -206,14 +207,11 @@ def test_a_bad_row_gets_its_error_and_costs_no_other(tmp_path: Path, cluster: st
     summary = run_job(write_input(tmp_path / "in", a=table, b=structs), output)
     answered = [pq.read_table(part) for part in parts(output)]
     assert answered[0]["error"].to_pylist() == [error for _, _, error in texts]
-    assert answered[1]["error"].to_pylist() == [
-        "null_document: documents[1] is null",
-        "null_document: documents[0] is null",
-        None,
-    ]
+    assert answered[1]["error"].to_pylist() == [None] * 3
     for one in itertools.chain(*(table.select(["ranking", "error"]).to_pylist() for table in answered)):
         assert (one["ranking"] is None) == (one["error"] is not None)
-    assert [len(one or []) for one in answered[0]["ranking"].to_pylist()] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]
+    assert [len(one or []) for one in answered[0]["ranking"].to_pylist()] == [2, 0, 0, 0, 0, 2, 0, 0, 0, 1, 2]
+    assert [one["relevance_score"] for one in answered[1]["ranking"][1].as_py()] == [None]
     assert (
         answered[0]["query"]
         .combine_chunks()
@@ -223,11 +221,15 @@ def test_a_bad_row_gets_its_error_and_costs_no_other(tmp_path: Path, cluster: st
     assert summary["errors"] == {
         "blank_query": 2,
         "invalid_utf8": 2,
-        "null_document": 3,
         "null_documents": 1,
         "null_query": 1,
     }
-    assert (summary["rows"], summary["rows_with_errors"]) == (14, 9)
+    assert (summary["rows"], summary["rows_with_errors"], summary["null_documents"]) == (14, 6, 3)
+    strict = ColumnMapping(strict_documents=True)
+    with pytest.raises(RefusedError, match="--strict-documents was False, is True"):
+        run_job(tmp_path / "in", output, mapping=strict)
+    summary = run_job(tmp_path / "in", output, mapping=strict, overwrite=True)
+    assert (summary["errors"]["null_document"], summary["null_documents"]) == (3, 0)
 
 
 def run_with_stub(settings: RerankSettings, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -354,6 +356,17 @@ def test_columns_under_other_names(tmp_path: Path, without_ray: None, run_job: R
     rankings = read_output(tmp_path / "out")["ranking"].to_pylist()
     assert [one["id"] for [one] in rankings] == ["u", "v"]
     assert rankings[0][0]["relevance_score"] == pytest.approx(stub_score("a", "x"), abs=1e-6)
+
+
+@pytest.mark.parametrize("id_field", ["id", "", "url"])
+def test_ids_that_will_be_null_are_said_unless_somebody_said_so(
+    tmp_path: Path, without_ray: None, run_job: RunJob, caplog: pytest.LogCaptureFixture, id_field: str
+) -> None:
+    table = pa.table({"query": ["a"], "documents": [[{"text": "x", "url": "u"}]]})
+    mapping = ColumnMapping(id_field=id_field)
+    run_job(write_input(tmp_path / "in", a=table), tmp_path / "out", mapping=mapping)
+    told = "no field `id` in `documents` (there are `text`, `url`), so ids in rankings are null; name another"
+    assert (told in caplog.text) == (id_field == "id")
 
 
 def test_raw_scores_are_logits(tmp_path: Path, without_ray: None, run_job: RunJob, reranker: Reranker) -> None:

@@ -74,7 +74,12 @@ class TextsById:
             return table.append_column(ATTACHED, pa.nulls(table.num_rows, ATTACHED_TYPE))
         named = self.named_documents(table)
         found = self.source.look_up(named.ids, unit)
-        return table.append_column(ATTACHED, attached_column(named, found, self.label))
+        problems = {at: problem for at, problem in found.problems.items() if self.costs_its_row(problem[0])}
+        return table.append_column(ATTACHED, attached_column(named, Found(found.texts, problems), self.label))
+
+    def costs_its_row(self, reason: Reason) -> bool:
+        """Whether a row is an error for it: a null document of a list is none, unless documents are strict."""
+        return reason != Reason.NULL_DOCUMENT or self.layout is Layout.PAIRS or self.mapping.strict_documents
 
     def named_documents(self, table: pa.Table) -> NamedDocuments:
         """The ids in the rows of a usable table."""

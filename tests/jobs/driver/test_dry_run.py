@@ -162,7 +162,7 @@ def test_what_is_finished_is_not_counted_again(
     estimate = dry_run(source, output)
     assert (estimate["units"], estimate["units_done"], estimate["rows"]) == (4, 3, 25)
     assert dry_run(source, output, overwrite=True)["rows"] == 100
-    with pytest.raises(RefusedError, match="limit was None, is 5"):
+    with pytest.raises(RefusedError, match="--limit was None, is 5"):
         dry_run(source, output, limit=5)
     assert names(output) == before
 

@@ -207,17 +207,17 @@ def test_an_unreadable_file_is_tried_again_once_it_is_repaired(source: Path, out
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"top_n": 2}, "top_n was None, is 2"),
-        ({"reranker": {"raw_scores": True}}, "raw_scores was False, is True"),
-        ({"reranker": {"max_length": 64}}, "max_length was 512, is 64; max_query_length was 256, is 32"),
-        ({"reranker": {"max_query_length": 32}}, "max_query_length was 256, is 32"),
-        ({"reranker": {"overlap_tokens": 10}}, "overlap_tokens was 80, is 10"),
-        ({"reranker": {"max_chunks_per_doc": 1}}, "max_chunks_per_doc was None, is 1"),
-        ({"reranker": {"dtype": "bfloat16"}}, "dtype was 'float32', is 'bfloat16'"),
-        ({"mapping": ColumnMapping(query="query_id")}, "query was 'query', is 'query_id'"),
-        ({"mapping": ColumnMapping(output_prefix="our_")}, "output_prefix was '', is 'our_'"),
-        ({"mapping": ColumnMapping(drop=("padding",))}, r"drop was \[\], is \['padding'\]"),
-        ({"layout": Layout.PAIRS}, "layout was 'lists', is 'pairs'"),
+        ({"top_n": 2}, "--top-n was None, is 2"),
+        ({"reranker": {"raw_scores": True}}, "--raw-scores was False, is True"),
+        ({"reranker": {"max_length": 64}}, "--max-length was 512, is 64; --max-query-length was 256, is 32"),
+        ({"reranker": {"max_query_length": 32}}, "--max-query-length was 256, is 32"),
+        ({"reranker": {"overlap_tokens": 10}}, "--overlap-tokens was 80, is 10"),
+        ({"reranker": {"max_chunks_per_doc": 1}}, "--max-chunks-per-doc was None, is 1"),
+        ({"reranker": {"dtype": "bfloat16"}}, "--dtype was 'float32', is 'bfloat16'"),
+        ({"mapping": ColumnMapping(query="query_id")}, "--query-column was 'query', is 'query_id'"),
+        ({"mapping": ColumnMapping(output_prefix="our_")}, "--output-prefix was '', is 'our_'"),
+        ({"mapping": ColumnMapping(drop=("padding",))}, r"--drop was \[\], is \['padding'\]"),
+        ({"layout": Layout.PAIRS}, "--layout was 'lists', is 'pairs'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -237,11 +237,23 @@ def test_what_would_change_the_result_is_refused_with_both_values(
     assert contents(directory) == before
 
 
+def test_where_no_part_is_finished_other_settings_begin_anew(
+    source: Path, unfinished: Path, run_job: RunJob, said: StringIO
+) -> None:
+    for part in parts(unfinished):
+        part.unlink()
+    summary = run_job(source, unfinished, top_n=2)
+    told = "has no finished part, so it begins anew: OUTPUT was begun with other settings: --top-n was None, is 2"
+    assert told in said.getvalue()
+    assert len(summary["attempts"]) == 1
+    assert {len(row["ranking"]) for row in rows_of_output(unfinished)} == {2}
+
+
 def test_another_model_is_refused(
     source: Path, unfinished: Path, run_job: RunJob, bert_directory: Path, tmp_path: Path
 ) -> None:
     other = edit_config(copy_model(bert_directory, tmp_path / "other"), layer_norm_eps=1e-6)
-    digests = r"files was '[0-9a-f]{64}', is '[0-9a-f]{64}'"
+    digests = r"--model \(SHA-256 of its files\) was '[0-9a-f]{64}', is '[0-9a-f]{64}'"
     with pytest.raises(RefusedError, match=f"begun with other settings: {digests};"):
         run_job(source, unfinished, reranker={"model": str(other)})
 

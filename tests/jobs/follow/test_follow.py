@@ -446,7 +446,7 @@ def test_a_finished_job_can_be_followed_and_a_follower_finished(
 
 def test_another_jobs_output_is_refused(source: Path, output: Path, follow_job: FollowJob) -> None:
     follow_job(come(source, a=table("a")))
-    with pytest.raises(RefusedError, match="top_n was None, is 3"):
+    with pytest.raises(RefusedError, match="--top-n was None, is 3"):
         follow_job(nothing(1), top_n=3)
 
 

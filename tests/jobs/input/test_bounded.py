@@ -171,11 +171,11 @@ class TestWithoutRay:
     @pytest.mark.parametrize(
         ("first", "second", "named"),
         [
-            ({"limit": 5}, {"limit": 6}, "limit was 5, is 6"),
-            ({"limit": 5}, {}, "limit was 5, is None"),
-            ({"shard": Shard(1, 2)}, {"shard": Shard(2, 2)}, "shard was '1/2', is '2/2'"),
-            ({}, where("number = 1"), r"where was None, is \['number = 1'\]"),
-            (where("number = 1"), where("number = 2"), r"where was \['number = 1'\], is \['number = 2'\]"),
+            ({"limit": 5}, {"limit": 6}, "--limit was 5, is 6"),
+            ({"limit": 5}, {}, "--limit was 5, is None"),
+            ({"shard": Shard(1, 2)}, {"shard": Shard(2, 2)}, "--shard was '1/2', is '2/2'"),
+            ({}, where("number = 1"), r"--where was None, is \['number = 1'\]"),
+            (where("number = 1"), where("number = 2"), r"--where was \['number = 1'\], is \['number = 2'\]"),
         ],
         ids=lambda value: str(value)[:20],
     )

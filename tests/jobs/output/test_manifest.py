@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jobs.driver.planning import reconcile
 from jobs.errors import RefusedError
 from jobs.input.survey import plan_files, survey
-from jobs.output.manifest import Manifest, check_same_job
+from jobs.output.manifest import NAMES_OF_OPTIONS, Manifest, check_same_job
 from jobs.output.options import JobOptions
 from jobs.records import InputFile, PlannedFile
 from jobs.storage import list_input
@@ -169,13 +169,13 @@ def test_any_difference_is_refused_with_both_values(before: JobOptions, now: Job
         return
     with pytest.raises(RefusedError) as refusal:
         check_same_job(manifest, fingerprint, now)
-    changes = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different)
+    changes = "; ".join(f"{NAMES_OF_OPTIONS[name]} was {old.get(name)!r}, is {new.get(name)!r}" for name in different)
     assert f"begun with other settings: {changes}; give the same settings" in str(refusal.value)
 
 
 def test_another_fingerprint_is_named_by_its_parts_and_not_by_its_hash() -> None:
     manifest = Manifest({"hash": "abc", "dtype": "float32"}, PLAIN, 1, (), "", {})
-    with pytest.raises(RefusedError, match=r"other settings: dtype was 'float32', is 'float16'; give"):
+    with pytest.raises(RefusedError, match=r"other settings: --dtype was 'float32', is 'float16'; give"):
         check_same_job(manifest, {"hash": "def", "dtype": "float16"}, PLAIN)
 
 

@@ -28,7 +28,11 @@ def options_of_jobs(draw: st.DrawFn) -> JobOptions:
     """Options as settings make them: files are grouped where groups are asked for, and ids are those of a corpus."""
     corpus, group_by = draw(CORPORA), draw(st.none() | st.builds(GroupBy, NAMES, st.none() | NAMES))
     mapping = st.builds(
-        ColumnMapping, *[NAMES] * 8, st.lists(NAMES, max_size=2).map(tuple), st.just(corpus is not None)
+        ColumnMapping,
+        *[NAMES] * 8,
+        drop=st.lists(NAMES, max_size=2).map(tuple),
+        strict_documents=st.booleans(),
+        by_id=st.just(corpus is not None),
     )
     files = st.lists(st.builds(InputFile, NAMES, st.integers(0), NAMES), max_size=2).map(tuple)
     return JobOptions(
@@ -58,6 +62,7 @@ ON_DISK: dict[str, Any] = {
     "document": "document",
     "output_prefix": "our_",
     "drop": ["padding"],
+    "strict_documents": False,
     "layout": "lists",
     "top_n": 2,
     "raw_scores": True,
@@ -96,9 +101,9 @@ def test_options_are_on_disk_as_they_have_always_been() -> None:
     assert json.dumps(asked.as_dict()) == json.dumps(ON_DISK | {"grouped_files": []})
 
 
-def test_what_an_earlier_version_did_not_write_has_its_default() -> None:
+def test_what_an_earlier_version_did_not_write_is_what_it_did() -> None:
     earlier = {name: ON_DISK[name] for name in ("query", "drop", "layout", "top_n", "raw_scores")}
-    mapping = ColumnMapping(query="q", drop=("padding",))
+    mapping = ColumnMapping(query="q", drop=("padding",), strict_documents=True)
     assert JobOptions.from_dict(earlier) == JobOptions(mapping, Layout.LISTS, top_n=2, raw_scores=True)
 
 

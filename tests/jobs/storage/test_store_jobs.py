@@ -144,7 +144,7 @@ def test_the_same_input_written_again_is_no_change(
 
 def test_other_settings_are_refused(source: str, unfinished: str, run_job: RunJob, contents: Callable[[], Any]) -> None:
     before = contents()
-    with pytest.raises(RefusedError, match="top_n was None, is 2"):
+    with pytest.raises(RefusedError, match="--top-n was None, is 2"):
         run_job(source, unfinished, top_n=2)
     assert contents() == before
 

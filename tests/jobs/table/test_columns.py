@@ -31,6 +31,7 @@ from pipelines.errors import ConfigError
 from pipelines.records import CandidateList, RankedDocument, Ranking, Usage
 
 DEFAULT = ColumnMapping()
+STRICT = ColumnMapping(strict_documents=True)
 DOCUMENT_STRUCT = pa.struct({"id": pa.string(), "text": pa.string(), "score": pa.float64()})
 LISTS_SCHEMA = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(pa.string())})
 PAIRS_SCHEMA = pa.schema({"query": pa.string(), "document_id": pa.int64(), "document": pa.string()})
@@ -267,7 +268,6 @@ def test_every_field_of_the_mapping_has_a_flag() -> None:
         ("", ["a"], "blank_query: query has nothing but white space"),
         (" \t\n\u3000", ["a"], "blank_query: query has nothing but white space"),
         ("q", None, "null_documents: documents is null"),
-        ("q", ["a", "b", None], "null_document: documents[2] is null"),
         (None, None, "null_query: query is null"),
     ],
 )
@@ -277,15 +277,34 @@ def test_a_list_row_that_cannot_be_scored_says_why(query: str | None, documents:
 
 
 @pytest.mark.parametrize("document", [None, {"id": "7", "text": None}], ids=["null struct", "null text"])
-def test_a_null_struct_and_a_null_text_are_errors_with_the_index(document: Any) -> None:
-    documents = [[{"id": "1", "text": "a"}, document]]
-    rows = parse_lists(lists_table(["q"], documents, pa.list_(DOCUMENT_STRUCT)), DEFAULT)
-    assert errors_of(rows) == ["null_document: documents[1] is null"]
+def test_a_null_struct_and_a_null_text_come_last_or_are_errors_with_the_index(document: Any) -> None:
+    documents = [[document, {"id": "1", "text": "a"}, document, {"id": "2", "text": "b"}]]
+    table = lists_table(["q"], documents, pa.list_(DOCUMENT_STRUCT))
+    null_id = None if document is None else "7"
+    ranking = [
+        {"id": "2", "index": 3, "relevance_score": 0.125},
+        {"id": "1", "index": 1, "relevance_score": 0.0},
+        {"id": null_id, "index": 0, "relevance_score": None},
+        {"id": null_id, "index": 2, "relevance_score": None},
+    ]
+    assert reranked(table)["ranking"].to_pylist() == [ranking]
+    assert errors_of(parse_lists(table, STRICT)) == ["null_document: documents[0] is null"]
+
+
+@pytest.mark.parametrize(("top_n", "indexes"), [(1, [2]), (2, [2, 0]), (3, [2, 0, 1]), (9, [2, 0, 1])])
+def test_null_documents_fill_up_what_is_kept_of_a_ranking(top_n: int, indexes: list[int]) -> None:
+    table = lists_table(["q"], [["a", None, "b"]])
+    rows = parse_lists(table, DEFAULT)
+    ranking = ranked_backwards(rows[0].candidates)
+    assert ranking is not None
+    cut = dataclasses.replace(ranking, documents=ranking.documents[:top_n])
+    [answer] = append_rankings(table, rows, [cut], DEFAULT, top_n)["ranking"].to_pylist()
+    assert [one["index"] for one in answer] == indexes
 
 
 def test_errors_name_the_callers_columns() -> None:
     table = pa.table({"frage": ["q", None], "texte": [[None], ["a"]]})
-    rows = parse_lists(table, ColumnMapping(query="frage", documents="texte"))
+    rows = parse_lists(table, ColumnMapping(query="frage", documents="texte", strict_documents=True))
     assert errors_of(rows) == ["null_document: texte[0] is null", "null_query: frage is null"]
 
 
@@ -347,7 +366,7 @@ def test_columns_of_nulls_only_have_no_type_and_are_read(documents_type: pa.Data
     rows = parse_lists(lists_table(["q"], [None], documents_type), DEFAULT)
     assert errors_of(rows) == ["null_documents: documents is null"]
     rows = parse_lists(lists_table(["q", "q"], [[], [None]], pa.list_(pa.null())), DEFAULT)
-    assert errors_of(rows) == [None, "null_document: documents[0] is null"]
+    assert rows == [ParsedRow(CandidateList("q", []), None, None, nulls) for nulls in ((), (0,))]
     rows = parse_lists(pa.table({"query": pa.nulls(1), "documents": [["a"]]}), DEFAULT)
     assert errors_of(rows) == ["null_query: query is null"]
 
@@ -626,12 +645,8 @@ def is_utf8(value: bytes) -> bool:
 
 
 def can_be_scored(query: bytes | None, documents: list[bytes | None] | None) -> bool:
-    texts = [query, *(documents or [])]
-    return (
-        documents is not None
-        and all(text is not None and is_utf8(text) for text in texts)
-        and bool(query and query.strip())
-    )
+    are_read = all(text is None or is_utf8(text) for text in [query, *(documents or [])])
+    return documents is not None and are_read and bool(query and query.strip())
 
 
 def cut_up(table: pa.Table, first: int, second: int) -> pa.Table:
@@ -663,6 +678,12 @@ def test_any_table_gives_one_answer_or_error_per_row_and_comes_out_unchanged(dat
     ]
     assert answers.select(table.column_names).equals(table)
     assert answers["error"].is_null().to_pylist() == answers["ranking"].is_valid().to_pylist()
+    for ranking, documents in zip(answers["ranking"].to_pylist(), lists[first:], strict=True):
+        if ranking is not None and documents is not None:
+            present = [index for index, text in enumerate(documents) if text is not None]
+            absent = [index for index, text in enumerate(documents) if text is None]
+            assert [one["index"] for one in ranking] == [*present[::-1], *absent]
+            assert [one["relevance_score"] is None for one in ranking] == [False] * len(present) + [True] * len(absent)
     assert {reason_of(row.error) for row in rows if row.error} <= set(Reason)
     answers.validate()
 
@@ -678,7 +699,8 @@ def test_any_pair_table_gives_one_score_or_error_per_row_and_comes_out_unchanged
     answers = rescored(table)
 
     assert answers["error"].is_null().to_pylist() == [
-        can_be_scored(query, [document]) for query, document in zip(queries[first:], documents[first:], strict=True)
+        document is not None and can_be_scored(query, [document])
+        for query, document in zip(queries[first:], documents[first:], strict=True)
     ]
     assert answers["error"].is_null().to_pylist() == answers["relevance_score"].is_valid().to_pylist()
     assert answers.select(table.column_names).equals(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -18,8 +20,8 @@ UNIT = Unit("x.parquet", 0, 3)
 LISTS = pa.list_(pa.string())
 
 
-def attached(table: pa.Table, layout: Layout = Layout.LISTS) -> pa.Table:
-    return TextsById(BY_ID, 100.0, layout, CORPUS).attach(table, UNIT)
+def attached(table: pa.Table, layout: Layout = Layout.LISTS, mapping: ColumnMapping = BY_ID) -> pa.Table:
+    return TextsById(mapping, 100.0, layout, CORPUS).attach(table, UNIT)
 
 
 def lists(documents: pa.Array | pa.ChunkedArray) -> pa.Table:
@@ -58,10 +60,15 @@ def test_ids_of_any_type_get_their_texts(documents: pa.Array) -> None:
 
 
 def test_an_id_without_text_is_the_error_of_its_row_alone_the_first_one_counts() -> None:
-    table = lists(pa.array([["1"], ["1", "x", None], ["4"], ["2", None], ["2"]]))
-    assert [row.error for row in parse_lists(attached(table), BY_ID)] == [
+    table = lists(pa.array([["1"], [None, "x", "y"], ["4"], ["2", None], ["2"]]))
+    unknown = "unknown_document: documents[1] is 'x', which is not in the corpus"
+    rows = parse_lists(attached(table), BY_ID)
+    assert [row.error for row in rows] == [None, unknown, None, None, None]
+    assert [row.null_documents for row in rows] == [(), (), (0,), (1,), ()]
+    strict = replace(BY_ID, strict_documents=True)
+    assert [row.error for row in parse_lists(attached(table, mapping=strict), strict)] == [
         None,
-        "unknown_document: documents[1] is 'x', which is not in the corpus",
+        "null_document: documents[0] is null",
         "null_document: documents[0] is '4', whose text in the corpus is null",
         "null_document: documents[1] is null",
         None,

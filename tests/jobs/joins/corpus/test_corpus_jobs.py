@@ -185,9 +185,9 @@ def test_a_resumption_with_another_corpus_is_refused(
 ) -> None:
     run_job(source, output, corpus=corpus)
     pq.write_table(corpus_table(0, 10), Path(corpus.path) / "c.parquet")
-    with pytest.raises(RefusedError, match=r"corpus was \{'path': '.*'files': 2, .*\}, is \{'path': .*'files': 3, "):
+    with pytest.raises(RefusedError, match=r"--corpus was \{'path': '.*'files': 2, .*\}, is \{'path': .*'files': 3, "):
         run_job(source, output, corpus=corpus)
-    with pytest.raises(RefusedError, match=r"corpus was \{.*\}, is None"):
+    with pytest.raises(RefusedError, match=r"--corpus was \{.*\}, is None"):
         run_job(source, output)
     assert run_job(source, output, corpus=corpus, overwrite=True)["rows_with_errors"] == 0
 

@@ -313,9 +313,9 @@ def test_an_input_that_has_changed_is_refused(
 
 def test_other_groups_or_none_are_refused(source: Path, output: Path, run_job: RunJob, without_ray: None) -> None:
     run_job(source, output, group_by=BY_QUERY)
-    with pytest.raises(RefusedError, match=r"group_by was \{'column': 'query_id', .*\}, is \{'column': 'query', "):
+    with pytest.raises(RefusedError, match=r"--group-by was \{'column': 'query_id', .*\}, is \{'column': 'query', "):
         run_job(source, output, group_by=GroupBy("query"))
-    with pytest.raises(RefusedError, match=r"group_by was \{.*\}, is None"):
+    with pytest.raises(RefusedError, match=r"--group-by was \{.*\}, is None"):
         run_job(source, output)
 
 
