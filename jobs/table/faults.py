@@ -43,8 +43,8 @@ def why_without_ids(schema: pa.Schema, mapping: ColumnMapping) -> str | None:
     if mapping.id_field in names:
         return None
     return (
-        f"no field `{mapping.id_field}` in `{mapping.documents}` (there are {listed(names)}), so ids in rankings "
-        f"are null; name another with {FLAG_OF_COLUMN['id_field']}; if there are no ids, {FLAG_OF_COLUMN['id_field']} ''"
+        f"no field `{mapping.id_field}` in `{mapping.documents}` (there are {listed(names)}), so ids in rankings are "
+        f"null; name another with {FLAG_OF_COLUMN['id_field']}; where there are none, {FLAG_OF_COLUMN['id_field']} ''"
     )
 
 

@@ -28,8 +28,8 @@ from jobs.driver.run import run
 from jobs.output.lease import hold_lease
 from jobs.output.parts import METADATA_KEY
 from jobs.settings import RerankSettings
-from jobs.table.columns import ColumnMapping
 from jobs.storage import read_parquet
+from jobs.table.columns import ColumnMapping
 from tests.checkpoints import words
 from tests.jobs import drive
 from tests.jobs.conftest import RunJob
