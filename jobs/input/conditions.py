@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import reduce
 from math import isnan
 from typing import Any
 
@@ -87,6 +88,9 @@ class Condition:
         if pa.types.is_null(comparable):
             return pa.array([False] * len(column))
         values = self._typed_values(comparable)
+        if self.operator == "in" and pa.types.is_floating(comparable):  # is_in tells 0.0 from -0.0
+            floats = column.cast(comparable)
+            return reduce(pc.or_, (pc.equal(floats, value) for value in values))
         compare = COMPARISONS[self.operator]
         return compare(column.cast(comparable), values if self.operator == "in" else values[0])
 

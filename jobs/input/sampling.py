@@ -153,8 +153,10 @@ def most_bytes_of_value(leaf: pq.ColumnSchema, chunk: pq.ColumnChunkMetaData, is
 def decoded_bytes(array: pa.Array, own: pa.DataType) -> float:
     """The bytes of an array as it would be of its `own` type, where it has dictionaries in the place of texts."""
     types = pa.types
-    if isinstance(array, pa.ExtensionArray):
-        return decoded_bytes(array.storage, own.storage_type)
+    if isinstance(own, pa.BaseExtensionType):
+        return decoded_bytes(array, own.storage_type)
+    if isinstance(array, pa.ExtensionArray):  # also where `own` is none: a footer's UUID or JSON without Arrow's schema
+        return decoded_bytes(array.storage, own)
     if types.is_dictionary(array.type) and not types.is_dictionary(own):
         lengths = pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)
         return float((pc.sum(lengths).as_py() or 0) + array.indices.nbytes)

@@ -30,12 +30,16 @@ def may_be_text(data_type: pa.DataType) -> bool:
             types.is_string,
             types.is_large_string,
             types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-            types.is_binary_view,
+            is_bytes,
             types.is_null,
         )
     )
+
+
+def is_bytes(data_type: pa.DataType) -> bool:
+    """Whether this is a type of bytes of any length, which may be read as UTF-8 or may be no text."""
+    types = pa.types
+    return any(is_type(data_type) for is_type in (types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
 def is_uuid(data_type: pa.DataType) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from jobs.joins.groups.pair_columns import PairColumns
 from jobs.joins.keys import column_as_bytes, hashes, mix, shown, without_wrapping
-from jobs.table.column_types import is_uuid
+from jobs.table.column_types import is_bytes, is_uuid
 from jobs.table.columns import PROBLEM, Layout
 from jobs.table.faults import why_unusable
 from jobs.table.reasons import Reason
@@ -76,8 +76,8 @@ def documents_of(table: pa.Table, columns: PairColumns) -> pa.Array:
 
 
 def as_text(array: pa.Array, data_type: pa.DataType) -> pa.Array:
-    """Bytes (large_binary) as texts, which are not checked to be UTF-8, or as integers."""
-    return array.view(pa.large_string()).cast(data_type)
+    """Bytes (large_binary) as texts, which are not checked to be UTF-8, as shorter bytes, or as integers."""
+    return array.cast(data_type) if is_bytes(data_type) else array.view(pa.large_string()).cast(data_type)
 
 
 def in_one_piece(column: pa.ChunkedArray, data_type: pa.DataType) -> pa.Array:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.table.column_types import is_uuid, may_be_key, plain_type
+from jobs.table.column_types import is_bytes, is_uuid, may_be_key, plain_type
 from jobs.table.columns import PROBLEM, ColumnMapping, GroupBy
 from jobs.table.common_types import NoCommonTypeError, common_type
 from pipelines.errors import ConfigError
@@ -49,14 +49,20 @@ def pair_columns(files: Mapping[str, pa.Schema], group_by: GroupBy, mapping: Col
     rank = rank_column(schemas, group_by.rank_column)
     kinds = {plain_type(schema.field(group_by.column).type) for schema in schemas}
     is_integer = len(kinds) == 1 and pa.types.is_integer(next(iter(kinds)))
-    fields = [pa.field(group_by.column, next(iter(kinds)) if is_integer else pa.string())]
+    fields = [pa.field(group_by.column, next(iter(kinds)) if is_integer else type_of_texts(kinds))]
     if group_by.column != mapping.query:
-        fields.append(pa.field(mapping.query, pa.string()))
+        queries = (schema.field(mapping.query).type for schema in schemas if mapping.query in schema.names)
+        fields.append(pa.field(mapping.query, type_of_texts(queries)))
     documents = pa.list_(pa.struct(document_fields(files, group_by.column, mapping)))
     lists = pa.schema([*fields, pa.field(mapping.documents, documents), pa.field(PROBLEM, pa.string())])
     if len(set(lists.names)) < len(lists.names):
         raise ConfigError(f"--group-by is {group_by.column!r}, the name that the lists have; give --documents-column")
     return PairColumns(group_by.column, rank, mapping, lists)
+
+
+def type_of_texts(types: Iterable[pa.DataType]) -> pa.DataType:
+    """Bytes where a file has bytes, of which nobody knows whether they are UTF-8; else texts."""
+    return pa.binary() if any(is_bytes(plain_type(one)) for one in types) else pa.string()
 
 
 def check_group_column(schema: pa.Schema, name: str) -> None:
@@ -92,7 +98,7 @@ def is_number(data_type: pa.DataType) -> bool:
 def document_fields(files: Mapping[str, pa.Schema], group: str, mapping: ColumnMapping) -> list[pa.Field]:
     """The fields of a list's documents: id, text, and whatever else a pair has.
 
-    Raises ConfigError when columns do not go together.
+    Raises ConfigError when columns do not go together, or have one name.
     """
     own = {column: field for field, column in own_fields(mapping).items()}
     needed = mapping.document_id if mapping.by_id else mapping.document
@@ -101,9 +107,14 @@ def document_fields(files: Mapping[str, pa.Schema], group: str, mapping: ColumnM
     kinds: dict[str, dict[str, pa.DataType]] = {}
     for path, schema in files.items():
         for field in schema:
+            if schema.names.count(field.name) > 1 and field.name not in mapping.drop:
+                raise ConfigError(
+                    f"column `{field.name}` occurs more than once in {path}, and would be one field of "
+                    f"`{mapping.documents}`; rename one, or give --drop {field.name}"
+                )
             if field.name not in (group, mapping.query, *mapping.drop):
                 kinds.setdefault(field.name, {})[path] = stored_type(field.type)
-    fields = [pa.field(own[name], pa.string()) for name in own if name in kinds]
+    fields = [pa.field(own[name], type_of_texts(kinds[name].values())) for name in own if name in kinds]
     for name, types in kinds.items():
         if name in own.values() and name not in own:
             raise ConfigError(

@@ -43,7 +43,7 @@ COLUMNS: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
     *[(data_type, st.integers(0, 9)) for data_type in (pa.int8(), pa.int64(), pa.uint8(), pa.uint32(), pa.uint64())],
     (pa.int32(), st.integers(-(2**31), 2**31 - 1) | st.integers(-3, 3)),
     *[(data_type, halves) for data_type in (pa.float16(), pa.float32())],
-    (pa.float64(), halves | st.sampled_from([float("nan"), float("inf"), -0.0])),
+    (pa.float64(), st.sampled_from([0.0, -0.0, 0.5]) | halves | st.sampled_from([float("nan"), float("inf")])),
     (pa.bool_(), st.booleans()),
     *[(data_type, days) for data_type in (pa.date32(), pa.date64())],
     *[(pa.timestamp(unit), moments) for unit in ("s", "ms", "us", "ns")],
@@ -169,6 +169,13 @@ def test_a_column_of_nulls_only_matches_nothing(tmp_path: Path) -> None:
         condition = Condition("c", sign, ("1",))
         condition.check(pa.null(), path)
         assert read_rows(Unit(path, 0, 3), Selection(where=(condition,))).num_rows == 0
+
+
+@pytest.mark.parametrize("condition", ["value in 0, 3", "value in -0.0, 3", "value = 0", "value = -0.0"])
+@pytest.mark.parametrize("data_type", [pa.float16(), pa.float32(), pa.float64()])
+def test_both_zeros_are_equal(condition: str, data_type: pa.DataType) -> None:
+    column = pa.array([0.0, -0.0, None, 1.0]).cast(data_type)
+    assert parse_condition(condition).passing(column).to_pylist() == [True, True, None, False]
 
 
 def test_a_column_that_no_file_has_is_a_usage_error() -> None:

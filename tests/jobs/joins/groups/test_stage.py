@@ -467,3 +467,23 @@ def test_a_driver_killed_in_every_stage_loses_and_doubles_nothing(
     assert {name: version for name, version in finished_in(output, here).items() if name in scored} == scored
     assert_lists(output, rows)
     assert_summary_adds_up(output, json.loads((output / "_summary.json").read_text()), 150)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_bytes_stay_bytes(tmp_path: Path, output: Path, run_job: RunJob) -> None:
+    """Since a text that is not UTF-8 would make its column unreadable for all rows of a part."""
+    rows = {"query_id": [b"\xff", b"\xff", b"a"], "query": [b"q", b"q", b"\xfe"], "document": [b"d", b"\xfd", b"e"]}
+    source = write_input(tmp_path / "in", a=pa.table(rows), b=pa.table({name: ["a"] for name in rows}))
+    summary = run_job(source, output, group_by=BY_QUERY)
+    assert summary["errors"] == {"invalid_utf8": 1, "different_queries": 1}
+    found = sorted(rows_of_output(output), key=lambda row: row["query_id"])
+    assert [(row["query_id"], row["query"]) for row in found] == [(b"a", b"\xfe"), (b"\xff", b"q")]
+    assert [[one["text"] for one in row["documents"]] for row in found] == [[b"e", b"a"], [b"d", b"\xfd"]]
+
+
+def test_a_column_that_occurs_twice_is_a_usage_error(tmp_path: Path, output: Path, run_job: RunJob) -> None:
+    names = ["query_id", "query", "document", "rank", "rank"]
+    source = write_input(tmp_path / "in", a=pa.table([pa.array(["a"])] * 5, names=names))
+    with pytest.raises(ConfigError, match="column `rank` occurs more than once in .*/a.parquet"):
+        run_job(source, output, group_by=BY_QUERY)
+    assert not output.exists()
