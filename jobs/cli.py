@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Annotated
 
 import typer
 
 from jobs import convert, inspection, label, mine, pairs, rerank, scores, train
+from jobs.flags import epilog
 
 PLUGINS = "crossray.commands"
 """Entry-point group: name of the sub-command -> function (or typer.Typer) that is one."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Cross-encoder reranking on Ray.")
-app.command("rerank")(rerank.command)
-app.command("inspect")(inspection.command)
-app.command("pairs")(pairs.command)
-app.command("mine")(mine.command)
-app.command("label")(label.command)
-app.command("train")(train.command)
-app.command("convert")(convert.command)
+app.command("rerank", epilog=epilog(rerank.EXAMPLES))(rerank.command)
+app.command("inspect", epilog=epilog(inspection.EXAMPLES))(inspection.command)
+app.command("pairs", epilog=epilog(pairs.EXAMPLES))(pairs.command)
+app.command("mine", epilog=epilog(mine.EXAMPLES))(mine.command)
+app.command("label", epilog=epilog(label.EXAMPLES))(label.command)
+app.command("train", epilog=epilog(train.EXAMPLES))(train.command)
+app.command("convert", epilog=epilog(convert.EXAMPLES))(convert.command)
 app.add_typer(scores.app, name="scores")
 
 
+def print_version(is_asked: bool) -> None:
+    """Prints the version and ends the command, where that is what was asked for."""
+    if is_asked:
+        print(f"crossray {importlib.metadata.version('crossray')}")
+        raise typer.Exit
+
+
 @app.callback()
-def crossray() -> None:
+def crossray(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Cross-encoder reranking on Ray."""
 
 

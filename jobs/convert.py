@@ -12,15 +12,27 @@ from jobs import errors
 from jobs.screen import say
 from pipelines.errors import ConfigError, ModelError
 
+EXAMPLES = (
+    "crossray convert embedded plain-embedded/",
+    "crossray convert jinaai/jina-reranker-v2-base-multilingual plain-jina/ --dtype bfloat16",
+)
 WRITTEN_DTYPES = ("float16", "float32", "bfloat16")
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="`embedded`, directory, uri or hub name.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the result goes; must not exist.")],
-    dtype: Annotated[str, typer.Option(help=", ".join(WRITTEN_DTYPES))] = WRITTEN_DTYPES[0],
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    token: Annotated[str | None, typer.Option(help="Access token.", envvar="HF_TOKEN")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The reranker: `embedded`, a directory, a uri or a hub name.")
+    ],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="The directory for the result; it must not exist yet.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="How the numbers are stored: float16, float32 or bfloat16.")
+    ] = WRITTEN_DTYPES[0],
+    revision: Annotated[str | None, typer.Option(help="The branch, tag or commit of a hub model.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="The access token for a gated model of the hub.", envvar="HF_TOKEN")
+    ] = None,
 ) -> None:
     """Write MODEL as a directory that transformers loads: jina-reranker-v2's layout, and embeddings in 8 bits, undone.
 

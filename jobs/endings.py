@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -33,6 +34,10 @@ def exit_code(work: Callable[[], int], resume: str) -> int:
         return errors.SIGNAL_BASE + interruption.number
     except StoppedError as error:
         say(console, f"{error}. To resume:\n  {resume}", "stopped: ")
+        return errors.STOPPED
+    except Exception:  # not Python's own exit code, 1: it would say that all rows are there
+        say(console, traceback.format_exc())
+        say(console, f"this is a fault in Crossray; what is finished stays. To resume:\n  {resume}", "stopped: ")
         return errors.STOPPED
 
 

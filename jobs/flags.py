@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import StrEnum
 from types import NoneType
@@ -208,6 +208,11 @@ def with_flags(*groups: Flags[Any]) -> Callable[[Callable[..., None]], Callable[
         return function
 
     return changed
+
+
+def epilog(examples: Iterable[str]) -> str:
+    """What a help page ends with: commands as people type them."""
+    return "\n\n".join(["Examples:", *examples])
 
 
 def parse_bytes(text: str, flag: str) -> int:

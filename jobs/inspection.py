@@ -30,17 +30,26 @@ if TYPE_CHECKING:  # ray: a second, and not for --help
 
 FINDINGS = 1
 """Exit code where the output is not as its manifest says."""
+EXAMPLES = (
+    "crossray inspect ranked/",
+    "crossray inspect ranked/ --errors 10 --verify",
+    "crossray inspect s3://ranked/ --json | jq .state",
+)
 STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow"}
 """By state."""
 
 
 def command(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output directory of a job, finished or not.")],
-    examples: Annotated[int, typer.Option("--errors", min=0, help="Rows with errors to show for each reason.")] = 3,
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The OUTPUT of a job, finished or not; a path or uri.")
+    ],
+    examples: Annotated[
+        int, typer.Option("--errors", min=0, help="How many rows with errors are shown for each reason.")
+    ] = 3,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read all parts, compare them with manifest and summary.")
+        bool, typer.Option("--verify", help="Read all parts, and compare them with manifest and summary.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
     """Say how a job stands, where its time went, and what is wrong with its rows; changes nothing.
 

@@ -18,6 +18,11 @@ OF_THE_COLUMNS = ("query_column", "documents_column", "text_field")
 OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
 OF_THE_SCORES = ("scores", "scores_memory")
 OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
+EXAMPLES = (
+    "crossray label mined/ labelled/ --teacher reranker:BAAI/bge-reranker-v2-m3 --num-gpus 1",
+    "crossray label mined/ labelled/ --teacher bm25 --column bm25",
+    "crossray label mined/ labelled/ --teacher fusion:bm25,dense:my-encoder/",
+)
 LABELLING = Flags.of(LabelSettings)
 JOB = (
     Flags.of(RerankSettings)
@@ -25,11 +30,11 @@ JOB = (
     .but(
         overwrite={
             "name": "--overwrite",
-            "help": "Replace what is in the way: a column of that name, another job's OUTPUT.",
+            "help": "Replace what is in the way: a column of that name, or what OUTPUT holds of another job.",
         },
-        max_errors={"help": "More rows without scores make the exit code 1."},
-        scores={"help": "Directory or uri of a reranker's scores that later runs reuse."},
-        scores_memory={"help": "Of them on each node."},
+        max_errors={"help": "The exit code is 1 if more rows than this have no scores."},
+        scores={"help": "The directory or uri of a reranker's scores that later runs reuse."},
+        scores_memory={"help": "Each node loads so much of --scores."},
     )
 )
 

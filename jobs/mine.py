@@ -20,13 +20,18 @@ JOB = (
     Flags.of(RerankSettings)
     .only("input", "output", "overwrite", "max_errors", *OF_THE_MODEL, "scores", "scores_memory", *OF_THE_CLUSTER)
     .but(
-        input={"help": "Sources: Parquet file, directory or quoted glob."},
-        output={"help": "Directory for the lists; resumes what it holds."},
-        overwrite={"name": "--overwrite", "help": "Replace another mining's OUTPUT."},
-        max_errors={"help": "More bad rows make the exit code 1."},
-        model={"help": "The reranker: `embedded`, directory, uri or hub name.", "is_required": True},
-        scores_memory={"help": "Of them on each node."},
+        input={"help": "The sources: a Parquet file, a directory, or a glob in quotes."},
+        output={"help": "The directory for the lists; what it holds of this mining stays."},
+        overwrite={"name": "--overwrite", "help": "Throw away what OUTPUT holds of another mining."},
+        max_errors={"help": "The exit code is 1 if more rows than this are bad."},
+        model={"help": "The reranker that judges: `embedded`, a directory, a uri or a hub name.", "is_required": True},
+        scores_memory={"help": "Each node loads so much of --scores."},
     )
+)
+EXAMPLES = (
+    "crossray mine clicks.parquet mined/ --model embedded",
+    "crossray mine clicks.parquet mined/ --model BAAI/bge-reranker-v2-m3 --corpus articles.parquet",
+    "crossray mine sources/ mined/ --model my-reranker/model --dense my-encoder/ --ranks 5:50",
 )
 MINING = Flags.of(MineSettings)
 

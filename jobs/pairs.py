@@ -42,13 +42,18 @@ READING_THREADS = 4
 
 TextPair = tuple[str, str]
 
+EXAMPLES = (
+    "crossray pairs logs/ pairs/",
+    "crossray rerank pairs/ scored-pairs/ --scores scores/     # then, each pair once",
+    "crossray rerank logs/ ranked/ --scores scores/            # and the log",
+)
 SHARED_FIELDS = ("layout", "query_column", "documents_column", "text_field", "document_column")
 FLAGS = (
     Flags.of(RerankSettings)
     .only("input", "output", *SHARED_FIELDS)
     .but(
-        input={"help": "As of `rerank`."},
-        output={"help": "Directory for the pairs; what it held is replaced."},
+        input={"help": "What `rerank` takes as its INPUT."},
+        output={"help": "The directory for the pairs; what it held is replaced."},
     )
 )
 

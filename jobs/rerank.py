@@ -19,6 +19,11 @@ from jobs.settings import RerankSettings
 from pipelines.errors import ConfigError
 
 FLAGS = Flags.of(RerankSettings)
+EXAMPLES = (
+    "crossray rerank 'logs/*.parquet' ranked/ --top-n 10",
+    "crossray rerank log.parquet ranked/ --query-column q --id-field doc_id",
+    "crossray rerank s3://logs/ s3://ranked/ --model BAAI/bge-reranker-v2-m3 --num-gpus 1",
+)
 
 
 @with_flags(FLAGS)

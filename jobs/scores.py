@@ -8,10 +8,12 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
+from jobs.flags import epilog
 from jobs.score_store.compaction import compact, stores_in
 from jobs.screen import say
 from pipelines.errors import ConfigError, CrossrayError
 
+EXAMPLES = ("crossray scores compact scores/", "crossray scores compact s3://bucket/scores/")
 app = typer.Typer(no_args_is_help=True, help="Look after the scores that `rerank --scores PATH` keeps.")
 
 
@@ -20,8 +22,10 @@ def scores() -> None:
     """Look after the scores that `rerank --scores PATH` keeps."""
 
 
-@app.command("compact")
-def command(path: Annotated[str, typer.Argument(metavar="PATH", help="What --scores was; path or uri.")]) -> None:
+@app.command("compact", epilog=epilog(EXAMPLES))
+def command(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="What --scores of `rerank` was; a path or uri.")],
+) -> None:
     """Join small files, so that the next job loads them sooner; jobs may run meanwhile.
 
     Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage.

@@ -21,45 +21,53 @@ POLL_SECONDS = 5.0
 
 
 MODEL_FLAGS = {
-    "model": Flag("`embedded`, directory, uri or hub name.", Panel.MODEL),
-    "revision": Flag("Revision of a hub model.", Panel.MODEL),
-    "token": Flag("Access token.", Panel.MODEL, envvar="HF_TOKEN"),
-    "dtype": Flag("float32, float16, bfloat16, auto.", Panel.MODEL),
-    "max_length": Flag("Tokens of a pair.", Panel.MODEL),
-    "max_query_length": Flag("Tokens of a query.", Panel.MODEL),
-    "overlap_tokens": Flag("Shared by two chunks.", Panel.MODEL),
-    "max_chunks_per_doc": Flag("Default: all.", Panel.MODEL),
-    "max_batch_tokens": Flag("Token budget of a pass.", Panel.MODEL),
-    "raw_scores": Flag("Logits instead of 0..1.", Panel.MODEL),
+    "model": Flag("The reranker: `embedded`, a directory, a uri, or a name on Hugging Face's hub.", Panel.MODEL),
+    "revision": Flag("The branch, tag or commit of a hub model; by default its main branch.", Panel.MODEL),
+    "token": Flag("The access token for a gated model of the hub.", Panel.MODEL, envvar="HF_TOKEN"),
+    "dtype": Flag(
+        "How the model computes: float32, float16 or bfloat16; auto is float16 on GPUs and float32 on CPUs.",
+        Panel.MODEL,
+    ),
+    "max_length": Flag("A pair has at most so many tokens; longer documents are cut into chunks.", Panel.MODEL),
+    "max_query_length": Flag("A query has at most so many tokens; the rest is cut off and counted.", Panel.MODEL),
+    "overlap_tokens": Flag("Two neighbouring chunks of a document share so many tokens.", Panel.MODEL),
+    "max_chunks_per_doc": Flag("So many chunks of a document are scored; by default all.", Panel.MODEL),
+    "max_batch_tokens": Flag("A pass of the model takes so many tokens; by default what suits it.", Panel.MODEL),
+    "raw_scores": Flag("Write logits instead of scores in 0..1.", Panel.MODEL, "--raw-scores"),
 }
 """By field of RerankerConfig, as those below by field of theirs."""
 COLUMN_HELP = {
-    "query_id": "Rides along.",
-    "query": "The query's text.",
-    "documents": "List of texts or structs.",
-    "text_field": "Text of a document struct.",
-    "id_field": "Id of a document struct; '' where there is none.",
-    "document_id": "Pair rows: rides along.",
-    "document": "Pair rows: the text.",
-    "output_prefix": "Before the new columns' names.",
-    "drop": "Leave a column out; repeatable.",
-    "strict_documents": "A null among the documents of a list is the row's error; else null ones come last.",
+    "query_id": "The column with the query's id, which comes out as it is.",
+    "query": "The column with the query's text.",
+    "documents": "The column with the list of documents: texts, or structs with a text.",
+    "text_field": "The field of a document struct that has its text.",
+    "id_field": "The field of a document struct that has its id, which rankings repeat; '' says that there is none.",
+    "document_id": "In rows of one pair: the column with the document's id, which comes out as it is.",
+    "document": "In rows of one pair: the column with the document's text.",
+    "output_prefix": "A text that is put before the names of the new columns.",
+    "drop": "A column of the input that does not come out; repeat the flag for several.",
+    "strict_documents": "A null among the documents of a list is that row's error; without it, nulls come last.",
 }
 COLUMN_FLAGS = {name: Flag(help, Panel.COLUMNS, FLAG_OF_COLUMN[name]) for name, help in COLUMN_HELP.items()}
 CORPUS_FLAGS = {
-    "path": Flag("Table with the texts, where documents are ids; path or uri.", Panel.CORPUS, "--corpus"),
-    "id_column": Flag("Its column of ids.", Panel.CORPUS, "--corpus-id"),
-    "text_column": Flag("Its column of texts.", Panel.CORPUS, "--corpus-text"),
+    "path": Flag("The table with the texts, where documents are ids; a path or uri.", Panel.CORPUS, "--corpus"),
+    "id_column": Flag("The corpus's column of ids.", Panel.CORPUS, "--corpus-id"),
+    "text_column": Flag("The corpus's column of texts.", Panel.CORPUS, "--corpus-text"),
     "memory": Flag(
-        "Up to which size (4GiB) each node holds all of it; default: half an object store.",
+        "Each node holds a corpus of up to this size (such as 4GiB); by default half of its object store. A larger one "
+        "is joined on disk.",
         Panel.CORPUS,
         "--corpus-memory",
         parse=lambda text: parse_bytes(text, "--corpus-memory"),
     ),
 }
 GROUP_FLAGS = {
-    "column": Flag("Pair rows: make lists of rows with the same value here.", Panel.COLUMNS, "--group-by"),
-    "rank_column": Flag("With --group-by: orders a list; default: `rank` if it is there.", Panel.COLUMNS),
+    "column": Flag(
+        "In rows of one pair: rows with the same value in this column make a list.", Panel.COLUMNS, "--group-by"
+    ),
+    "rank_column": Flag(
+        "With --group-by: the column by which a list is ordered; by default `rank`, if it is there.", Panel.COLUMNS
+    ),
 }
 
 
@@ -89,30 +97,40 @@ def groups_of(column: str | None, rank_column: str | None) -> GroupBy | None:
 class RerankSettings:
     """One rerank job. Raises ConfigError for values that cannot work."""
 
-    input: str = field(metadata=as_flag("Parquet file, directory or quoted glob; path or uri.", metavar="INPUT"))
+    input: str = field(
+        metadata=as_flag("A Parquet file, a directory, or a glob in quotes; a path or uri.", metavar="INPUT")
+    )
     """A Parquet file, a directory or a glob; a local path, or a uri of an object store."""
-    output: str = field(metadata=as_flag("Directory for the result; resumes what it holds.", metavar="OUTPUT"))
+    output: str = field(
+        metadata=as_flag("The directory for the result; what it holds of this job stays.", metavar="OUTPUT")
+    )
     """A directory or a uri: new, empty, or the unfinished or finished output of the same job."""
     reranker: RerankerConfig = field(default_factory=RerankerConfig, metadata=within(RerankerConfig, MODEL_FLAGS))
     mapping: ColumnMapping = field(default_factory=ColumnMapping, metadata=within(ColumnMapping, COLUMN_FLAGS))
-    layout: Layout | None = field(default=None, metadata=as_flag("Default: by the columns.", Panel.COLUMNS))
+    layout: Layout | None = field(
+        default=None, metadata=as_flag("What a row is; by default the columns tell.", Panel.COLUMNS)
+    )
     corpus: Corpus | None = field(default=None, metadata=within(corpus_of, CORPUS_FLAGS))
     """Where documents are ids: the table that has their texts."""
     group_by: GroupBy | None = field(default=None, metadata=within(groups_of, GROUP_FLAGS))
     """Makes lists of pair rows, which may come in any order."""
-    top_n: int | None = field(default=None, metadata=as_flag("Documents kept per ranking; default: all."))
-    limit: int | None = field(default=None, metadata=as_flag("Only the first N rows, for a try.", Panel.ROWS))
+    top_n: int | None = field(
+        default=None, metadata=as_flag("How many documents a ranking keeps, the best ones; by default all.")
+    )
+    limit: int | None = field(default=None, metadata=as_flag("Rank only the first N rows, for a try.", Panel.ROWS))
     """Counted file by file, before `where`; of a shard its first N rows."""
     shard: Shard | None = field(
         default=None,
         metadata=as_flag(
-            "I/N, such as 2/8: this run's share; each run has its own OUTPUT.", Panel.ROWS, parse=parse_shard
+            "Rank only this run's share, such as 2/8; each run has an OUTPUT of its own.",
+            Panel.ROWS,
+            parse=parse_shard,
         ),
     )
     where: tuple[Condition, ...] = field(
         default=(),
         metadata=as_flag(
-            "'COLUMN OP VALUE', OP one of = != < <= > >= in; repeatable: all must hold.",
+            "Rank only rows with 'COLUMN OP VALUE', where OP is one of = != < <= > >= in. Of several, all must hold.",
             Panel.ROWS,
             parse=parse_condition,
         ),
@@ -120,51 +138,80 @@ class RerankSettings:
     replicas: tuple[int, int] | None = field(
         default=None,
         metadata=as_flag(
-            "N or MIN:MAX; default: what fits.",
+            "How many processes score, each with a loaded model: N or MIN:MAX; by default as many as fit.",
             Panel.CLUSTER,
             parse=lambda text: parse_replicas(text) if text else None,
         ),
     )
     """Fewest and most replicas; None is as many as the cluster has room for now."""
-    num_cpus: int = field(default=1, metadata=as_flag("CPUs and threads of a replica.", Panel.CLUSTER))
-    num_gpus: float = field(default=0, metadata=as_flag("GPUs of a replica.", Panel.CLUSTER))
+    num_cpus: int = field(default=1, metadata=as_flag("CPUs, and so threads, of each replica.", Panel.CLUSTER))
+    num_gpus: float = field(
+        default=0,
+        metadata=as_flag("GPUs of each replica. Give 1 on a GPU machine: without it no GPU is used.", Panel.CLUSTER),
+    )
     """A part of one lets replicas share it."""
     address: str | None = field(
-        default=None, metadata=as_flag("Ray cluster; default: a private one.", Panel.CLUSTER, envvar="RAY_ADDRESS")
+        default=None,
+        metadata=as_flag(
+            "The Ray cluster to run on; by default one of its own on this machine.", Panel.CLUSTER, envvar="RAY_ADDRESS"
+        ),
     )
-    app: str | None = field(default=None, metadata=as_flag("Score with the replicas of a running app.", Panel.CLUSTER))
+    app: str | None = field(
+        default=None, metadata=as_flag("Let the replicas of a running server score, by its app's name.", Panel.CLUSTER)
+    )
     recent_pairs: int = field(
-        default=RECENT_PAIRS, metadata=as_flag("Pairs whose score each replica remembers; 0: none.", Panel.REUSE)
+        default=RECENT_PAIRS,
+        metadata=as_flag("Each replica remembers the scores of so many pairs; 0 is none.", Panel.REUSE),
     )
     """300 bytes each; with 0 a replica still knows the pairs of the unit at hand."""
     scores: str | None = field(
-        default=None, metadata=as_flag("Directory or uri of scores that later runs reuse.", Panel.REUSE)
+        default=None, metadata=as_flag("The directory or uri of scores that later runs reuse.", Panel.REUSE)
     )
     scores_memory: int = field(
         default=parse_bytes(SCORES_MEMORY, "--scores-memory"),
         metadata=as_flag(
-            "Of them on each node; 1GB is 50 million pairs.",
+            "Each node loads so much of --scores; 1GB is 50 million pairs.",
             Panel.REUSE,
             default=SCORES_MEMORY,
             parse=lambda text: parse_bytes(text, "--scores-memory"),
         ),
     )
     """Bytes, 20 a pair; five times that in the driver while it loads."""
-    overwrite: bool = field(default=False, metadata=as_flag("Start anew where OUTPUT holds an earlier result."))
-    max_errors: int | None = field(default=None, metadata=as_flag("More rows with errors make the exit code 1."))
-    follow: bool = field(default=False, metadata=as_flag("Rank new files as they come.", Panel.FOLLOW, name="--follow"))
+    overwrite: bool = field(
+        default=False,
+        metadata=as_flag("Throw away what OUTPUT holds of an earlier job, and start anew.", name="--overwrite"),
+    )
+    max_errors: int | None = field(
+        default=None,
+        metadata=as_flag("The exit code is 1 if more rows than this have errors; by default errors do not change it."),
+    )
+    max_pairs: int | None = field(
+        default=None, metadata=as_flag("Stop this run, resumably, once it has ranked so many pairs.")
+    )
+    max_minutes: float | None = field(
+        default=None, metadata=as_flag("Stop this run, resumably, once it has taken so many minutes.")
+    )
+    follow: bool = field(
+        default=False,
+        metadata=as_flag("Go on for ever, and rank new files as they come.", Panel.FOLLOW, name="--follow"),
+    )
     """Until a signal ends the job."""
     poll_seconds: float | None = field(
-        default=None, metadata=as_flag(f"Between two looks for files; default: {POLL_SECONDS:g}.", Panel.FOLLOW)
+        default=None,
+        metadata=as_flag(f"Seconds between two looks for files; by default {POLL_SECONDS:g}.", Panel.FOLLOW),
     )
     dry_run: bool = field(
-        default=False, metadata=as_flag("Only estimate rows, pairs, time, cost.", Panel.DRY_RUN, name="--dry-run")
+        default=False,
+        metadata=as_flag("Only estimate rows, pairs, time and cost; write nothing.", Panel.DRY_RUN, name="--dry-run"),
     )
     """Nothing is scored for good and nothing written."""
-    price: float | None = field(default=None, metadata=as_flag("Of a replica for an hour.", Panel.DRY_RUN))
+    price: float | None = field(
+        default=None, metadata=as_flag("What a replica costs for an hour, in any currency.", Panel.DRY_RUN)
+    )
     """In any currency."""
     pairs_per_second: float | None = field(
-        default=None, metadata=as_flag("Of a replica; default: measured here.", Panel.DRY_RUN)
+        default=None,
+        metadata=as_flag("How many pairs a replica scores in a second; by default measured.", Panel.DRY_RUN),
     )
 
     def __post_init__(self) -> None:
@@ -176,6 +223,10 @@ class RerankSettings:
             raise ConfigError(f"--num-gpus is {self.num_gpus}; it cannot be negative")
         if self.max_errors is not None and self.max_errors < 0:
             raise ConfigError(f"--max-errors is {self.max_errors}; it is 0 or more")
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ConfigError(f"--max-pairs is {self.max_pairs}; it is at least 1")
+        if self.max_minutes is not None and not 0 < self.max_minutes < inf:
+            raise ConfigError(f"--max-minutes is {self.max_minutes:g}; it is more than 0")
         if self.replicas and not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ConfigError(f"--replicas is {self.replicas[0]}:{self.replicas[1]}; give MIN:MAX with 1 <= MIN <= MAX")
 
@@ -213,6 +264,7 @@ class RerankSettings:
         if self.poll_seconds is not None and not 0 < self.poll_seconds < inf:
             raise ConfigError(f"--poll-seconds is {self.poll_seconds:g}; it is more than 0")
         given = {"--limit": self.limit is not None, "--max-errors": self.max_errors is not None}
+        given |= {"--max-pairs": self.max_pairs is not None, "--max-minutes": self.max_minutes is not None}
         given |= {"--dry-run": self.dry_run, "--group-by": self.group_by is not None}
         flags = [flag for flag, is_given in given.items() if is_given]
         if self.follow and flags:

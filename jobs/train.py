@@ -23,24 +23,32 @@ from pipelines.errors import ConfigError, missing_packages
 class TrainSettings:
     """The config file of a training, and the flags that are given beside it."""
 
-    config: Path = field(metadata=as_flag("TOML file; docs/training.md has the keys.", metavar="CONFIG"))
-    base: str | None = field(default=None, metadata=as_flag("What training begins from.", Panel.CONFIG))
-    data: str | None = field(default=None, metadata=as_flag("Folder of the sources.", Panel.CONFIG))
-    output: str | None = field(default=None, metadata=as_flag("Where the run goes.", Panel.CONFIG))
-    steps: int | None = field(default=None, metadata=as_flag("Of the whole run.", Panel.CONFIG))
-    workers: int | None = field(default=None, metadata=as_flag("How many.", Panel.CONFIG))
-    num_cpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
-    num_gpus: float | None = field(default=None, metadata=as_flag("Of a worker.", Panel.CONFIG))
+    config: Path = field(
+        metadata=as_flag("The TOML file that describes the run; docs/training.md has its keys.", metavar="CONFIG")
+    )
+    base: str | None = field(default=None, metadata=as_flag("The model that training begins from.", Panel.CONFIG))
+    data: str | None = field(
+        default=None, metadata=as_flag("The folder that the paths of sources are in.", Panel.CONFIG)
+    )
+    output: str | None = field(default=None, metadata=as_flag("The directory for the run.", Panel.CONFIG))
+    steps: int | None = field(default=None, metadata=as_flag("How many steps the whole run has.", Panel.CONFIG))
+    workers: int | None = field(default=None, metadata=as_flag("How many processes train side by side.", Panel.CONFIG))
+    num_cpus: float | None = field(default=None, metadata=as_flag("CPUs of each worker.", Panel.CONFIG))
+    num_gpus: float | None = field(default=None, metadata=as_flag("GPUs of each worker.", Panel.CONFIG))
     max_errors: int | None = field(
         default=None,
         metadata=as_flag("More unusable rows and files end the run before it trains; default: any number."),
     )
-    tensorboard: str | None = field(default=None, metadata=as_flag("Directory for TensorBoard's events."))
+    tensorboard: str | None = field(
+        default=None, metadata=as_flag("A directory for TensorBoard's events; by default none are written.")
+    )
     overwrite: bool = field(
-        default=False, metadata=as_flag("Start anew where the output holds a run.", name="--overwrite")
+        default=False,
+        metadata=as_flag("Throw away what the output holds of an earlier run, and start anew.", name="--overwrite"),
     )
     address: str | None = field(
-        default=None, metadata=as_flag("Ray cluster; default: a private one.", Panel.CLUSTER, envvar="RAY_ADDRESS")
+        default=None,
+        metadata=as_flag("The Ray cluster to run on; by default one of its own.", Panel.CLUSTER, envvar="RAY_ADDRESS"),
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -58,6 +66,11 @@ class TrainSettings:
 
 
 FLAGS = Flags.of(TrainSettings)
+EXAMPLES = (
+    "crossray train train.toml",
+    "crossray train train.toml --base embedded --steps 200 --output try/",
+    "crossray train train.toml --workers 4 --num-gpus 1",
+)
 
 
 @with_flags(FLAGS)

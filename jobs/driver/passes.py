@@ -33,6 +33,9 @@ class Outcome:
     """What became of units, as their reports come in; each is counted in the driver's attempt."""
 
     attempt: Attempt
+    max_pairs: int | None = None
+    max_minutes: float | None = None
+    """What this run may rank and how long it may take, at most; None is no limit."""
     done: set[Unit] = field(default_factory=set)
     damaged: dict[Unit, str] = field(default_factory=dict)
     """Why units cannot be read."""
@@ -56,6 +59,7 @@ class Outcome:
             self.attempt.add(report)
             self.not_stored += [report.not_stored] if report.not_stored else []
             progress.advance(report.unit.rows, report.counts.usage.pairs)
+            self._stop_at_limit(progress)
 
     def _note_first_score(self, report: UnitReport, progress: ProgressView) -> None:
         """Scoring began when the first replica had its first rows at hand, which was before this report came."""
@@ -63,6 +67,18 @@ class Outcome:
             seconds_ago = report.scored.ended - report.scored.began + report.seconds["write"]
             self.attempt.enter("score", seconds_ago)
             progress.begin(seconds_ago)
+
+    def _stop_at_limit(self, progress: ProgressView) -> None:
+        """Raises StoppedError where this run has done as much as it may, and rows are left."""
+        pairs, minutes = self.attempt.pairs, self.attempt.seconds / 60
+        by_pairs = self.max_pairs is not None and pairs >= self.max_pairs
+        by_time = self.max_minutes is not None and minutes >= self.max_minutes
+        if (by_pairs or by_time) and progress.rows_done < progress.total_rows:
+            limit = f"--max-pairs {self.max_pairs}" if by_pairs else f"--max-minutes {self.max_minutes:g}"
+            raise StoppedError(
+                f"{limit} is reached: this run has ranked {pairs:,} pairs in {minutes:.1f} minutes; "
+                f"{progress.rows_done:,} of {progress.total_rows:,} rows are done"
+            )
 
     def _note_failure(self, failure: str) -> None:
         self.failures.append(failure)
@@ -90,7 +106,7 @@ def score_everything(
     if not todo:
         return {}
     settings = assignment.settings
-    outcome = Outcome(attempt)
+    outcome = Outcome(attempt, settings.max_pairs, settings.max_minutes)
     attempt.replicas.units_at_once = 1 if settings.app is None else units_at_once(settings)
     attempt.enter("start")
     with ray_session(settings.address, console):

@@ -14,6 +14,7 @@ from jobs.driver.planning import continued_or_new, library_versions, new_manifes
 from jobs.driver.resolution import check_store, with_absolute_paths, with_resolved_model, with_surveyed_corpus
 from jobs.errors import disk_failures_as_stops, refused_access_as_usage_error
 from jobs.input.selection import Selection
+from jobs.input.values import values_there
 from jobs.joins.groups.stage import group_input
 from jobs.output.attempts import Attempt, begin_attempt
 from jobs.output.directory import OutputDirectory
@@ -141,6 +142,9 @@ def score_and_sum_up(
     attempt.save()
     output.remove_strays({unit.name for unit in manifest.units()}, manifest.grouped)
     summary = summarize(output, manifest, by_file(damaged), left_out)
+    if summary["rows_left_out"] and not summary["rows"]:
+        for told in values_there(assignment.selection, [file.file for file in manifest.files]):
+            say(console, told, "no row passes: ", "yellow")
     attempt.check_lease()
     write_json(output.summary, summary)
     if assignment.settings.corpus is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import reduce
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,27 +27,49 @@ CONDITION = re.compile(
 ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,'"\s][^,'"]*?)\s*(?:,|$)""")
 """An item of the list of `in`, up to its comma."""
 
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": pc.equal,
-    "!=": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-    "in": pc.is_in,
-}
-"""Of a column with the one value, or with the array of values; null where the column is null, or false."""
+OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "in")
 
-WITHIN: dict[str, Callable[[Any, Any, Any], bool]] = {
-    "=": lambda low, high, value: low <= value <= high,
-    "!=": lambda low, high, value: not low == high == value,
-    "<": lambda low, _, value: operator.lt(low, value),
-    "<=": lambda low, _, value: operator.le(low, value),
-    ">": lambda _, high, value: operator.gt(high, value),
-    ">=": lambda _, high, value: operator.ge(high, value),
-    "in": lambda low, high, value: low <= value <= high,
+
+class Span(NamedTuple):
+    """What one value of a condition means: all from `first` to `last`. They differ for a date among times only."""
+
+    first: pa.Scalar
+    last: pa.Scalar
+
+
+def is_one_value(span: Span) -> bool:
+    """Whether there is nothing between the ends of a span."""
+    return bool(span.first.equals(span.last))
+
+
+def equals(column: Any, span: Span) -> Any:
+    """Which values lie in a span."""
+    if is_one_value(span):
+        return pc.equal(column, span.first)
+    return pc.and_(pc.greater_equal(column, span.first), pc.less_equal(column, span.last))
+
+
+PASSING: dict[str, Callable[[Any, Span], Any]] = {
+    "=": equals,
+    "!=": lambda column, span: pc.invert(equals(column, span)),
+    "<": lambda column, span: pc.less(column, span.first),
+    "<=": lambda column, span: pc.less_equal(column, span.last),
+    ">": lambda column, span: pc.greater(column, span.last),
+    ">=": lambda column, span: pc.greater_equal(column, span.first),
+    "in": equals,
 }
-"""Whether something between `low` and `high` may match the value."""
+"""Which values of a column pass; null where the column is null. With `in`, one of several spans is enough."""
+
+WITHIN: dict[str, Callable[[Any, Any, Any, Any], bool]] = {
+    "=": lambda low, high, first, last: low <= last and first <= high,
+    "!=": lambda low, high, first, last: not first <= low <= high <= last,
+    "<": lambda low, _, first, __: operator.lt(low, first),
+    "<=": lambda low, _, __, last: operator.le(low, last),
+    ">": lambda _, high, __, last: operator.gt(high, last),
+    ">=": lambda _, high, first, __: operator.ge(high, first),
+    "in": lambda low, high, first, last: low <= last and first <= high,
+}
+"""Whether something between `low` and `high` may pass, where a span goes from `first` to `last`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +96,7 @@ class Condition:
             return
         for value in self.values:
             try:
-                typed(value, comparable)
+                span_of(value, comparable)
             except (ValueError, KeyError, OverflowError, pa.ArrowException) as error:
                 why = f" ({error})" if isinstance(error, UnfitError) else ""
                 raise ConfigError(
@@ -87,12 +109,12 @@ class Condition:
         comparable = comparable_type(column.type)
         if pa.types.is_null(comparable):
             return pa.array([False] * len(column))
-        values = self._typed_values(comparable)
-        if self.operator == "in" and pa.types.is_floating(comparable):  # is_in tells 0.0 from -0.0
-            floats = column.cast(comparable)
-            return reduce(pc.or_, (pc.equal(floats, value) for value in values))
-        compare = COMPARISONS[self.operator]
-        return compare(column.cast(comparable), values if self.operator == "in" else values[0])
+        values = column.cast(comparable)
+        spans = self._spans(comparable)
+        # is_in tells 0.0 from -0.0, and knows no days.
+        if self.operator == "in" and not pa.types.is_floating(comparable) and all(map(is_one_value, spans)):
+            return pc.is_in(values, pa.array([span.first for span in spans], comparable))
+        return reduce(pc.or_, (PASSING[self.operator](values, span) for span in spans))
 
     def may_match(self, statistics: pq.Statistics | None, data_type: pa.DataType) -> bool:
         """False where the statistics of a row group say that no row passes; true where they say nothing of use."""
@@ -100,18 +122,17 @@ class Condition:
         if statistics is None or not statistics.has_min_max or pa.types.is_null(comparable):
             return True
         try:
-            low, high = (pa.scalar(bound, comparable).as_py() for bound in (statistics.min, statistics.max))
+            low, high = (in_python(pa.scalar(bound, comparable)) for bound in (statistics.min, statistics.max))
             if self.operator == "!=" and not has_exact_bounds(comparable):
                 return True
-            values = self._typed_values(comparable).to_pylist()
             if any(isinstance(bound, float) and isnan(bound) for bound in (low, high)):
                 return True
-            return any(WITHIN[self.operator](low, high, value) for value in values)
+            return any(WITHIN[self.operator](low, high, *map(in_python, span)) for span in self._spans(comparable))
         except (ValueError, TypeError, OverflowError, pa.ArrowException):  # bounds that cannot be read as values
             return True
 
-    def _typed_values(self, comparable: pa.DataType) -> pa.Array:
-        return pa.array([typed(value, comparable) for value in self.values], comparable)
+    def _spans(self, comparable: pa.DataType) -> list[Span]:
+        return [span_of(value, comparable) for value in self.values]
 
 
 class UnfitError(ValueError):
@@ -123,7 +144,7 @@ def parse_condition(text: str) -> Condition:
     found = CONDITION.fullmatch(text)
     if found is None:
         raise ConfigError(
-            f"--where is {text!r}; give COLUMN OPERATOR VALUE with one of {', '.join(COMPARISONS)}, such as "
+            f"--where is {text!r}; give COLUMN OPERATOR VALUE with one of {', '.join(OPERATORS)}, such as "
             "'language = de'"
         )
     column, sign, value = found["column"], found["operator"], found["value"]
@@ -131,7 +152,7 @@ def parse_condition(text: str) -> Condition:
     if not value or values is None:
         raise ConfigError(f"--where is {text!r}; after `{sign}` comes {VALUE_RULES[sign == 'in']}")
     if value[0] in "=<>!":
-        raise ConfigError(f"--where is {text!r}; the operator is one of {', '.join(COMPARISONS)}")
+        raise ConfigError(f"--where is {text!r}; the operator is one of {', '.join(OPERATORS)}")
     return Condition(column, sign, values)
 
 
@@ -196,6 +217,29 @@ def has_exact_bounds(comparable: pa.DataType) -> bool:
     types = pa.types
     is_exact = (types.is_integer, types.is_boolean, types.is_date, types.is_timestamp)
     return any(is_type(comparable) for is_type in is_exact)
+
+
+def span_of(text: str, comparable: pa.DataType) -> Span:
+    """What a text means in a column; a date means the whole day among times. Raises what `typed` does."""
+    first = typed(text, comparable)
+    if not pa.types.is_timestamp(comparable) or not is_date(text):
+        return Span(first, first)
+    day = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[comparable.unit] * 24 * 60 * 60
+    return Span(first, pa.scalar(first.value + day - 1, pa.int64()).cast(comparable))
+
+
+def in_python(value: pa.Scalar) -> Any:
+    """The value, to be compared; a time is a number in its column's unit, since Python has no nanoseconds."""
+    return value.value if pa.types.is_timestamp(value.type) else value.as_py()
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date without a time."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def typed(text: str, comparable: pa.DataType) -> pa.Scalar:

@@ -48,6 +48,11 @@ class Attempt:
     phase: str = "plan"
     phase_began: float = field(default_factory=time.perf_counter)
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the driver began."""
+        return time.perf_counter() - self.clock
+
     def enter(self, phase: str, seconds_ago: float = 0.0) -> None:
         """Ends one phase and begins the next: now, or so many seconds ago, within the one that ends."""
         ends = max(self.phase_began, time.perf_counter() - seconds_ago)
@@ -78,7 +83,7 @@ class Attempt:
         return {
             "command": self.command,
             "started": self.started,
-            "seconds": round(time.perf_counter() - self.clock, 3),
+            "seconds": round(self.seconds, 3),
             "phases": {name: round(seconds, 3) for name, seconds in self.phases_until(time.perf_counter()).items()},
             "replicas": len(self.replicas.by_replica),
             "units_at_once": self.replicas.units_at_once,

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 512
 FLAGS = {
-    "query_prefix": Flag('"query: " for e5.', Panel.DENSE),
-    "passage_prefix": Flag('"passage: " for e5.', Panel.DENSE),
-    "max_length": Flag("Tokens of a text.", Panel.DENSE, "--dense-length"),
+    "query_prefix": Flag('What the encoder wants before queries, such as "query: " for e5.', Panel.DENSE),
+    "passage_prefix": Flag('What the encoder wants before passages, such as "passage: " for e5.', Panel.DENSE),
+    "max_length": Flag("The encoder reads so many tokens of a text.", Panel.DENSE, "--dense-length"),
 }
 """By field of EncoderSettings; where a command is told the directory differs."""
 

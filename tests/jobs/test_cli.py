@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import jobs.driver.dry_run
 import jobs.driver.run
 import jobs.runtime.signals
-from jobs import errors
+from jobs import convert, errors, inspection, label, mine, pairs, rerank, scores, train
 from jobs.cli import app
 from jobs.errors import RefusedError, StoppedError
 from jobs.input.conditions import Condition
@@ -211,6 +214,25 @@ def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
     assert f"refused: OUTPUT {tmp_path}/out is not empty" in result.output
 
 
+def test_a_fault_of_ours_is_no_job_that_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own exit code for it would say so."""
+
+    def fail(settings: RerankSettings, **_: Any) -> None:
+        raise KeyError("\x1b[2J")
+
+    monkeypatch.setattr(jobs.driver.run, "run", fail)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
+    assert exit_code(RerankSettings("in", "out")) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "\x1b" not in said
+    assert said.endswith(
+        "stopped: this is a fault in Crossray; what is finished stays. To resume:\n  crossray rerank in out\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -236,6 +258,37 @@ def test_each_end_has_its_code_and_its_message_whole(
     monkeypatch.setattr(sys, "argv", ["/usr/bin/crossray", "rerank", "in", "out"])
     assert exit_code(RerankSettings("in", "out")) == code
     assert capsys.readouterr().err == said
+
+
+PAGES: list[tuple[list[str], tuple[str, ...]]] = [
+    (["rerank"], rerank.EXAMPLES),
+    (["inspect"], inspection.EXAMPLES),
+    (["pairs"], pairs.EXAMPLES),
+    (["mine"], mine.EXAMPLES),
+    (["label"], label.EXAMPLES),
+    (["train"], train.EXAMPLES),
+    (["convert"], convert.EXAMPLES),
+    (["scores", "compact"], scores.EXAMPLES),
+]
+
+
+@pytest.mark.parametrize(("page", "examples"), PAGES, ids=lambda value: value[-1])
+def test_a_help_page_ends_with_examples_that_are_commands(page: list[str], examples: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*page, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    assert [" ".join(line.split()) for line in lines[-len(examples) :]] == [" ".join(one.split()) for one in examples]
+    for example in examples:
+        program, *words = shlex.split(example.partition("#")[0].partition("|")[0])
+        assert program == "crossray"
+        command: Any = typer.main.get_command(app)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context("crossray", words)  # raises for a flag that there is not
+
+
+def test_the_version_is_printed() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"crossray {importlib.metadata.version('crossray')}\n")
 
 
 def test_help_and_usage_errors_need_neither_torch_nor_ray() -> None:

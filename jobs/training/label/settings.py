@@ -22,9 +22,13 @@ class LabelSettings:
     job: RerankSettings
     """INPUT, OUTPUT and columns; lengths, score store and replicas of rerankers, whose model is the teacher's."""
     teacher: Teacher = field(
-        metadata=as_flag("reranker:MODEL, dense:DIR, bm25, or fusion:T1,T2,... of these.", parse=parse_teacher)
+        metadata=as_flag(
+            "Who gives the scores: reranker:MODEL, dense:DIR, bm25, or fusion:T1,T2,... of these.", parse=parse_teacher
+        )
     )
-    column: str = field(default=TEACHER, metadata=as_flag("The new column; several can stand in one table."))
+    column: str = field(
+        default=TEACHER, metadata=as_flag("The name of the new column; a table can have several of them.")
+    )
     encoder: EncoderSettings | None = field(default=None, metadata=within(partial(EncoderSettings, ""), encoders.FLAGS))
     """Prefixes and lengths of dense encoders; their directories are the teachers'."""
 

@@ -59,18 +59,27 @@ class Rule:
 
 
 COLUMN_FLAGS = {
-    "query": Flag("The query's text.", Panel.COLUMNS, "--query-column"),
-    "positive": Flag("The right passage.", Panel.COLUMNS, "--positive-column"),
-    "negatives": Flag("Wrong ones; may be missing.", Panel.COLUMNS, "--negatives-column"),
-    "group": Flag("The positive's page; may be missing.", Panel.COLUMNS, "--group-column"),
+    "query": Flag("The column with the query's text.", Panel.COLUMNS, "--query-column"),
+    "positive": Flag("The column with the passage that is right.", Panel.COLUMNS, "--positive-column"),
+    "negatives": Flag(
+        "The column with passages that are known to be wrong; it may be missing.", Panel.COLUMNS, "--negatives-column"
+    ),
+    "group": Flag("The column that names the positive's page; it may be missing.", Panel.COLUMNS, "--group-column"),
 }
 RULE_FLAGS = {
-    "ranks": Flag("FIRST:LAST in the reranked list.", Panel.NEGATIVES, default=DEFAULT_RANKS, parse=parse_ranks),
-    "margin": Flag("A negative scores at most (1 - margin) x its positive.", Panel.NEGATIVES),
-    "negatives": Flag("Of a list, at most.", Panel.NEGATIVES),
-    "keep_empty": Flag("Write positives without a negative, too.", Panel.NEGATIVES, "--keep-empty"),
+    "ranks": Flag(
+        "The ranks FIRST:LAST in the reranked list that negatives come from.",
+        Panel.NEGATIVES,
+        default=DEFAULT_RANKS,
+        parse=parse_ranks,
+    ),
+    "margin": Flag("A negative scores at most (1 - margin) times what its positive does.", Panel.NEGATIVES),
+    "negatives": Flag("How many negatives a list has at most.", Panel.NEGATIVES),
+    "keep_empty": Flag(
+        "Write positives without a negative, too, as lists of their own.", Panel.NEGATIVES, "--keep-empty"
+    ),
 }
-ENCODER_FLAGS = {"directory": Flag("Directory of a bi-encoder that searches too.", Panel.DENSE, "--dense")}
+ENCODER_FLAGS = {"directory": Flag("The directory of a bi-encoder that searches, too.", Panel.DENSE, "--dense")}
 
 
 def encoder_of(directory: str | None, **more: Any) -> EncoderSettings | None:
@@ -85,14 +94,17 @@ class MineSettings:
     job: RerankSettings
     """INPUT, OUTPUT, the model that judges, its lengths, score store and replicas."""
     columns: MiningColumns = field(default_factory=MiningColumns, metadata=within(MiningColumns, COLUMN_FLAGS))
-    depth: int = field(default=DEPTH, metadata=as_flag("Candidates of BM25, and as many of --dense.", Panel.CANDIDATES))
+    depth: int = field(
+        default=DEPTH,
+        metadata=as_flag("How many candidates BM25 finds for a query, and as many --dense.", Panel.CANDIDATES),
+    )
     encoder: EncoderSettings | None = field(default=None, metadata=within(encoder_of, ENCODER_FLAGS | encoders.FLAGS))
     """Searches for candidates, beside BM25."""
     corpus: str | None = field(
         default=None,
-        metadata=as_flag("Table of passages to search; default: those of each source.", Panel.CANDIDATES),
+        metadata=as_flag("The table of passages to search; by default each source's own.", Panel.CANDIDATES),
     )
-    corpus_text: str = field(default="text", metadata=as_flag("Its column of texts.", Panel.CANDIDATES))
+    corpus_text: str = field(default="text", metadata=as_flag("The corpus's column of texts.", Panel.CANDIDATES))
     rule: Rule = field(default_factory=Rule, metadata=within(Rule, RULE_FLAGS))
 
     def __post_init__(self) -> None:

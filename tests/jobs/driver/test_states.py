@@ -237,6 +237,24 @@ def test_what_would_change_the_result_is_refused_with_both_values(
     assert contents(directory) == before
 
 
+@pytest.mark.parametrize("limit", [{"max_pairs": 1}, {"max_minutes": 1e-6}], ids=lambda limit: next(iter(limit)))
+def test_a_limit_stops_a_run_that_the_same_command_goes_on_with(
+    source: Path, output: Path, run_job: RunJob, limit: dict[str, Any]
+) -> None:
+    """Here after each unit, of which there are five."""
+    told = "is reached: this run has ranked .* of 105 rows are done"
+    for runs in range(1, 5):
+        with pytest.raises(StoppedError, match=told):
+            run_job(source, output, **limit)
+        assert len(parts(output)) == runs
+    assert_summary_adds_up(output, run_job(source, output, **limit), 105)
+
+
+def test_a_limit_that_is_reached_with_the_last_unit_stops_nothing(source: Path, output: Path, run_job: RunJob) -> None:
+    pairs = run_job(source, output)["pairs"]
+    assert run_job(source, output, overwrite=True, max_pairs=pairs)["pairs"] == pairs
+
+
 def test_where_no_part_is_finished_other_settings_begin_anew(
     source: Path, unfinished: Path, run_job: RunJob, said: StringIO
 ) -> None:

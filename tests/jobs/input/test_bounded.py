@@ -311,3 +311,15 @@ def test_settings_refuse_what_cannot_work(settings_of: Callable[..., Any]) -> No
     ):
         with pytest.raises(ConfigError, match=message):
             settings_of("in", "out", **settings)
+
+
+def test_conditions_that_no_row_passes_are_said_with_the_values_that_there_are(
+    source: Path, tmp_path: Path, run_job: RunJob, said: StringIO
+) -> None:
+    (source / "lang=de").mkdir()
+    (source / "a.parquet").rename(source / "lang=de" / "a.parquet")
+    summary = run_job(source, tmp_path / "out", **where("day = 2026-12-01", "lang = en", "number >= 0"))
+    assert (summary["rows"], summary["rows_left_out"]) == (0, 130)
+    days = "'2026-11-11', '2026-11-12', '2026-11-13', '2026-11-01', '2026-11-02', ..."
+    assert f"no row passes: --where 'day = 2026-12-01'; the first values of `day` are {days}" in said.getvalue()
+    assert "no row passes: --where 'lang = en'; the first values of `lang` are 'de'\n" in said.getvalue()

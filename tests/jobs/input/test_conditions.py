@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.input.conditions import COMPARISONS, Condition, check_condition_columns, parse_condition
+from jobs.input.conditions import OPERATORS, Condition, check_condition_columns, parse_condition
 from jobs.input.cutting import planned_ranges, read_plan
 from jobs.input.reading import read_rows
 from jobs.input.selection import Selection
@@ -60,7 +60,7 @@ def as_text(value: Any) -> str:
 def filtered_columns(draw: st.DrawFn) -> tuple[pa.Array, list[Any], str, list[Any], int]:
     data_type, cells = draw(st.sampled_from(COLUMNS))
     values = draw(st.lists(st.none() | cells, min_size=1, max_size=12))
-    sign = draw(st.sampled_from(list(COMPARISONS)))
+    sign = draw(st.sampled_from(list(OPERATORS)))
     wanted = draw(
         st.lists(cells.filter(lambda cell: str(cell) != "nan"), min_size=1, max_size=3 if sign == "in" else 1)
     )
@@ -156,6 +156,36 @@ def test_a_value_that_does_not_fit_its_column_is_a_usage_error(
     assert str(error.value).startswith("--where 'c = ")
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("value = 2026-11-27", [1, 2]),
+        ("value != 2026-11-27", [0, 3]),
+        ("value < 2026-11-27", [0]),
+        ("value <= 2026-11-27", [0, 1, 2]),
+        ("value > 2026-11-27", [3]),
+        ("value >= 2026-11-27", [1, 2, 3]),
+        ("value in 2026-11-26, 2026-11-28T00:00:00", [0, 3]),
+        ("value = 2026-11-27T00:00:00", [1]),
+        ("value <= 2026-11-27T00:00:00", [0, 1]),
+    ],
+)
+def test_a_date_means_the_whole_day_of_a_column_of_times(
+    tmp_path: Path, unit: str, zone: str | None, condition: str, rows: list[int]
+) -> None:
+    """In UTC, where the column has a zone; and in statistics, too."""
+    days = [datetime(2026, 11, 26, 23, 59, 59), datetime(2026, 11, 27), datetime(2026, 11, 27, 23, 59, 59)]
+    values = pa.array([*days, datetime(2026, 11, 28)], pa.timestamp(unit)).cast(pa.timestamp(unit, zone and "UTC"))
+    column = values.cast(pa.timestamp(unit, zone))
+    assert parse_condition(condition).passing(column).to_pylist() == [i in rows for i in range(4)]
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"value": column}), path, row_group_size=1, version="2.6")
+    kept = [start for start, _ in read_plan(path, Selection(where=(parse_condition(condition),))).kept]
+    assert kept == rows
+
+
 def test_a_time_without_zone_is_utc_where_the_column_has_one() -> None:
     column = pa.array([datetime(2026, 11, 1, 12, tzinfo=UTC)], pa.timestamp("ms", "Europe/Berlin"))
     for value in ("2026-11-01T12:00:00", "2026-11-01T13:00:00+01:00", "2026-11-01T12:00:00Z"):
@@ -165,7 +195,7 @@ def test_a_time_without_zone_is_utc_where_the_column_has_one() -> None:
 def test_a_column_of_nulls_only_matches_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"c": pa.nulls(3), "n": [1, 2, 3]}), path)
-    for sign in COMPARISONS:
+    for sign in OPERATORS:
         condition = Condition("c", sign, ("1",))
         condition.check(pa.null(), path)
         assert read_rows(Unit(path, 0, 3), Selection(where=(condition,))).num_rows == 0
