@@ -484,6 +484,6 @@ def test_bytes_stay_bytes(tmp_path: Path, output: Path, run_job: RunJob) -> None
 def test_a_column_that_occurs_twice_is_a_usage_error(tmp_path: Path, output: Path, run_job: RunJob) -> None:
     names = ["query_id", "query", "document", "rank", "rank"]
     source = write_input(tmp_path / "in", a=pa.table([pa.array(["a"])] * 5, names=names))
-    with pytest.raises(ConfigError, match="column `rank` occurs more than once in .*/a.parquet"):
+    with pytest.raises(ConfigError, match=r"column `rank` occurs more than once in .*/a\.parquet"):
         run_job(source, output, group_by=BY_QUERY)
     assert not output.exists()
