@@ -30,7 +30,7 @@ class InputFile:
 
     @property
     def fault(self) -> str | None:
-        """Why nobody can read it, as far as a listing tells, and the way out; None where nothing is known against it."""
+        """Why nobody can read it, as far as a listing tells; None where nothing is known against it."""
         return self.version.removeprefix(FAULT) if self.version.startswith(FAULT) else None
 
 

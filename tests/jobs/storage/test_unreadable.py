@@ -161,7 +161,7 @@ def test_a_directory_that_we_may_not_look_into_is_not_passed_over(shared: Path, 
 def test_input_that_we_may_not_list_is_a_usage_error(shared: Path) -> None:
     directory = shared / "in"
     directory.mkdir(mode=0)
-    with as_nobody(), pytest.raises(ConfigError, match="has no Parquet files; .*/in cannot be read: we may not list"):
+    with as_nobody(), pytest.raises(ConfigError, match=r"has no Parquet files; .*/in cannot be read: we may not list"):
         list_input(str(directory))
 
 
