@@ -28,9 +28,16 @@ class InputFile:
         """Size and version: what a unit remembers of its file."""
         return f"{self.size} {self.version}"
 
+    @property
+    def fault(self) -> str | None:
+        """Why nobody can read it, as far as a listing tells; None where nothing is known against it."""
+        return self.version.removeprefix(FAULT) if self.version.startswith(FAULT) else None
 
-NAME_IS_NOT_UTF8 = "its name is not UTF-8"
-"""The version of a file whose name cannot be written down. Its path says what the name is like; nobody can read it."""
+
+FAULT = "cannot be read: "
+"""Begins the version of what was listed and cannot be read. It is reported as any file is that cannot be read."""
+NAME_IS_NOT_UTF8 = f"{FAULT}its name is not UTF-8; rename it"
+"""Of a file whose name cannot be written down: its path says what the name is like."""
 
 
 @dataclass(frozen=True, slots=True)

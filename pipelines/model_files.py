@@ -66,11 +66,16 @@ class ModelFiles:
 
     def tokenizer(self) -> Tokenizer:
         """tokenizer.json, verbatim (transformers would rebuild it, in 5 s for XLM-RoBERTa)."""
+        path = self.tokenizer_file()
+        with tokenizer_faults(f"{path} is not a tokenizer"):
+            return Tokenizer.from_file(str(path))
+
+    def tokenizer_file(self) -> Path:
+        """tokenizer.json; raises ModelRefusedError when there is none."""
         path = self.directory / "tokenizer.json"
         if not path.is_file():
             raise ModelRefusedError(f"{self.directory} has no tokenizer.json; save the model's fast tokenizer there")
-        with tokenizer_faults(f"{path} is not a tokenizer"):
-            return Tokenizer.from_file(str(path))
+        return path
 
     def tokenizer_limit(self) -> int | None:
         """`model_max_length` of tokenizer_config.json, where it is one (transformers writes 1e30 for none).
@@ -101,7 +106,7 @@ class ModelFiles:
     def digest(self) -> str:
         """SHA-256 over the names and bytes of everything that decides a score: config, tokenizer, weights."""
         digest = hashlib.sha256()
-        for path in [self.directory / "config.json", self.directory / "tokenizer.json", *self.weight_files()]:
+        for path in [self.directory / "config.json", self.tokenizer_file(), *self.weight_files()]:
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

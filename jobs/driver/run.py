@@ -21,7 +21,7 @@ from jobs.output.directory import OutputDirectory
 from jobs.output.lease import hold_lease
 from jobs.output.manifest import Manifest
 from jobs.output.parts import missing_units
-from jobs.output.summary import by_file, summarize, unreadable_files
+from jobs.output.summary import by_file, read_summary, summarize, unreadable_files
 from jobs.records import InputFile, Unit
 from jobs.runtime.session import ray_session, session_with_app
 from jobs.runtime.signals import signals_as_exceptions
@@ -29,7 +29,7 @@ from jobs.scoring.app_scorer import app_scorer
 from jobs.scoring.scorer import LoadScorer, own_scorer
 from jobs.screen import print_summary, say, say_cut_timestamps, say_left_out
 from jobs.settings import RerankSettings
-from jobs.storage import Listing, check_apart, list_input, read_json, remove, remove_below, write_json
+from jobs.storage import Listing, check_apart, list_input, remove, remove_below, write_json
 from jobs.workers.assignment import Assignment
 
 
@@ -76,9 +76,10 @@ def run_here(
             if refusal is not None:
                 say(console, f"{output.path} has no finished part, so it begins anew: {refusal}", style="yellow")
                 output.clear()
-        if output.is_complete and not changed and not missing_units(output, manifest):
+        before = read_summary(output) if output.is_complete and not changed else None  # a damaged one is made anew
+        if before is not None and not missing_units(output, manifest):
             say(console, f"{output.path} is complete, and INPUT has nothing new; --overwrite starts anew")
-            return dict(read_json(output.summary))
+            return before
         attempt = begin_attempt(output, command, lease.check)
         attempt.check_lease()
         remove(output.summary)

@@ -18,7 +18,7 @@ from jobs.input.cutting import (
 )
 from jobs.input.sampling import BytesBesides, nothing_besides
 from jobs.input.selection import EVERYTHING, Selection
-from jobs.records import NAME_IS_NOT_UTF8, InputFile, PlannedFile
+from jobs.records import InputFile, PlannedFile
 from jobs.runtime.threads import in_threads
 
 
@@ -76,8 +76,8 @@ def survey(
 
 
 def _plan_or_error(file: InputFile, selection: Selection, besides: BytesBesides) -> FilePlan | str:
-    if file.version == NAME_IS_NOT_UTF8:
-        return f"{NAME_IS_NOT_UTF8}; rename it"
+    if file.fault is not None:
+        return file.fault
     try:
         return read_plan(file.path, selection, besides)
     except UnreadableFileError as error:

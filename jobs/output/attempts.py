@@ -113,8 +113,18 @@ def begin_attempt(
 
 
 def past_attempts(output: OutputDirectory) -> list[dict[str, Any]]:
-    """The records of all attempts, oldest first."""
-    return [storage.read_json(path) for path in attempt_records(output)]
+    """The records of all attempts, oldest first, without those that are damaged: nothing but times would be wrong."""
+    return [record for path in attempt_records(output) if (record := read_record(path)) is not None]
+
+
+def read_record(path: str) -> dict[str, Any] | None:
+    """The record of an attempt; None for a file that holds something else."""
+    try:
+        record = storage.read_json(path)
+    except (ValueError, FileNotFoundError, IsADirectoryError):
+        return None
+    is_record = isinstance(record, dict) and record.keys() >= {"started", "seconds", "phases", "stages", "pairs"}
+    return record if is_record else None
 
 
 def attempt_records(output: OutputDirectory) -> list[str]:

@@ -110,7 +110,8 @@ def read_summary(output: OutputDirectory) -> dict[str, Any] | None:
         summary = read_json(output.summary)
         Counts.from_dict(summary)
         time_spent(summary["attempts"])
-    except (ValueError, KeyError, TypeError):
+        dict(summary["unreadable"]), int(summary["rows_with_errors"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(summary)
 

@@ -49,7 +49,7 @@ def stores_in(path: str) -> Iterator[ScoreStore]:
     directories = [os.path.join(path, name) for name in sorted(names) if name.startswith(PREFIX)]
     if not directories:
         raise ConfigError(f"PATH {path} holds no scores; give what --scores was")
-    for directory in directories:
+    for directory in filter(storage.is_directory, directories):
         model = model_of(directory)
         if model is not None:
             yield ScoreStore(path, model)

@@ -110,16 +110,17 @@ def with_printable_name(file: InputFile) -> InputFile:
 @lru_cache(maxsize=1 << 17)
 def is_parquet(file: InputFile) -> bool:
     """Whether a file is Parquet although its name does not say so. A follower asks this of the same file many times."""
-    if file.version == NAME_IS_NOT_UTF8:
-        return False  # it cannot be opened under the name that can be written down
+    if file.fault is not None:  # no byte of it can be seen
+        return file.version != NAME_IS_NOT_UTF8 and may_be_parquet(file.path)
     return may_be_parquet(file.path) and has_parquet_magic(store_of(file.path), file)
 
 
 def list_input(pattern: str, what: str = "INPUT") -> Listing:
     """The Parquet files that `find_input` finds; raises ConfigError when there are none."""
     files = find_input(pattern)
-    if not files:
+    if all(file.fault is not None for file in files):
         others = f" ({len(files.left_out)} other file(s), as {files.left_out[0].path})" if files.left_out else ""
+        others += f"; {files[0].path} cannot be read: {files[0].fault}" if files else ""
         raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob{others}")
     return files
 
@@ -156,7 +157,10 @@ def read(location: str) -> bytes:
 
 def read_json(location: str) -> Any:
     """The value in a JSON file; raises FileNotFoundError when it is not there, ValueError when it is no JSON."""
-    return json.loads(read(location).decode())
+    try:
+        return json.loads(read(location).decode())
+    except RecursionError:
+        raise ValueError(f"{location} has values in one another without end") from None
 
 
 def read_parquet(

@@ -9,15 +9,17 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from jobs.errors import StoreError
-from jobs.records import InputFile
-from jobs.storage.files import MAGIC, TEMPORARY_SUFFIX, Candidate, is_hidden, is_hidden_directory, is_visible
+from jobs.records import FAULT, InputFile
+from jobs.storage.files import MAGIC, TEMPORARY_SUFFIX, Candidate, is_hidden, is_hidden_directory
 from jobs.storage.parquet import OpenParquet
 
+MAY_NOT_BE_LISTED = f"{FAULT}we may not list this directory; change its permissions, or leave it out of INPUT"
 SETTLE_SECONDS = 0.2
 """Within which a file that two drivers write at once has its last content."""
 FAULTS_OF_FILES = (
@@ -41,22 +43,26 @@ class LocalDisk:
     """All local disks, and those that nodes share: whatever has a path."""
 
     def candidates(self, pattern: str) -> list[Candidate]:
-        path = Path(pattern)
-        if path.is_file():
+        path, closed = Path(pattern), set[str]()
+        if self.find(pattern) is not None:
             found = {str(path): True}
-        elif path.is_dir():
-            found = dict.fromkeys(names_below(path), False)
+        elif self.is_directory(pattern):
+            found = dict.fromkeys(names_below(str(path), closed), False)
         else:
-            check_listable(path)
-            matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
-            directories = [match for match in matches if match.is_dir() and not is_hidden_directory(match.name)]
-            found = dict.fromkeys((name for directory in directories for name in names_below(directory)), False)
-            found |= {str(match): True for match in matches if match.is_file() and not is_hidden(match.name)}
-        described = [(name, self.find(name), is_named) for name, is_named in found.items()]
+            closed |= closed_on_the_way(path)
+            matches = {str(one): one.name for one in map(Path, glob.glob(pattern, recursive=True))}
+            directories = {match for match in matches if self.is_directory(match)}
+            visible = [one for one in matches if one in directories and not is_hidden_directory(matches[one])]
+            found = dict.fromkeys((name for one in visible for name in names_below(one, closed)), False)
+            files = [match for match in matches if match not in directories and not is_hidden(matches[match])]
+            found |= dict.fromkeys(files, True)
+            found = {name: found[name] for name in once_each(found)}
+        described = [(name, self.find(name) or unseen(name), is_named) for name, is_named in found.items()]
         for name, file, _ in described:
             if file is None and not os.path.lexists(name) and is_away(name):
                 raise StoreError(f"{name} and all that was beside it went away while {pattern} was listed")
-        return [Candidate(file, is_named) for _, file, is_named in described if file is not None]
+        seen = [Candidate(file, is_named) for _, file, is_named in described if file is not None]
+        return seen + [Candidate(InputFile(name, 0, MAY_NOT_BE_LISTED), is_named=True) for name in closed]
 
     def find(self, location: str) -> InputFile | None:
         found = stat_if_there(location)
@@ -191,24 +197,75 @@ def stat_if_there(path: str) -> os.stat_result | None:
         return None
 
 
-def names_below(root: Path) -> list[str]:
-    """The visible names in a directory, at any depth: those of files, and of directories."""
-    return [str(path) for path in root.rglob("*") if is_visible(path.relative_to(root).parts)]
+def unseen(name: str) -> InputFile | None:
+    """A name that was listed, and of which the disk says nothing: a link that leads nowhere, or what we may not see."""
+    try:
+        os.stat(name)
+    except OSError as error:
+        is_loop = error.errno == errno.ELOOP and os.path.exists(os.path.realpath(name))  # forty times round a circle
+        if isinstance(error, PermissionError) or (os.path.islink(name) and not is_loop):
+            why = "we may not look at it" if isinstance(error, PermissionError) else "its link leads nowhere"
+            return InputFile(name, 0, f"{FAULT}{why} ({error.strerror})")
+    return None
 
 
-def check_listable(pattern: Path) -> None:
-    """Raises OSError when a directory that a pattern leads through is away, which `glob` would take for empty."""
+def names_below(root: str, closed: set[str]) -> list[str]:
+    """The visible names of files in a directory, at any depth; directories that may not be listed go into `closed`.
+
+    Links to directories are followed, but each directory is read once: under its own name, if it lies below `root`.
+    """
+    found: list[str] = []
+    read: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        for directory, inner, names in os.walk(waiting.pop(0), onerror=partial(note_closed, closed)):
+            status = stat_if_there(directory)
+            if status is None or (status.st_dev, status.st_ino) in read:
+                inner.clear()
+                continue
+            read.add((status.st_dev, status.st_ino))
+            inner[:] = sorted(name for name in inner if not is_hidden_directory(name))
+            found += [os.path.join(directory, name) for name in names if not is_hidden(name)]
+            waiting += [path for name in inner if os.path.islink(path := os.path.join(directory, name))]
+    return found
+
+
+def note_closed(closed: set[str], error: OSError) -> None:
+    """Notes a directory that may not be listed, and raises what a disk says that is away."""
+    if error.errno not in FAULTS_OF_FILES:
+        raise error
+    if isinstance(error, PermissionError):
+        closed.add(str(error.filename))
+
+
+def once_each(names: Iterable[str]) -> list[str]:
+    """Of the names that links give one file in one directory the best: without a link, else the shortest."""
+    real = {directory: os.path.realpath(directory) for directory in {os.path.dirname(name) for name in names}}
+    best: dict[tuple[str, str], str] = {}
+    for name in sorted(names, key=lambda one: (real[os.path.dirname(one)] != os.path.dirname(one), len(one), one)):
+        directory, base = os.path.split(name)
+        best.setdefault((real[directory], base), name)
+    return list(best.values())
+
+
+def closed_on_the_way(pattern: Path) -> set[str]:
+    """The directories that a pattern leads through and that may not be listed, which `glob` would take for empty.
+
+    Raises OSError when one of them is away.
+    """
+    closed: set[str] = set()
     parts = pattern.parts
     first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     for length in range(first, len(parts)):
         for directory in glob.glob(os.path.join("", *parts[:length]), recursive=True):
             try:
-                os.scandir(directory).close()
-                if not glob.has_magic(parts[length]):
+                if glob.has_magic(parts[length]):
+                    os.scandir(directory).close()
+                else:
                     os.stat(os.path.join(directory, parts[length]))
             except OSError as error:
-                if error.errno not in FAULTS_OF_FILES:
-                    raise
+                note_closed(closed, error)
+    return closed
 
 
 def is_away(path: str) -> bool:

@@ -15,7 +15,7 @@ import torch
 
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError, ModelRefusedError
-from pipelines.fingerprint import resolved
+from pipelines.fingerprint import planned_fingerprint, resolved
 from pipelines.model_files import EMBEDDED_DIRECTORY, find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
@@ -63,6 +63,8 @@ def test_a_missing_file_is_named(missing: str, model: Path) -> None:
 
     with pytest.raises(ModelRefusedError, match=f"has no {missing}"):
         load(model)
+    with pytest.raises(ModelRefusedError, match=f"has no {missing}"):
+        planned_fingerprint(RerankerConfig(model=str(model)))
 
 
 def test_a_missing_tokenizer_config_is_no_error(model: Path) -> None:

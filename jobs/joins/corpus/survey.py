@@ -10,7 +10,7 @@ from jobs.errors import UnreadableFileError
 from jobs.input.corpus import Corpus, CorpusPlan
 from jobs.input.cutting import SAMPLE_ROWS, FilePlan, cut
 from jobs.input.sampling import bytes_per_row
-from jobs.records import NAME_IS_NOT_UTF8, Unit
+from jobs.records import Unit
 from jobs.runtime.threads import in_threads
 from jobs.storage import list_input, read_parquet
 from jobs.table.column_types import may_be_id, may_be_text, plain_type
@@ -25,8 +25,8 @@ def surveyed(corpus: Corpus) -> Corpus:
     """The corpus with its plan; raises ConfigError when it is not there, or a file cannot be used."""
     files = list_input(corpus.path, "--corpus")
     for file in files:
-        if file.version == NAME_IS_NOT_UTF8:
-            raise ConfigError(f"--corpus: {file.path} cannot be read: {NAME_IS_NOT_UTF8}; rename it")
+        if file.fault is not None:
+            raise ConfigError(f"--corpus: {file.path} cannot be read: {file.fault}")
     plans = in_threads(lambda file: plan_file(corpus, file.path), files)
     segments = tuple(
         Unit(file.path, start, rows)

@@ -14,6 +14,8 @@ import pytest
 
 import jobs.driver.passes
 import jobs.driver.run
+from jobs.audit.facts import look
+from jobs.audit.integrity import verify
 from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.lease import hold_lease
@@ -483,11 +485,26 @@ def test_a_manifest_of_another_format_is_refused(source: Path, finished: Path, r
         run_job(source, finished)
 
 
-def test_a_damaged_manifest_is_refused(source: Path, finished: Path, run_job: RunJob) -> None:
-    (finished / "_manifest.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_manifest_is_refused(source: Path, finished: Path, run_job: RunJob, text: str) -> None:
+    (finished / "_manifest.json").write_text(text)
     with pytest.raises(RefusedError, match="is damaged"):
         run_job(source, finished)
     assert run_job(source, finished, overwrite=True)["rows"] == 105
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "[" * 100_000])
+@pytest.mark.parametrize("name", ["_summary.json", "_attempts/000001.json", "_attempts/000001 (copy).json"])
+def test_a_damaged_summary_is_made_anew_and_damaged_records_are_passed_over(
+    source: Path, finished: Path, run_job: RunJob, name: str, text: str
+) -> None:
+    before = read_json(finished / "_summary.json")
+    (finished / "_summary.json").unlink()
+    (finished / name).write_text(text)
+    summary = run_job(source, finished)
+    assert [summary[key] for key in ("rows", "errors", "parts")] == [before[key] for key in ("rows", "errors", "parts")]
+    assert read_json(finished / "_summary.json") == summary
+    assert verify(look(str(finished))) == []
 
 
 def test_a_disk_failure_in_the_driver_stops_resumably(

@@ -111,6 +111,7 @@ def test_all_models_of_a_store_are_compacted(store: ScoreStore) -> None:
     for number in (1, 2):
         other.write(table_of(logits(number)))
     (Path(store.path) / "logits-empty").mkdir()
+    (Path(store.path) / "logits-notes.txt").touch()
     result = CliRunner().invoke(app, ["scores", "compact", store.path])
     assert result.exit_code == 0, result.output
     assert "dtype float16" in result.output

@@ -63,6 +63,44 @@ def test_a_file_that_is_named_is_read_whatever_its_name(tmp_path: Path) -> None:
     assert listed(tmp_path / "_odd[1]", tmp_path) == ["_odd[1]"]
 
 
+def test_a_link_to_a_directory_is_followed_and_each_directory_is_read_once(tmp_path: Path) -> None:
+    """Also where links lead up, to one another, or to a directory that is below INPUT by its own name."""
+    touch(tmp_path, "in/day=1/a.parquet", "far/b.parquet", "far/deep/c.parquet")
+    for link, target in (("last", "day=1"), ("far", "../far"), ("again", "../far/deep"), ("up", ".")):
+        (tmp_path / "in" / link).symlink_to(target)
+    (tmp_path / "far" / "back").symlink_to("../in")
+    expected = ["again/c.parquet", "day=1/a.parquet", "far/b.parquet"]
+    assert listed(tmp_path / "in", tmp_path / "in") == expected
+    assert listed(tmp_path / "in" / "*", tmp_path / "in") == expected
+    assert listed(tmp_path / "in" / "la*", tmp_path / "in") == ["last/a.parquet"]
+
+
+def test_a_glob_finds_a_file_once_although_links_lead_to_its_directory(tmp_path: Path) -> None:
+    touch(tmp_path, "day=1/a.parquet")
+    for link, target in (("last", "day=1"), ("up", ".")):
+        (tmp_path / link).symlink_to(target)
+    for pattern in ("**", "*/*.parquet", "**/a.parquet"):
+        assert listed(tmp_path / pattern, tmp_path) == ["day=1/a.parquet"]
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*.parquet"])
+def test_a_link_that_leads_nowhere_is_an_error_of_its_file(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "a.parquet")
+    (tmp_path / "b.parquet").symlink_to("gone.parquet")
+    (tmp_path / "c.parquet").symlink_to("c.parquet")
+    files = list_input(str(tmp_path / pattern))
+    assert [file.fault and file.fault.partition(" (")[0] for file in files] == [None, *["its link leads nowhere"] * 2]
+
+
+def test_a_link_that_leads_nowhere_is_left_out_where_its_name_says_another_format(tmp_path: Path) -> None:
+    touch(tmp_path, "a.parquet")
+    (tmp_path / "notes.txt").symlink_to("gone.txt")
+    (tmp_path / "archive").symlink_to("disk that is not mounted")
+    files = list_input(str(tmp_path))
+    assert [Path(file.path).name for file in files] == ["a.parquet", "archive"]
+    assert [Path(file.path).name for file in files.left_out] == ["notes.txt"]
+
+
 def test_nothing_to_read_is_a_usage_error(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     for pattern in (tmp_path, tmp_path / "*.parquet", tmp_path / "absent"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from jobs.errors import StoppedError, StoreError, UnreadableFileError, disk_fail
 from jobs.input.cutting import read_plan
 from jobs.input.reading import read_rows
 from jobs.records import Unit
-from jobs.storage import read_parquet
+from jobs.storage import find_input, list_input, read_parquet
 from pipelines.errors import ConfigError
 from tests.stores import Bucket
 
@@ -128,6 +129,40 @@ def test_a_file_that_we_may_not_read_is_named(tmp_path: Path, whole: bytes) -> N
     with as_nobody(), pytest.raises(UnreadableFileError, match=r"PermissionError: .*Permission denied") as error:
         read_all(str(path))
     assert error.value.path == str(path)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that everybody may look into, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**", "*/*.parquet", "*/x.parquet", "closed/x.*"])
+@pytest.mark.parametrize("mode", [0, 0o444, 0o111])
+def test_a_directory_that_we_may_not_look_into_is_not_passed_over(shared: Path, pattern: str, mode: int) -> None:
+    """It is reported as a file that cannot be read, unless its file is found all the same, by a name that is known."""
+    for directory in (shared / "open", shared / "closed"):
+        directory.mkdir()
+        (directory / "x.parquet").touch()
+    (shared / "closed").chmod(mode)
+    try:
+        with as_nobody():
+            found = {file.path: file.fault for file in find_input(str(shared / pattern))}
+    finally:
+        (shared / "closed").chmod(0o755)
+    inside = {path: fault for path, fault in found.items() if path.startswith(str(shared / "closed"))}
+    assert inside
+    assert all(inside.values()) or (mode, pattern) == (0o111, "*/x.parquet")
+    assert pattern == "closed/x.*" or found[str(shared / "open" / "x.parquet")] is None
+
+
+def test_input_that_we_may_not_list_is_a_usage_error(shared: Path) -> None:
+    directory = shared / "in"
+    directory.mkdir(mode=0)
+    with as_nobody(), pytest.raises(ConfigError, match=r"has no Parquet files; .*/in cannot be read: we may not list"):
+        list_input(str(directory))
 
 
 def test_every_reader_says_the_same(tmp_path: Path, whole: bytes) -> None:
