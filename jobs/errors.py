@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,11 +60,17 @@ class AccessError(StoreError):
 
 @contextmanager
 def refused_access_as_usage_error() -> Iterator[None]:
-    """Turns AccessError into ConfigError: before anything is written, a store that refuses us means a wrong command."""
+    """Turns errors of access into ConfigError: before anything is written, they mean that the command is wrong."""
     try:
         yield
     except AccessError as error:
         raise ConfigError(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}; name a place that this user may read and write, or let it"
+        ) from error
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from jobs.storage.files import (
     MAGIC,
     Listing,
     Store,
+    begins_as_parquet,
     has_parquet_magic,
     is_named_parquet,
     is_temporary,
@@ -116,12 +117,18 @@ def is_parquet(file: InputFile) -> bool:
 
 
 def list_input(pattern: str, what: str = "INPUT") -> Listing:
-    """The Parquet files that `find_input` finds; raises ConfigError when there are none."""
+    """The files that `find_input` finds; raises ConfigError when none of them is Parquet."""
     files = find_input(pattern)
     if all(file.fault is not None for file in files):
         others = f" ({len(files.left_out)} other file(s), as {files.left_out[0].path})" if files.left_out else ""
         others += f"; {files[0].path} cannot be read: {files[0].fault}" if files else ""
         raise ConfigError(f"{what} {pattern!r} has no Parquet files; give a file, a directory or a quoted glob{others}")
+    readable = [file for file in files if file.fault is None]
+    if not any(begins_as_parquet(store_of(file.path), file) for file in readable):
+        raise ConfigError(
+            f"{what} {pattern!r}: only Parquet is read, and {readable[0].path} is none; make a Parquet file of it "
+            f"first, such as with DuckDB: COPY (FROM '{readable[0].path}') TO 'log.parquet'"
+        )
     return files
 
 

@@ -23,6 +23,7 @@ OTHER_FORMAT = re.compile(
 )
 """Ends of names that say another format, or a file that is not finished or no longer counts."""
 MAGIC = b"PAR1"
+ENCRYPTED_MAGIC = b"PARE"
 TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -213,6 +214,16 @@ def has_parquet_magic(store: Store, file: InputFile) -> bool:
         return store.read_ends(file) == (MAGIC, MAGIC)
     except (FileNotFoundError, PermissionError, AccessError):
         return False
+
+
+def begins_as_parquet(store: Store, file: InputFile) -> bool:
+    """Whether a file begins as Parquet does, or may have done: one that is cut off is damaged, and no other format."""
+    if file.size < len(MAGIC):
+        return file.size == 0
+    try:
+        return store.read_ends(file)[0] in (MAGIC, ENCRYPTED_MAGIC)
+    except (FileNotFoundError, PermissionError, AccessError):
+        return True
 
 
 def fixed_start(pattern: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ from tests.jobs.stubs import PoolHere, StubScorer, no_ray_session, run_stage_her
 from tests.jobs.tables import lists_table, wide_table, write_input
 
 RunJob = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """A directory that everybody may look into, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -205,6 +205,20 @@ def test_an_output_that_cannot_be_made_exits_with_2(tmp_path: Path, bert_directo
     )
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_input_of_another_format_is_a_usage_error_with_the_way_out(
+    tmp_path: Path, bert_directory: Path, name: str
+) -> None:
+    """Whatever its name says."""
+    source = tmp_path / name
+    source.write_text('{"query": "sort a list", "documents": ["bananas", "sorted() returns a list"]}\n')
+    result = invoke(str(source), str(tmp_path / "out"), "--model", str(bert_directory))
+    assert result.exit_code == 2
+    assert f"only Parquet is read, and {source} is none; make a Parquet file of it first" in result.output
+    assert f"COPY (FROM '{source}') TO 'log.parquet'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refusal_exits_with_3(tmp_path: Path, bert_directory: Path) -> None:
     source = write_input(tmp_path / "in", a=lists_table(1))
     (tmp_path / "out").mkdir()

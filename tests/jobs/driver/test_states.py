@@ -25,6 +25,7 @@ from pipelines.errors import ConfigError
 from pipelines.model_files import find_model
 from tests.checkpoints import copy_model, edit_config
 from tests.jobs.conftest import RunJob
+from tests.jobs.permissions import as_nobody
 from tests.jobs.stubs import RecordingScorer, StubScorer, recorded_calls
 from tests.jobs.tables import (
     assert_nothing_left_over,
@@ -204,6 +205,21 @@ def test_an_unreadable_file_is_tried_again_once_it_is_repaired(source: Path, out
     assert repaired["unreadable"] == {}
     assert {name: touched(output)[name] for name in before} == before
     assert_summary_adds_up(output, repaired, 105)
+
+
+def test_an_output_that_we_may_not_write_is_a_usage_error(
+    shared_directory: Path, run_job: RunJob, bert_directory: Path
+) -> None:
+    source = write_input(shared_directory / "in", a=lists_table(3))
+    model = shutil.copytree(bert_directory, shared_directory / "model")
+    for file in model.iterdir():
+        file.chmod(0o644)
+    output = shared_directory / "out"
+    output.mkdir(mode=0o555)
+    told = r"out/_lease\.\w+: Permission denied; name a place that this user may read and write, or let it"
+    with as_nobody(), pytest.raises(ConfigError, match=told):
+        run_job(source, output, reranker={"model": str(model)})
+    assert list(output.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_nothing_to_read_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_file_is_described_by_size_and_time(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    path.write_bytes(b"12345")
+    path.write_bytes(b"PAR12")
     os.utime(path, ns=(1, 1_700_000_000_123_456_789))
     [file] = list_input(str(path))
     assert (file.path, file.size, file.version) == (str(path), 5, "1700000000123456789")

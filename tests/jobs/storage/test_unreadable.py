@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,10 +18,10 @@ from jobs.input.reading import read_rows
 from jobs.records import Unit
 from jobs.storage import find_input, list_input, read_parquet
 from pipelines.errors import ConfigError
+from tests.jobs.permissions import as_nobody
 from tests.stores import Bucket
 
 ROWS = 20_000
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +108,6 @@ def test_a_directory_with_the_name_of_a_file_cannot_be_read(tmp_path: Path) -> N
         read_all(str(tmp_path / "x.parquet"))
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """As a user without rights; root, whom no mode keeps out, becomes another for a while."""
-    me = os.geteuid()
-    if me == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(me)
-
-
 def test_a_file_that_we_may_not_read_is_named(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(whole)
@@ -131,35 +117,29 @@ def test_a_file_that_we_may_not_read_is_named(tmp_path: Path, whole: bytes) -> N
     assert error.value.path == str(path)
 
 
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that everybody may look into, as those of pytest are not."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
-
-
 @pytest.mark.parametrize("pattern", ["", "*", "**", "*/*.parquet", "*/x.parquet", "closed/x.*"])
 @pytest.mark.parametrize("mode", [0, 0o444, 0o111])
-def test_a_directory_that_we_may_not_look_into_is_not_passed_over(shared: Path, pattern: str, mode: int) -> None:
+def test_a_directory_that_we_may_not_look_into_is_not_passed_over(
+    shared_directory: Path, pattern: str, mode: int
+) -> None:
     """It is reported as a file that cannot be read, unless its file is found all the same, by a name that is known."""
-    for directory in (shared / "open", shared / "closed"):
+    for directory in (shared_directory / "open", shared_directory / "closed"):
         directory.mkdir()
         (directory / "x.parquet").touch()
-    (shared / "closed").chmod(mode)
+    (shared_directory / "closed").chmod(mode)
     try:
         with as_nobody():
-            found = {file.path: file.fault for file in find_input(str(shared / pattern))}
+            found = {file.path: file.fault for file in find_input(str(shared_directory / pattern))}
     finally:
-        (shared / "closed").chmod(0o755)
-    inside = {path: fault for path, fault in found.items() if path.startswith(str(shared / "closed"))}
+        (shared_directory / "closed").chmod(0o755)
+    inside = {path: fault for path, fault in found.items() if path.startswith(str(shared_directory / "closed"))}
     assert inside
     assert all(inside.values()) or (mode, pattern) == (0o111, "*/x.parquet")
-    assert pattern == "closed/x.*" or found[str(shared / "open" / "x.parquet")] is None
+    assert pattern == "closed/x.*" or found[str(shared_directory / "open" / "x.parquet")] is None
 
 
-def test_input_that_we_may_not_list_is_a_usage_error(shared: Path) -> None:
-    directory = shared / "in"
+def test_input_that_we_may_not_list_is_a_usage_error(shared_directory: Path) -> None:
+    directory = shared_directory / "in"
     directory.mkdir(mode=0)
     with as_nobody(), pytest.raises(ConfigError, match=r"has no Parquet files; .*/in cannot be read: we may not list"):
         list_input(str(directory))
