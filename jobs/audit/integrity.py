@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from jobs.audit.facts import Snapshot, State
 from jobs.errors import UnreadableFileError
-from jobs.output.parts import METADATA_KEY, is_of
+from jobs.output.parts import footer_of, is_of
 from jobs.output.summary import totals
 from jobs.records import UNWRITTEN_COUNTS, Counts, Unit
 from jobs.runtime.threads import in_threads
@@ -98,11 +97,6 @@ def check_part(snapshot: Snapshot, unit: Unit) -> Counts | Finding:
         return Finding(path, f"cannot be read: {error.why}", ANEW)
     problem = why_wrong(footer, unit, snapshot.manifest.fingerprint["hash"], rows, errors)
     return Finding(path, problem, ANEW) if problem else Counts.from_dict(footer)
-
-
-def footer_of(file: pq.ParquetFile) -> dict[str, Any]:
-    """What this project wrote into the footer of a part; raises ValueError when it is no JSON."""
-    return dict(json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}")))
 
 
 def errors_in(file: pq.ParquetFile, name: str) -> Counter[str]:

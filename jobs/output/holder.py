@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from jobs.errors import RefusedError
-from jobs.storage import to_json
+from jobs.storage import parse_json, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def holder_in(content: bytes | None, path: str) -> Holder | None:
     Raises RefusedError for a file that is whole and no lease.
     """
     try:
-        raw = json.loads(content or b"")
+        raw = parse_json(content or b"")
     except ValueError:
         return None
     try:

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.errors import StoppedError, StoreError, UnreadableFileError, UnwritablePartError
@@ -78,14 +79,21 @@ def read_counts(output: OutputDirectory, unit: Unit, fingerprint: str) -> Counts
     """The counts in a part's footer; raises StoppedError when the part is not what this job would have written."""
     path = os.path.join(output.path, unit.name)
     try:
-        metadata = storage.read_parquet(path, lambda file: file.metadata)
+        raw, in_file = storage.read_parquet(path, lambda file: (footer_of(file), file.metadata.num_rows))
     except UnreadableFileError as error:
         raise StoppedError(f"{path} cannot be read ({error.why}); remove it and run the same command again") from None
-    raw = json.loads((metadata.metadata or {}).get(METADATA_KEY, b"{}"))
-    rows = metadata.num_rows + raw.get("rows_left_out", 0)
+    rows = in_file + raw.get("rows_left_out", 0)
     if rows != unit.rows or raw.get("fingerprint") != fingerprint or not is_of(unit, raw.get("unit", {})):
         raise StoppedError(f"{path} is not a part of this job; remove it and run the same command again")
     return Counts.from_dict(raw)
+
+
+def footer_of(file: pq.ParquetFile) -> dict[str, Any]:
+    """What this project wrote into the footer of a part; raises ValueError when it is something else."""
+    written = storage.parse_json((file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+    if not isinstance(written, dict):
+        raise ValueError("its footer has no counts")
+    return written
 
 
 def is_of(unit: Unit, written: Mapping[str, Any]) -> bool:

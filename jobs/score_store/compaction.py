@@ -6,7 +6,6 @@ looks once more; one that writes adds files of other names. Two compactions at o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -60,7 +59,7 @@ def model_of(directory: str) -> dict[str, Any] | None:
     for name in filter(is_file_of_logits, storage.names(directory)):
         try:
             metadata = storage.read_parquet(os.path.join(directory, name), lambda file: file.metadata.metadata)
-            model: dict[str, Any] = json.loads((metadata or {})[METADATA_KEY])["model"]
+            model: dict[str, Any] = storage.parse_json((metadata or {})[METADATA_KEY])["model"]
             if directory.endswith(f"{PREFIX}{model['hash']}"):
                 return model
         except (UnreadableFileError, ValueError, KeyError, TypeError):

@@ -81,7 +81,7 @@ class ScoreStore:
         return {"format": FORMAT, "model": dict(self.model)}
 
     def _checked(self, file: pq.ParquetFile) -> StoredLogits:
-        if json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b"{}")) != self._footer:
+        if storage.parse_json((file.metadata.metadata or {}).get(METADATA_KEY, b"{}")) != self._footer:
             raise ValueError(f"holds no logits of format {FORMAT} and of this model")
         table = file.read()
         if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):

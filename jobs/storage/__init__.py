@@ -64,6 +64,7 @@ __all__ = [
     "make_directory",
     "names",
     "open_parquet",
+    "parse_json",
     "read",
     "read_as_planned",
     "read_json",
@@ -164,10 +165,15 @@ def read(location: str) -> bytes:
 
 def read_json(location: str) -> Any:
     """The value in a JSON file; raises FileNotFoundError when it is not there, ValueError when it is no JSON."""
+    return parse_json(read(location))
+
+
+def parse_json(content: bytes) -> Any:
+    """The value that JSON of whomever stands for; raises ValueError when it is none, or nested too deeply."""
     try:
-        return json.loads(read(location).decode())
+        return json.loads(content.decode())
     except RecursionError:
-        raise ValueError(f"{location} has values in one another without end") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_parquet(

@@ -184,9 +184,12 @@ def read_counts(locations: Sequence[str]) -> list[dict[str, Any]]:
 
     def counts_of(location: str) -> dict[str, Any]:
         metadata = storage.read_parquet(location, lambda file: file.metadata.metadata)
-        if not metadata or METADATA_KEY not in metadata:
-            raise StoppedError(f"{location} is not a part of this job; remove it and run the same command again")
-        return dict(json.loads(metadata[METADATA_KEY]))
+        try:
+            return dict(storage.parse_json((metadata or {})[METADATA_KEY]))
+        except (ValueError, KeyError, TypeError):
+            raise StoppedError(
+                f"{location} is not a part of this job; remove it and run the same command again"
+            ) from None
 
     return in_threads(counts_of, locations)
 

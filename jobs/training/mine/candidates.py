@@ -48,8 +48,8 @@ class PassageTable:
         for path in self.paths:
 
             def read(file: pq.ParquetFile, path: str = path) -> pa.Table:
-                if self.text not in file.schema_arrow.names:
-                    raise ConfigError(f"--corpus-text is {self.text!r}, which {path} has not as a column")
+                if file.schema_arrow.names.count(self.text) != 1:
+                    raise ConfigError(f"--corpus-text is {self.text!r}, which {path} has not as its one column")
                 return file.read([self.text])
 
             column = storage.read_parquet(path, read).column(self.text)

@@ -36,6 +36,8 @@ def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
         (columns.group, "--group-column", may_be_key, "text or integer", False),
     )
     for name, flag, fits, rule, is_needed in expected:
+        if schema.names.count(name) > 1:
+            return f"column `{name}` occurs more than once; name another with {flag}"
         if name not in schema.names:
             if is_needed:
                 listed = ", ".join(f"`{one}`" for one in schema.names)

@@ -118,7 +118,7 @@ def check_columns(settings: MineSettings, files: Sequence[InputFile], corpus: Se
         raise ConfigError(f"INPUT has no source: {whys[0]}")
     for file in corpus:
         schema = readable_schema(file.path)
-        if schema is None or settings.corpus_text not in schema.names:
+        if schema is None or schema.names.count(settings.corpus_text) != 1:
             why = "cannot be read" if schema is None else f"has the columns {', '.join(schema.names)}"
             raise ConfigError(f"--corpus-text is {settings.corpus_text!r}, and {file.path} {why}")
 

@@ -52,10 +52,12 @@ def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
     """The layout of a table; raises ValueError, which says what is missing or of the wrong type."""
 
     def has(name: str) -> bool:
+        if schema.names.count(name) > 1:
+            raise ValueError(f"column {name!r} occurs more than once")
         return name in schema.names
 
     def expect(name: str, fits: Callable[[pa.DataType], bool], what: str) -> None:
-        if name in schema.names and not fits(plain_type(schema.field(name).type)):
+        if has(name) and not fits(plain_type(schema.field(name).type)):
             raise ValueError(f"column {name!r} is {schema.field(name).type}, not {what}")
 
     if not has(columns.query):

@@ -19,6 +19,7 @@ from jobs.audit.integrity import verify
 from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import RefusedError, StoppedError
 from jobs.output.lease import hold_lease
+from jobs.output.parts import METADATA_KEY
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, Layout
 from pipelines.errors import ConfigError
@@ -492,6 +493,18 @@ def test_a_damaged_part_stops_the_summary(source: Path, finished: Path, run_job:
         run_job(source, finished)
     parts(finished)[0].unlink()
     assert run_job(source, finished)["rows"] == 105
+
+
+@pytest.mark.parametrize("footer", [b"{", b"[]", b"[" * 100_000, b"\xff", b"{}"])
+def test_a_part_with_another_footer_stops_the_summary(
+    source: Path, finished: Path, run_job: RunJob, footer: bytes
+) -> None:
+    (finished / "_summary.json").unlink()
+    part = parts(finished)[0]
+    pq.write_table(pq.ParquetFile(part).read().replace_schema_metadata({METADATA_KEY: footer}), part)
+    assert [str(part)] == [finding.path for finding in verify(look(str(finished))) if finding.path.endswith("parquet")]
+    with pytest.raises(StoppedError, match=r"part-a.*; remove it and run the same command again"):
+        run_job(source, finished)
 
 
 def test_a_manifest_of_another_format_is_refused(source: Path, finished: Path, run_job: RunJob) -> None:

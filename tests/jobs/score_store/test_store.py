@@ -112,7 +112,9 @@ def test_a_file_that_is_damaged_is_named_and_skipped(store: ScoreStore, written:
     whole = written.read_bytes()
     middle = len(whole) // 3
     flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
-    for content in (b"", b"PAR1", whole[:-10], whole[10:], flipped):
+    table = pq.read_table(written).replace_schema_metadata({METADATA_KEY: b"[" * 100_000})
+    pq.write_table(table, nested := pa.BufferOutputStream())
+    for content in (b"", b"PAR1", whole[:-10], whole[10:], flipped, nested.getvalue().to_pybytes()):
         written.write_bytes(content)
         loaded = load(store, ALL)
         assert loaded.unusable.keys() == {str(written)}

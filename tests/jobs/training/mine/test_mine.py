@@ -203,7 +203,9 @@ def test_exit_codes(tmp_path: Path, here: None) -> None:
     assert exit_code("b", "--max-errors", "1") == DONE_WITH_ERRORS
     assert exit_code("c", "--ranks", "30:2") == USAGE
     assert exit_code("c", "--positive-column", "right") == USAGE
-    pq.write_table(pa.table({"other": [1]}), source / "other.parquet")
+    twice = python_source().append_column("positive", pa.nulls(7, pa.string()))
+    assert exit_code("c", "--corpus", str(write(tmp_path / "corpus", a=twice)), "--corpus-text", "positive") == USAGE
+    pq.write_table(twice, source / "other.parquet")
     assert exit_code("d") == DONE_WITH_ERRORS
 
 

@@ -133,6 +133,13 @@ def test_tables_that_cannot_be_read_say_why(columns: dict[str, Any], message: st
         layout_of(pa.table(columns).schema, Columns())
 
 
+@pytest.mark.parametrize("name", ["query", "positive", "negatives"])
+def test_a_column_that_occurs_twice_cannot_be_read(name: str) -> None:
+    fields = [(column, pa.string()) for column in ("query", "positive", name)]
+    with pytest.raises(ValueError, match=f"column '{name}' occurs more than once"):
+        layout_of(pa.schema(fields if name != "negatives" else [*fields, fields[-1]]), Columns())
+
+
 def test_columns_have_the_names_that_the_source_says() -> None:
     table = pa.table({"question": ["q"], "answer": ["a"]})
     columns = Columns(query="question", positive="answer")
