@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,17 +59,11 @@ class AccessError(StoreError):
 
 @contextmanager
 def refused_access_as_usage_error() -> Iterator[None]:
-    """Turns errors of access into ConfigError: before anything is written, they mean that the command is wrong."""
+    """Turns AccessError into ConfigError: before anything is written, a store that refuses us means a wrong command."""
     try:
         yield
     except AccessError as error:
         raise ConfigError(str(error)) from error
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise ConfigError(
-            f"{error.filename}: {error.strerror}; name a place that this user may read and write, or let it"
-        ) from error
 
 
 @contextmanager

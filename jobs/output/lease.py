@@ -11,6 +11,7 @@ and touches nothing more.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from jobs.errors import RefusedError, StoppedError
 from jobs.output.holder import Holder, content_of, holder_in, lives_here, this_driver
 from jobs.runtime.signals import Interruption, interrupt_main
 from jobs.storage import read, remove, swap
+from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
 NAME = "_lease.json"
@@ -196,11 +198,17 @@ def locked(directory: str) -> Iterator[Locked]:
 def acquire(path: str, mine: Holder, pace: Pace = USUAL_PACE, tell: Callable[[str], None] | None = None) -> None:
     """Writes the lease unless a living driver holds one. Of several drivers that find it abandoned, one gets it.
 
-    Raises RefusedError for the others, and while a living driver holds it.
+    Raises RefusedError for the others, and while a living driver holds it; ConfigError where we may not write.
     """
     content = content_of(mine)
-    if swap(path, None, content):
-        return
+    try:
+        if swap(path, None, content):
+            return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        why = f"{os.path.dirname(path)} may not be written by this user ({error.strerror})"
+        raise ConfigError(f"{why}; let it, or give another directory") from error
     found = read_if_there(path)
     if found is not None and holder_in(found, path) is None:
         time.sleep(WRITING_SECONDS)  # an earlier version may be about to write it

@@ -217,7 +217,7 @@ def test_an_output_that_we_may_not_write_is_a_usage_error(
         file.chmod(0o644)
     output = shared_directory / "out"
     output.mkdir(mode=0o555)
-    told = r"out/_lease\.\w+: Permission denied; name a place that this user may read and write, or let it"
+    told = r"out may not be written by this user \(Permission denied\); let it, or give another directory"
     with as_nobody(), pytest.raises(ConfigError, match=told):
         run_job(source, output, reranker={"model": str(model)})
     assert list(output.iterdir()) == []
