@@ -1,6 +1,6 @@
 """The reranker: text in, ranked documents out. Knows torch, tokenizers and pyarrow; never Ray, never HTTP.
 
-from pipelines import Reranker
+from crossray import Reranker
 Reranker.load("embedded").rerank("query", ["document", "another"], top_n=1)
 """
 

@@ -18,6 +18,8 @@ class NoScore(StrEnum):
 
     NOT_TEXT = "not_text"
     INVALID_UNICODE = "invalid_unicode"
+    BLANK_QUERY = "blank_query"
+    """The query has nothing but white space."""
     NOT_A_LIST = "not_a_list"
     NOT_A_PAIR = "not_a_pair"
     NON_FINITE_SCORE = "non_finite_score"

@@ -19,7 +19,7 @@ from .lengths import Lengths
 from .model_files import ModelFiles, find_model, refusals_naming
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
-from .tokens import PairTokenizer, check_text, count_tokens
+from .tokens import PairTokenizer, check_query, check_text, count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def check_top_n(top_n: int | None) -> None:
 def invalid_reason(candidates: CandidateList) -> str | None:
     """Why a list cannot be tokenized, or None."""
     try:
-        check_text(candidates.query, "query")
+        check_query(candidates.query, "query")
         if isinstance(candidates.documents, str):
             raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is one string; give a list of strings")
         for i, document in enumerate(candidates.documents):

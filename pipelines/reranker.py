@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .config import RerankerConfig
+from .config import EMBEDDED, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .engine import CrossEncoder
 from .errors import InvalidInputError, NoScore
@@ -23,7 +23,7 @@ from .model_files import ModelFiles, find_model
 from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
 from .ranking import rank, sigmoid
 from .records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
-from .tokens import PairTokenizer, check_text
+from .tokens import PairTokenizer, check_query, check_text
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,42 @@ class Reranker:
         self.preparation = Preparation(tokenizer, config, self.model_limit)
 
     @classmethod
-    def load(cls, model: str = "embedded", **settings: object) -> Reranker:
-        """`embedded`, a directory or a hub name; `settings` are the fields of RerankerConfig.
+    def load(
+        cls,
+        model: str = EMBEDDED,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        max_batch_tokens: int | None = None,
+        max_length: int = 1024,
+        max_query_length: int = 512,
+        overlap_tokens: int = 80,
+        max_chunks_per_doc: int | None = None,
+        raw_scores: bool = False,
+    ) -> Reranker:
+        """Loads `embedded`, a directory, a uri or a hub name. RerankerConfig says what each setting means.
 
         Raises ModelNotFoundError, ModelRefusedError or ConfigError.
         """
-        return cls.from_config(RerankerConfig(model=model, **settings))  # type: ignore[arg-type]
+        return cls.from_config(
+            RerankerConfig(
+                model=model,
+                revision=revision,
+                token=token,
+                device=device,
+                dtype=dtype,
+                num_threads=num_threads,
+                max_batch_tokens=max_batch_tokens,
+                max_length=max_length,
+                max_query_length=max_query_length,
+                overlap_tokens=overlap_tokens,
+                max_chunks_per_doc=max_chunks_per_doc,
+                raw_scores=raw_scores,
+            )
+        )
 
     @classmethod
     def from_config(cls, config: RerankerConfig) -> Reranker:
@@ -91,17 +121,18 @@ class Reranker:
         """What decides the scores of this reranker; reads its files once."""
         return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype)
 
-    def compute_score(self, sentence_pairs: Sequence[Sequence[str]], max_length: int | None = None) -> list[float]:
-        """The relevance score of each (query, document) pair, in their order; always a list.
+    def compute_score(self, sentence_pairs: Sequence[Sequence[str]], *, max_length: int | None = None) -> list[float]:
+        """The score of each (query, document) pair, in their order; a long document is cut, where `rerank` chunks it.
 
-        No chunks: a document loses what exceeds `max_length`, a query only what exceeds half of it.
-        Raises InvalidInputError, naming the pair, for a text that cannot be tokenized.
+        So a pair of more than `max_length` tokens has another score here than there: the document loses what exceeds
+        `max_length`, the query only what exceeds half of it. Raises InvalidInputError, naming the pair, for a blank
+        query and for a text that cannot be tokenized.
         """
         lengths = self.preparation.lengths_of_call(max_length=max_length)
         for i, pair in enumerate(sentence_pairs):
             if isinstance(pair, str) or len(pair) != 2:
                 raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
-            check_text(pair[0], f"query of sentence_pairs[{i}]")
+            check_query(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")
         queries = self.tokenizer.token_ids([query for query, _ in sentence_pairs])
         documents = self.tokenizer.token_ids([document for _, document in sentence_pairs])
@@ -121,15 +152,16 @@ class Reranker:
         self,
         query: str,
         documents: Sequence[str],
+        *,
+        top_n: int | None = None,
         max_query_length: int | None = None,
         max_length: int | None = None,
         overlap_tokens: int | None = None,
-        top_n: int | None = None,
     ) -> list[RankedDocument]:
-        """The documents, best first, `top_n` of them; long ones are scored chunk by chunk and count by their best.
+        """The `top_n` best documents, best first; a long document is scored in chunks, where `compute_score` cuts it.
 
-        Lengths left out are those of the configuration (512, 1024 and 80 by default, clamped to the model).
-        Raises InvalidInputError for texts that cannot be scored.
+        The best of its chunks counts. Lengths left out are those of the configuration (512, 1024 and 80 by default,
+        clamped to the model). Raises InvalidInputError for texts that cannot be scored.
         """
         [ranking] = self.rerank_lists(
             [CandidateList(query, documents)],
@@ -144,7 +176,7 @@ class Reranker:
 
     def rerank_lists(
         self,
-        candidate_lists: Sequence[CandidateList],
+        candidate_lists: Sequence[CandidateList | tuple[str, Sequence[str]]],
         *,
         top_n: int | None = None,
         max_query_length: int | None = None,
@@ -155,12 +187,14 @@ class Reranker:
     ) -> list[Ranking]:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
 
-        The seconds that this call takes are added to `spent`.
+        A list may also be a tuple (query, documents). The seconds that this call takes are added to `spent`.
+        Raises InvalidInputError for what is neither.
         """
         check_top_n(top_n)
+        lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
-        errors = [invalid_reason(one) for one in candidate_lists]
-        valid = [one for one, error in zip(candidate_lists, errors, strict=True) if error is None]
+        errors = [invalid_reason(one) for one in lists]
+        valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
         ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
@@ -180,3 +214,15 @@ class Reranker:
             rank(candidates, part, one.chunks_per_document, one.usage, top_n, self.config.raw_scores)
             for candidates, one, part in zip(lists, prepared, parts, strict=True)
         ]
+
+
+def as_candidates(given: object, place: int) -> CandidateList:
+    """A list as `rerank_lists` takes it, by the place where it stands; raises InvalidInputError."""
+    if isinstance(given, CandidateList):
+        return given
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InvalidInputError(
+            f"{NoScore.NOT_A_LIST}: candidate_lists[{place}] is {type(given).__name__}; give CandidateList(query, "
+            "documents), or a tuple of these two"
+        )
+    return CandidateList(*given)

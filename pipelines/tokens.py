@@ -108,6 +108,14 @@ def check_text(text: object, what: str) -> str:
     return text
 
 
+def check_query(text: object, what: str) -> str:
+    """As `check_text`; a query also has something to ask for."""
+    query = check_text(text, what)
+    if not query.strip():
+        raise InvalidInputError(f"{NoScore.BLANK_QUERY}: {what} has nothing but white space")
+    return query
+
+
 def count_tokens(query_ids: np.ndarray, documents_ids: Sequence[np.ndarray]) -> int:
     """Tokens that a list is billed for: query once, each document once, uncut, each with its own special tokens.
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from pipelines.own_packages import check_not_hidden
 from pipelines.ray_token import keep_ray_token
 from serve import haproxy
 from serve.deaths import say_deaths
@@ -30,6 +31,7 @@ PORTS_TRIED = 100
 @contextmanager
 def ray_session(address: str | None, console: Console) -> Iterator[None]:
     """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
+    check_not_hidden(Path.cwd())
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
         if address is None:
             console.print("starting a private Ray on this machine ...")

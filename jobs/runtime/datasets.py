@@ -10,6 +10,7 @@ from ray.data import DataContext, Dataset
 from ray.exceptions import RayError
 
 from jobs.errors import StoppedError
+from pipelines.own_packages import hint_for
 
 RETRIES_OF_A_UNIT = 2
 """Further processes that a unit may try when the one it is in dies; after that the quarantine looks at it alone."""
@@ -20,7 +21,7 @@ def batches_of(dataset: Dataset) -> Iterator[pa.Table]:
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except (RayError, RuntimeError) as error:  # no replica could start, the cluster went away
-        raise StoppedError(f"Ray gave up: {error}") from error
+        raise StoppedError(f"Ray gave up: {error}{hint_for(str(error))}") from error
 
 
 def job_context() -> DataContext:

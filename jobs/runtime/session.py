@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ import ray
 from rich.console import Console
 
 from pipelines.errors import ConfigError
+from pipelines.own_packages import check_not_hidden
 from pipelines.ray_token import keep_ray_token
 
 ENVIRONMENT_OF_PRIVATE_RAY = {
@@ -34,6 +36,7 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    check_not_hidden(Path.cwd())
     handler = signal.getsignal(signal.SIGTERM)
     if address is None:
         console.print("starting a private Ray on this machine ...")

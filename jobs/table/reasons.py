@@ -12,7 +12,7 @@ class Reason(StrEnum):
     """Why a row has no score: the word before the colon of its `error`, stable, for counting."""
 
     NULL_QUERY = "null_query"
-    BLANK_QUERY = "blank_query"
+    BLANK_QUERY = NoScore.BLANK_QUERY.value
     NULL_DOCUMENTS = "null_documents"
     NULL_DOCUMENT = "null_document"
     UNKNOWN_DOCUMENT = "unknown_document"

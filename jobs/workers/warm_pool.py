@@ -35,6 +35,7 @@ from jobs.workers.assignment import Assignment
 from jobs.workers.known_scores import OpenReuse, Reuse
 from jobs.workers.pool import replica_pool, through_pool, units_at_once
 from jobs.workers.wire import as_json, reports_of
+from pipelines.own_packages import hint_for
 
 ANY_NUMBER = 1 << 31
 UNITS_SENT_PER_UNIT_IN_WORK = 2
@@ -197,7 +198,7 @@ class WarmPool:
                 yield from self._score_in(self.run, waiting)
         except RayError as error:  # the feed is gone
             self.close(wait=False)
-            raise StoppedError(f"Ray gave up: {error}") from error
+            raise StoppedError(f"Ray gave up: {error}{hint_for(str(error))}") from error
         except BaseException:  # a GeneratorExit too: of what is under way no later round may hear
             self.close(wait=False)
             raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ class TestChunks:
         assert [list(pair.token_type_ids or ()) for pair in map(as_lists, pairs)] == [[0] * 12 + [1] * 52] * 3
 
     @pytest.mark.parametrize("family", ["bert", "jina_v2"])
-    @given(query_tokens=st.integers(0, 60), document_tokens=st.integers(0, 300), overlap=st.integers(0, 40))
+    @given(query_tokens=st.integers(1, 60), document_tokens=st.integers(0, 300), overlap=st.integers(0, 40))
     @settings(max_examples=25)
     def test_window_and_chunk_count(
         self, family: str, request: pytest.FixtureRequest, query_tokens: int, document_tokens: int, overlap: int
@@ -168,7 +170,7 @@ class TestComputeScore:
             pytest.param(5, 100, 5, 23, id="passage cut"),
             pytest.param(40, 100, 14, 14, id="both cut"),
             pytest.param(40, 3, 14, 3, id="query cut alone"),
-            pytest.param(0, 100, 0, 28, id="no query"),
+            pytest.param(1, 100, 1, 27, id="a query of one token"),
             pytest.param(3, 0, 3, 0, id="no passage"),
         ],
     )
@@ -184,7 +186,7 @@ class TestComputeScore:
         q, d = ids(jina_v2, query)[:kept_query], ids(jina_v2, document)[:kept_document]
         assert as_read(pairs) == [[0, *q, 2, 2, *d, 2]]
 
-    @given(query_tokens=st.integers(0, 80), document_tokens=st.integers(0, 80), max_length=st.integers(16, 100))
+    @given(query_tokens=st.integers(1, 80), document_tokens=st.integers(0, 80), max_length=st.integers(16, 100))
     @settings(max_examples=40)
     def test_a_pair_never_exceeds_its_length_and_uses_it(
         self, bert: Reranker, query_tokens: int, document_tokens: int, max_length: int
@@ -231,9 +233,10 @@ class TestComputeScore:
             (("apple", "bre\ud800ad"), r"invalid_unicode: document of sentence_pairs\[1\]"),
             (("\ud800", "bread"), r"invalid_unicode: query of sentence_pairs\[1\]"),
             (("apple", None), r"not_text: document of sentence_pairs\[1\] is NoneType"),
+            ((" ", "bread"), r"blank_query: query of sentence_pairs\[1\] has nothing but white space"),
             (("apple", POISON), r"non_finite_score: .* sentence_pairs\[1\]"),
         ],
-        ids=["surrogate in the document", "surrogate in the query", "no text", "non-finite"],
+        ids=["surrogate in the document", "surrogate in the query", "no text", "blank", "non-finite"],
     )
     def test_a_pair_that_cannot_be_scored_is_named(
         self, poisoned: Reranker, pair: tuple[str, Any], message: str
@@ -246,6 +249,23 @@ class TestComputeScore:
         """Two strings of two letters are not two pairs of letters."""
         with pytest.raises(InvalidInputError, match=r"not_a_pair: sentence_pairs\[0\]"):
             bert.compute_score(pairs)
+
+
+class TestSignatures:
+    """What an editor completes."""
+
+    def test_load_spells_out_the_settings_with_their_defaults(self) -> None:
+        spelled = inspect.signature(Reranker.load).parameters
+        assert {name: one.default for name, one in spelled.items()} == {
+            field.name: field.default for field in fields(RerankerConfig)
+        }
+        assert [name for name, one in spelled.items() if one.kind is not inspect.Parameter.KEYWORD_ONLY] == ["model"]
+
+    def test_lengths_and_top_n_are_given_by_name(self, bert: Reranker) -> None:
+        with pytest.raises(TypeError, match="positional"):
+            bert.rerank("apple", ["bread"], 10)  # type: ignore[misc]
+        with pytest.raises(TypeError, match="positional"):
+            bert.compute_score([("apple", "bread")], 10)  # type: ignore[misc]
 
 
 class TestOrder:
@@ -320,6 +340,22 @@ class TestLists:
             assert scores(ranking) == pytest.approx(scores(alone), abs=TOLERANCE)
             assert ranking.usage == alone.usage
 
+    def test_a_tuple_is_a_list_too(self, bert: Reranker) -> None:
+        tuples = [(one.query, one.documents) for one in self.LISTS]
+
+        assert bert.rerank_lists(tuples) == bert.rerank_lists(self.LISTS)
+
+    @pytest.mark.parametrize("given", ["apple", {"query": "apple"}, ("apple", ["bread"], 3)], ids=str)
+    def test_what_is_no_list_is_refused_with_what_is_wanted(self, bert: Reranker, given: Any) -> None:
+        with pytest.raises(InvalidInputError, match=r"not_a_list: candidate_lists\[1\] is .*; give CandidateList\("):
+            bert.rerank_lists([self.LISTS[0], given])
+
+    @pytest.mark.parametrize("query", ["", " \n\u3000"])
+    def test_a_blank_query_is_refused(self, bert: Reranker, query: str) -> None:
+        """As by the job and the server."""
+        with pytest.raises(InvalidInputError, match="blank_query: query has nothing but white space"):
+            bert.rerank(query, ["bread"])
+
     def test_windows_of_texts_change_nothing(self, bert: Reranker) -> None:
         expected = bert.rerank_lists(self.LISTS)
 
@@ -346,9 +382,6 @@ class TestLists:
 
         assert sorted(one.index for one in ranked) == [0, 1]
         assert all(math.isfinite(one.relevance_score) for one in ranked)
-
-    def test_an_empty_query_is_scored(self, reranker: Reranker) -> None:
-        assert len(reranker.rerank("", ["bread", ""])) == 2
 
     @pytest.mark.parametrize(
         ("broken", "error"),

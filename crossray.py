@@ -1,0 +1,56 @@
+"""Cross-encoder reranking on Ray: the reranker as a library.
+
+from crossray import Reranker
+Reranker.load("embedded").rerank("query", ["document", "another"], top_n=1)
+
+The names are those of `pipelines`, where the code is; `jobs` and `serve` are the commands.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from pipelines import (
+    CandidateList,
+    ConfigError,
+    CrossrayError,
+    InvalidInputError,
+    ModelError,
+    ModelNotFoundError,
+    ModelRefusedError,
+    RankedDocument,
+    Ranking,
+    RerankerConfig,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from pipelines import Reranker
+
+__all__ = [
+    "CandidateList",
+    "ConfigError",
+    "CrossrayError",
+    "InvalidInputError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ModelRefusedError",
+    "RankedDocument",
+    "Ranking",
+    "Reranker",
+    "RerankerConfig",
+    "Usage",
+]
+
+try:
+    __version__ = version("crossray")
+except PackageNotFoundError:  # a checkout that is installed nowhere
+    __version__ = "source"
+
+
+def __getattr__(name: str) -> object:
+    # When it is asked for: the reranker brings torch, which takes seconds.
+    if name == "Reranker":
+        from pipelines import Reranker
+
+        return Reranker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
