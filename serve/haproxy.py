@@ -6,6 +6,7 @@ setting for any of what is edited here. The file is also run by its path, so it 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -41,6 +42,8 @@ SILENT_SECONDS = 33
 an endpoint gives up, so that the client is told by the endpoint."""
 RETRY_SECONDS = 5
 """When to come again while no endpoint answers; a dead one is replaced after about 4 s."""
+PR_SET_PDEATHSIG = 1
+"""Of Linux: the signal that a process gets when the thread that started it ends."""
 
 MESSAGES = {
     400: ("BAD_REQUEST", "this is no whole HTTP request, or its sender ended the connection while it waited"),
@@ -150,7 +153,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         edit_file(Path(arguments[arguments.index("-f") + 1]))
     binary = real_binary(os.environ)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and HAProxy would inherit that
+    end_with_parent()
     os.execv(binary, [binary, *arguments])
+
+
+def end_with_parent() -> None:
+    """Lets HAProxy end, once it has answered what is under way, when the actor dies that started it.
+
+    Nobody else would end it after a SIGKILL of the server: its port would stay open, and the answer to all be 503. What
+    is set here stays set in what this process becomes. It follows the thread that started the process, which is that of
+    the actor's event loop, and lives as long as the actor.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+    if os.getppid() != parent:  # it died just now, before it could be watched
+        raise SystemExit("crossray: whoever started HAProxy has died")
 
 
 def edit_file(path: Path) -> None:

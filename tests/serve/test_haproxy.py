@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +84,13 @@ def running(configuration: Path, tmp_path: Path, **variables: str) -> Iterator[t
     finally:
         process.kill()
         process.communicate()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -259,3 +267,18 @@ def test_a_directory_that_others_could_replace_is_refused(render: Render, tmp_pa
     moved = tmp_path / "theirs" / "node" / "haproxy.cfg"
     moved.write_text(moved.read_text().replace(str(tmp_path / "node"), str(moved.parent)))
     assert "others could steer HAProxy through it" in say_version(moved, tmp_path).stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells a process that its parent died")
+def test_haproxy_ends_when_its_parent_is_killed(render: Render, tmp_path: Path) -> None:
+    """As after a SIGKILL of the server, of which the actor that started HAProxy is a part."""
+    configuration = render()
+    script = haproxy.wrapped({}, tmp_path)[haproxy.BINARY]
+    parent = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); input()"
+    command = [sys.executable, "-c", parent, script, "-db", "-f", str(configuration), "-dR"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as actor:
+        assert actor.stdout is not None
+        process = psutil.Process(int(actor.stdout.readline()))
+        wait_until((configuration.parent / "admin.sock").exists)
+        actor.kill()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
