@@ -44,6 +44,8 @@ RETRY_SECONDS = 5
 """When to come again while no endpoint answers; a dead one is replaced after about 4 s."""
 PR_SET_PDEATHSIG = 1
 """Of Linux: the signal that a process gets when the thread that started it ends."""
+LARGE = "{ req.body_len ge 131072 }"
+"""Requests of which HAProxy holds this much, and may not be able to hold all."""
 
 MESSAGES = {
     400: ("BAD_REQUEST", "this is no whole HTTP request, or its sender ended the connection while it waited"),
@@ -94,7 +96,7 @@ def client_rules(report: str) -> str:
     http-request set-header x-request-id %[unique-id] unless {{ req.fhdr_cnt(x-request-id) eq 1 }} \
 {{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}
     http-response set-header x-request-id %[res.fhdr(x-request-id,1)] if {{ res.fhdr_cnt(x-request-id) gt 1 }}
-    # What is held whole before its first byte is sent can be sent again to another endpoint.
+    # What is held whole before its first byte is sent can be sent again to another endpoint; see with_large_backends.
     http-request wait-for-body time {BODY_SECONDS}s if METH_POST !{{ path_reg /rerank/+stream/*$ }}
     http-after-response set-status 503 reason "Service Unavailable" if {{ status 502 504 }}
 """
@@ -127,15 +129,53 @@ EDITS = (
 def unknown_path(configuration: str) -> Edit:
     """The answer where no app is found: an error for good if there are apps, and for a moment while there are none."""
     no_app = json_answer(404, "NOT_FOUND", "no app is deployed under this path")
-    has_apps = re.search(r"^frontend http_frontend\n(?:\s.*\n)*?\s+use_backend ", configuration, re.MULTILINE)
-    answer = f"return {no_app}" if has_apps else "deny deny_status 503"
+    answer = f"return {no_app}" if has_apps(configuration) else "deny deny_status 503"
     pattern = r"^(backend default_backend\n\s+http-request ).*$"
     return Edit("503 while the app starts", pattern, rf"\g<1>{answer}")
+
+
+def has_apps(configuration: str) -> bool:
+    """Whether there is an app that requests are sent to."""
+    pattern = r"^frontend http_frontend\n(?:\s.*\n)*?\s+use_backend "
+    return re.search(pattern, configuration, re.MULTILINE) is not None
+
+
+def with_large_backends(configuration: str) -> str:
+    """The configuration with a second backend for each that an app has: for requests that cannot be sent again.
+
+    When an endpoint dies, HAProxy closes the client's connection without a word if it had sent the request over a
+    connection that had been used before: it cannot know whether that was closed earlier. The second backend opens a
+    connection for each request, so that the client gets a 503. Small ones, to which that would matter, are sent again.
+    """
+    copies = []
+    pattern = r"^backend (.+)\n((?:\s.*\n)*?\s+http-reuse always\n(?:\s.*\n)*)"
+    for name, lines in re.findall(pattern, configuration, re.MULTILINE):
+        used = rf"^(\s+)use_backend {re.escape(name)} if (.*)\n"
+        large = rf"\1use_backend {name}-large if \2 METH_POST {LARGE}\n\g<0>"
+        configuration, places = re.subn(used, large, configuration, flags=re.MULTILINE)
+        if places:
+            copies.append(f"backend {name}-large\n{with_new_connections(name, lines)}")
+    return "".join([configuration, *copies])
+
+
+def with_new_connections(name: str, lines: str) -> str:
+    """The lines of the backend of that name, for another one that knows from it which servers live."""
+    for pattern, replacement in (
+        (r"http-reuse always", "http-reuse never\n    option http-server-close"),
+        (r"^\s+(?:#|option httpchk|http-check|default-server).*\n", ""),
+        (r"^(\s+server (\S+) \S+) check(?: observe .*)?", rf"\1 track {name}/\2"),
+    ):
+        lines = re.sub(pattern, replacement, lines, flags=re.MULTILINE)
+    return lines
 
 
 def edited(configuration: str) -> tuple[str, list[str]]:
     """A configuration as Ray rendered it, with our changes; and what the server lacks since no place was found."""
     missing = []
+    with_large = with_large_backends(configuration)
+    if has_apps(configuration) and with_large == configuration:
+        missing.append("an answer to large requests whose endpoint dies")
+    configuration = with_large
     for edit in (*EDITS, unknown_path(configuration)):
         configuration, places = re.subn(edit.pattern, edit.replacement, configuration, flags=re.MULTILINE)
         if not places and not edit.optional:

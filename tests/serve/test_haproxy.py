@@ -132,7 +132,8 @@ def test_every_edit_finds_its_place_in_what_ray_renders(render: Render, servers:
     binds = re.findall(r"^frontend prometheus\n\s+bind (.*):|^listen stats\n\s+bind (.*):", text, re.MULTILINE)
     assert binds == [("127.0.0.1", ""), ("", "127.0.0.1")]
     assert ("bind *:" in text) == (host == "0.0.0.0")  # what clients are let in by is the operator's choice
-    assert text.count("srv_name -m beg SERVE_PROXY_ACTOR") == len(servers)
+    assert text.count("srv_name -m beg SERVE_PROXY_ACTOR") == 2 * len(servers)
+    assert text.count("http-reuse never") == text.count("http-reuse always") == len(servers)
 
 
 def test_what_another_version_of_ray_renders_otherwise_is_named(render: Render) -> None:
@@ -207,6 +208,54 @@ def test_a_path_without_an_app_is_unknown_for_good_in_json(render: Render, tmp_p
 def test_answers_of_the_app_pass_as_they_are(render: Render, tmp_path: Path) -> None:
     with stub(404, "text/plain") as (port, _), running(render({"/": port}), tmp_path) as (url, _):
         assert requests.get(url, timeout=5).status_code == 404
+
+
+@pytest.mark.parametrize("size", [5_000, 600_000, 6_000_000])
+def test_a_request_whose_endpoint_dies_is_answered(render: Render, tmp_path: Path, size: int) -> None:
+    """Also one that HAProxy cannot send again, over a connection that was used before, and while it is being sent."""
+    with mortal() as port, running(render({"/": port}), tmp_path) as (url, _), requests.Session() as session:
+        for _ in range(2):
+            assert session.post(f"{url}/lives", data=b"x" * size, timeout=5).status_code == 200
+            answer = session.post(f"{url}/dies", data=b"x" * size, timeout=5)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert answer.json()["detail"]["code"] == "UNAVAILABLE"
+            wait_until(lambda: session.post(f"{url}/lives", timeout=5).status_code == 200)
+
+
+@contextmanager
+def mortal() -> Iterator[int]:
+    """A server that ends the connection when it is asked to, after a part of the body."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            left = int(self.headers.get("Content-Length", "0"))
+            if self.path == "/dies":
+                self.rfile.read(left // 2)
+                self.close_connection = True
+                return
+            self.rfile.read(left)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_clients_have_no_say_in_what_serve_does_with_their_requests(render: Render, tmp_path: Path) -> None:
