@@ -59,6 +59,9 @@ MESSAGES = {
     504: ("UNAVAILABLE", "the process that had this request does not answer; try again in a few seconds"),
 }
 """What HAProxy itself answers, as code and message by status; 502 and 504 leave as 503."""
+MAX_URL = 65_000
+"""Characters of a request's target; the parser of the endpoints takes 65,535, and refuses more in text."""
+TOO_LONG = ("URI_TOO_LONG", f"the path and query string have more than {MAX_URL} characters; send texts in the body")
 
 
 class Edit(NamedTuple):
@@ -91,6 +94,10 @@ def client_rules(report: str) -> str:
     http-request set-header x-request-disconnect-disabled ?1
     http-request del-header x-request-timeout-seconds
     http-request set-header {REPORT_HEADER} "{report}"
+    # The parser of the endpoints refuses methods that it does not know, in text. To our routes all are the same that
+    # they do not have: the endpoint answers with 405, and with those that the route has.
+    http-request set-method TRACE unless {{ method GET HEAD POST PUT DELETE PATCH OPTIONS CONNECT }}
+    http-request return {json_answer(414, *TOO_LONG)} if {{ url,length gt {MAX_URL} }}
     # Serve sends back whatever id came, beside the one that the endpoint sends back. So none comes that is refused, and
     # one of the two is left: they are the same then.
     http-request set-header x-request-id %[unique-id] unless {{ req.fhdr_cnt(x-request-id) eq 1 }} \

@@ -95,13 +95,13 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def stub(status: int = 200, kind: str = "application/json") -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """A server that answers anything, with the request's id twice, as Serve and an endpoint do; the headers of what it
-    was asked."""
+    """A server that answers anything, with the request's id twice, as Serve and an endpoint do; method and headers of
+    what it was asked."""
     seen: list[dict[str, str]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append({name.lower(): value for name, value in self.headers.items()})
+            seen.append({name.lower(): value for name, value in self.headers.items()} | {"method": self.command})
             self.send_response(status if self.path != "/-/healthz" else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", "2")
@@ -109,6 +109,8 @@ def stub(status: int = 200, kind: str = "application/json") -> Iterator[tuple[in
                 self.send_header("X-Request-Id", self.headers.get("x-request-id", "none"))
             self.end_headers()
             self.wfile.write(b"{}")
+
+        do_TRACE = do_GET
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -256,6 +258,23 @@ def mortal() -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_methods_that_no_parser_knows_are_sent_on_as_one_that_no_route_has(render: Render, tmp_path: Path) -> None:
+    with stub() as (port, seen), running(render({"/": port}), tmp_path) as (url, _):
+        for method, passed in (("BREW", "TRACE"), ("get", "TRACE"), ("X" * 40, "TRACE"), ("GET", "GET")):
+            request = requests.Request(method, url).prepare()
+            request.method = method  # which Requests would have written in capitals
+            with requests.Session() as session:
+                assert session.send(request, timeout=5).status_code == 200
+            assert [one for one in seen if "user-agent" in one][-1]["method"] == passed
+
+
+def test_a_path_that_no_parser_takes_is_refused_in_json(render: Render, tmp_path: Path) -> None:
+    with stub() as (port, _), running(render({"/": port}), tmp_path) as (url, _):
+        assert requests.get(f"{url}/{'a' * 60_000}", timeout=5).status_code == 200
+        answer = requests.get(f"{url}/{'a' * 66_000}", timeout=5)
+        assert (answer.status_code, answer.json()["detail"]["code"]) == (414, "URI_TOO_LONG")
 
 
 def test_clients_have_no_say_in_what_serve_does_with_their_requests(render: Render, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -152,6 +153,33 @@ def test_bodies_that_no_route_reads_take_no_memory(live_app: LiveApp, method: st
 
     with ThreadPoolExecutor(20) as pool:
         assert max(pool.map(send, range(20))) < 100
+
+
+@pytest.mark.parametrize("method", ["BREW", "get", "TRACE", "PROPFIND", "DELETE"])
+@pytest.mark.parametrize("path", ["/v1/rerank", "/health", "/nothing"])
+def test_methods_that_no_route_has_are_refused_in_json(live_app: LiveApp, method: str, path: str) -> None:
+    """Also those that the parser of the endpoints does not know."""
+    status, headers, error = first_answer(live_app, head(live_app, path, "Content-Length: 0", method=method))
+    wanted = {"/v1/rerank": (405, "POST"), "/health": (405, "GET, HEAD"), "/nothing": (404, None)}
+    assert (status, headers.get("Allow")) == wanted[path]
+    assert error["request_id"] == headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/rerank", 405), ("/health", 405), ("/nothing", 404)])
+def test_websockets_are_refused_in_json(live_app: LiveApp, path: str, status: int) -> None:
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    asked = head(live_app, path, *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method="GET")
+    answered, headers, error = first_answer(live_app, asked)
+    assert (answered, error["request_id"]) == (status, headers["X-Request-Id"])
+
+
+def first_answer(app: LiveApp, asked: bytes) -> tuple[int, Any, Any]:
+    """Status, headers and error of what is answered to these bytes."""
+    with connect(app) as connection:
+        connection.sendall(asked)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.headers, json.loads(response.read())["detail"]
 
 
 def test_many_scrapes_at_once_are_one(live_app: LiveApp) -> None:
