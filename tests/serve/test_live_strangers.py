@@ -155,6 +155,31 @@ def test_bodies_that_no_route_reads_take_no_memory(live_app: LiveApp, method: st
         assert max(pool.map(send, range(20))) < 100
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "size"), [("/v1/rerank", 30 * MEBIBYTE), ("/tokenize", 5 * MEBIBYTE)])
+def test_many_large_bodies_take_bounded_memory_and_hold_nobody_up(live_app: LiveApp, path: str, size: int) -> None:
+    """Of 40 at once, many are refused; none loses its connection."""
+    endpoints = pids_of("Endpoint")
+    before = memory(endpoints)
+    body = json.dumps({"query": 5, "documents": [words(40, seed=1)] * (size // 400)}).encode().ljust(size)
+
+    def send(_: int) -> tuple[int, float]:
+        status = requests.post(live_app.base_url + path, data=body, headers=live_app.headers, timeout=90).status_code
+        return status, memory(endpoints)
+
+    with ThreadPoolExecutor(40) as pool:
+        sending = [pool.submit(send, number) for number in range(40)]
+        slowest = 0.0
+        while not all(one.done() for one in sending):
+            began = time.monotonic()
+            assert live_app.post("/v1/rerank", {"query": "apple", "documents": ["bread"]}).status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+        statuses, memories = zip(*(one.result() for one in sending), strict=True)
+    assert set(statuses) <= {413, 422, 429}
+    assert max(memories) - before < 2_000
+    assert slowest < 5
+
+
 @pytest.mark.parametrize("method", ["BREW", "get", "TRACE", "PROPFIND", "DELETE"])
 @pytest.mark.parametrize("path", ["/v1/rerank", "/health", "/nothing"])
 def test_methods_that_no_route_has_are_refused_in_json(live_app: LiveApp, method: str, path: str) -> None:
