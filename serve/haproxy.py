@@ -151,8 +151,9 @@ def with_large_backends(configuration: str) -> str:
     """The configuration with a second backend for each that an app has: for requests that cannot be sent again.
 
     When an endpoint dies, HAProxy closes the client's connection without a word if it had sent the request over a
-    connection that had been used before: it cannot know whether that was closed earlier. The second backend opens a
-    connection for each request, so that the client gets a 503. Small ones, to which that would matter, are sent again.
+    connection that had been used before: it cannot know whether that was closed earlier. Small requests are sent again.
+    For large ones the second backend opens a connection each, so that the client gets a 503. Endpoints do not hear of
+    this: they would close it as soon as they refuse a body, and HAProxy might miss their answer.
     """
     copies = []
     pattern = r"^backend (.+)\n((?:\s.*\n)*?\s+http-reuse always\n(?:\s.*\n)*)"
@@ -168,7 +169,7 @@ def with_large_backends(configuration: str) -> str:
 def with_new_connections(name: str, lines: str) -> str:
     """The lines of the backend of that name, for another one that knows from it which servers live."""
     for pattern, replacement in (
-        (r"http-reuse always", "http-reuse never\n    option http-server-close"),
+        (r"http-reuse always", "http-reuse never\n    option http-server-close\n    option http-pretend-keepalive"),
         (r"^\s+(?:#|option httpchk|http-check|default-server).*\n", ""),
         (r"^(\s+server (\S+) \S+) check(?: observe .*)?", rf"\1 track {name}/\2"),
     ):

@@ -109,18 +109,14 @@ def test_a_stream_that_nobody_reads_is_read_no_further(live_app: LiveApp) -> Non
 def test_a_client_that_dies_in_its_stream_is_not_scored_for(live_app: LiveApp) -> None:
     scorers = pids_of("Scorer")
     with open_stream(live_app) as connection:
-        send_for(connection, chunk(LINE * 100), 3)  # half a minute of work, and more that waits
-        began = cpu_seconds(scorers)
-        time.sleep(1)
-        assert cpu_seconds(scorers) - began > 0.2
+        send_for(connection, chunk(LINE * 100), 3)  # half a minute of computing, and more that waits
+        before = cpu_seconds(scorers)
+        wait_until(lambda: cpu_seconds(scorers) - before > 0.2)
+        died = cpu_seconds(scorers)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # as when a process is killed
 
-    def idle() -> bool:
-        began = cpu_seconds(scorers)
-        time.sleep(1)
-        return cpu_seconds(scorers) - began < 0.2
-
-    wait_until(idle, 15)
+    wait_until_idle(scorers)
+    assert cpu_seconds(scorers) - died < 10
 
 
 def test_a_client_that_gives_up_is_not_scored_for(live_app: LiveApp) -> None:
@@ -128,13 +124,20 @@ def test_a_client_that_gives_up_is_not_scored_for(live_app: LiveApp) -> None:
     body = {"query": "apple", "documents": [words(200, seed=j) for j in range(2000)]}
     with pytest.raises(requests.Timeout):
         requests.post(f"{live_app.base_url}/v1/rerank", json=body, headers=live_app.headers, timeout=3)
+    gave_up = cpu_seconds(scorers)
+    wait_until_idle(scorers)
+    assert cpu_seconds(scorers) - gave_up < 10
+
+
+def wait_until_idle(scorers: list[int]) -> None:
+    """Returns when they compute nothing; on a busy machine that takes long, though they have little left to do."""
 
     def idle() -> bool:
         began = cpu_seconds(scorers)
-        time.sleep(1)
+        time.sleep(3)
         return cpu_seconds(scorers) - began < 0.2
 
-    wait_until(idle, 15)
+    wait_until(idle, 200)
 
 
 @pytest.mark.parametrize(
