@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.endpoint import TOKENIZE_BYTES, Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
-from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
+from serve.errors import EncodedBodyError, PayloadTooLargeError, SlowRequestError, UnauthorizedError
 from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
 from serve.origins import origins_of
 
@@ -146,6 +146,8 @@ class Gate:
         if scope["method"] != "POST":
             await app(scope, replay(b""), visit.send)
             return
+        if (encoding := headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            raise EncodedBodyError(encoding)
         if visit.path == STREAM_PATH:
             await app(scope, receive, visit.send)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import logging
@@ -185,6 +186,14 @@ def test_what_is_not_json_is_a_400(start_server: StartServer, body: bytes, path:
     assert response.json()["detail"]
     if body[:1] in (b"{", b"\xff", b"["):
         assert response.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/tokenize", "/v1/rerank/stream"])
+def test_a_compressed_body_is_a_415_and_no_broken_json(start_server: StartServer, path: str) -> None:
+    server = start_server()
+    response = server.post(path, data=gzip.compress(json.dumps(BODY).encode()), headers={"Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["detail"]["code"]) == (415, "UNSUPPORTED_ENCODING")
+    assert server.post("/v1/rerank", BODY, headers={"Content-Encoding": "identity"}).status_code == 200
 
 
 def test_the_content_type_does_not_matter(start_server: StartServer) -> None:
