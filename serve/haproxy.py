@@ -156,9 +156,12 @@ def with_large_backends(configuration: str) -> str:
     this: they would close it as soon as they refuse a body, and HAProxy might miss their answer.
     """
     copies = []
-    pattern = r"^backend (.+)\n((?:\s.*\n)*?\s+http-reuse always\n(?:\s.*\n)*)"
+    line = r"[ \t].*\n"  # a blank one would lead into the next section
+    pattern = rf"^backend (.+)\n((?:{line})*?[ \t]+http-reuse always\n(?:{line})*?[ \t]+server .*\n(?:{line})*)"
     for name, lines in re.findall(pattern, configuration, re.MULTILINE):
-        used = rf"^(\s+)use_backend {re.escape(name)} if (.*)\n"
+        if "proto h2" in lines:
+            continue  # gRPC, of which our app has none
+        used = rf"^([ \t]+)use_backend {re.escape(name)} if (.*)\n"
         large = rf"\1use_backend {name}-large if \2 METH_POST {LARGE}\n\g<0>"
         configuration, places = re.subn(used, large, configuration, flags=re.MULTILINE)
         if places:
