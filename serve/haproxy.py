@@ -44,8 +44,8 @@ RETRY_SECONDS = 5
 """When to come again while no endpoint answers; a dead one is replaced after about 4 s."""
 PR_SET_PDEATHSIG = 1
 """Of Linux: the signal that a process gets when the thread that started it ends."""
-LARGE = "{ req.body_len ge 131072 }"
-"""Requests of which HAProxy holds this much, and may not be able to hold all."""
+REPLAYABLE = 240_000
+"""Bytes of a body of unknown length that HAProxy holds for sure; then comes the rest of its buffer."""
 
 MESSAGES = {
     400: ("BAD_REQUEST", "this is no whole HTTP request, or its sender ended the connection while it waited"),
@@ -105,6 +105,9 @@ def client_rules(report: str) -> str:
     http-response set-header x-request-id %[res.fhdr(x-request-id,1)] if {{ res.fhdr_cnt(x-request-id) gt 1 }}
     # What is held whole before its first byte is sent can be sent again to another endpoint; see with_large_backends.
     http-request wait-for-body time {BODY_SECONDS}s if METH_POST !{{ path_reg /rerank/+stream/*$ }}
+    http-request set-var(txn.held) req.body_len
+    acl cannot_be_repeated req.body_size,sub(txn.held) gt 0
+    acl cannot_be_repeated req.body_len ge {REPLAYABLE}
     http-after-response set-status 503 reason "Service Unavailable" if {{ status 502 504 }}
 """
 
@@ -147,6 +150,12 @@ def has_apps(configuration: str) -> bool:
     return re.search(pattern, configuration, re.MULTILINE) is not None
 
 
+NEW_CONNECTIONS = (
+    "http-reuse always",
+    "http-reuse never\n    option http-server-close\n    option http-pretend-keepalive",
+)
+
+
 def with_large_backends(configuration: str) -> str:
     """The configuration with a second backend for each that an app has: for requests that cannot be sent again.
 
@@ -162,22 +171,11 @@ def with_large_backends(configuration: str) -> str:
         if "proto h2" in lines:
             continue  # gRPC, of which our app has none
         used = rf"^([ \t]+)use_backend {re.escape(name)} if (.*)\n"
-        large = rf"\1use_backend {name}-large if \2 METH_POST {LARGE}\n\g<0>"
+        large = rf"\1use_backend {name}-large if \2 cannot_be_repeated\n\g<0>"
         configuration, places = re.subn(used, large, configuration, flags=re.MULTILINE)
         if places:
-            copies.append(f"backend {name}-large\n{with_new_connections(name, lines)}")
+            copies.append(f"backend {name}-large\n{re.sub(*NEW_CONNECTIONS, lines)}")
     return "".join([configuration, *copies])
-
-
-def with_new_connections(name: str, lines: str) -> str:
-    """The lines of the backend of that name, for another one that knows from it which servers live."""
-    for pattern, replacement in (
-        (r"http-reuse always", "http-reuse never\n    option http-server-close\n    option http-pretend-keepalive"),
-        (r"^\s+(?:#|option httpchk|http-check|default-server).*\n", ""),
-        (r"^(\s+server (\S+) \S+) check(?: observe .*)?", rf"\1 track {name}/\2"),
-    ):
-        lines = re.sub(pattern, replacement, lines, flags=re.MULTILINE)
-    return lines
 
 
 def edited(configuration: str) -> tuple[str, list[str]]:
