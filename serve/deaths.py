@@ -19,7 +19,9 @@ from rich.text import Text
 from serve.drain import processes
 
 PID = re.compile(r"Worker PID: (\d+)")
-REASON = re.compile(r"Worker exit detail: (.*?)(?: There are some potential root causes|$)", re.DOTALL)
+REASON = re.compile(
+    r"Worker exit detail: (.*?)(?: There are some potential root causes| Some common causes include|$)", re.DOTALL
+)
 MAX_REASON = 200
 """Characters of Ray's own words in a line."""
 ACTORS = {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from serve.deaths import HAProxyWatch, line_of, running
 
@@ -17,8 +18,10 @@ OOM killer due to high memory usage. (2) ray stop --force is called.
 """
 
 
-def test_a_page_of_rays_becomes_a_line_that_says_who_died() -> None:
-    line = line_of(RAYS, lambda: {4711: "SERVE_REPLICA::crossray#Scorer#a1b2", 1: "other"})
+@pytest.mark.parametrize("causes", ["There are some potential root causes.", "Some common causes include:"])
+def test_a_page_of_rays_becomes_a_line_that_says_who_died(causes: str) -> None:
+    said = RAYS.replace("There are some potential root causes.", causes)
+    line = line_of(said, lambda: {4711: "SERVE_REPLICA::crossray#Scorer#a1b2", 1: "other"})
     assert line == (
         "a process of Scorer died (process 4711) and is being replaced: "
         "Worker unexpectedly exits with a connection error code 2. End of file"
