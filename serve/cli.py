@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shlex
-import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from rich.text import Text
 from pipelines.config import EMBEDDED
 from pipelines.errors import ConfigError, ModelError
 from serve.auth import check_access, new_key
+from serve.deaths import say_deaths_of_haproxy
 from serve.drain import drain
 from serve.environment import set_serve_environment
 from serve.haproxy import complaints
@@ -234,8 +234,7 @@ def run(server: Server, console: Console) -> None:
             for complaint in complaints(Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent):
                 console.print(complaint, style="yellow", markup=False, soft_wrap=True)
         console.print(welcome(server), markup=False, highlight=False, soft_wrap=True)
-        while True:
-            signal.pause()
+        say_deaths_of_haproxy(console)
     except KeyboardInterrupt:
         console.print("ending, once what is under way is answered ...")
         drain(APP)

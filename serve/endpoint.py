@@ -27,7 +27,7 @@ from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
 from serve.admission import Admission, Limits
 from serve.auth import ApiKeys
-from serve.bodies import BodyReader
+from serve.bodies import BodyReader, Room
 from serve.error_answers import not_ranked
 from serve.errors import (
     DeadlineError,
@@ -52,10 +52,13 @@ if TYPE_CHECKING:
 
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
-BODIES_WAITING = 4
-"""Bodies of the largest size that may wait to be tokenized, or many more smaller ones."""
+BODIES_HELD = 4
+"""Bodies of the largest size that are held until they are answered, or many more smaller ones; and of which the texts
+may wait to be tokenized."""
 TOKENIZE_CHARACTERS = 1 << 18
 """Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
+TOKENIZE_BYTES = 16 * TOKENIZE_CHARACTERS
+"""Of the body of such a request: a character takes 12 of them at most, as two escapes."""
 OBJECTS_WEIGHT = 20
 """A request to `/tokenize` counts as so many times its text: each of its tokens is an object for a while."""
 UNBROKEN_CHARACTERS = 1_000_000
@@ -93,7 +96,8 @@ class Endpoint:
         self.files = files_on_this_node(args.reranker())
         check_pinned(args.model, self.files, files)
         self.bodies = BodyReader(args.max_documents)
-        self.turns = Turns(BODIES_WAITING * args.max_body_bytes)
+        self.room = Room(BODIES_HELD * args.max_body_bytes)
+        self.turns = Turns(BODIES_HELD * args.max_body_bytes)
         self.speeds = LiveSpeeds()
         self.first_speed = Recent(self._ask_first_speed, seconds=1.0)
         limits = Limits(args.max_wait_seconds, args.max_queued_tokens, args.max_documents)

@@ -80,6 +80,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "No such route; or a strict server does not know the model."},
     408: {"model": ErrorBody, "description": "The body came too slowly."},
     413: {"model": ErrorBody, "description": "The body has too many bytes, documents or JSON values."},
+    415: {"model": ErrorBody, "description": "The body is compressed."},
     422: {"model": InvalidFieldsBody, "description": "A field is wrong."},
     429: {"model": ErrorBody, "description": "Too much is waiting.", "headers": RETRY_AFTER},
     500: {"model": ErrorBody, "description": "Our fault."},

@@ -14,6 +14,7 @@ CrossrayError
     ├── TooManyDocumentsError        413
     ├── TooManyValuesError           413
     ├── UnbrokenTextError            413
+    ├── EncodedBodyError             415
     ├── InvalidFieldsError           422
     ├── OverloadedError              429
     ├── NonFiniteScoreError          500
@@ -201,6 +202,15 @@ class UnbrokenTextError(AppError):
             f"a text has {characters:,} characters without a space between two words; at most {limit:,} are allowed, "
             "split it into several documents"
         )
+
+
+class EncodedBodyError(AppError):
+    """The body is compressed, or encoded otherwise."""
+
+    status, code = 415, "UNSUPPORTED_ENCODING"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"the body has the Content-Encoding {encoding!r:.40}; send it as plain JSON")
 
 
 class InvalidFieldsError(AppError):

@@ -23,13 +23,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.endpoint import Timings
+from serve.endpoint import TOKENIZE_BYTES, Timings
 from serve.error_answers import answer_to, as_app_error, dialect_of
-from serve.errors import PayloadTooLargeError, SlowRequestError, UnauthorizedError
+from serve.errors import EncodedBodyError, PayloadTooLargeError, SlowRequestError, UnauthorizedError
 from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
 from serve.origins import origins_of
 
 if TYPE_CHECKING:
+    from serve.bodies import Place
     from serve.endpoint import Endpoint
 
 logger = logging.getLogger("ray.serve.crossray")
@@ -37,6 +38,8 @@ logger = logging.getLogger("ray.serve.crossray")
 
 OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json")
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
+TOKENIZE_PATH = "/tokenize"
+"""The one route whose texts are bounded in all."""
 STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
 POLICY_VIOLATION = 1008
@@ -143,11 +146,18 @@ class Gate:
         if scope["method"] != "POST":
             await app(scope, replay(b""), visit.send)
             return
+        if (encoding := headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            raise EncodedBodyError(encoding)
         if visit.path == STREAM_PATH:
             await app(scope, receive, visit.send)
             return
-        body = await read_body(receive, headers, self.endpoint_of().args.max_body_bytes, self.body_limits)
-        await while_there(app(scope, replay(body), visit.send), receive, visit)
+        endpoint = self.endpoint_of()
+        limit = endpoint.args.max_body_bytes
+        if visit.path == TOKENIZE_PATH:
+            limit = min(limit, TOKENIZE_BYTES)
+        with endpoint.room.place() as place:
+            body = await read_body(receive, headers, limit, self.body_limits, place)
+            await while_there(app(scope, replay(body), visit.send), receive, visit)
 
     def look_at_proxy(self, headers: Headers) -> None:
         """Says once in the log what a HAProxy in front of this process lacks."""
@@ -250,14 +260,21 @@ def check_key(endpoint: Endpoint, headers: Headers) -> None:
         raise UnauthorizedError(key_sent=authorization is not None)
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, limits: BodyLimits = DEFAULT_BODY_LIMITS) -> bytes:
-    """The whole body, of at most `limit` bytes.
+def announced(headers: Headers) -> int:
+    """The bytes that a body shall have; 0 where that is not said."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdigit() else 0
 
-    Raises PayloadTooLargeError before it reads more, SlowRequestError, and ClientDisconnect where the client leaves.
+
+async def read_body(receive: Receive, headers: Headers, limit: int, limits: BodyLimits, place: Place) -> bytes:
+    """The whole body, of at most `limit` bytes, for which there is room at `place`.
+
+    Raises PayloadTooLargeError and OverloadedError before it reads more, SlowRequestError, and ClientDisconnect where
+    the client leaves.
     """
-    announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced(headers) > limit:
         raise PayloadTooLargeError(limit)
+    place.expect(announced(headers))
     body = bytearray()
     began = time.monotonic()
     while True:
@@ -272,6 +289,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int, limits: Body
         body += message.get("body", b"")
         if len(body) > limit:
             raise PayloadTooLargeError(limit)
+        place.grow(len(body))
         if not message.get("more_body", False):
             return bytes(body)
 

@@ -6,6 +6,7 @@ setting for any of what is edited here. The file is also run by its path, so it 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -41,6 +42,10 @@ SILENT_SECONDS = 33
 an endpoint gives up, so that the client is told by the endpoint."""
 RETRY_SECONDS = 5
 """When to come again while no endpoint answers; a dead one is replaced after about 4 s."""
+PR_SET_PDEATHSIG = 1
+"""Of Linux: the signal that a process gets when the thread that started it ends."""
+REPLAYABLE = 240_000
+"""Bytes of a body of unknown length that HAProxy holds for sure; then comes the rest of its buffer."""
 
 MESSAGES = {
     400: ("BAD_REQUEST", "this is no whole HTTP request, or its sender ended the connection while it waited"),
@@ -54,6 +59,9 @@ MESSAGES = {
     504: ("UNAVAILABLE", "the process that had this request does not answer; try again in a few seconds"),
 }
 """What HAProxy itself answers, as code and message by status; 502 and 504 leave as 503."""
+MAX_URL = 65_000
+"""Characters of a request's target; the parser of the endpoints takes 65,535, and refuses more in text."""
+TOO_LONG = ("URI_TOO_LONG", f"the path and query string have more than {MAX_URL} characters; send texts in the body")
 
 
 class Edit(NamedTuple):
@@ -86,13 +94,20 @@ def client_rules(report: str) -> str:
     http-request set-header x-request-disconnect-disabled ?1
     http-request del-header x-request-timeout-seconds
     http-request set-header {REPORT_HEADER} "{report}"
+    # The parser of the endpoints refuses methods that it does not know, in text. To our routes all are the same that
+    # they do not have: the endpoint answers with 405, and with those that the route has.
+    http-request set-method TRACE unless {{ method GET HEAD POST PUT DELETE PATCH OPTIONS CONNECT }}
+    http-request return {json_answer(414, *TOO_LONG)} if {{ url,length gt {MAX_URL} }}
     # Serve sends back whatever id came, beside the one that the endpoint sends back. So none comes that is refused, and
     # one of the two is left: they are the same then.
     http-request set-header x-request-id %[unique-id] unless {{ req.fhdr_cnt(x-request-id) eq 1 }} \
 {{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}
     http-response set-header x-request-id %[res.fhdr(x-request-id,1)] if {{ res.fhdr_cnt(x-request-id) gt 1 }}
-    # What is held whole before its first byte is sent can be sent again to another endpoint.
+    # What is held whole before its first byte is sent can be sent again to another endpoint; see with_large_backends.
     http-request wait-for-body time {BODY_SECONDS}s if METH_POST !{{ path_reg /rerank/+stream/*$ }}
+    http-request set-var(txn.held) req.body_len
+    acl cannot_be_repeated req.body_size,sub(txn.held) gt 0
+    acl cannot_be_repeated req.body_len ge {REPLAYABLE}
     http-after-response set-status 503 reason "Service Unavailable" if {{ status 502 504 }}
 """
 
@@ -124,15 +139,52 @@ EDITS = (
 def unknown_path(configuration: str) -> Edit:
     """The answer where no app is found: an error for good if there are apps, and for a moment while there are none."""
     no_app = json_answer(404, "NOT_FOUND", "no app is deployed under this path")
-    has_apps = re.search(r"^frontend http_frontend\n(?:\s.*\n)*?\s+use_backend ", configuration, re.MULTILINE)
-    answer = f"return {no_app}" if has_apps else "deny deny_status 503"
+    answer = f"return {no_app}" if has_apps(configuration) else "deny deny_status 503"
     pattern = r"^(backend default_backend\n\s+http-request ).*$"
     return Edit("503 while the app starts", pattern, rf"\g<1>{answer}")
+
+
+def has_apps(configuration: str) -> bool:
+    """Whether there is an app that requests are sent to."""
+    pattern = r"^frontend http_frontend\n(?:\s.*\n)*?\s+use_backend "
+    return re.search(pattern, configuration, re.MULTILINE) is not None
+
+
+NEW_CONNECTIONS = (
+    "http-reuse always",
+    "http-reuse never\n    option http-server-close\n    option http-pretend-keepalive",
+)
+
+
+def with_large_backends(configuration: str) -> str:
+    """The configuration with a second backend for each that an app has: for requests that cannot be sent again.
+
+    When an endpoint dies, HAProxy closes the client's connection without a word if it had sent the request over a
+    connection that had been used before: it cannot know whether that was closed earlier. Small requests are sent again.
+    For large ones the second backend opens a connection each, so that the client gets a 503. Endpoints do not hear of
+    this: they would close it as soon as they refuse a body, and HAProxy might miss their answer.
+    """
+    copies = []
+    line = r"[ \t].*\n"  # a blank one would lead into the next section
+    pattern = rf"^backend (.+)\n((?:{line})*?[ \t]+http-reuse always\n(?:{line})*?[ \t]+server .*\n(?:{line})*)"
+    for name, lines in re.findall(pattern, configuration, re.MULTILINE):
+        if "proto h2" in lines:
+            continue  # gRPC, of which our app has none
+        used = rf"^([ \t]+)use_backend {re.escape(name)} if (.*)\n"
+        large = rf"\1use_backend {name}-large if \2 cannot_be_repeated\n\g<0>"
+        configuration, places = re.subn(used, large, configuration, flags=re.MULTILINE)
+        if places:
+            copies.append(f"backend {name}-large\n{re.sub(*NEW_CONNECTIONS, lines)}")
+    return "".join([configuration, *copies])
 
 
 def edited(configuration: str) -> tuple[str, list[str]]:
     """A configuration as Ray rendered it, with our changes; and what the server lacks since no place was found."""
     missing = []
+    with_large = with_large_backends(configuration)
+    if has_apps(configuration) and with_large == configuration:
+        missing.append("an answer to large requests whose endpoint dies")
+    configuration = with_large
     for edit in (*EDITS, unknown_path(configuration)):
         configuration, places = re.subn(edit.pattern, edit.replacement, configuration, flags=re.MULTILINE)
         if not places and not edit.optional:
@@ -150,7 +202,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         edit_file(Path(arguments[arguments.index("-f") + 1]))
     binary = real_binary(os.environ)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and HAProxy would inherit that
+    end_with_parent()
     os.execv(binary, [binary, *arguments])
+
+
+def end_with_parent() -> None:
+    """Lets HAProxy end, once it has answered what is under way, when the actor dies that started it.
+
+    Nobody else would end it after a SIGKILL of the server: its port would stay open, and the answer to all be 503. What
+    is set here stays set in what this process becomes. It follows the thread that started the process, which is that of
+    the actor's event loop, and lives as long as the actor.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+    if os.getppid() != parent:  # it died just now, before it could be watched
+        raise SystemExit("crossray: whoever started HAProxy has died")
 
 
 def edit_file(path: Path) -> None:

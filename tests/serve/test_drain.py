@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import signal
 import subprocess
@@ -52,7 +53,8 @@ class Started:
 def started(bert_directory: Path, tmp_path: Path) -> Iterator[Started]:
     """With a Ray of its own that wants a token, as for everybody who starts it."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    output, port = tmp_path / "said.txt", free_port(0)
+    # Not one that the system gives out: others take those before the server is up.
+    output, port = tmp_path / "said.txt", free_port(random.randrange(20_000, 30_000))
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port)],
@@ -95,6 +97,38 @@ def test_nothing_is_unknown_while_a_server_starts_and_a_death_is_a_line_in_its_t
     wait_until(lambda: f"a process of Scorer died (process {replica.pid}) and is being replaced" in started.said, 30)
     wait_until(lambda: answers(f"{started.url}/ready"), 60)
     assert len(started.said.splitlines()) == said + 1
+    wait_until(lambda: len(haproxies(psutil.Process(started.process.pid))) == 1, 30)  # it is reloaded for new endpoints
+    [haproxy] = haproxies(psutil.Process(started.process.pid))
+    haproxy.kill()
+    wait_until(lambda: f"HAProxy died (process {haproxy.pid}) and is being replaced" in started.said, 30)
+    wait_until(lambda: answers(f"{started.url}/ready"), 60)
+    assert len(started.said.splitlines()) == said + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("all_at_once", [True, False])
+def test_nothing_listens_any_more_when_a_server_is_killed(started: Started, all_at_once: bool) -> None:
+    """Whether the one process is killed that was started, or every one but HAProxy."""
+    wait_until_up(started)
+    server = psutil.Process(started.process.pid)
+    children = server.children(recursive=True)
+    balancers = haproxies(server)  # two while it is reloaded
+    for one in (server, *children) if all_at_once else (server,):
+        if one not in balancers:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    assert balancers
+    wait_until(lambda: is_refused(started.url), 20)
+    wait_until(lambda: not any(one.is_running() for one in balancers), 20)
+
+
+def haproxies(server: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for one in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if one.name() == "haproxy":
+                found.append(one)
+    return found
 
 
 def is_scorer(process: psutil.Process) -> bool:
@@ -125,6 +159,15 @@ def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(started: Star
     began = time.monotonic()
     assert server.wait(60) == 0
     assert time.monotonic() - began < 30
+
+
+def is_refused(url: str) -> bool:
+    """Whether nothing listens there."""
+    try:
+        requests.get(url, timeout=5)
+    except requests.RequestException as error:
+        return "Connection refused" in str(error)
+    return False
 
 
 def answers(url: str) -> bool:

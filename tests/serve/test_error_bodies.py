@@ -107,7 +107,9 @@ def test_the_docs_show_every_request_answer_and_error(client: TestClient) -> Non
     for path, _, _ in ROUTES:
         operation = docs["paths"][path]["post"]
         assert operation["requestBody"]["content"]["application/json"]["schema"]
-        assert {"200", "400", "401", "404", "408", "413", "422", "429", "500", "503"} == operation["responses"].keys()
+        assert {"200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503"} == operation[
+            "responses"
+        ].keys()
     shapes = docs["components"]["schemas"]
     assert "HTTPValidationError" not in shapes
     assert shapes["RankedResult"]["required"] == ["index", "relevance_score"]

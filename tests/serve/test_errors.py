@@ -11,6 +11,7 @@ from serve.error_answers import Dialect, ErrorAnswer, answer_to
 from serve.errors import (
     AppError,
     DeadlineError,
+    EncodedBodyError,
     HttpError,
     InternalError,
     InvalidFieldsError,
@@ -32,6 +33,7 @@ ERRORS: list[tuple[AppError, int, str]] = [
     (UnknownModelError("other", ["m", "alias"]), 404, "MODEL_NOT_FOUND"),
     (HttpError(405, "no", {"Allow": "POST"}), 405, "METHOD_NOT_ALLOWED"),
     (PayloadTooLargeError(32 << 20), 413, "PAYLOAD_TOO_LARGE"),
+    (EncodedBodyError("gzip"), 415, "UNSUPPORTED_ENCODING"),
     (TooManyDocumentsError(12_000, 10_000), 413, "TOO_MANY_DOCUMENTS"),
     (OverloadedError(2.5), 429, "OVERLOADED"),
     (NonFiniteScoreError("the model gave nan for documents[3]"), 500, "NON_FINITE_SCORE"),

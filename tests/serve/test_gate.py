@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import logging
@@ -10,14 +11,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from serve.endpoint import TOKENIZE_BYTES, TOKENIZE_CHARACTERS
 from serve.gate import OPEN_PATHS, BodyLimits, logger
 from serve.haproxy import COMPLETE, REPORT_HEADER
 from tests.serve.conftest import Server, Sizes, StartServer
@@ -119,6 +121,40 @@ def test_a_large_body_may_take_its_time(start_server: StartServer) -> None:
     assert server.post("/v1/rerank", data=slowly()).status_code == 200
 
 
+def test_large_bodies_are_held_up_to_a_bound_and_small_ones_find_room(start_server: StartServer) -> None:
+    """Four of the largest; what has not come of a body yet takes no room."""
+    mebibyte = 1 << 20
+    server = start_server(max_body_bytes=mebibyte)
+    url = urlsplit(server.base_url)
+    with ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(socket.create_connection((url.hostname, url.port)))
+            connection.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % mebibyte)
+            connection.sendall(b" " * (mebibyte * 3 // 4))
+        wait_until(lambda: server.endpoint.room.taken == 5 * mebibyte * 3 // 4)
+        refused = server.post("/v1/rerank", data=b" " * mebibyte)
+        assert (refused.status_code, refused.json()["detail"]["code"]) == (429, "OVERLOADED")
+        assert refused.headers["Retry-After"] == "5"
+        assert server.post("/v1/rerank", BODY).status_code == 200
+    wait_until(lambda: server.endpoint.room.taken == 0)
+    assert server.post("/v1/rerank", data=json.dumps(BODY) + " " * (mebibyte - 1000)).status_code == 200
+    wait_until(lambda: server.endpoint.room.taken == 0)
+
+
+def test_a_body_to_tokenize_is_as_large_as_its_text_may_be(start_server: StartServer) -> None:
+    server = start_server()
+    fits = server.post("/tokenize", data=json.dumps({"prompt": "\U0001f600 " * (TOKENIZE_CHARACTERS // 2)}))
+    assert fits.status_code == 200
+    assert server.post("/tokenize", data=b'{"prompt": "a"}' + b" " * TOKENIZE_BYTES).status_code == 413
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 def test_a_client_that_leaves_is_not_worked_for(start_server: StartServer) -> None:
     server = start_server()
     started, cancelled = threading.Event(), threading.Event()
@@ -150,6 +186,14 @@ def test_what_is_not_json_is_a_400(start_server: StartServer, body: bytes, path:
     assert response.json()["detail"]
     if body[:1] in (b"{", b"\xff", b"["):
         assert response.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/tokenize", "/v1/rerank/stream"])
+def test_a_compressed_body_is_a_415_and_no_broken_json(start_server: StartServer, path: str) -> None:
+    server = start_server()
+    response = server.post(path, data=gzip.compress(json.dumps(BODY).encode()), headers={"Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["detail"]["code"]) == (415, "UNSUPPORTED_ENCODING")
+    assert server.post("/v1/rerank", BODY, headers={"Content-Encoding": "identity"}).status_code == 200
 
 
 def test_the_content_type_does_not_matter(start_server: StartServer) -> None:

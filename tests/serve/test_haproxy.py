@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,15 +86,22 @@ def running(configuration: Path, tmp_path: Path, **variables: str) -> Iterator[t
         process.communicate()
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 @contextmanager
 def stub(status: int = 200, kind: str = "application/json") -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """A server that answers anything, with the request's id twice, as Serve and an endpoint do; the headers of what it
-    was asked."""
+    """A server that answers anything, with the request's id twice, as Serve and an endpoint do; method and headers of
+    what it was asked."""
     seen: list[dict[str, str]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append({name.lower(): value for name, value in self.headers.items()})
+            seen.append({name.lower(): value for name, value in self.headers.items()} | {"method": self.command})
             self.send_response(status if self.path != "/-/healthz" else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", "2")
@@ -101,6 +109,8 @@ def stub(status: int = 200, kind: str = "application/json") -> Iterator[tuple[in
                 self.send_header("X-Request-Id", self.headers.get("x-request-id", "none"))
             self.end_headers()
             self.wfile.write(b"{}")
+
+        do_TRACE = do_GET
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -124,7 +134,8 @@ def test_every_edit_finds_its_place_in_what_ray_renders(render: Render, servers:
     binds = re.findall(r"^frontend prometheus\n\s+bind (.*):|^listen stats\n\s+bind (.*):", text, re.MULTILINE)
     assert binds == [("127.0.0.1", ""), ("", "127.0.0.1")]
     assert ("bind *:" in text) == (host == "0.0.0.0")  # what clients are let in by is the operator's choice
-    assert text.count("srv_name -m beg SERVE_PROXY_ACTOR") == len(servers)
+    assert text.count("srv_name -m beg SERVE_PROXY_ACTOR") == 2 * len(servers)
+    assert text.count("http-reuse never") == text.count("http-reuse always") == len(servers)
 
 
 def test_what_another_version_of_ray_renders_otherwise_is_named(render: Render) -> None:
@@ -201,6 +212,71 @@ def test_answers_of_the_app_pass_as_they_are(render: Render, tmp_path: Path) -> 
         assert requests.get(url, timeout=5).status_code == 404
 
 
+@pytest.mark.parametrize("size", [5_000, 600_000, 6_000_000])
+def test_a_request_whose_endpoint_dies_is_answered(render: Render, tmp_path: Path, size: int) -> None:
+    """Also one that HAProxy cannot send again, over a connection that was used before, and while it is being sent."""
+    with mortal() as port, running(render({"/": port}), tmp_path) as (url, _), requests.Session() as session:
+        for _ in range(2):
+            assert session.post(f"{url}/lives", data=b"x" * size, timeout=5).status_code == 200
+            answer = session.post(f"{url}/dies", data=b"x" * size, timeout=5)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert answer.json()["detail"]["code"] == "UNAVAILABLE"
+            wait_until(lambda: session.post(f"{url}/lives", timeout=5).status_code == 200)
+
+
+@contextmanager
+def mortal() -> Iterator[int]:
+    """A server that ends the connection when it is asked to, after a part of the body."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            left = int(self.headers.get("Content-Length", "0"))
+            if self.path == "/dies":
+                self.rfile.read(left // 2)
+                self.close_connection = True
+                return
+            self.rfile.read(left)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_methods_that_no_parser_knows_are_sent_on_as_one_that_no_route_has(render: Render, tmp_path: Path) -> None:
+    with stub() as (port, seen), running(render({"/": port}), tmp_path) as (url, _):
+        for method, passed in (("BREW", "TRACE"), ("get", "TRACE"), ("X" * 40, "TRACE"), ("GET", "GET")):
+            request = requests.Request(method, url).prepare()
+            request.method = method  # which Requests would have written in capitals
+            with requests.Session() as session:
+                assert session.send(request, timeout=5).status_code == 200
+            assert [one for one in seen if "user-agent" in one][-1]["method"] == passed
+
+
+def test_a_path_that_no_parser_takes_is_refused_in_json(render: Render, tmp_path: Path) -> None:
+    with stub() as (port, _), running(render({"/": port}), tmp_path) as (url, _):
+        assert requests.get(f"{url}/{'a' * 60_000}", timeout=5).status_code == 200
+        answer = requests.get(f"{url}/{'a' * 66_000}", timeout=5)
+        assert (answer.status_code, answer.json()["detail"]["code"]) == (414, "URI_TOO_LONG")
+
+
 def test_clients_have_no_say_in_what_serve_does_with_their_requests(render: Render, tmp_path: Path) -> None:
     ours = {"x-request-disconnect-disabled": "?0", "X-Request-Timeout-Seconds": "0.001", haproxy.REPORT_HEADER: "mine"}
     with stub() as (port, seen), running(render({"/": port}), tmp_path) as (url, _):
@@ -259,3 +335,18 @@ def test_a_directory_that_others_could_replace_is_refused(render: Render, tmp_pa
     moved = tmp_path / "theirs" / "node" / "haproxy.cfg"
     moved.write_text(moved.read_text().replace(str(tmp_path / "node"), str(moved.parent)))
     assert "others could steer HAProxy through it" in say_version(moved, tmp_path).stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells a process that its parent died")
+def test_haproxy_ends_when_its_parent_is_killed(render: Render, tmp_path: Path) -> None:
+    """As after a SIGKILL of the server, of which the actor that started HAProxy is a part."""
+    configuration = render()
+    script = haproxy.wrapped({}, tmp_path)[haproxy.BINARY]
+    parent = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); input()"
+    command = [sys.executable, "-c", parent, script, "-db", "-f", str(configuration), "-dR"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as actor:
+        assert actor.stdout is not None
+        process = psutil.Process(int(actor.stdout.readline()))
+        wait_until((configuration.parent / "admin.sock").exists)
+        actor.kill()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)

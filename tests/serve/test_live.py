@@ -266,9 +266,11 @@ def under_load(
     ends = time.monotonic() + seconds
 
     def ask(client: int) -> None:
+        session = requests.Session()
         while time.monotonic() < ends:
             try:
-                response = app.post("/v1/rerank", lists[client % len(lists)])
+                body = lists[client % len(lists)]
+                response = session.post(f"{app.base_url}/v1/rerank", json=body, headers=app.headers, timeout=60)
                 answers[response.status_code, reason_of(response)] += 1
             except (requests.RequestException, ValueError) as error:
                 answers[type(error).__name__] += 1
@@ -307,6 +309,15 @@ def test_endpoints_killed_under_load_cost_no_answer(whole: LiveApp, lists: list[
             os.kill(pid, signal.SIGKILL)
 
     assert set(under_load(whole, kill, lists)) == {(200, None)}
+
+
+@pytest.mark.slow
+def test_an_endpoint_killed_under_load_of_large_requests_costs_no_connection(whole: LiveApp) -> None:
+    """What HAProxy cannot hold and send again is answered, too; its clients keep their connections."""
+    larger = [one | {"documents": [one | {"note": "x" * 15_000} for one in one["documents"]]} for one in LARGE]
+    answers = under_load(whole, lambda: os.kill(pids_of("Endpoint")[0], signal.SIGKILL), larger)
+    assert set(answers) <= {(200, None), (503, "UNAVAILABLE")}
+    assert answers[200, None] > 10
 
 
 @pytest.mark.slow
