@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from jobs import errors
 from jobs.endings import exit_code, resume_command
+from jobs.evaluation.gate import missed
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.flags import Flags, with_flags
+from jobs.screen import say
 from jobs.settings import RerankSettings
 
 OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
@@ -33,14 +36,19 @@ def command(**given: Any) -> None:
 
     A SET is a folder with queries.jsonl, corpus.jsonl, qrels.tsv and candidates.parquet; docs/evaluation.md shows them.
     The same command again goes on where it was stopped.
-    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped (resumable), 130/143 stopped by a signal (resumable).
+    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped (resumable), 5 done, and a model misses what --gate asks for,
+    130/143 stopped by a signal (resumable).
     """
 
     def work() -> int:
-        from jobs.evaluation.run import evaluate  # ray: a second or two, spared to --help
+        from jobs.evaluation.run import evaluate, name_of  # ray: a second or two, spared to --help
 
-        evaluate(EVALUATION.settings(given, job=JOB.settings(given, input="", output="")))
-        return errors.DONE
+        settings = EVALUATION.settings(given, job=JOB.settings(given, input="", output=""))
+        results = evaluate(settings)
+        misses = missed(settings.gate or {}, results, map(name_of, settings.models))
+        for told in misses:
+            say(Console(stderr=True), told, "missed: ")
+        return errors.GATE_MISSED if misses else errors.DONE
 
     raise typer.Exit(exit_code(work, resume_command("jobs.evaluate", without="--overwrite")))
 

@@ -25,6 +25,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.errors import UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.gate import check_sets
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.output.directory import make_output
@@ -54,6 +55,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         for measure in settings.measured:
             parse_measure(measure)
         sets = read_sets(settings)
+        check_sets(settings.gate or {}, [one.name for one in sets])
         output = storage.absolute(settings.output, "--output")
         make_output(output, "--output")
         results: dict[str, Any] = {"measures": list(settings.measured), "top_k": settings.top_k, "sets": {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from jobs.evaluation.gate import Gate, read_gate
 from jobs.flags import as_flag, within
 from jobs.settings import RerankSettings
 from jobs.training import encoders
@@ -65,6 +66,12 @@ class EvaluateSettings:
         default=None, metadata=as_flag("Draw so many queries of each set, the same each time; by default all.")
     )
     top_k: int = field(default=TOP_K, metadata=as_flag("How many candidates of each query are ranked, the first ones."))
+    gate: Gate | None = field(
+        default=None,
+        metadata=as_flag(
+            "A TOML file with what each model must reach; if one does not, the exit code is 5.", parse=read_gate
+        ),
+    )
     encoder: EncoderSettings | None = field(default=None, metadata=within(partial(EncoderSettings, ""), encoders.FLAGS))
     """Prefixes and lengths of dense encoders; their directories are the baselines'."""
 
@@ -75,6 +82,8 @@ class EvaluateSettings:
             raise ConfigError("nothing to evaluate is given; give --model, --baseline, or several of them")
         if self.queries is not None and self.queries < 2:
             raise ConfigError(f"--queries is {self.queries}; it is at least 2, or left out for all")
+        if self.gate is not None and not self.models:
+            raise ConfigError("--gate without --model: it says what models must reach")
         if self.top_k < 2:
             raise ConfigError(f"--top-k is {self.top_k}; it is at least 2")
 
@@ -85,5 +94,6 @@ class EvaluateSettings:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The names of the measures."""
-        return tuple(dict.fromkeys(self.measures)) or DEFAULT_MEASURES
+        """The names of the measures, those of the gate among them."""
+        asked = dict.fromkeys(self.measures or DEFAULT_MEASURES)
+        return tuple(asked | dict.fromkeys(measure for least in (self.gate or {}).values() for measure in least))

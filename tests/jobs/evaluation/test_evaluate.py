@@ -69,6 +69,17 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     assert "small: 12 queries" in done.output
     assert "careful: 1 line(s) of small are left out" in done.output
 
+    gate = tmp_path / "gate.toml"
+    gate.write_text('[small]\n"nDCG@10" = 0.99\n"P@1" = 0.0\n')
+    gated = evaluate(*arguments, "--gate", gate, "--address", cluster)
+    assert gated.exit_code == 5, gated.output
+    value = results["rows"][str(bert_directory)]["nDCG@10"]["mean"]
+    told = f"missed: {bert_directory}: nDCG@10 of small is {value:.4f}, and has to be 0.99\n"
+    assert told in gated.output
+    assert gated.output.count("missed: ") == 1
+    gate.write_text('[small]\n"nDCG@10" = 0.0\n')
+    assert evaluate(*arguments, "--gate", gate, "--address", cluster).exit_code == 0
+
     parts = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
     assert parts
     again = evaluate(*arguments, "--address", cluster)
@@ -95,6 +106,27 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
     assert done.exit_code == 2
     assert told in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[other]\n"nDCG@10" = 0.5\n', "--gate has [other], which is no SET of this evaluation; these are small"),
+        ('[small]\n"nDCG@10" = 50\n', "nDCG@10 of [small] is 50; it is a number in 0..1"),
+        ("[small]\nquality = 0.5\n", "--measure is 'quality'; give nDCG@10"),
+        ("nDCG = 0.5\n", "give a table for each set"),
+        ("", "asks for nothing"),
+        ("[small\n", "cannot be read"),
+    ],
+)
+def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
+    folder: Path, tmp_path: Path, content: str, told: str
+) -> None:
+    gate = tmp_path / "gate.toml"
+    gate.write_text(content)
+    done = evaluate(folder, "--model", "embedded", "--gate", gate, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
 
 
 def test_drawn_queries_are_the_same_each_time(folder: Path) -> None:
