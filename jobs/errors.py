@@ -14,6 +14,8 @@ USAGE = 2
 REFUSED = 3
 STOPPED = 4
 """Stopped by a failure; the same command resumes."""
+GATE_MISSED = 5
+"""An evaluation is done, and a model does not reach what `--gate` asks for."""
 SIGNAL_BASE = 128
 """Plus the signal's number (130, 143): stopped by a signal, the same command resumes."""
 

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from jobs.errors import StoreError
 from jobs.records import FAULT, InputFile
-from jobs.storage.files import MAGIC, TEMPORARY_SUFFIX, Candidate, is_hidden, is_hidden_directory
+from jobs.storage.files import (
+    MAGIC,
+    TEMPORARY_SUFFIX,
+    Candidate,
+    fixed_start,
+    how_matched,
+    is_hidden,
+    is_hidden_directory,
+)
 from jobs.storage.parquet import OpenParquet
 
 MAY_NOT_BE_LISTED = f"{FAULT}we may not list this directory; change its permissions, or leave it out of INPUT"
@@ -48,6 +56,10 @@ class LocalDisk:
             found = {str(path): True}
         elif self.is_directory(pattern):
             found = dict.fromkeys(names_below(str(path), closed), False)
+        elif "**" in path.parts and not any(map(is_hidden, path.parts)):
+            # Not by `glob`, to which links that lead in circles are directories without end.
+            below = names_below(os.path.dirname(fixed_start(str(path))), closed, hidden_too=True)
+            found = {name: how for name in below if (how := how_matched(name, str(path))) is not None}
         else:
             closed |= closed_on_the_way(path)
             matches = {str(one): one.name for one in map(Path, glob.glob(pattern, recursive=True))}
@@ -209,7 +221,7 @@ def unseen(name: str) -> InputFile | None:
     return None
 
 
-def names_below(root: str, closed: set[str]) -> list[str]:
+def names_below(root: str, closed: set[str], *, hidden_too: bool = False) -> list[str]:
     """The visible names of files in a directory, at any depth; directories that may not be listed go into `closed`.
 
     Links to directories are followed, but each directory is read once: under its own name, if it lies below `root`.
@@ -224,8 +236,8 @@ def names_below(root: str, closed: set[str]) -> list[str]:
                 inner.clear()
                 continue
             read.add((status.st_dev, status.st_ino))
-            inner[:] = sorted(name for name in inner if not is_hidden_directory(name))
-            found += [os.path.join(directory, name) for name in names if not is_hidden(name)]
+            inner[:] = sorted(name for name in inner if hidden_too or not is_hidden_directory(name))
+            found += [os.path.join(directory, name) for name in names if hidden_too or not is_hidden(name)]
             waiting += [path for name in inner if os.path.islink(path := os.path.join(directory, name))]
     return found
 

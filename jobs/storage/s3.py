@@ -93,10 +93,11 @@ class S3Bucket(ObjectStore):
         return [name for name in names if name]
 
     def read_range(self, location: str, start: int, end: int) -> bytes:
-        with self.errors(location):
-            wanted = {"Bucket": self.bucket, "Key": key_of(location), "Range": f"bytes={start}-{end - 1}"}
-            content: bytes = self.client.get_object(**wanted)["Body"].read()
-        return content
+        return self._get(location, Range=f"bytes={start}-{end - 1}")[0]
+
+    def read_version(self, location: str) -> tuple[bytes, str]:
+        """An object's content and its etag."""
+        return self._get(location)
 
     def open_parquet(self, location: str, check_pages: bool, dictionaries: Sequence[str] = ()) -> OpenParquet:
         with self.errors(location):
@@ -130,10 +131,10 @@ class S3Bucket(ObjectStore):
         wait=wait_random_exponential(max=20),
         reraise=True,
     )
-    def read_version(self, location: str) -> tuple[bytes, str]:
-        """An object's content and its etag; boto3 itself repeats a request only until an answer begins."""
+    def _get(self, location: str, **part: str) -> tuple[bytes, str]:
+        """Content and etag; boto3 itself repeats a request only until an answer begins."""
         with self.errors(location):
-            answer = self.client.get_object(Bucket=self.bucket, Key=key_of(location))
+            answer = self.client.get_object(Bucket=self.bucket, Key=key_of(location), **part)
             try:
                 return answer["Body"].read(), answer["ETag"]
             except BotoCoreError as error:

@@ -99,7 +99,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to S3 have two attempts in this process, and their clients are no other test's."""
     monkeypatch.setattr("jobs.storage.READINGS", 1)
     monkeypatch.setattr("jobs.storage.s3.REQUEST_ATTEMPTS", 2)
-    monkeypatch.setattr(S3Bucket.read_version.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
+    monkeypatch.setattr(S3Bucket._get.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
     monkeypatch.setattr("jobs.storage.s3_store", lru_cache(storage.s3_store.__wrapped__))
     monkeypatch.setattr("pipelines.stores.REQUEST_ATTEMPTS", 2)
     monkeypatch.setattr("jobs.storage.s3.s3_filesystem", lru_cache(s3_filesystem.__wrapped__))

@@ -83,6 +83,15 @@ def test_a_glob_finds_a_file_once_although_links_lead_to_its_directory(tmp_path:
         assert listed(tmp_path / pattern, tmp_path) == ["day=1/a.parquet"]
 
 
+@pytest.mark.parametrize("pattern", ["**", "**/*.parquet", "**/*", "*/**/*.parquet"])
+def test_a_glob_of_any_depth_ends_where_links_lead_in_circles(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "in/day=1/a.parquet", "in/day=1/deep/b.parquet", "far/c.parquet")
+    for link, target in (("in/up", "."), ("in/far", "../far"), ("far/back", "../in"), ("in/day=1/top", "..")):
+        (tmp_path / link).symlink_to(target)
+    expected = ["day=1/a.parquet", "day=1/deep/b.parquet", "far/c.parquet"]
+    assert listed(tmp_path / "in" / pattern, tmp_path / "in") == expected
+
+
 @pytest.mark.parametrize("pattern", ["", "*", "**/*.parquet"])
 def test_a_link_that_leads_nowhere_is_an_error_of_its_file(tmp_path: Path, pattern: str) -> None:
     touch(tmp_path, "a.parquet")

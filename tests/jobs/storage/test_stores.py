@@ -84,7 +84,7 @@ PARQUET_BY_MAGIC = ("part-0", "part-1.parquet.gz", "day=2/000000_0", "notes.txt"
 def listed(root: str, pattern: str) -> list[str]:
     """Relative paths of what a pattern finds."""
     try:
-        return [file.path.removeprefix(root) for file in storage.list_input(f"{root}/{pattern}".rstrip("/"))]
+        return [file.path.removeprefix(root) for file in storage.find_input(f"{root}/{pattern}".rstrip("/"))]
     except ConfigError:
         return []
 
@@ -110,7 +110,7 @@ def test_a_store_lists_what_a_disk_lists(bucket: Bucket, tmp_path: Path) -> None
 def test_a_whole_bucket_is_a_directory(bucket: Bucket) -> None:
     bucket.put("a.parquet", b"")
     bucket.put("day/b.parquet", b"")
-    assert [file.path for file in storage.list_input(bucket.uri)] == [
+    assert [file.path for file in storage.find_input(bucket.uri)] == [
         f"{bucket.uri}/a.parquet",
         f"{bucket.uri}/day/b.parquet",
     ]
@@ -120,7 +120,7 @@ def test_a_whole_bucket_is_a_directory(bucket: Bucket) -> None:
 def test_more_objects_than_an_answer_holds_are_listed(s3_bucket: Bucket) -> None:
     for number in range(1_005):
         s3_bucket.put(f"in/{number:04}.parquet", b"")
-    assert len(storage.list_input(f"{s3_bucket.uri}/in")) == 1_005
+    assert len(storage.find_input(f"{s3_bucket.uri}/in")) == 1_005
     storage.remove_below(f"{s3_bucket.uri}/in")
     assert s3_bucket.names() == []
 
@@ -128,11 +128,11 @@ def test_more_objects_than_an_answer_holds_are_listed(s3_bucket: Bucket) -> None
 def test_the_version_of_an_object_follows_its_content(bucket: Bucket) -> None:
     location = f"{bucket.uri}/a.parquet"
     bucket.put("a.parquet", b"123")
-    [before] = storage.list_input(location)
+    [before] = storage.find_input(location)
     assert (before.path, before.size) == (location, 3)
-    assert storage.list_input(bucket.uri) == [before]
+    assert storage.find_input(bucket.uri) == [before]
     bucket.put("a.parquet", b"456")
-    [after] = storage.list_input(location)
+    [after] = storage.find_input(location)
     assert after.version != before.version
 
 

@@ -1,0 +1,57 @@
+"""The command line of evaluations: flags -> EvaluateSettings, outcome -> exit code.
+
+python -m jobs.evaluate SET... --model M --output OUTPUT [flags]      # the same as `crossray evaluate`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from jobs import errors
+from jobs.endings import exit_code, resume_command
+from jobs.evaluation.gate import missed
+from jobs.evaluation.settings import EvaluateSettings
+from jobs.flags import Flags, with_flags
+from jobs.screen import say
+from jobs.settings import RerankSettings
+
+OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
+OF_THE_SCORES = ("scores", "scores_memory")
+OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
+EVALUATION = Flags.of(EvaluateSettings)
+JOB = Flags.of(RerankSettings).only("overwrite", *OF_THE_MODEL, *OF_THE_SCORES, *OF_THE_CLUSTER)
+EXAMPLES = (
+    "crossray evaluate sets/scifact --model embedded --output evaluated/",
+    "crossray evaluate sets/* --model embedded --model my-reranker/model --baseline bm25 --output evaluated/",
+    "crossray evaluate sets/scifact --model embedded --baseline dense:my-encoder/ --queries 50 --output try/",
+)
+
+
+@with_flags(EVALUATION, JOB)
+def command(**given: Any) -> None:
+    """Say how well models order the candidates of benchmark sets, against baselines, and how sure that is.
+
+    A SET is a folder with queries.jsonl, corpus.jsonl, qrels.tsv and candidates.parquet; docs/evaluation.md shows them.
+    The same command again goes on where it was stopped.
+    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped (resumable), 5 done, and a model misses what --gate asks for,
+    130/143 stopped by a signal (resumable).
+    """
+
+    def work() -> int:
+        from jobs.evaluation.run import evaluate, name_of  # ray: a second or two, spared to --help
+
+        settings = EVALUATION.settings(given, job=JOB.settings(given, input="", output=""))
+        results = evaluate(settings)
+        misses = missed(settings.gate or {}, results, map(name_of, settings.models))
+        for told in misses:
+            say(Console(stderr=True), told, "missed: ")
+        return errors.GATE_MISSED if misses else errors.DONE
+
+    raise typer.Exit(exit_code(work, resume_command("jobs.evaluate", without="--overwrite")))
+
+
+if __name__ == "__main__":
+    typer.run(command)

@@ -1,0 +1,165 @@
+"""The driver of `crossray evaluate`: sets -> lists -> what each system says of them -> measures.
+
+A system (a reranker, an encoder, BM25, a fusion) scores the lists as a teacher of `crossray label` does, in a directory
+of its own: an evaluation that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from jobs import storage
+from jobs.errors import UnreadableFileError, disk_failures_as_stops
+from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.gate import check_sets
+from jobs.evaluation.screen import print_set
+from jobs.evaluation.settings import EvaluateSettings
+from jobs.output.directory import make_output
+from jobs.runtime.session import ray_session
+from jobs.runtime.signals import signals_as_exceptions
+from jobs.training.label.run import label
+from jobs.training.label.settings import LabelSettings
+from jobs.training.label.teachers import Teacher
+from pipelines.errors import ConfigError
+from pipelines.evaluation.measures import Order, parse_measure
+from pipelines.evaluation.sets import LISTS, BenchmarkSet, first_candidates, read_set
+
+RESULTS, VALUES, LISTS_FILE, SYSTEMS = "results.json", "values.parquet", "lists.parquet", "systems"
+PROBLEMS_KEPT = 20
+"""Lines of a set that are named in the results; all are counted."""
+SEED = 0
+SCORE = "score"
+
+
+def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict[str, Any]:
+    """Runs or resumes an evaluation, prints a table for each set, and returns what `results.json` holds.
+
+    Raises ConfigError, RefusedError, StoppedError or InterruptedBySignal, as `jobs.driver.run` does.
+    """
+    console = console or Console()
+    with signals_as_exceptions(), disk_failures_as_stops():
+        for measure in settings.measured:
+            parse_measure(measure)
+        sets = read_sets(settings)
+        check_sets(settings.gate or {}, [one.name for one in sets])
+        output = storage.absolute(settings.output, "--output")
+        make_output(output, "--output")
+        results: dict[str, Any] = {"measures": list(settings.measured), "top_k": settings.top_k, "sets": {}}
+        tables = []
+        with ray_session(settings.job.address, console):
+            for one in sets:
+                began = time.perf_counter()
+                queries = drawn_queries(one, settings.queries)
+                orders, unanswered = orders_of_systems(one, queries, settings, os.path.join(output, one.name), console)
+                compared = compare(one, queries, orders, settings.measured)
+                tables.append(values_table(one.name, compared))
+                results["sets"][one.name] = {
+                    "queries": len(queries),
+                    "queries_in_all": len(one.grades),
+                    "problems": len(one.problems),
+                    "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
+                    "unanswered": unanswered,
+                    "seconds": round(time.perf_counter() - began, 3),
+                    **as_results(compared),
+                }
+                print_set(console, one.name, results["sets"][one.name], settings.measured)
+        storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
+        storage.write_json(os.path.join(output, RESULTS), results)
+    console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
+    return results
+
+
+def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
+    """The sets with the first candidates of each query; raises ConfigError."""
+    folders = [Path(one) for one in settings.sets]
+    sets = [read_set(folder) for folder in folders]
+    names = [one.name for one in sets]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
+    return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
+
+
+def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:
+    """The ids of the queries that are measured: all that have an answer, or so many of them, the same each time."""
+    queries = sorted(one.grades)
+    return queries if count is None or count >= len(queries) else sorted(random.Random(SEED).sample(queries, count))
+
+
+def orders_of_systems(
+    one: BenchmarkSet, queries: Sequence[str], settings: EvaluateSettings, room: str, console: Console
+) -> tuple[dict[str, Order], dict[str, int]]:
+    """The order of each system, by its name, and how many lists have none."""
+    lists = os.path.join(room, LISTS_FILE)
+    write_lists(lists, one.candidates.filter(pc.is_in(one.candidates["query_id"], pa.array(queries, pa.string()))))
+    orders: dict[str, Order] = {}
+    unanswered = {}
+    for system in settings.systems:
+        place = os.path.join(room, SYSTEMS, directory_name(system))
+        job = replace(settings.job, input=lists, output=place)
+        console.print(f"{one.name}, {system}:", soft_wrap=True, highlight=False)
+        summary = label(LabelSettings(job, system, SCORE, settings.encoder), console=Console(quiet=True))
+        orders[name_of(system)] = read_order(place)
+        unanswered[name_of(system)] = summary["rows_with_errors"]
+    return orders, unanswered
+
+
+def name_of(system: Teacher) -> str:
+    """What a row is called: a reranker by its model alone."""
+    return str(system).removeprefix("reranker:")
+
+
+def directory_name(system: Teacher) -> str:
+    """A name that tells the system to people, and no two systems share."""
+    readable = re.sub(r"[^\w.-]+", "-", str(system))[-60:]
+    return f"{readable}-{hashlib.sha256(str(system).encode()).hexdigest()[:8]}"
+
+
+def write_lists(location: str, table: pa.Table) -> None:
+    """Writes the lists, unless the same are there: a file that is written anew would be another INPUT."""
+    try:
+        if storage.exists(location) and storage.read_parquet(location, pq.ParquetFile.read).equals(table):
+            return
+    except UnreadableFileError:
+        pass
+    storage.make_directory(os.path.dirname(location))
+    storage.write_table(location, table)
+
+
+def read_order(place: str) -> dict[str, list[str]]:
+    """The order of documents by the scores of a system, ties as the first stage has them; by query."""
+    order: dict[str, list[str]] = {}
+    for name in sorted(storage.names(place)):
+        if not name.startswith("part-"):
+            continue
+        table = storage.read_parquet(os.path.join(place, name), lambda file: file.read([*LISTS.names, SCORE]))
+        for row in table.to_pylist():
+            if row[SCORE] is not None:
+                best_first = np.argsort(-np.asarray(row[SCORE], dtype=np.float64), kind="stable")
+                order[row["query_id"]] = [row["documents"][place]["id"] for place in best_first]
+    return order
+
+
+def values_table(name: str, compared: Compared) -> pa.Table:
+    """Every measure of every query and row of a set."""
+    rows = [
+        {"set": name, "row": row, "measure": measure, "query_id": query, "value": value}
+        for row, by_measure in compared.values.items()
+        for measure, by_query in by_measure.items()
+        for query, value in by_query.items()
+    ]
+    texts: Mapping[str, pa.DataType] = dict.fromkeys(("set", "row", "measure", "query_id"), pa.string())
+    return pa.Table.from_pylist(rows, schema=pa.schema({**texts, "value": pa.float64()}))

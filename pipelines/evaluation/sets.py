@@ -1,0 +1,187 @@
+"""Reads a benchmark set: its queries, its judgements, and the candidates that a first stage found.
+
+A set is a folder with `queries.jsonl` {id, text, lang}, `corpus.jsonl` {id, text}, `qrels.tsv` (query id, document id,
+grade; or TREC's four columns) and `candidates.parquet` {query_id, documents: list<struct<id, text, ...>>}, in the first
+stage's order. A line that cannot be used is left out, counted and named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import ConfigError
+
+QUERIES, CORPUS, QRELS, CANDIDATES = "queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"
+DOCUMENT = pa.struct({"id": pa.string(), "text": pa.string()})
+LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(DOCUMENT)})
+"""The columns of a table of candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query of a set."""
+
+    text: str
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line of a set that is left out."""
+
+    file: str
+    line: int
+    """From 1; of Parquet files the row."""
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkSet:
+    """A set in memory, but for the texts of its corpus."""
+
+    name: str
+    queries: dict[str, Query]
+    grades: dict[str, dict[str, int]]
+    """By query, then document; only queries with a document that is graded above 0."""
+    candidates: pa.Table
+    """As LISTS: one row for each query in `grades` that has candidates, each document once."""
+    problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is being read, with the problems so far."""
+
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+
+    def note(self, file: str, line: int, what: str) -> None:
+        self.problems.append(Problem(str(self.folder / file), line, what))
+
+    def objects(self, file: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Line, id and object of each line of a JSON file that has an id which none before it had."""
+        seen: set[str] = set()
+        with (self.folder / file).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    self.note(file, number, f"is no JSON ({error})")
+                    continue
+                if not isinstance(value, dict) or not isinstance(value.get("id"), str):
+                    self.note(file, number, "is no object with an `id` that is a text")
+                elif value["id"] in seen:
+                    self.note(file, number, f"has the id {value['id']!r}, which stands above already")
+                else:
+                    seen.add(value["id"])
+                    yield number, value["id"], value
+
+
+def read_set(folder: Path) -> BenchmarkSet:
+    """Reads a set; raises ConfigError where a file is missing or cannot be read, or nothing is left to measure."""
+    for name in (QUERIES, CORPUS, QRELS, CANDIDATES):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
+    reading = _Reading(folder)
+    queries = read_queries(reading)
+    documents = {one for _, one, _ in reading.objects(CORPUS)}
+    grades = read_grades(reading, queries, documents)
+    candidates = read_candidates(reading, queries, grades)
+    if not grades:
+        raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
+    return BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems))
+
+
+def read_queries(reading: _Reading) -> dict[str, Query]:
+    """The queries by id."""
+    queries: dict[str, Query] = {}
+    for number, one, value in reading.objects(QUERIES):
+        text, language = value.get("text"), value.get("lang")
+        if not isinstance(text, str) or not text.strip():
+            reading.note(QUERIES, number, f"query {one!r} has no `text`")
+        elif language is not None and not (isinstance(language, str) and language.strip()):
+            reading.note(QUERIES, number, f"query {one!r} has the `lang` {language!r}, which is no text")
+        else:
+            queries[one] = Query(text, language)
+    return queries
+
+
+def read_grades(reading: _Reading, queries: dict[str, Query], documents: set[str]) -> dict[str, dict[str, int]]:
+    """The grades of the queries that have an answer."""
+    grades: dict[str, dict[str, int]] = {}
+    lines = (reading.folder / QRELS).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not fields or (number == 1 and fields[0] in ("query-id", "query_id", "qid")):
+            continue
+        if len(fields) not in (3, 4):
+            reading.note(QRELS, number, f"has {len(fields)} fields; give query id, document id and grade")
+            continue
+        query, document, grade = fields[0], fields[-2], fields[-1]
+        try:
+            value = int(grade)
+        except ValueError:
+            reading.note(QRELS, number, f"the grade is {grade!r}, which is no whole number")
+            continue
+        if query not in queries:
+            reading.note(QRELS, number, f"there is no query {query!r}")
+        elif document not in documents:
+            reading.note(QRELS, number, f"there is no document {document!r}")
+        elif document in grades.get(query, {}):
+            reading.note(QRELS, number, f"document {document!r} of query {query!r} has a grade above already")
+        else:
+            grades.setdefault(query, {})[document] = value
+    return {query: of_query for query, of_query in grades.items() if max(of_query.values()) > 0}
+
+
+def read_candidates(reading: _Reading, queries: dict[str, Query], grades: dict[str, dict[str, int]]) -> pa.Table:
+    """The lists of the queries that have an answer, with the queries' own texts; raises ConfigError."""
+    path = reading.folder / CANDIDATES
+    try:
+        table = pq.read_table(path, columns=["query_id", "documents"])
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    rows: dict[str, list[dict[str, str]]] = {}
+    for number, row in enumerate(table.to_pylist(), 1):
+        query = None if row["query_id"] is None else str(row["query_id"])
+        if query is None or query not in queries:
+            reading.note(CANDIDATES, number, f"there is no query {query!r}")
+        elif query in rows:
+            reading.note(CANDIDATES, number, f"query {query!r} has candidates above already")
+        elif query in grades:
+            rows[query] = checked_documents(reading, number, row["documents"] or [])
+    columns = {"query_id": list(rows), "query": [queries[one].text for one in rows], "documents": list(rows.values())}
+    return pa.table(columns, schema=LISTS)
+
+
+def checked_documents(reading: _Reading, row: int, documents: list[dict[str, Any] | None]) -> list[dict[str, str]]:
+    """The documents of a row that have an id of their own and a text."""
+    found: dict[str, dict[str, str]] = {}
+    for place, document in enumerate(documents):
+        one, text = (document or {}).get("id"), (document or {}).get("text")
+        if one is None or text is None:
+            reading.note(CANDIDATES, row, f"documents[{place}] has no id or no text")
+        elif str(one) in found:
+            reading.note(CANDIDATES, row, f"documents[{place}] has the id {str(one)!r}, which another one has")
+        else:
+            found[str(one)] = {"id": str(one), "text": text}
+    return list(found.values())
+
+
+def first_candidates(candidates: pa.Table, count: int) -> pa.Table:
+    """The lists with their first `count` documents."""
+    cut = pc.list_slice(candidates["documents"], 0, count)
+    return candidates.set_column(2, LISTS.field("documents"), cut.cast(LISTS.field("documents").type))

@@ -1,0 +1,145 @@
+"""Evaluations of small sets by the real command: its rows, its files, and what it does when it is given again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipelines.errors import ConfigError
+from pipelines.evaluation.measures import values_by_query
+from pipelines.reranker import Reranker
+from tests.checkpoints import words
+from tests.pipelines.evaluation.test_sets import write_set
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of twelve queries in two languages with eight candidates each, of which the last is the right one."""
+    folder = tmp_path_factory.mktemp("sets") / "small"
+    documents = [{"id": f"d{i}", "text": words(8, seed=i)} for i in range(96)]
+    queries = [{"id": f"q{i}", "text": words(3, seed=100 + i), "lang": "de" if i % 3 else "en"} for i in range(12)]
+    candidates = [{"query_id": f"q{i}", "documents": documents[8 * i : 8 * i + 8]} for i in range(12)]
+    qrels = "".join(f"q{i}\td{8 * i + 7}\t1\n" for i in range(12)) + "q99\td1\t1\n"
+    return write_set(folder, queries=queries, corpus=documents, candidates=candidates, qrels=qrels)
+
+
+def evaluate(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "140", "TERM": "dumb"})
+
+
+def test_models_and_baselines_are_measured_over_the_same_queries(
+    folder: Path, tmp_path: Path, cluster: str, bert_directory: Path
+) -> None:
+    output = tmp_path / "out"
+    arguments = (folder, "--model", bert_directory, "--baseline", "bm25", "--output", output)
+    done = evaluate(*arguments, "--address", cluster)
+    assert done.exit_code == 0, done.output
+    results = json.loads((output / "results.json").read_text())["sets"]["small"]
+    assert list(results["rows"]) == ["first stage", "bm25", str(bert_directory), "best possible"]
+    assert (results["queries"], results["problems"], results["unanswered"][str(bert_directory)]) == (12, 1, 0)
+    assert results["first_problems"] == [f"{folder}/qrels.tsv, line 13: there is no query 'q99'"]
+    assert results["rows"]["first stage"]["MRR@10"]["mean"] == pytest.approx(1 / 8)
+    assert results["rows"]["best possible"]["nDCG@10"]["mean"] == 1.0
+
+    reranker = Reranker.load(str(bert_directory), device="cpu")
+    rows = pq.read_table(folder / "candidates.parquet").to_pylist()
+    order = {}
+    for row, query in zip(rows, map(json.loads, (folder / "queries.jsonl").read_text().splitlines()), strict=True):
+        ranked = reranker.rerank(query["text"], [document["text"] for document in row["documents"]])
+        order[row["query_id"]] = [row["documents"][one.index]["id"] for one in ranked]
+    expected = values_by_query("nDCG@10", {f"q{i}": {f"d{8 * i + 7}": 1} for i in range(12)}, order)
+    values = pq.read_table(output / "values.parquet").to_pylist()
+    ours = {
+        one["query_id"]: one["value"]
+        for one in values
+        if (one["row"], one["measure"]) == (str(bert_directory), "nDCG@10")
+    }
+    assert ours == pytest.approx(expected)
+
+    assert {language: one["queries"] for language, one in results["languages"].items()} == {"de": 8, "en": 4}
+    pairs = {(one["from"], one["to"]) for one in results["differences"] if one["measure"] == "nDCG@10"}
+    assert len(pairs) == 3
+    assert all(one["p"] <= one["p_holm"] <= 1 for one in results["differences"])
+    assert "small: 12 queries" in done.output
+    assert "careful: 1 line(s) of small are left out" in done.output
+
+    gate = tmp_path / "gate.toml"
+    gate.write_text('[small]\n"nDCG@10" = 0.99\n"P@1" = 0.0\n')
+    gated = evaluate(*arguments, "--gate", gate, "--address", cluster)
+    assert gated.exit_code == 5, gated.output
+    value = results["rows"][str(bert_directory)]["nDCG@10"]["mean"]
+    told = f"missed: {bert_directory}: nDCG@10 of small is {value:.4f}, and has to be 0.99\n"
+    assert told in gated.output
+    assert gated.output.count("missed: ") == 1
+    gate.write_text('[small]\n"nDCG@10" = 0.0\n')
+    assert evaluate(*arguments, "--gate", gate, "--address", cluster).exit_code == 0
+
+    parts = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
+    assert parts
+    again = evaluate(*arguments, "--address", cluster)
+    assert again.exit_code == 0, again.output
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
+    assert json.loads((output / "results.json").read_text())["sets"]["small"]["rows"] == results["rows"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("{set}",), "nothing to evaluate is given; give --model, --baseline"),
+        (("{set}", "--baseline", "best"), "--baseline is 'best'; give bm25, dense:DIR"),
+        (("{set}", "--baseline", "bm25", "--measure", "quality"), "--measure is 'quality'; give nDCG@10"),
+        (("{set}", "--baseline", "bm25", "--queries", "1"), "--queries is 1; it is at least 2"),
+        (("{set}", "{set}", "--baseline", "bm25"), "two sets are called small; rename the folder of one"),
+        (("{set}/none", "--baseline", "bm25"), "is no benchmark set: it has no queries.jsonl"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_a_usage_error(
+    folder: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    done = evaluate(*(one.format(set=folder) for one in arguments), "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[other]\n"nDCG@10" = 0.5\n', "--gate has [other], which is no SET of this evaluation; these are small"),
+        ('[small]\n"nDCG@10" = 50\n', "nDCG@10 of [small] is 50; it is a number in 0..1"),
+        ("[small]\nquality = 0.5\n", "--measure is 'quality'; give nDCG@10"),
+        ("nDCG = 0.5\n", "give a table for each set"),
+        ("", "asks for nothing"),
+        ("[small\n", "cannot be read"),
+    ],
+)
+def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
+    folder: Path, tmp_path: Path, content: str, told: str
+) -> None:
+    gate = tmp_path / "gate.toml"
+    gate.write_text(content)
+    done = evaluate(folder, "--model", "embedded", "--gate", gate, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+
+
+def test_drawn_queries_are_the_same_each_time(folder: Path) -> None:
+    from jobs.evaluation.run import drawn_queries
+    from pipelines.evaluation.sets import read_set
+
+    one = read_set(folder)
+    assert drawn_queries(one, None) == drawn_queries(one, 50) == sorted(f"q{i}" for i in range(12))
+    assert drawn_queries(one, 5) == drawn_queries(one, 5)
+    assert len(set(drawn_queries(one, 5))) == 5
+
+
+def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ir_measures", None)
+    with pytest.raises(ConfigError, match=r"pip install ir-measures scipy \(the extra evaluate of crossray\)"):
+        values_by_query("nDCG@10", {}, {})

@@ -1,0 +1,106 @@
+"""Measures against their formulas, and what is said of chance against cases whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import ConfigError
+from pipelines.evaluation.chance import holm, interval, p_value
+from pipelines.evaluation.measures import best_order, parse_measure, values_by_query
+
+DOCUMENTS = [f"d{i}" for i in range(15)]
+
+
+@st.composite
+def graded_orders(draw: st.DrawFn) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
+    grades = {}
+    order = {}
+    for query in ("a", "b", "c"):
+        judged = draw(st.lists(st.sampled_from(DOCUMENTS), min_size=1, unique=True))
+        grades[query] = {document: draw(st.integers(0, 3)) for document in judged} | {judged[0]: 1}
+        if draw(st.booleans()):
+            order[query] = draw(st.permutations(DOCUMENTS))[: draw(st.integers(0, 15))]
+    return grades, order
+
+
+def ndcg(grades: dict[str, int], order: list[str], cutoff: int) -> float:
+    """Järvelin and Kekäläinen 2002 with the gain of trec_eval: the grade itself, over log2(rank + 1)."""
+
+    def dcg(gains: list[int]) -> float:
+        return sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains[:cutoff]))
+
+    return dcg([grades.get(one, 0) for one in order]) / dcg(sorted(grades.values(), reverse=True))
+
+
+def recall(grades: dict[str, int], order: list[str], cutoff: int) -> float:
+    relevant = {document for document, grade in grades.items() if grade > 0}
+    return len(relevant & set(order[:cutoff])) / len(relevant)
+
+
+def reciprocal_rank(grades: dict[str, int], order: list[str], cutoff: int) -> float:
+    ranks = [rank for rank, document in enumerate(order[:cutoff], 1) if grades.get(document, 0) > 0]
+    return 1 / ranks[0] if ranks else 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "cutoff"),
+    [("nDCG@10", ndcg, 10), ("recall@3", recall, 3), ("recall@10", recall, 10), ("MRR@10", reciprocal_rank, 10)],
+)
+@given(graded_orders())
+def test_a_measure_is_its_formula(name: str, formula: Any, cutoff: int, case: Any) -> None:
+    """And 0 for a query without an answer."""
+    grades, order = case
+    expected = {query: formula(grades[query], order.get(query, []), cutoff) for query in grades}
+    assert values_by_query(name, grades, order) == pytest.approx(expected)
+
+
+@given(graded_orders())
+def test_no_order_of_the_same_candidates_is_better_than_the_best(case: Any) -> None:
+    grades, order = case
+    best = values_by_query("nDCG@10", grades, best_order(grades, order))
+    for query, value in values_by_query("nDCG@10", grades, order).items():
+        assert value <= best[query] + 1e-9
+
+
+@pytest.mark.parametrize("name", ["nDCG", "nDCG@ten", "quality", "__import__('os')", "recall@"])
+def test_a_measure_that_there_is_not_is_a_usage_error(name: str) -> None:
+    if name == "nDCG":
+        parse_measure(name)  # without a cutoff it is another measure
+        return
+    with pytest.raises(ConfigError, match=r"--measure is .*; give nDCG@10"):
+        parse_measure(name)
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_queries() -> None:
+    few, many = ([i % 10 / 10 for i in range(count)] for count in (20, 2000))
+    (low, high), (lower, higher) = interval(few), interval(many)
+    assert low < 0.45 < high
+    assert lower < 0.45 < higher
+    assert higher - lower < (high - low) / 5
+    assert interval([0.5] * 9) == (0.5, 0.5)
+    assert interval(few) == interval(few)
+
+
+def test_the_p_value_of_few_queries_is_exact() -> None:
+    """All ways to swap the two rows of each query are counted: here 2 of 2^5 differ as much."""
+    first, second = [0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.4, 0.6, 0.8, 1.0]
+    differences = [other - one for one, other in zip(first, second, strict=True)]
+    as_large = [
+        abs(sum(sign * one for sign, one in zip(signs, differences, strict=True))) >= sum(differences) - 1e-9
+        for signs in product([1, -1], repeat=5)
+    ]
+    assert p_value(first, second) == pytest.approx(sum(as_large) / len(as_large))
+    assert p_value(first, first) == 1.0
+
+
+def test_holms_correction_is_that_of_the_paper() -> None:
+    """Four tests: the smallest p counts four times, the next one three times, and none below one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,0 +1,101 @@
+"""Benchmark sets as they lie on disks, with all that can be wrong with their lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.evaluation.sets import LISTS, first_candidates, read_set
+
+
+def write_set(folder: Path, **changes: Any) -> Path:
+    """A set of two queries and four documents; `changes` are other contents of its files, by name."""
+    documents = [{"id": f"d{i}", "text": f"text {i}"} for i in range(4)]
+    candidates = [{"query_id": one, "documents": documents[::-1]} for one in ("q1", "q2")]
+    contents = {
+        "queries": [{"id": "q1", "text": "first", "lang": "en"}, {"id": "q2", "text": "second", "lang": "de"}],
+        "corpus": documents,
+        "qrels": "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td3\t1\n",
+        "candidates": candidates,
+        **changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("queries", "corpus"):
+        lines = [one if isinstance(one, str) else json.dumps(one) for one in contents[name]]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "qrels.tsv").write_text(contents["qrels"])
+    pq.write_table(pa.Table.from_pylist(contents["candidates"]), folder / "candidates.parquet")
+    return folder
+
+
+def test_a_set_is_read(tmp_path: Path) -> None:
+    one = read_set(write_set(tmp_path / "mine"))
+    assert (one.name, one.problems) == ("mine", ())
+    assert [(query.text, query.language) for query in one.queries.values()] == [("first", "en"), ("second", "de")]
+    assert one.grades == {"q1": {"d1": 2, "d2": 0}, "q2": {"d3": 1}}
+    assert one.candidates.schema == LISTS
+    assert [document["id"] for document in one.candidates["documents"][0].as_py()] == ["d3", "d2", "d1", "d0"]
+    cut = first_candidates(one.candidates, 2)
+    assert cut.schema == LISTS
+    assert [document["id"] for document in cut["documents"][1].as_py()] == ["d3", "d2"]
+
+
+def test_judgements_in_trecs_four_columns_are_read(tmp_path: Path) -> None:
+    one = read_set(write_set(tmp_path, qrels="q1 0 d1 2\nq2\t0\td3\t1\n"))
+    assert one.grades == {"q1": {"d1": 2}, "q2": {"d3": 1}}
+    assert one.problems == ()
+
+
+def test_a_query_without_a_relevant_document_is_not_measured(tmp_path: Path) -> None:
+    one = read_set(write_set(tmp_path, qrels="q1\td1\t1\nq2\td3\t0\n"))
+    assert list(one.grades) == ["q1"]
+    assert one.candidates["query_id"].to_pylist() == ["q1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"queries": [{"id": "q1", "text": "a"}, "{"]}, "queries.jsonl, line 2: is no JSON"),
+        ({"queries": [{"id": "q1", "text": "a"}, {"id": 7}]}, "line 2: is no object with an `id` that is a text"),
+        ({"queries": [{"id": "q1", "text": "a"}, {"id": "q2", "text": " "}]}, "line 2: query 'q2' has no `text`"),
+        ({"queries": [{"id": "q1", "text": "a"}] * 2}, "line 2: has the id 'q1', which stands above already"),
+        ({"queries": [{"id": "q1", "text": "a"}, {"id": "q2", "text": "b", "lang": 3}]}, "has the `lang` 3"),
+        ({"qrels": "q1\td1\t1\nq9\td1\t1\n"}, "qrels.tsv, line 2: there is no query 'q9'"),
+        ({"qrels": "q1\td1\t1\nq1\td9\t1\n"}, "line 2: there is no document 'd9'"),
+        ({"qrels": "q1\td1\t1\nq1\td1\t2\n"}, "line 2: document 'd1' of query 'q1' has a grade above already"),
+        ({"qrels": "q1\td1\t1\nq1\td2\thigh\n"}, "line 2: the grade is 'high', which is no whole number"),
+        ({"qrels": "q1\td1\t1\nq1\n"}, "line 2: has 1 fields; give query id, document id and grade"),
+        ({"candidates": [{"query_id": "q9", "documents": []}]}, "candidates.parquet, line 1: there is no query 'q9'"),
+        (
+            {"candidates": [{"query_id": "q1", "documents": [{"id": "d1", "text": "a"}, {"id": "d1", "text": "b"}]}]},
+            "line 1: documents[1] has the id 'd1', which another one has",
+        ),
+        (
+            {"candidates": [{"query_id": "q1", "documents": [{"id": "d1", "text": None}]}]},
+            "line 1: documents[0] has no id or no text",
+        ),
+        ({"candidates": [{"query_id": "q1", "documents": None}] * 2}, "query 'q1' has candidates above already"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_left_out_and_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    one = read_set(write_set(tmp_path, **changes))
+    assert told in str(one.problems[0])
+    assert "q1" in one.grades
+
+
+@pytest.mark.parametrize("missing", ["queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"])
+def test_a_folder_without_a_file_is_no_set(tmp_path: Path, missing: str) -> None:
+    (write_set(tmp_path) / missing).unlink()
+    with pytest.raises(ConfigError, match=f"is no benchmark set: it has no {missing}"):
+        read_set(tmp_path)
+
+
+def test_a_set_without_answers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no query has a judged document that is relevant"):
+        read_set(write_set(tmp_path, qrels="q1\td1\t0\n"))
