@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from serve.gate import logger
+from serve.endpoint import logger
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
 from tests.conftest import LiveApp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,14 +19,17 @@ import psutil
 import pytest
 import requests
 from ray import serve
+from rich.console import Console
 
 from jobs.scoring.app_scorer import scorer_handle
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
 from serve.app import build_app
+from serve.auth import new_key
 from serve.drain import processes
 from serve.lanes import Lane
+from serve.reloading import reload_keys
 from tests.checkpoints import words, write_bert
 from tests.serve.conftest import LiveApp, duplex
 
@@ -132,6 +136,57 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
             assert (answer["id"], len(answer["results"])) == (number, 40)
         stream.end()
         assert stream.read() is None
+
+
+@pytest.fixture
+def keys_file(live_app: LiveApp) -> Iterator[Path]:
+    """The file of the app's keys, which is as it was in the end."""
+    file = Path(live_app.args.api_keys_file or "")
+    before = file.read_text()
+    yield file
+    file.write_text(before)
+    reload_keys("crossray", live_app.args, Console(quiet=True))
+
+
+def test_keys_hold_and_no_longer_hold_within_seconds_of_a_change_of_their_file(
+    live_app: LiveApp, keys_file: Path
+) -> None:
+    """In all endpoints; a stream under way is answered to its end, and a damaged file changes nothing."""
+    before, second = keys_file.read_text(), new_key("second")
+
+    def statuses(key: str) -> set[int]:
+        bearer = {"Authorization": f"Bearer {key}"}
+        body = {"query": "a", "documents": []}
+        return {  # of many connections: both endpoints are among those that are asked
+            requests.post(f"{live_app.base_url}/v1/rerank", json=body, headers=bearer, timeout=10).status_code
+            for _ in range(12)
+        }
+
+    assert statuses(second.key) == {401}
+    keys_file.write_text(f"{before}\n{second.line}\n")
+    wait_until(lambda: statuses(second.key) == {200}, 5)
+    with duplex(live_app) as stream:
+        stream.send(LISTS[0] | {"id": 1})
+        assert stream.read() is not None
+        keys_file.write_text(second.line)
+        wait_until(lambda: statuses(live_app.key) == {401}, 5)
+        stream.send(LISTS[1] | {"id": 2})
+        stream.end()
+        answer = stream.read()
+        assert answer is not None
+        assert answer["id"] == 2
+    keys_file.write_text("")
+    said = io.StringIO()
+    reload_keys("crossray", live_app.args, Console(file=said))  # as SIGHUP has it done
+    assert (
+        said.getvalue() == f"SIGHUP: {keys_file} holds no API key; `crossray keys new` makes a key and its line; "
+        "the keys that were read before still hold\n"
+    )
+    assert (statuses(second.key), statuses(live_app.key)) == ({200}, {401})
+    keys_file.write_text(before)
+    reload_keys("crossray", live_app.args, Console(file=said))
+    assert said.getvalue().endswith("SIGHUP: API keys were read anew: 1 accepted\n")
+    assert (statuses(second.key), statuses(live_app.key)) == ({401}, {200})
 
 
 def test_bodies_that_are_wrong_hold_nobody_up(live_app: LiveApp) -> None:
