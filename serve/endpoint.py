@@ -238,7 +238,8 @@ class Endpoint:
     def _encoded(self, request: TokenizeRequest) -> bytes:
         tokenizer = self.preparation.tokenizer.tokenizer
         encodings = tokenizer.encode_batch(request.texts, add_special_tokens=request.add_special_tokens is not False)
-        return json.dumps(request.answer(encodings, self.preparation.lengths.max_length), ensure_ascii=False).encode()
+        answer = request.with_warnings(request.answer(encodings, self.preparation.lengths.max_length))
+        return json.dumps(answer, ensure_ascii=False).encode()
 
     def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
         first = tasks[0]  # all tasks of a request have its lengths

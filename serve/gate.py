@@ -40,7 +40,7 @@ STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
 POLICY_VIOLATION = 1008
 """Why a WebSocket is closed, in the words of its protocol; the caller sees a 403."""
-CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
+CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Crossray-Warning", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
 

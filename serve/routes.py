@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -173,7 +173,8 @@ def add_tokenize(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
     async def tokenize(_: Request, body: Annotated[PlainTokenizeRequest, Body()]) -> Response:
         """TEI's API for a body with `inputs`, else vLLM's."""
-        return Response(await endpoint_of().tokenize(body), media_type="application/json")
+        headers = headers_with(body.warnings)
+        return Response(await endpoint_of().tokenize(body), media_type="application/json", headers=headers)
 
 
 def documented(model: Any) -> dict[str, Any]:
@@ -186,7 +187,13 @@ async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> 
     tasks = body.tasks()
     rankings = await endpoint.rank(tasks, timings=request.state.timings)
     served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
-    return JSONResponse(body.answer(tasks, rankings, served))
+    answer = body.with_warnings(body.answer(tasks, rankings, served))
+    return JSONResponse(answer, headers=headers_with(body.warnings))
+
+
+def headers_with(warnings: Sequence[str]) -> dict[str, str]:
+    """The header for the warnings, which is there for all dialects, since two answer with a mere list."""
+    return {"X-Crossray-Warning": " ".join(warnings)} if warnings else {}
 
 
 def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: StreamLimits) -> None:

@@ -2,9 +2,10 @@
 
 Each request model turns into `RerankTask`s, the one form that the rest of the app works with, and makes the answer of
 its dialect from their rankings. Requests are read liberally: what a real client was seen to send is accepted, unknown
-fields are ignored, and null means left out.
+fields are ignored (near misses of known ones are named), and null means left out.
 
 synonyms         names of the same field, which may not disagree
+near_misses      what no dialect knows, and what was meant by it
 unsupported      what dialects know and we cannot do
 values           texts, queries and documents: what they may be
 tasks            RerankTask and Served, which know no dialect
@@ -20,6 +21,7 @@ from serve.schemas.dialect import DialectRequest
 from serve.schemas.encoding import count_values, parse_json, sent_id, stream_line, why_not_json
 from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
 from serve.schemas.models import InfoAnswer, ModelsAnswer, info_answer, models_answer
+from serve.schemas.near_misses import nearest
 from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import PlainRequest, TeiRequest, TeiScore
@@ -61,6 +63,7 @@ __all__ = [
     "count_values",
     "info_answer",
     "models_answer",
+    "nearest",
     "parse_json",
     "sent_id",
     "stream_line",

@@ -173,6 +173,14 @@ described = with_config(ConfigDict(use_attribute_docstrings=True))
 
 
 @described
+class Warned(TypedDict):
+    """An answer that may have warnings."""
+
+    warnings: NotRequired[Annotated[list[str], Field(examples=[["`topn` is not read here; did you mean `top_n`?"]])]]
+    """Fields of the request that are not read, and that look like one that is; left out where there are none."""
+
+
+@described
 class UsageCounts(TypedDict):
     """Tokens by Jina's rule: the query once, each document once and uncut, each with two special tokens."""
 

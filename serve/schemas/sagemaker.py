@@ -10,7 +10,7 @@ from pydantic import Discriminator, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
-from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, ranked_results, usage_counts
+from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, Warned, ranked_results, usage_counts
 from serve.schemas.jina import RerankRequest
 from serve.schemas.synonyms import QUERIES, SYNONYMS
 from serve.schemas.tasks import RerankTask, Served
@@ -35,6 +35,11 @@ class InvocationRequest(DialectRequest):
     data: RerankRequest
     """The body of /v1/rerank."""
 
+    @property
+    @override
+    def warnings(self) -> list[str]:
+        return super().warnings + self.data.warnings
+
     @override
     def tasks(self) -> list[RerankTask]:
         return self.data.tasks()
@@ -53,7 +58,7 @@ class InvocationResult(TypedDict):
     results: list[RankedResult]
 
 
-class InvocationAnswer(TypedDict):
+class InvocationAnswer(Warned):
     """SageMaker's answer."""
 
     data: list[InvocationResult]

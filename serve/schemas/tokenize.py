@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
-from serve.schemas.dialect import QUERY_EXAMPLE, described
+from serve.schemas.dialect import QUERY_EXAMPLE, Warned, described
 from serve.schemas.unsupported import HonestRequest
 from serve.schemas.values import TEI, VLLM, Bounded, Text
 
@@ -62,6 +62,11 @@ class TeiTokenizeRequest(TokenizeRequest):
     def answer(self, encodings: Sequence[Encoding], max_length: int) -> list[list[TeiToken]]:
         return [tei_tokens(text, encoding) for text, encoding in zip(self.inputs, encodings, strict=True)]
 
+    @override
+    def with_warnings(self, answer: list[list[TeiToken]]) -> list[list[TeiToken]]:
+        """A list has no place for them; there is the header."""
+        return answer
+
 
 class VllmTokenizeRequest(TokenizeRequest):
     """The `/tokenize` of vLLM."""
@@ -108,7 +113,7 @@ class TeiToken(TypedDict):
 
 
 @described
-class VllmTokens(TypedDict):
+class VllmTokens(Warned):
     """vLLM's answer."""
 
     count: int

@@ -251,6 +251,47 @@ BODIES: dict[str, list[Body]] = {
 """What each route that takes a body is asked in the next test."""
 
 
+@pytest.mark.parametrize(
+    ("path", "sent", "place"),
+    [
+        ("/v1/rerank", LIST, ["warnings"]),
+        ("/v2/rerank", LIST, ["meta", "warnings"]),
+        ("/rerank", LIST, ["warnings"]),
+        ("/rerank", TEXTS, None),
+        ("/v1/score", SCORES, ["warnings"]),
+        ("/invocations", {"data": LIST}, ["warnings"]),
+        ("/tokenize", {"prompt": "apple"}, ["warnings"]),
+        ("/tokenize", {"inputs": "apple"}, None),
+    ],
+)
+def test_near_misses_are_named_in_each_dialect(
+    live_app: LiveApp, path: str, sent: Body, place: list[str] | None
+) -> None:
+    """In the answer where it has a place for them, and always in a header; who makes none has no such field."""
+    near, meant = ("add_special_token", "add_special_tokens") if path == "/tokenize" else ("maxlength", "max_length")
+    warning = f"`{near}` is not read here; did you mean `{meant}`?"
+    inside = {"data": sent["data"] | {near: 1}} if "data" in sent else sent | {near: 1}
+
+    plain, warned = (live_app.post(path, body) for body in (sent, inside))
+
+    assert (plain.status_code, warned.status_code) == (200, 200)
+    assert warned.headers["X-Crossray-Warning"] == warning
+    assert "X-Crossray-Warning" not in plain.headers
+    answer = warned.json()
+    if place is None:
+        assert answer == plain.json()
+    else:
+        for name in place:
+            answer = answer[name]
+        assert answer == [warning]
+        assert "warnings" not in plain.text
+
+
+def test_near_misses_are_named_in_the_lines_of_a_stream(live_app: LiveApp) -> None:
+    line = json.loads(live_app.post("/v1/rerank/stream", LIST | {"topn": 1}).text)
+    assert line["warnings"] == ["`topn` is not read here; did you mean `top_n`?"]
+
+
 def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
     """As at /: answers, keys, the form of errors, the page and what it loads."""
     args = live_app.args.model_copy(update={"min_replicas": 1, "max_replicas": 1, "endpoints": 1})
