@@ -17,7 +17,7 @@ encoding         bytes to JSON, and the lines of a stream to bytes
 """
 
 from serve.schemas.cohere import CohereAnswer, CohereRequest
-from serve.schemas.dialect import DialectRequest
+from serve.schemas.dialect import DialectRequest, example_of
 from serve.schemas.encoding import count_values, parse_json, sent_id, stream_line, why_not_json
 from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
 from serve.schemas.models import InfoAnswer, ModelsAnswer, info_answer, models_answer
@@ -25,7 +25,14 @@ from serve.schemas.near_misses import nearest
 from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import PlainRequest, TeiRequest, TeiScore
-from serve.schemas.tokenize import PlainTokenizeRequest, TeiToken, TokenizeRequest, VllmTokens
+from serve.schemas.tokenize import (
+    PlainTokenizeRequest,
+    TeiToken,
+    TeiTokenizeRequest,
+    TokenizeRequest,
+    VllmTokenizeRequest,
+    VllmTokens,
+)
 from serve.schemas.unsupported import UNSUPPORTED
 from serve.schemas.values import MAX_DEPTH, MAX_DOCUMENTS, UNION_TAGS
 from serve.schemas.vllm import ScoreAnswer, ScoreRequest, VllmRerankAnswer, VllmRerankRequest
@@ -56,11 +63,14 @@ __all__ = [
     "TeiRequest",
     "TeiScore",
     "TeiToken",
+    "TeiTokenizeRequest",
     "TokenizeRequest",
     "VllmRerankAnswer",
     "VllmRerankRequest",
+    "VllmTokenizeRequest",
     "VllmTokens",
     "count_values",
+    "example_of",
     "info_answer",
     "models_answer",
     "nearest",

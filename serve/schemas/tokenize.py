@@ -44,6 +44,8 @@ class TokenizeRequest(HonestRequest):
 class TeiTokenizeRequest(TokenizeRequest):
     """The `/tokenize` of text-embeddings-inference."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": QUERY_EXAMPLE}]})
+
     inputs: Annotated[
         Bounded[Text],
         BeforeValidator(
@@ -70,6 +72,8 @@ class TeiTokenizeRequest(TokenizeRequest):
 
 class VllmTokenizeRequest(TokenizeRequest):
     """The `/tokenize` of vLLM."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": QUERY_EXAMPLE}]})
 
     model: Text | None = None
     """As in a request to rank."""

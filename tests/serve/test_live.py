@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -290,6 +291,25 @@ def test_near_misses_are_named_in_each_dialect(
 def test_near_misses_are_named_in_the_lines_of_a_stream(live_app: LiveApp) -> None:
     line = json.loads(live_app.post("/v1/rerank/stream", LIST | {"topn": 1}).text)
     assert line["warnings"] == ["`topn` is not read here; did you mean `top_n`?"]
+
+
+def test_each_example_of_docs_works(live_app: LiveApp) -> None:
+    """Tools that offer a form for each route begin with it; every route that takes a body has one."""
+    paths = requests.get(f"{live_app.base_url}/openapi.json", timeout=10).json()["paths"]
+    page = requests.get(f"{live_app.base_url}/docs", timeout=10).text
+    for path in (path for path, methods in paths.items() if "post" in methods):
+        [content] = paths[path]["post"]["requestBody"]["content"].values()
+        assert content["examples"], path
+        for example in content["examples"].values():
+            value = example["value"]
+            body = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            answer = live_app.post(path, data=body.encode())
+            assert answer.status_code == 200, (path, answer.text)
+            assert "X-Crossray-Warning" not in answer.headers
+            assert '"error"' not in answer.text
+            assert html.escape(body) in page
+    for path in (path for path, methods in paths.items() if "get" in methods):
+        assert requests.get(live_app.base_url + path, headers=live_app.headers, timeout=20).status_code == 200
 
 
 def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
