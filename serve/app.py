@@ -41,6 +41,9 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
     keys = api_keys(args)
     if host is not None:
         check_access(host, keys, args.allow_anonymous)
+    if args.api_keys_file is not None:  # endpoints read it themselves, and may run in another folder
+        args = args.model_copy(update={"api_keys_file": str(Path(args.api_keys_file).absolute())})
+        keys = None
     args, files = pinned(args)
     scorer = serve.deployment(
         name="Scorer",

@@ -5,6 +5,7 @@ FastAPI's own page loads scripts from elsewhere, and would run them where the pa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
@@ -38,6 +39,10 @@ def route_section(method: str, path: str, route: Mapping[str, Any]) -> Iterator[
     yield f"<h2>{method} {escape(path)}</h2>\n<p>{escape(route.get('description', ''))}</p>\n<ul>\n"
     for content in route.get("requestBody", {}).get("content", {}).values():
         yield f"<li>body: {type_of(content.get('schema', {}))}</li>\n"
+        for dialect, example in content.get("examples", {}).items():
+            value = example["value"]
+            body = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"<li>such as ({escape(dialect)}): <code>{escape(body)}</code></li>\n"
     for status, answer in route["responses"].items():
         bodies = [type_of(one["schema"]) for one in answer.get("content", {}).values() if "schema" in one]
         yield f"<li>{escape(status)}: {' or '.join([*bodies, escape(answer['description'])])}</li>\n"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +41,7 @@ from serve.errors import (
     UnbrokenTextError,
     UnknownModelError,
 )
+from serve.keys_file import KeysFile
 from serve.lanes import Lane
 from serve.pinning import check_pinned, files_on_this_node
 from serve.recent import Recent
@@ -49,6 +52,9 @@ from serve.turns import Turns
 
 if TYPE_CHECKING:
     from serve.schemas import RerankTask, TokenizeRequest
+
+logger = logging.getLogger("ray.serve.crossray")
+"""A child of Serve's own logger, so that lines reach the log files that Serve keeps for each replica."""
 
 BLOCK_TOKENS = 32_768
 """A larger request is sent in several blocks: to several replicas, and less is lost with one that dies."""
@@ -87,9 +93,17 @@ class Endpoint:
         files: str | None = None,
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        """Loads the tokenizer; raises ModelError, also where the model's files do not have the SHA-256 `files`."""
+        """Loads the tokenizer. `keys` are those that nobody watches; `args.api_keys_file` is read here, and watched.
+
+        Raises ModelError, also where the model's files do not have the SHA-256 `files`, and ConfigError for a file
+        without keys: those that the app was deployed with may have been revoked since.
+        """
         self.args = args
-        self.keys = keys
+        self._keys = keys
+        self.keys_file: KeysFile | None = None
+        if args.api_keys_file is not None:
+            self.keys_file = KeysFile(Path(args.api_keys_file), logger.warning)
+            self.keys_file.watch()
         self.scorer = scorer
         self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
@@ -115,6 +129,16 @@ class Endpoint:
         self.extra_chunks = metrics.Counter("crossray_extra_chunks", "Chunks beyond the first of a document.")
         self.cut_texts = metrics.Counter("crossray_cut_texts", "Queries and documents that lost tokens.", ("what",))
         self.tokenize_seconds = metrics.Histogram("crossray_tokenize_seconds", "Seconds of tokenizing.", SECOND_BOUNDS)
+
+    @property
+    def keys(self) -> ApiKeys | None:
+        """The keys that are let in now; None lets everybody in."""
+        return self._keys if self.keys_file is None else self.keys_file.keys
+
+    async def reload_keys(self) -> str:
+        """Reads the keys' file now; returns what came of it, in words."""
+        assert self.keys_file is not None  # who has no file does not ask
+        return await asyncio.to_thread(self.keys_file.reload)
 
     async def rank(
         self, tasks: Sequence[RerankTask], lane: Lane = Lane.ONLINE, timings: Timings | None = None
@@ -214,7 +238,8 @@ class Endpoint:
     def _encoded(self, request: TokenizeRequest) -> bytes:
         tokenizer = self.preparation.tokenizer.tokenizer
         encodings = tokenizer.encode_batch(request.texts, add_special_tokens=request.add_special_tokens is not False)
-        return json.dumps(request.answer(encodings, self.preparation.lengths.max_length), ensure_ascii=False).encode()
+        answer = request.with_warnings(request.answer(encodings, self.preparation.lengths.max_length))
+        return json.dumps(answer, ensure_ascii=False).encode()
 
     def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
         first = tasks[0]  # all tasks of a request have its lengths

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +26,7 @@ from serve.errors import (
     TooManyDocumentsError,
     UnsupportedParameterError,
 )
-from serve.schemas import UNION_TAGS, UNSUPPORTED, why_not_json
+from serve.schemas import UNION_TAGS, UNSUPPORTED, nearest, why_not_json
 
 MAX_FIELDS = 20
 """Field errors named in one answer; a list of ten thousand nulls needs no ten thousand messages."""
@@ -138,9 +139,20 @@ def field_at(loc: Sequence[str | int]) -> str:
 
 
 def message_of(error: Any) -> str:
-    """Pydantic's message; where it would speak of dictionaries and our classes, one that speaks of JSON."""
+    """Pydantic's message; where it would speak of dictionaries and our classes, one that speaks of JSON.
+
+    Of a field that is missing it says which other one may have been meant for it.
+    """
+    if error["type"] == "missing" and (instead := meant_as(str(error["loc"][-1]), error["input"])):
+        return f"{error['msg']}; `{instead}` is not read here"
     is_no_object = error["type"] in ("model_type", "model_attributes_type", "dict_type")
     return "Input should be an object" if is_no_object else str(error["msg"])
+
+
+def meant_as(field: str, sent: Any) -> str | None:
+    """Which of the first fields that were sent looks like the one that is missing."""
+    names = islice(sent, MAX_FIELDS) if isinstance(sent, Mapping) else ()
+    return next((name for name in names if nearest(name, frozenset([field])) is not None), None)
 
 
 def of_framework(error: HTTPException) -> AppError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import time
 import uuid
@@ -23,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.endpoint import TOKENIZE_BYTES, Timings
+from serve.endpoint import TOKENIZE_BYTES, Timings, logger
 from serve.error_answers import answer_to, as_app_error, dialect_of
 from serve.errors import EncodedBodyError, PayloadTooLargeError, SlowRequestError, UnauthorizedError
 from serve.haproxy import BODY_SECONDS, COMPLETE, REPORT_HEADER, REQUEST_ID
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from serve.bodies import Place
     from serve.endpoint import Endpoint
 
-logger = logging.getLogger("ray.serve.crossray")
-"""A child of Serve's own logger, so that lines reach the log files that Serve keeps for each replica."""
-
 OPEN_PATHS = ("/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json")
 """Routes that need no key, beside the page; they tell nothing of anybody's texts."""
 TOKENIZE_PATH = "/tokenize"
@@ -44,7 +40,7 @@ STREAM_PATH = "/v1/rerank/stream"
 """The one route whose body is read while it is answered."""
 POLICY_VIOLATION = 1008
 """Why a WebSocket is closed, in the words of its protocol; the caller sees a 403."""
-CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Request-Id")
+CORS_EXPOSED = ("Retry-After", "Server-Timing", "X-Crossray-Warning", "X-Request-Id")
 """Headers of answers that scripts of other origins may read."""
 
 

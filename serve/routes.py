@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from typing_extensions import override  # in typing from Python 3.12
@@ -29,6 +30,7 @@ from serve.schemas import (
     DialectRequest,
     InfoAnswer,
     InvocationAnswer,
+    InvocationRequest,
     ModelsAnswer,
     PlainInvocationRequest,
     PlainRequest,
@@ -38,11 +40,16 @@ from serve.schemas import (
     ScoreAnswer,
     ScoreRequest,
     Served,
+    StreamRequest,
     TeiRequest,
     TeiScore,
     TeiToken,
+    TeiTokenizeRequest,
     VllmRerankAnswer,
+    VllmRerankRequest,
+    VllmTokenizeRequest,
     VllmTokens,
+    example_of,
     info_answer,
     models_answer,
 )
@@ -97,7 +104,8 @@ def create_api(
     return api
 
 
-NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
+NDJSON = "application/x-ndjson"
+LINES: dict[str, Any] = {"schema": {"type": "string"}}
 KEY = [Depends(HTTPBearer(auto_error=False, scheme_name="key", description="An API key, where the server wants one."))]
 """For /docs, which offers a place for the key then; it is the Gate that checks it."""
 
@@ -134,17 +142,17 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     async def answer(request: Request, body: DialectRequest) -> Response:
         return await ranked(endpoint_of(), request, body)
 
-    @api.post("/v1/rerank", **documented(RerankAnswer))
+    @api.post("/v1/rerank", **documented(RerankAnswer, Jina=RerankRequest))
     async def rerank(request: Request, body: RerankRequest) -> Response:
         """Jina's API; Cohere's v1 clients use it too."""
         return await answer(request, body)
 
-    @api.post("/v2/rerank", **documented(CohereAnswer))
+    @api.post("/v2/rerank", **documented(CohereAnswer, Cohere=CohereRequest))
     async def rerank_cohere(request: Request, body: CohereRequest) -> Response:
         """Cohere's API."""
         return await answer(request, body)
 
-    @api.post("/rerank", **documented(VllmRerankAnswer | list[TeiScore]))
+    @api.post("/rerank", **documented(VllmRerankAnswer | list[TeiScore], TEI=TeiRequest, vLLM=VllmRerankRequest))
     async def rerank_plain(request: Request, body: Annotated[PlainRequest, Body()]) -> Response:
         """TEI's API for a body with `texts`, else vLLM's: Jina's, and an `id` in the answer."""
         return await answer(request, body)
@@ -154,13 +162,22 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """TEI's API at its second address."""
         return await answer(request, body)
 
-    @api.post("/v1/score", **documented(ScoreAnswer))
-    @api.post("/score", **documented(ScoreAnswer))
+    @api.post("/v1/score", **documented(ScoreAnswer, vLLM=ScoreRequest))
+    @api.post("/score", **documented(ScoreAnswer, vLLM=ScoreRequest))
     async def score(request: Request, body: ScoreRequest) -> Response:
         """vLLM's API: a score for each pair, in the order sent."""
         return await answer(request, body)
 
-    @api.post("/invocations", **documented(RerankAnswer | InvocationAnswer | list[TeiScore] | ScoreAnswer))
+    @api.post(
+        "/invocations",
+        **documented(
+            RerankAnswer | InvocationAnswer | list[TeiScore] | ScoreAnswer,
+            SageMaker=InvocationRequest,
+            TEI=TeiRequest,
+            vLLM=ScoreRequest,
+            Jina=RerankRequest,
+        ),
+    )
     async def invocations(request: Request, body: Annotated[PlainInvocationRequest, Body()]) -> Response:
         """On SageMaker: Jina's client for it wraps its body in `data`. Else TEI's API for a body with `texts`, vLLM's
         scores for one with `text_1` or its other names, and Jina's."""
@@ -170,15 +187,26 @@ def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
 def add_tokenize(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the route that clients count tokens with."""
 
-    @api.post("/tokenize", **documented(VllmTokens | list[list[TeiToken]]))
+    @api.post(
+        "/tokenize",
+        **documented(VllmTokens | list[list[TeiToken]], TEI=TeiTokenizeRequest, vLLM=VllmTokenizeRequest),
+    )
     async def tokenize(_: Request, body: Annotated[PlainTokenizeRequest, Body()]) -> Response:
         """TEI's API for a body with `inputs`, else vLLM's."""
-        return Response(await endpoint_of().tokenize(body), media_type="application/json")
+        headers = headers_with(body.warnings)
+        return Response(await endpoint_of().tokenize(body), media_type="application/json", headers=headers)
 
 
-def documented(model: Any) -> dict[str, Any]:
-    """What /docs says of a route that answers with `model`."""
-    return {"responses": {200: {"model": model}, **ERROR_RESPONSES}, "tags": ["inference"], "dependencies": KEY}
+def documented(model: Any, **requests: type[BaseModel]) -> dict[str, Any]:
+    """What /docs says of a route that answers with `model`; of each of its requests it has an example, by dialect."""
+    examples = {dialect: {"value": example_of(request)} for dialect, request in requests.items()}
+    return {
+        "responses": {200: {"model": model}, **ERROR_RESPONSES},
+        "tags": ["inference"],
+        "dependencies": KEY,
+        # Tools that offer a form for a route would else begin with {}, since some of the bodies are one of several.
+        "openapi_extra": {"requestBody": {"content": {"application/json": {"examples": examples}}}},
+    }
 
 
 async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> Response:
@@ -186,19 +214,26 @@ async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> 
     tasks = body.tasks()
     rankings = await endpoint.rank(tasks, timings=request.state.timings)
     served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
-    return JSONResponse(body.answer(tasks, rankings, served))
+    answer = body.with_warnings(body.answer(tasks, rankings, served))
+    return JSONResponse(answer, headers=headers_with(body.warnings))
+
+
+def headers_with(warnings: Sequence[str]) -> dict[str, str]:
+    """The header for the warnings, which is there for all dialects, since two answer with a mere list."""
+    return {"X-Crossray-Warning": " ".join(warnings)} if warnings else {}
 
 
 def add_stream(api: FastAPI, endpoint_of: Callable[[], Endpoint], limits: StreamLimits) -> None:
     """Adds the route that ranks line by line."""
+    two_lines = "".join(f"{json.dumps(example_of(StreamRequest), ensure_ascii=False)}\n" for _ in range(2))
 
     @api.post(
         STREAM_PATH,
         tags=["inference"],
         dependencies=KEY,
-        responses={200: {"content": NDJSON, "description": "A line for each line."}, **ERROR_RESPONSES},
+        responses={200: {"content": {NDJSON: LINES}, "description": "A line for each line."}, **ERROR_RESPONSES},
         response_class=Response,  # without a type of its own: errors are JSON
-        openapi_extra={"requestBody": {"content": NDJSON}},
+        openapi_extra={"requestBody": {"content": {NDJSON: {**LINES, "examples": {"NDJSON": {"value": two_lines}}}}}},
     )
     async def rerank_stream(request: Request) -> Response:
         """One request of /v1/rerank a line, with an `id` of its own; an answer a line, as they are ready."""

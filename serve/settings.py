@@ -68,7 +68,8 @@ class ServeArgs(BaseModel):
     deadline_seconds: float = Field(default=300, gt=0)
     """Seconds after which an unanswered request is a 503."""
     api_keys_file: str | None = None
-    """Hashes of API keys, a line each (`crossray keys new` makes one); without it CROSSRAY_API_KEYS, else no keys."""
+    """Hashes of API keys, a line each (`crossray keys new` makes one); changes hold within 5 s. Without a file, the
+    lines of CROSSRAY_API_KEYS hold until a restart; else no keys."""
     allow_anonymous: bool = False
     """Listen beyond this machine without API keys."""
     cors_origins: str | None = None

@@ -222,7 +222,7 @@ class Stream:
             rankings = await self.endpoint.rank(tasks, Lane.BULK)
             args = self.endpoint.args
             served = Served(args.name, self.request_id, args.return_documents)
-            content: Any = request.answer(tasks, rankings, served)
+            content: Any = request.with_warnings(request.answer(tasks, rankings, served))
         except Exception as error:
             content = answer_to(error, Dialect.JINA, self.request_id).line
         answer = stream_line(number, line_id, content)

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from pipelines.errors import ConfigError
 from pipelines.own_packages import check_not_hidden
+from pipelines.ray_noise import quiet_ray, while_ray_starts
 from pipelines.ray_token import keep_ray_token
 
 ENVIRONMENT_OF_PRIVATE_RAY = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side warns of what Ray Data does on purpose
     # glibc gives the kernel back what a thread frees and takes it again page by page. A replica's activations come and
     # go in a thread: with its memory kept it was 1.5% faster.
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
@@ -46,8 +46,10 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
     where: dict[str, Any] = (
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
+    quiet_ray(os.environ)
     try:
-        ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+        with while_ray_starts():
+            ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     except SystemExit as error:  # its own handler of SIGTERM, which it installs on the way
         if error.code == signal.SIGTERM and callable(handler):
             handler(signal.SIGTERM, None)

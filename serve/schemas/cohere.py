@@ -37,6 +37,11 @@ class CohereRequest(ListRequest):
             "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": units}},
         }
 
+    @override
+    def with_warnings(self, answer: CohereAnswer) -> CohereAnswer:
+        """Cohere's own place for them."""
+        return {**answer, "meta": super().with_warnings(answer["meta"])}
+
 
 @described
 class CohereAnswer(TypedDict):
@@ -50,4 +55,5 @@ class CohereAnswer(TypedDict):
         dict[str, Any],
         Field(examples=[{"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}]),
     ]
-    """A search unit is a begun hundred of scored chunks; a short document is one chunk."""
+    """A search unit is a begun hundred of scored chunks; a short document is one chunk. `warnings` is there if a field
+    of the request is not read, and looks like one that is."""

@@ -6,7 +6,16 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, ValidationInfo, field_validator, with_config
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    with_config,
+)
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
@@ -32,7 +41,6 @@ DOCUMENTS_EXAMPLE: list[JsonValue] = [
     "Bio-Hautpflege für empfindliche Haut mit Aloe Vera und Kamille",
 ]
 REQUEST_EXAMPLE: JsonDict = {
-    "model": "jina-reranker-v2-base-multilingual",
     "query": QUERY_EXAMPLE,
     "documents": DOCUMENTS_EXAMPLE,
     "top_n": 3,
@@ -62,6 +70,13 @@ def check_fewest(special: int, fewest: int) -> AfterValidator:
         return tokens
 
     return AfterValidator(check)
+
+
+def example_of(request: type[BaseModel]) -> JsonValue:
+    """A body for this request that works on any server, whatever its model is called."""
+    extra: Any = request.model_config["json_schema_extra"]
+    example: JsonValue = extra["examples"][0]
+    return example
 
 
 class DialectRequest(HonestRequest):
@@ -170,6 +185,14 @@ class ListRequest(OptionsRequest):
 
 described = with_config(ConfigDict(use_attribute_docstrings=True))
 """Answers are plain dictionaries, typed so that /docs can show them."""
+
+
+@described
+class Warned(TypedDict):
+    """An answer that may have warnings."""
+
+    warnings: NotRequired[Annotated[list[str], Field(examples=[["`topn` is not read here; did you mean `top_n`?"]])]]
+    """Fields of the request that are not read, and that look like one that is; left out where there are none."""
 
 
 @described

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
-from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
+from typing_extensions import override  # in typing from Python 3.12
 
 from pipelines.records import Ranking
 from serve.schemas.dialect import (
@@ -15,6 +15,7 @@ from serve.schemas.dialect import (
     RankedResult,
     ReturnDocuments,
     UsageCounts,
+    Warned,
     described,
     ranked_results,
     usage_counts,
@@ -50,7 +51,7 @@ class StreamRequest(RerankRequest):
 
 
 @described
-class RerankAnswer(TypedDict):
+class RerankAnswer(Warned):
     """Jina's answer."""
 
     model: str

@@ -6,11 +6,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Discriminator, Tag
+from pydantic import ConfigDict, Discriminator, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking
-from serve.schemas.dialect import DialectRequest, RankedResult, UsageCounts, ranked_results, usage_counts
+from serve.schemas.dialect import (
+    REQUEST_EXAMPLE,
+    DialectRequest,
+    RankedResult,
+    UsageCounts,
+    Warned,
+    ranked_results,
+    usage_counts,
+)
 from serve.schemas.jina import RerankRequest
 from serve.schemas.synonyms import QUERIES, SYNONYMS
 from serve.schemas.tasks import RerankTask, Served
@@ -26,6 +34,8 @@ BESIDE_DATA = Unsupported("it is read inside `data`, and not beside it")
 class InvocationRequest(DialectRequest):
     """SageMaker's `/invocations` as Jina's client for it writes it."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": REQUEST_EXAMPLE}]})
+
     unsupported: ClassVar[Mapping[str, Unsupported]] = {
         **UNSUPPORTED_PARAMETERS,
         **dict.fromkeys([*RerankRequest.model_fields, *itertools.chain(*SYNONYMS)], BESIDE_DATA),
@@ -34,6 +44,11 @@ class InvocationRequest(DialectRequest):
 
     data: RerankRequest
     """The body of /v1/rerank."""
+
+    @property
+    @override
+    def warnings(self) -> list[str]:
+        return super().warnings + self.data.warnings
 
     @override
     def tasks(self) -> list[RerankTask]:
@@ -53,7 +68,7 @@ class InvocationResult(TypedDict):
     results: list[RankedResult]
 
 
-class InvocationAnswer(TypedDict):
+class InvocationAnswer(Warned):
     """SageMaker's answer."""
 
     data: list[InvocationResult]

@@ -44,6 +44,11 @@ class TeiRequest(OptionsRequest):
             scores.append(score)
         return scores
 
+    @override
+    def with_warnings(self, answer: list[TeiScore]) -> list[TeiScore]:
+        """A list has no place for them; there is the header."""
+        return answer
+
 
 @described
 class TeiScore(TypedDict):

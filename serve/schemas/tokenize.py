@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
-from serve.schemas.dialect import QUERY_EXAMPLE, described
+from serve.schemas.dialect import QUERY_EXAMPLE, Warned, described
 from serve.schemas.unsupported import HonestRequest
 from serve.schemas.values import TEI, VLLM, Bounded, Text
 
@@ -44,6 +44,8 @@ class TokenizeRequest(HonestRequest):
 class TeiTokenizeRequest(TokenizeRequest):
     """The `/tokenize` of text-embeddings-inference."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": QUERY_EXAMPLE}]})
+
     inputs: Annotated[
         Bounded[Text],
         BeforeValidator(
@@ -62,9 +64,16 @@ class TeiTokenizeRequest(TokenizeRequest):
     def answer(self, encodings: Sequence[Encoding], max_length: int) -> list[list[TeiToken]]:
         return [tei_tokens(text, encoding) for text, encoding in zip(self.inputs, encodings, strict=True)]
 
+    @override
+    def with_warnings(self, answer: list[list[TeiToken]]) -> list[list[TeiToken]]:
+        """A list has no place for them; there is the header."""
+        return answer
+
 
 class VllmTokenizeRequest(TokenizeRequest):
     """The `/tokenize` of vLLM."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": QUERY_EXAMPLE}]})
 
     model: Text | None = None
     """As in a request to rank."""
@@ -108,7 +117,7 @@ class TeiToken(TypedDict):
 
 
 @described
-class VllmTokens(TypedDict):
+class VllmTokens(Warned):
     """vLLM's answer."""
 
     count: int

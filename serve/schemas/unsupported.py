@@ -1,18 +1,30 @@
 """Parameters that a dialect knows, that would change the answer, and that this server cannot honour.
 
 They are refused by their name: who sends one would take an answer without it for one with it. What would be done anyway
-is harmless, and so is null. Parameters that no dialect knows are passed over. Refused are also two names of one
+is harmless, and so is null. Parameters that no dialect knows are passed over, and named where they look like one that
+is read (`serve.schemas.near_misses`). Refused are also two names of one
 parameter that disagree, and numbers and booleans in each other's place.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from serve.schemas.near_misses import near_misses
 from serve.schemas.synonyms import agreed
 
 UNSUPPORTED = "unsupported_parameter"
@@ -56,6 +68,26 @@ class HonestRequest(BaseModel):
 
     unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
     """By name; a dialect may add to it."""
+    _warnings: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the caller may not have meant; at most 20."""
+        return self._warnings
+
+    def with_warnings(self, answer: Any) -> Any:
+        """The answer with the warnings, if there are any, where the dialect has a place for them."""
+        return {**answer, "warnings": self.warnings} if self.warnings else answer
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _look_for_near_misses(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        request = handler(value)
+        if isinstance(value, dict):
+            refused = frozenset(cls.unsupported)
+            readable = names_of(cls) - refused
+            request._warnings = near_misses(readable | refused, readable, value)
+        return request
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +113,16 @@ class HonestRequest(BaseModel):
         if wanted == bool | None and isinstance(value, int | float) and not isinstance(value, bool):
             raise PydanticKnownError("bool_type")
         return value
+
+
+@functools.cache
+def names_of(model: type[BaseModel]) -> frozenset[str]:
+    """All names under which the model reads its fields."""
+    names: set[str] = set()
+    for name, field in model.model_fields.items():
+        choices = field.validation_alias
+        names |= {str(one) for one in choices.choices} if isinstance(choices, AliasChoices) else {name}
+    return frozenset(names)
 
 
 def not_supported(model: str, name: str, reason: str) -> ValidationError:

@@ -11,7 +11,15 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict, override  # pydantic refuses typing.TypedDict before Python 3.12
 
 from pipelines.records import Ranking, Usage
-from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, UsageCounts, described, usage_counts
+from serve.schemas.dialect import (
+    DOCUMENTS_EXAMPLE,
+    QUERY_EXAMPLE,
+    OptionsRequest,
+    UsageCounts,
+    Warned,
+    described,
+    usage_counts,
+)
 from serve.schemas.jina import RerankAnswer, RerankRequest
 from serve.schemas.synonyms import QUERIES, RETURN_DOCUMENTS, SCORED, TOP_N
 from serve.schemas.tasks import RerankTask, Served
@@ -109,7 +117,7 @@ class PairScore(TypedDict):
     score: Annotated[float, Field(examples=[0.5422876477241516])]
 
 
-class ScoreAnswer(TypedDict):
+class ScoreAnswer(Warned):
     """vLLM's answer."""
 
     id: str

@@ -217,6 +217,7 @@ def test_a_new_key_is_let_in_by_its_line_and_told_once() -> None:
     assert ApiKeys.parse(line, "test").accepts(f"Bearer {key}")
     assert key not in result.stderr
     assert "--api-keys-file" in result.stderr
+    assert "a server that runs takes it within 5 s" in result.stderr
     assert invoke("keys", "new").stdout.splitlines()[0] != key
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from serve.gate import logger
+from serve.endpoint import logger
+from serve.schemas import unsupported
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
 from tests.conftest import LiveApp
@@ -182,6 +183,18 @@ def test_who_comes_when_the_server_is_busy_reads_so(
     outcome = outcomes_of(client)["429"]
     assert outcome["error"] == CLIENTS[client][2]
     assert "the server is busy and its queue full; try again in" in outcome["message"]
+
+
+def test_warnings_break_no_client(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All answers have one, as if each client had sent a near miss."""
+    server = start_server(keys=True)
+    expected = ranking_of(server)
+    monkeypatch.setattr(unsupported, "near_misses", lambda *_: ["`topn` is not read here; did you mean `top_n`?"])
+    assert "warnings" in server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS}).json()
+    for library in sorted({client.partition("/")[0] for client in CLIENTS}):
+        clients = [client for client in CLIENTS if client.partition("/")[0] == library]
+        for outcome in ask([call_of(client, server) for client in clients]):
+            check_ranking(outcome, expected[:2])
 
 
 def test_cohere_comes_again_when_the_server_says_so(

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import requests
 
+from serve.auth import new_key
 from serve.drain import under_way
 from serve.private_ray import free_port
 from serve.settings import ServeArgs
@@ -50,14 +51,20 @@ class Started:
 
 
 @pytest.fixture
-def started(bert_directory: Path, tmp_path: Path) -> Iterator[Started]:
+def flags() -> list[str]:
+    """What the server is started with, beside model and port."""
+    return []
+
+
+@pytest.fixture
+def started(bert_directory: Path, tmp_path: Path, flags: list[str]) -> Iterator[Started]:
     """With a Ray of its own that wants a token, as for everybody who starts it."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     # Not one that the system gives out: others take those before the server is up.
     output, port = tmp_path / "said.txt", free_port(random.randrange(20_000, 30_000))
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port)],
+            [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port), *flags],
             cwd=ROOT,
             env=environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
             stdout=file,
@@ -159,6 +166,36 @@ def test_a_server_answers_what_is_under_way_when_it_is_told_to_end(started: Star
     began = time.monotonic()
     assert server.wait(60) == 0
     assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path, flags: list[str]) -> Path:
+    """The file of the server's keys, named from the folder that it is started in."""
+    file = tmp_path / "keys.txt"
+    flags += ["--api-keys-file", os.path.relpath(file, ROOT)]
+    file.write_text(new_key("first").line)
+    return file
+
+
+@pytest.mark.slow
+def test_sighup_reads_the_keys_anew_and_ends_nothing(keys_file: Path, started: Started) -> None:
+    wait_until_up(started)
+    second = new_key("second")
+
+    def is_let_in() -> bool:
+        headers = {"Authorization": f"Bearer {second.key}"}
+        return requests.post(f"{started.url}/v1/rerank", json=STREAMED, headers=headers, timeout=10).status_code == 200
+
+    assert not is_let_in()
+    keys_file.write_text(f"{keys_file.read_text()}\n{second.line}\n")
+    started.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "SIGHUP: API keys were read anew: 2 accepted" in started.said, 10)
+    assert all(is_let_in() for _ in range(20))
+    keys_file.write_text("damaged")
+    started.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "line 1 is not the hash of a key" in started.said, 10)
+    assert is_let_in()
+    assert started.process.poll() is None
 
 
 def is_refused(url: str) -> bool:

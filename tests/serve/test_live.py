@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import os
 import re
@@ -18,14 +20,17 @@ import psutil
 import pytest
 import requests
 from ray import serve
+from rich.console import Console
 
 from jobs.scoring.app_scorer import scorer_handle
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.reranker import Reranker
 from serve.app import build_app
+from serve.auth import new_key
 from serve.drain import processes
 from serve.lanes import Lane
+from serve.reloading import reload_keys
 from tests.checkpoints import words, write_bert
 from tests.serve.conftest import LiveApp, duplex
 
@@ -134,6 +139,57 @@ def test_a_stream_passes_the_proxy_in_both_directions_at_once(live_app: LiveApp)
         assert stream.read() is None
 
 
+@pytest.fixture
+def keys_file(live_app: LiveApp) -> Iterator[Path]:
+    """The file of the app's keys, which is as it was in the end."""
+    file = Path(live_app.args.api_keys_file or "")
+    before = file.read_text()
+    yield file
+    file.write_text(before)
+    reload_keys("crossray", live_app.args, Console(quiet=True))
+
+
+def test_keys_hold_and_no_longer_hold_within_seconds_of_a_change_of_their_file(
+    live_app: LiveApp, keys_file: Path
+) -> None:
+    """In all endpoints; a stream under way is answered to its end, and a damaged file changes nothing."""
+    before, second = keys_file.read_text(), new_key("second")
+
+    def statuses(key: str) -> set[int]:
+        bearer = {"Authorization": f"Bearer {key}"}
+        body = {"query": "a", "documents": []}
+        return {  # of many connections: both endpoints are among those that are asked
+            requests.post(f"{live_app.base_url}/v1/rerank", json=body, headers=bearer, timeout=10).status_code
+            for _ in range(12)
+        }
+
+    assert statuses(second.key) == {401}
+    keys_file.write_text(f"{before}\n{second.line}\n")
+    wait_until(lambda: statuses(second.key) == {200}, 5)
+    with duplex(live_app) as stream:
+        stream.send(LISTS[0] | {"id": 1})
+        assert stream.read() is not None
+        keys_file.write_text(second.line)
+        wait_until(lambda: statuses(live_app.key) == {401}, 5)
+        stream.send(LISTS[1] | {"id": 2})
+        stream.end()
+        answer = stream.read()
+        assert answer is not None
+        assert answer["id"] == 2
+    keys_file.write_text("")
+    said = io.StringIO()
+    reload_keys("crossray", live_app.args, Console(file=said))  # as SIGHUP has it done
+    assert (
+        said.getvalue() == f"SIGHUP: {keys_file} holds no API key; `crossray keys new` makes a key and its line; "
+        "the keys that were read before still hold\n"
+    )
+    assert (statuses(second.key), statuses(live_app.key)) == ({200}, {401})
+    keys_file.write_text(before)
+    reload_keys("crossray", live_app.args, Console(file=said))
+    assert said.getvalue().endswith("SIGHUP: API keys were read anew: 1 accepted\n")
+    assert (statuses(second.key), statuses(live_app.key)) == ({401}, {200})
+
+
 def test_bodies_that_are_wrong_hold_nobody_up(live_app: LiveApp) -> None:
     """Eight million zeros in place of documents, again and again from several sides: others are answered in between."""
     zeros = b'{"query": "a", "documents": [' + b"0," * (8 << 20) + b"0]}"
@@ -194,6 +250,66 @@ BODIES: dict[str, list[Body]] = {
     "/v1/rerank/stream": [LIST],
 }
 """What each route that takes a body is asked in the next test."""
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "place"),
+    [
+        ("/v1/rerank", LIST, ["warnings"]),
+        ("/v2/rerank", LIST, ["meta", "warnings"]),
+        ("/rerank", LIST, ["warnings"]),
+        ("/rerank", TEXTS, None),
+        ("/v1/score", SCORES, ["warnings"]),
+        ("/invocations", {"data": LIST}, ["warnings"]),
+        ("/tokenize", {"prompt": "apple"}, ["warnings"]),
+        ("/tokenize", {"inputs": "apple"}, None),
+    ],
+)
+def test_near_misses_are_named_in_each_dialect(
+    live_app: LiveApp, path: str, sent: Body, place: list[str] | None
+) -> None:
+    """In the answer where it has a place for them, and always in a header; who makes none has no such field."""
+    near, meant = ("add_special_token", "add_special_tokens") if path == "/tokenize" else ("maxlength", "max_length")
+    warning = f"`{near}` is not read here; did you mean `{meant}`?"
+    inside = {"data": sent["data"] | {near: 1}} if "data" in sent else sent | {near: 1}
+
+    plain, warned = (live_app.post(path, body) for body in (sent, inside))
+
+    assert (plain.status_code, warned.status_code) == (200, 200)
+    assert warned.headers["X-Crossray-Warning"] == warning
+    assert "X-Crossray-Warning" not in plain.headers
+    answer = warned.json()
+    if place is None:
+        assert answer == plain.json()
+    else:
+        for name in place:
+            answer = answer[name]
+        assert answer == [warning]
+        assert "warnings" not in plain.text
+
+
+def test_near_misses_are_named_in_the_lines_of_a_stream(live_app: LiveApp) -> None:
+    line = json.loads(live_app.post("/v1/rerank/stream", LIST | {"topn": 1}).text)
+    assert line["warnings"] == ["`topn` is not read here; did you mean `top_n`?"]
+
+
+def test_each_example_of_docs_works(live_app: LiveApp) -> None:
+    """Tools that offer a form for each route begin with it; every route that takes a body has one."""
+    paths = requests.get(f"{live_app.base_url}/openapi.json", timeout=10).json()["paths"]
+    page = requests.get(f"{live_app.base_url}/docs", timeout=10).text
+    for path in (path for path, methods in paths.items() if "post" in methods):
+        [content] = paths[path]["post"]["requestBody"]["content"].values()
+        assert content["examples"], path
+        for example in content["examples"].values():
+            value = example["value"]
+            body = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            answer = live_app.post(path, data=body.encode())
+            assert answer.status_code == 200, (path, answer.text)
+            assert "X-Crossray-Warning" not in answer.headers
+            assert '"error"' not in answer.text
+            assert html.escape(body) in page
+    for path in (path for path, methods in paths.items() if "get" in methods):
+        assert requests.get(live_app.base_url + path, headers=live_app.headers, timeout=20).status_code == 200
 
 
 def test_every_route_works_under_a_prefix(live_app: LiveApp) -> None:
