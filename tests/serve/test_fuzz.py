@@ -75,6 +75,7 @@ def test_every_error_looks_as_documented(path: str, start_server: StartServer, a
         404: lambda: server.post(path, BODY | {"model": "another"}),
         408: lambda: server.post(path, data=slowly()),
         413: lambda: server.post(path, BODY | {"documents": ["bread"] * 3}),
+        415: lambda: server.post(path, BODY, headers={"Content-Encoding": "gzip"}),
         422: lambda: server.post(path, {}),
         429: lambda: refused(server, path),
         500: lambda: failing(server, path, RuntimeError()),

@@ -116,7 +116,7 @@ def test_a_client_that_dies_in_its_stream_is_not_scored_for(live_app: LiveApp) -
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # as when a process is killed
 
     wait_until_idle(scorers)
-    assert cpu_seconds(scorers) - died < 10
+    assert cpu_seconds(scorers) - died < 15
 
 
 def test_a_client_that_gives_up_is_not_scored_for(live_app: LiveApp) -> None:
@@ -126,7 +126,7 @@ def test_a_client_that_gives_up_is_not_scored_for(live_app: LiveApp) -> None:
         requests.post(f"{live_app.base_url}/v1/rerank", json=body, headers=live_app.headers, timeout=3)
     gave_up = cpu_seconds(scorers)
     wait_until_idle(scorers)
-    assert cpu_seconds(scorers) - gave_up < 10
+    assert cpu_seconds(scorers) - gave_up < 15
 
 
 def wait_until_idle(scorers: list[int]) -> None:
