@@ -9,37 +9,11 @@ The names are those of `pipelines`, where the code is; `jobs` and `serve` are th
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from pipelines import (
-    CandidateList,
-    ConfigError,
-    CrossrayError,
-    InvalidInputError,
-    ModelError,
-    ModelNotFoundError,
-    ModelRefusedError,
-    RankedDocument,
-    Ranking,
-    RerankerConfig,
-    Usage,
-)
+import pipelines
+from pipelines import __all__
 
 if TYPE_CHECKING:
-    from pipelines import Reranker
-
-__all__ = [
-    "CandidateList",
-    "ConfigError",
-    "CrossrayError",
-    "InvalidInputError",
-    "ModelError",
-    "ModelNotFoundError",
-    "ModelRefusedError",
-    "RankedDocument",
-    "Ranking",
-    "Reranker",
-    "RerankerConfig",
-    "Usage",
-]
+    from pipelines import *  # noqa: F403 - what editors and type checkers shall know
 
 try:
     __version__ = version("crossray")
@@ -49,8 +23,6 @@ except PackageNotFoundError:  # a checkout that is installed nowhere
 
 def __getattr__(name: str) -> object:
     # When it is asked for: the reranker brings torch, which takes seconds.
-    if name == "Reranker":
-        from pipelines import Reranker
-
-        return Reranker
+    if name in __all__:
+        return getattr(pipelines, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
