@@ -16,11 +16,8 @@ from jobs.evaluation.gate import missed
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.flags import Flags, with_flags
 from jobs.screen import say
-from jobs.settings import RerankSettings
+from jobs.settings import OF_THE_CLUSTER, OF_THE_MODEL, OF_THE_SCORES, RerankSettings
 
-OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
-OF_THE_SCORES = ("scores", "scores_memory")
-OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
 EVALUATION = Flags.of(EvaluateSettings)
 JOB = Flags.of(RerankSettings).only("overwrite", *OF_THE_MODEL, *OF_THE_SCORES, *OF_THE_CLUSTER)
 EXAMPLES = (

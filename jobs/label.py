@@ -11,13 +11,10 @@ import typer
 
 from jobs.endings import code_of, exit_code, resume_command
 from jobs.flags import Flags, with_flags
-from jobs.settings import RerankSettings
+from jobs.settings import OF_THE_CLUSTER, OF_THE_MODEL, OF_THE_SCORES, RerankSettings
 from jobs.training.label.settings import LabelSettings
 
 OF_THE_COLUMNS = ("query_column", "documents_column", "text_field")
-OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
-OF_THE_SCORES = ("scores", "scores_memory")
-OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
 EXAMPLES = (
     "crossray label mined/ labelled/ --teacher reranker:BAAI/bge-reranker-v2-m3 --num-gpus 1",
     "crossray label mined/ labelled/ --teacher bm25 --column bm25",

@@ -11,14 +11,12 @@ import typer
 
 from jobs.endings import code_of, exit_code, resume_command
 from jobs.flags import Flags, with_flags
-from jobs.settings import RerankSettings
+from jobs.settings import OF_THE_CLUSTER, OF_THE_MODEL, OF_THE_SCORES, RerankSettings
 from jobs.training.mine.settings import MineSettings
 
-OF_THE_MODEL = ("model", "revision", "token", "dtype", "max_length", "max_query_length")
-OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
 JOB = (
     Flags.of(RerankSettings)
-    .only("input", "output", "overwrite", "max_errors", *OF_THE_MODEL, "scores", "scores_memory", *OF_THE_CLUSTER)
+    .only("input", "output", "overwrite", "max_errors", "model", *OF_THE_MODEL, *OF_THE_SCORES, *OF_THE_CLUSTER)
     .but(
         input={"help": "The sources: a Parquet file, a directory, or a glob in quotes."},
         output={"help": "The directory for the lists; what it holds of this mining stays."},

@@ -36,6 +36,10 @@ MODEL_FLAGS = {
     "raw_scores": Flag("Write logits instead of scores in 0..1.", Panel.MODEL, "--raw-scores"),
 }
 """By field of RerankerConfig, as those below by field of theirs."""
+OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
+OF_THE_SCORES = ("scores", "scores_memory")
+OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
+"""Parameters that other commands have as `rerank` has them."""
 COLUMN_HELP = {
     "query_id": "The column with the query's id, which comes out as it is.",
     "query": "The column with the query's text.",
