@@ -131,13 +131,13 @@ class Counts:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Counts:
         """The inverse of `as_dict`; fields that it does not know are left out."""
-        raw = {**UNWRITTEN_COUNTS, **raw}
+        raw = {"rows_left_out": 0, **UNWRITTEN_COUNTS, **raw}
         usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
         return cls(raw["rows"], raw["errors"], usage, raw["rows_left_out"], raw["null_documents"])
 
 
-UNWRITTEN_COUNTS = {"rows_left_out": 0, "null_documents": 0}
-"""What earlier versions did not count, since it could not be."""
+UNWRITTEN_COUNTS = {"null_documents": 0}
+"""What a part or summary of an earlier version does not say: to it, a list with a null document was an error."""
 
 
 @dataclass(frozen=True, slots=True)

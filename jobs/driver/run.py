@@ -74,7 +74,7 @@ def run_here(
         else:
             manifest, changed, refusal = continued_or_new(output, settings, fingerprint, files)
             if refusal is not None:
-                say(console, f"{output.path} has no finished part, so it begins anew: {refusal}", style="yellow")
+                say(console, str(refusal), f"{output.path} has no finished part, so it begins anew: ", "yellow")
                 output.clear()
         before = read_summary(output) if output.is_complete and not changed else None  # a damaged one is made anew
         if before is not None and not missing_units(output, manifest):

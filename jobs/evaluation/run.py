@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from jobs import storage
-from jobs.errors import UnreadableFileError, disk_failures_as_stops
+from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.comparison import Compared, as_results, compare
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.screen import print_set
@@ -104,7 +104,11 @@ def orders_of_systems(
 ) -> tuple[dict[str, Order], dict[str, int]]:
     """The order of each system, by its name, and how many lists have none."""
     lists = os.path.join(room, LISTS_FILE)
-    write_lists(lists, one.candidates.filter(pc.is_in(one.candidates["query_id"], pa.array(queries, pa.string()))))
+    write_lists(
+        lists,
+        settings.job.overwrite,
+        one.candidates.filter(pc.is_in(one.candidates["query_id"], pa.array(queries, pa.string()))),
+    )
     orders: dict[str, Order] = {}
     unanswered = {}
     for system in settings.systems:
@@ -128,11 +132,20 @@ def directory_name(system: Teacher) -> str:
     return f"{readable}-{hashlib.sha256(str(system).encode()).hexdigest()[:8]}"
 
 
-def write_lists(location: str, table: pa.Table) -> None:
-    """Writes the lists, unless the same are there: a file that is written anew would be another INPUT."""
+def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
+    """Writes the lists, unless the same are there: a file that is written anew would be another INPUT.
+
+    Raises RefusedError where others are there: what has been scored of them would be lost.
+    """
     try:
-        if storage.exists(location) and storage.read_parquet(location, pq.ParquetFile.read).equals(table):
-            return
+        if storage.exists(location):
+            if storage.read_parquet(location, pq.ParquetFile.read).equals(table):
+                return
+            if not overwrite:
+                raise RefusedError(
+                    f"{location} holds other candidates, such as of another --queries or --top-k; give the same to go "
+                    "on, another --output, or --overwrite to start anew"
+                )
     except UnreadableFileError:
         pass
     storage.make_directory(os.path.dirname(location))
@@ -149,7 +162,7 @@ def read_order(place: str) -> dict[str, list[str]]:
         for row in table.to_pylist():
             if row[SCORE] is not None:
                 best_first = np.argsort(-np.asarray(row[SCORE], dtype=np.float64), kind="stable")
-                order[row["query_id"]] = [row["documents"][place]["id"] for place in best_first]
+                order[row["query_id"]] = [row["documents"][i]["id"] for i in best_first]
     return order
 
 

@@ -87,6 +87,12 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
     assert json.loads((output / "results.json").read_text())["sets"]["small"]["rows"] == results["rows"]
 
+    refused = evaluate(*arguments, "--top-k", 5, "--address", cluster)
+    assert refused.exit_code == 3
+    assert "lists.parquet holds other candidates, such as of another --queries or --top-k" in refused.output
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
+    assert evaluate(*arguments, "--address", cluster).exit_code == 0
+
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
