@@ -47,9 +47,9 @@ def write_random_model(directory: Path, size: Size, longest: int | None = None) 
         config |= {"max_position_embeddings": longest}
     names = ("vocab_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_act")
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    torch.manual_seed(0)  # before biases are drawn
     encoder = PackedEncoder(EncoderShape(**{name: config[name] for name in (*names, *sizes)}))
     encoder.requires_grad_(False)
-    torch.manual_seed(0)
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=size.width**-0.5)
