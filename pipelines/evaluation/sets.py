@@ -2,13 +2,15 @@
 
 A set is a folder with `queries.jsonl` {id, text, lang}, `corpus.jsonl` {id, text}, `qrels.tsv` (query id, document id,
 grade; or TREC's four columns) and `candidates.parquet` {query_id, documents: list<struct<id, text, ...>>}, in the first
-stage's order. A line that cannot be used is left out, counted and named.
+stage's order. `answers.jsonl` {id, answers} may stand in the place of `qrels.tsv`: a candidate is relevant if one of
+the answers stands in it. `meta.json` may name the set's own `measure`. A line that cannot be used is left out, counted
+and named.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError
+from .answers import grades_by_answers
 
 QUERIES, CORPUS, QRELS, CANDIDATES = "queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"
+ANSWERS, META = "answers.jsonl", "meta.json"
 DOCUMENT = pa.struct({"id": pa.string(), "text": pa.string()})
 LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(DOCUMENT)})
 """The columns of a table of candidates."""
@@ -53,10 +57,14 @@ class BenchmarkSet:
     name: str
     queries: dict[str, Query]
     grades: dict[str, dict[str, int]]
-    """By query, then document; only queries with a document that is graded above 0."""
+    """By query, then document; only queries with a document that is graded above 0, unless answers are the judges."""
     candidates: pa.Table
     """As LISTS: one row for each query in `grades` that has candidates, each document once."""
     problems: tuple[Problem, ...]
+    measure: str | None = None
+    """The measure that the set is known for."""
+    judged_by: str = "qrels"
+    """Or `answers`: then a query counts 0 if the first stage found no document with an answer."""
 
 
 @dataclass(slots=True)
@@ -92,17 +100,63 @@ class _Reading:
 
 def read_set(folder: Path) -> BenchmarkSet:
     """Reads a set; raises ConfigError where a file is missing or cannot be read, or nothing is left to measure."""
-    for name in (QUERIES, CORPUS, QRELS, CANDIDATES):
+    has_answers = (folder / ANSWERS).is_file() and not (folder / QRELS).is_file()
+    for name in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS, CANDIDATES):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
     reading = _Reading(folder)
+    meta = read_meta(folder)
     queries = read_queries(reading)
-    documents = {one for _, one, _ in reading.objects(CORPUS)}
-    grades = read_grades(reading, queries, documents)
-    candidates = read_candidates(reading, queries, grades)
-    if not grades:
+    if has_answers:
+        answers = read_answers(reading, queries)
+        candidates = read_candidates(reading, queries, answers)
+        grades = answers_as_grades(answers, candidates, meta.get("document_language") or "en")
+    else:
+        documents = {one for _, one, _ in reading.objects(CORPUS)}
+        grades = read_grades(reading, queries, documents)
+        candidates = read_candidates(reading, queries, grades)
+    if not any(grade > 0 for of_query in grades.values() for grade in of_query.values()):
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
-    return BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems))
+    judged_by = "answers" if has_answers else "qrels"
+    problems = tuple(reading.problems)
+    return BenchmarkSet(folder.name, queries, grades, candidates, problems, meta.get("measure"), judged_by)
+
+
+def read_meta(folder: Path) -> dict[str, str]:
+    """What `meta.json` says as texts; nothing where there is none. Raises ConfigError where it cannot be read."""
+    path = folder / META
+    if not path.exists():
+        return {}
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    return {name: value for name, value in meta.items() if isinstance(value, str)} if isinstance(meta, dict) else {}
+
+
+def read_answers(reading: _Reading, queries: dict[str, Query]) -> dict[str, list[str]]:
+    """The answers of the queries that have some."""
+    answers: dict[str, list[str]] = {}
+    for number, one, value in reading.objects(ANSWERS):
+        given = value.get("answers")
+        if one not in queries:
+            reading.note(ANSWERS, number, f"there is no query {one!r}")
+        elif not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+            reading.note(ANSWERS, number, f"query {one!r} has no `answers` that are texts")
+        else:
+            answers[one] = given
+    return answers
+
+
+def answers_as_grades(
+    answers: Mapping[str, Sequence[str]], candidates: pa.Table, language: str
+) -> dict[str, dict[str, int]]:
+    """The grades of the candidates; a query of which none has an answer stays, and so counts 0."""
+    grades: dict[str, dict[str, int]] = {query: {} for query in answers}
+    for row in candidates.to_pylist():
+        documents = ((document["id"], document["text"]) for document in row["documents"])
+        grades[row["query_id"]] = grades_by_answers(answers[row["query_id"]], documents, language)
+    return grades
 
 
 def read_queries(reading: _Reading) -> dict[str, Query]:
@@ -147,8 +201,8 @@ def read_grades(reading: _Reading, queries: dict[str, Query], documents: set[str
     return {query: of_query for query, of_query in grades.items() if max(of_query.values()) > 0}
 
 
-def read_candidates(reading: _Reading, queries: dict[str, Query], grades: dict[str, dict[str, int]]) -> pa.Table:
-    """The lists of the queries that have an answer, with the queries' own texts; raises ConfigError."""
+def read_candidates(reading: _Reading, queries: dict[str, Query], grades: Container[str]) -> pa.Table:
+    """The lists of the queries that are judged, with the queries' own texts; raises ConfigError."""
     path = reading.folder / CANDIDATES
     try:
         table = pq.read_table(path, columns=["query_id", "documents"])
