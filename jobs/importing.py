@@ -69,7 +69,9 @@ def command(
     raise typer.Exit(exit_code(work, resume_command("jobs.importing")))
 
 
-command.__doc__ = f"""{command.__doc__}{FILES_HELP}
+command.__doc__ = f"""{command.__doc__}
+
+{FILES_HELP}
 
 Lines that cannot be used are left out, counted and named. docs/evaluation.md says more.
 Exit codes: 0 done, 2 usage, 3 refused (DIR holds something), 4 or 130/143 stopped (nothing is written).

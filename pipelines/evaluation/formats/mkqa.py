@@ -17,41 +17,14 @@ from .reading import Asked, Format, Source, with_title
 from .trec_lines import read_qrels
 from .writing import NewSet, as_id
 
-LANGUAGES = (
-    "ar",
-    "da",
-    "de",
-    "en",
-    "es",
-    "fi",
-    "fr",
-    "he",
-    "hu",
-    "it",
-    "ja",
-    "km",
-    "ko",
-    "ms",
-    "nl",
-    "no",
-    "pl",
-    "pt",
-    "ru",
-    "sv",
-    "th",
-    "tr",
-    "vi",
-    "zh_cn",
-    "zh_hk",
-    "zh_tw",
-)
+CODES = "ar da de en es fi fr he hu it ja km ko ms nl no pl pt ru sv th tr vi zh_cn zh_hk zh_tw"
 FORMAT = Format(
-    files="dataset/mkqa.jsonl.gz of https://github.com/apple/ml-mkqa, and the folder of a corpus in BEIR's layout, such "
-    "as nq; with --qrels FILE any corpus that it judges",
+    files="dataset/mkqa.jsonl.gz of https://github.com/apple/ml-mkqa, and the folder of a corpus in BEIR's layout, "
+    "such as nq; with --qrels FILE any corpus that it judges",
     publisher="https://github.com/apple/ml-mkqa",
     measure="recall@10",
     flags=("languages", "qrels", "document_language"),
-    languages=LANGUAGES,
+    languages=tuple(CODES.split()),
 )
 BY_ANSWERS = "Success@10"
 """What the field calls MKQA's recall@10: the part of the questions with an answer among the first ten documents."""
