@@ -52,6 +52,29 @@ def test_judgements_in_trecs_four_columns_are_read(tmp_path: Path) -> None:
     assert one.problems == ()
 
 
+def test_answers_judge_the_candidates_where_there_are_no_judgements(tmp_path: Path) -> None:
+    """A query stays that no candidate answers: it counts 0."""
+    folder = write_set(tmp_path)
+    (folder / "qrels.tsv").unlink()
+    rows = [{"id": "q1", "answers": ["text 2", "nothing"]}, {"id": "q2", "answers": ["text 9"]}]
+    bad = [{"id": "q9", "answers": ["a"]}, {"id": "q1", "answers": ["a"]}]
+    (folder / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, *bad]))
+    (folder / "meta.json").write_text('{"measure": "Success@10", "document_language": "en", "queries": 2}')
+    one = read_set(folder)
+    assert one.grades == {"q1": {"d3": 0, "d2": 1, "d1": 0, "d0": 0}, "q2": {"d3": 0, "d2": 0, "d1": 0, "d0": 0}}
+    assert (one.measure, one.judged_by) == ("Success@10", "answers")
+    assert [str(problem).removeprefix(f"{folder}/") for problem in one.problems] == [
+        "answers.jsonl, line 3: there is no query 'q9'",
+        "answers.jsonl, line 4: has the id 'q1', which stands above already",
+    ]
+
+
+def test_a_meta_json_that_is_damaged_is_an_error(tmp_path: Path) -> None:
+    (write_set(tmp_path) / "meta.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"meta.json cannot be read"):
+        read_set(tmp_path)
+
+
 def test_a_query_without_a_relevant_document_is_not_measured(tmp_path: Path) -> None:
     one = read_set(write_set(tmp_path, qrels="q1\td1\t1\nq2\td3\t0\n"))
     assert list(one.grades) == ["q1"]
