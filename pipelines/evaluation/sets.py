@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,26 @@ class BenchmarkSet:
     problems: tuple[Problem, ...]
     measure: str | None = None
     """The measure that the set is known for."""
-    judged_by: str = "qrels"
-    """Or `answers`: then a query counts 0 if the first stage found no document with an answer."""
+    answers: Mapping[str, Sequence[str]] | None = None
+    """By query, where they are the judges: then one counts 0 if the first stage found no document with an answer."""
+    document_language: str = "en"
+    """Of the documents, in which the answers are looked for."""
+    ignores_identical_ids: bool = False
+    """Whether a document with the id of a query is no candidate for it, as where the queries are documents."""
+
+    @property
+    def judged_by(self) -> str:
+        """What makes a document relevant: `qrels` or `answers`."""
+        return "qrels" if self.answers is None else "answers"
+
+    def with_candidates(self, candidates: pa.Table) -> BenchmarkSet:
+        """The set with these lists, LISTS of queries in `grades`, judged where answers are the judges."""
+        if self.ignores_identical_ids:
+            candidates = without_identical_ids(candidates)
+        if self.answers is None:
+            return replace(self, candidates=candidates)
+        grades = answers_as_grades(self.answers, candidates, self.document_language)
+        return replace(self, candidates=candidates, grades=grades)
 
 
 @dataclass(slots=True)
@@ -105,25 +123,25 @@ def read_set(folder: Path) -> BenchmarkSet:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
     reading = _Reading(folder)
-    meta = read_meta(folder)
+    about = read_meta(folder)
     queries = read_queries(reading)
     if has_answers:
         answers = read_answers(reading, queries)
-        candidates = read_candidates(reading, queries, answers)
-        grades = answers_as_grades(answers, candidates, meta.get("document_language") or "en")
+        grades: dict[str, dict[str, int]] = {query: {} for query in answers}
+        about["answers"] = answers
     else:
         documents = {one for _, one, _ in reading.objects(CORPUS)}
         grades = read_grades(reading, queries, documents)
-        candidates = read_candidates(reading, queries, grades)
-    if not any(grade > 0 for of_query in grades.values() for grade in of_query.values()):
+    candidates = read_candidates(reading, queries, grades)
+    read = BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems), **about)
+    judged = read.with_candidates(candidates)
+    if not any(grade > 0 for of_query in judged.grades.values() for grade in of_query.values()):
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
-    judged_by = "answers" if has_answers else "qrels"
-    problems = tuple(reading.problems)
-    return BenchmarkSet(folder.name, queries, grades, candidates, problems, meta.get("measure"), judged_by)
+    return judged
 
 
-def read_meta(folder: Path) -> dict[str, str]:
-    """What `meta.json` says as texts; nothing where there is none. Raises ConfigError where it cannot be read."""
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `meta.json` says for fields of a BenchmarkSet, if there is one; raises ConfigError."""
     path = folder / META
     if not path.exists():
         return {}
@@ -131,7 +149,13 @@ def read_meta(folder: Path) -> dict[str, str]:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    return {name: value for name, value in meta.items() if isinstance(value, str)} if isinstance(meta, dict) else {}
+    if not isinstance(meta, dict):
+        raise ConfigError(f"{path} is no JSON object")
+    known = {"measure": str, "document_language": str, "ignores_identical_ids": bool}
+    for name in known.keys() & meta.keys():
+        if not isinstance(meta[name], known[name]):
+            raise ConfigError(f"{path}: {name} is {meta[name]!r}, which is no {known[name].__name__}")
+    return {name: meta[name] for name in known if name in meta}
 
 
 def read_answers(reading: _Reading, queries: dict[str, Query]) -> dict[str, list[str]]:
@@ -219,6 +243,14 @@ def read_candidates(reading: _Reading, queries: dict[str, Query], grades: Contai
             rows[query] = checked_documents(reading, number, row["documents"] or [])
     columns = {"query_id": list(rows), "query": [queries[one].text for one in rows], "documents": list(rows.values())}
     return pa.table(columns, schema=LISTS)
+
+
+def without_identical_ids(candidates: pa.Table) -> pa.Table:
+    """The lists without documents that have the id of their query."""
+    rows = candidates.to_pylist()
+    for row in rows:
+        row["documents"] = [document for document in row["documents"] if document["id"] != row["query_id"]]
+    return pa.Table.from_pylist(rows, schema=LISTS)
 
 
 def checked_documents(reading: _Reading, row: int, documents: list[dict[str, Any] | None]) -> list[dict[str, str]]:

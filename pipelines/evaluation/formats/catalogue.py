@@ -60,6 +60,7 @@ def import_set(
             "format": name,
             "source": {"publisher": kind.publisher, "files": [str(path) for path in sources]},
             "measure": kind.measure,
+            **({"ignores_identical_ids": True} if kind.ignores_identical_ids else {}),
             **({} if asked.split is None else {"split": asked.split}),
             **({} if asked.part is None else {"part": asked.part}),
             **({} if asked.run is None else {"run": str(asked.run)}),

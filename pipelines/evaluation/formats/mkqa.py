@@ -44,7 +44,7 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
     else:
         new.about |= {"measure": BY_ANSWERS, "document_language": spoken}
     of_all_languages = set()
-    for place, row in source.objects(source.file("mkqa.jsonl")):
+    for place, row in source.objects(source.file("*mkqa*.jsonl")):
         queries, one = row.get("queries"), as_id(row.get("example_id"))
         if one is None or not isinstance(queries, dict) or not isinstance(row.get("answers"), dict):
             source.note(place.problem("has no `example_id`, or no `queries` or `answers` by language"))

@@ -105,7 +105,9 @@ class NewSet:
             self.note(place.problem(f"the score is {score!r}, which is no finite number"))
         elif document_id in self.in_head.get(query_id, {}):
             self.note(place.problem(f"document {document_id!r} of query {query_id!r} is ranked above already"))
-        elif not (self.ignores_identical_ids and query_id == document_id):
+        elif self.ignores_identical_ids and query_id == document_id:
+            self.by_rule["ranked documents with the id of their query"] += 1
+        else:
             head, documents = self.heads.setdefault(query_id, []), self.in_head.setdefault(query_id, {})
             documents[document_id] = place
             if len(head) < self.depth:

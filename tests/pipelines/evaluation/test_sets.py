@@ -69,9 +69,35 @@ def test_answers_judge_the_candidates_where_there_are_no_judgements(tmp_path: Pa
     ]
 
 
-def test_a_meta_json_that_is_damaged_is_an_error(tmp_path: Path) -> None:
-    (write_set(tmp_path) / "meta.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"meta.json cannot be read"):
+def test_lists_that_come_later_are_judged_too(tmp_path: Path) -> None:
+    """Such as those of a first stage that is made on the spot."""
+    folder = write_set(tmp_path)
+    (folder / "qrels.tsv").unlink()
+    (folder / "answers.jsonl").write_text('{"id": "q1", "answers": ["2"]}\n')
+    one = read_set(folder)
+    lists = [{"query_id": "q1", "query": "first", "documents": [{"id": "x", "text": "2 or 3"}]}]
+    assert one.with_candidates(pa.Table.from_pylist(lists, schema=LISTS)).grades == {"q1": {"x": 1}}
+
+
+def test_a_document_with_the_id_of_its_query_is_no_candidate_where_the_set_says_so(tmp_path: Path) -> None:
+    documents = [{"id": one, "text": one} for one in ("q1", "d1")]
+    folder = write_set(tmp_path, candidates=[{"query_id": "q1", "documents": documents}])
+    assert read_set(folder).candidates["documents"].to_pylist() == [documents]
+    (folder / "meta.json").write_text('{"ignores_identical_ids": true}')
+    assert read_set(folder).candidates["documents"].to_pylist() == [documents[1:]]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "meta.json cannot be read"),
+        ("[]", "meta.json is no JSON object"),
+        ('{"measure": 10}', "measure is 10, which is no str"),
+    ],
+)
+def test_a_meta_json_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, told: str) -> None:
+    (write_set(tmp_path) / "meta.json").write_text(content)
+    with pytest.raises(ConfigError, match=told):
         read_set(tmp_path)
 
 

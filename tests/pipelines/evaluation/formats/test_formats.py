@@ -133,7 +133,12 @@ def test_a_run_becomes_the_first_stage_in_the_order_of_trec_eval(tmp_path: Path)
         },
         {"query_id": "q2", "query": "metals", "documents": [{"id": "d2", "text": "Iron is a metal.", "score": 7.0}]},
     ]
-    assert (meta["lists"], meta["left_out"]) == (2, 0)
+    assert (meta["lists"], meta["left_out"], meta["ignores_identical_ids"]) == (2, 0, True)
+    assert meta["left_out_by_rule"] == {
+        "queries without a judgement in this split": 1,
+        "ranked documents with the id of their query": 1,
+        "ranked documents of queries that are not in this set": 1,
+    }
     one = read_set(tmp_path / "set")
     assert (one.problems, one.measure, one.judged_by) == ((), "nDCG@10", "qrels")
     assert one.grades == {"q1": {"d1": 2, "d3": 1}, "q2": {"d2": 1}}
