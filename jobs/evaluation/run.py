@@ -35,8 +35,8 @@ from jobs.training.label.run import label
 from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Teacher
 from pipelines.errors import ConfigError
-from pipelines.evaluation.measures import Order, parse_measure
-from pipelines.evaluation.sets import LISTS, BenchmarkSet, first_candidates, read_set
+from pipelines.evaluation.measures import DEFAULT_MEASURES, Order, parse_measure
+from pipelines.evaluation.sets import LISTS, META, BenchmarkSet, first_candidates, read_set
 
 RESULTS, VALUES, LISTS_FILE, SYSTEMS = "results.json", "values.parquet", "lists.parquet", "systems"
 PROBLEMS_KEPT = 20
@@ -65,9 +65,12 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                 began = time.perf_counter()
                 queries = drawn_queries(one, settings.queries)
                 orders, unanswered = orders_of_systems(one, queries, settings, os.path.join(output, one.name), console)
-                compared = compare(one, queries, orders, settings.measured)
+                measures = settings.measured_in(one.measure)
+                compared = compare(one, queries, orders, measures)
                 tables.append(values_table(one.name, compared))
                 results["sets"][one.name] = {
+                    "measures": list(measures),
+                    "judged_by": one.judged_by,
                     "queries": len(queries),
                     "queries_in_all": len(one.grades),
                     "problems": len(one.problems),
@@ -76,7 +79,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                     "seconds": round(time.perf_counter() - began, 3),
                     **as_results(compared),
                 }
-                print_set(console, one.name, results["sets"][one.name], settings.measured)
+                print_set(console, one.name, results["sets"][one.name], measures)
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
         storage.write_json(os.path.join(output, RESULTS), results)
     console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
@@ -90,7 +93,17 @@ def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
+    for one in sets:
+        check_own_measure(one)
     return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
+
+
+def check_own_measure(one: BenchmarkSet) -> None:
+    """Raises ConfigError where `meta.json` names a measure that there is not."""
+    try:
+        parse_measure(one.measure or DEFAULT_MEASURES[0])
+    except ConfigError:
+        raise ConfigError(f"{META} of {one.name} has the measure {one.measure!r}, which ir_measures has not") from None
 
 
 def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:
