@@ -1,6 +1,6 @@
 """BM25 scores of single passages, from word counts of many files: the scores of `bm25s` over an index of them all.
 
-Words are those of `bm25s.tokenize` without English stop words; the formula is its default, Lucene's.
+Words are those of `pipelines.evaluation.analysis`; the formula is the default of `bm25s`, Lucene's.
 """
 
 from __future__ import annotations
@@ -24,14 +24,6 @@ def load_bm25s() -> ModuleType:
     except ImportError:
         raise ConfigError(missing_packages("BM25", "bm25s")) from None
     return bm25s  # type: ignore[no-any-return]
-
-
-def words_of(texts: Sequence[str]) -> list[list[str]]:
-    """The words of each text, in lower case, with repetitions."""
-    if not texts:
-        return []
-    found: list[list[str]] = load_bm25s().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
-    return found
 
 
 @dataclass(slots=True)
