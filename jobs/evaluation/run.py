@@ -25,6 +25,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
@@ -55,6 +56,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         for measure in settings.measured:
             parse_measure(measure)
         sets = read_sets(settings)
+        stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
         output = storage.absolute(settings.output, "--output")
         make_output(output, "--output")
@@ -64,13 +66,16 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             for one in sets:
                 began = time.perf_counter()
                 queries = drawn_queries(one, settings.queries)
-                orders, unanswered = orders_of_systems(one, queries, settings, os.path.join(output, one.name), console)
+                room = os.path.join(output, one.name)
+                one, first_stage = with_candidates(one, queries, stage, room, console)  # noqa: PLW2901  # the same set
+                orders, unanswered = orders_of_systems(one, queries, settings, room, console)
                 compared = compare(one, queries, orders, settings.measured)
                 tables.append(values_table(one.name, compared))
                 results["sets"][one.name] = {
                     "queries": len(queries),
                     "queries_in_all": len(one.grades),
                     "problems": len(one.problems),
+                    "first_stage": first_stage,
                     "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
                     "unanswered": unanswered,
                     "seconds": round(time.perf_counter() - began, 3),
@@ -86,7 +91,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
 def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     """The sets with the first candidates of each query; raises ConfigError."""
     folders = [Path(one) for one in settings.sets]
-    sets = [read_set(folder) for folder in folders]
+    sets = [read_set(folder, with_candidates=settings.first_stage is None) for folder in folders]
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")

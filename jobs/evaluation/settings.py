@@ -32,6 +32,17 @@ def parse_baseline(text: str) -> Teacher:
         ) from None
 
 
+def parse_first_stage(text: str) -> Teacher:
+    """Who searches a corpus: `bm25`, `dense:DIR` or `fusion:T1,T2,...` of these; raises ConfigError."""
+    try:
+        found = parse_teacher(text)
+    except ConfigError:
+        found = Teacher(Kind.RERANKER)
+    if any(member.kind is Kind.RERANKER for member in found.members):
+        raise ConfigError(f"--first-stage is {text!r}; give bm25, dense:DIR, or fusion:T1,T2,... of these")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluateSettings:
     """One evaluation. Raises ConfigError for values that cannot work."""
@@ -54,6 +65,14 @@ class EvaluateSettings:
             "What they are compared with beside the first stage: bm25, dense:DIR, or fusion:T1,T2,... of these.",
             name="--baseline",
             parse=parse_baseline,
+        ),
+    )
+    first_stage: Teacher | None = field(
+        default=None,
+        metadata=as_flag(
+            "Search the corpus for candidates: bm25, dense:DIR, or fusion:T1,T2,... of these. By default a set's own "
+            "candidates count, and bm25 searches where it has none.",
+            parse=parse_first_stage,
         ),
     )
     measures: tuple[str, ...] = field(

@@ -2,7 +2,8 @@
 
 A set is a folder with `queries.jsonl` {id, text, lang}, `corpus.jsonl` {id, text}, `qrels.tsv` (query id, document id,
 grade; or TREC's four columns) and `candidates.parquet` {query_id, documents: list<struct<id, text, ...>>}, in the first
-stage's order. A line that cannot be used is left out, counted and named.
+stage's order; without that file, somebody has to search the corpus. A line that cannot be used is left out, counted and
+named.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class BenchmarkSet:
     candidates: pa.Table
     """As LISTS: one row for each query in `grades` that has candidates, each document once."""
     problems: tuple[Problem, ...]
+    corpus: Path | None = None
+    """The file whose documents are to be searched for candidates; None where these are there."""
 
 
 @dataclass(slots=True)
@@ -90,19 +93,43 @@ class _Reading:
                     yield number, value["id"], value
 
 
-def read_set(folder: Path) -> BenchmarkSet:
-    """Reads a set; raises ConfigError where a file is missing or cannot be read, or nothing is left to measure."""
-    for name in (QUERIES, CORPUS, QRELS, CANDIDATES):
+def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
+    """Reads a set, with the candidates that it has unless others are wanted.
+
+    Raises ConfigError where a file is missing or cannot be read, or nothing is left to measure.
+    """
+    for name in (QUERIES, CORPUS, QRELS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
     reading = _Reading(folder)
     queries = read_queries(reading)
-    documents = {one for _, one, _ in reading.objects(CORPUS)}
+    with_candidates = with_candidates and (folder / CANDIDATES).is_file()
+    documents = read_ids(reading) if with_candidates else {one for one, _ in read_texts(reading)}
     grades = read_grades(reading, queries, documents)
-    candidates = read_candidates(reading, queries, grades)
+    candidates = read_candidates(reading, queries, grades) if with_candidates else LISTS.empty_table()
     if not grades:
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
-    return BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems))
+    corpus = None if with_candidates else folder / CORPUS
+    return BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems), corpus)
+
+
+def read_ids(reading: _Reading) -> set[str]:
+    """The ids of the corpus."""
+    return {one for _, one, _ in reading.objects(CORPUS)}
+
+
+def read_texts(reading: _Reading) -> Iterator[tuple[str, str]]:
+    """Yields id and text of each document of the corpus."""
+    for number, one, value in reading.objects(CORPUS):
+        if isinstance(value.get("text"), str):
+            yield one, value["text"]
+        else:
+            reading.note(CORPUS, number, f"document {one!r} has no `text`")
+
+
+def read_corpus(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields id and text of each document in the file of a corpus; `read_set` has told what is left out."""
+    return read_texts(_Reading(path.parent))
 
 
 def read_queries(reading: _Reading) -> dict[str, Query]:

@@ -53,7 +53,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
     with signals_as_exceptions(), disk_failures_as_stops(), ExitStack() as until_the_end:
         started = time.perf_counter()
         job = with_absolute_paths(settings.job)
-        encoders = encoders_of(settings)
+        encoders = encoders_of(settings.teacher, settings.encoder, settings.job, "--teacher dense")
         jobs = {one: job_of(one, job) for one in settings.teacher.members if one.kind is Kind.RERANKER}
         output = TableOutput(job.output, "label", ROOMS)
         with refused_access_as_usage_error():
@@ -98,16 +98,17 @@ def label_pieces(
     run_stage_on_replicas(LabelStage, labelling, items, job, loads_model=bool(labelling.encoders))
 
 
-def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:
-    """The encoders of the dense teachers, with absolute directories.
+def encoders_of(
+    teacher: Teacher, encoder: EncoderSettings | None, job: RerankSettings, flag: str
+) -> dict[Teacher, EncoderSettings]:
+    """The encoders of the dense teachers, with absolute directories; `flag` is the one that names them.
 
     Raises ConfigError for a directory that cannot be used.
     """
-    shared = settings.encoder or EncoderSettings("")
-    shared = replace(shared, num_cpus=settings.job.num_cpus, num_gpus=settings.job.num_gpus)
+    shared = replace(encoder or EncoderSettings(""), num_cpus=job.num_cpus, num_gpus=job.num_gpus)
     return {
-        member: with_absolute_directory(replace(shared, directory=member.model), "--teacher dense")
-        for member in settings.teacher.members
+        member: with_absolute_directory(replace(shared, directory=member.model), flag)
+        for member in teacher.members
         if member.kind is Kind.DENSE
     }
 
