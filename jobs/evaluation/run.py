@@ -27,6 +27,7 @@ from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stop
 from jobs.evaluation.comparison import Compared, as_results, compare
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
+from jobs.evaluation.logs import Log
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.output.directory import make_output
@@ -37,7 +38,7 @@ from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Teacher
 from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import Order, parse_measure
-from pipelines.evaluation.sets import LISTS, BenchmarkSet, first_candidates, read_set
+from pipelines.evaluation.sets import LISTS, QUERIES, BenchmarkSet, first_candidates, read_set
 
 RESULTS, VALUES, LISTS_FILE, SYSTEMS = "results.json", "values.parquet", "lists.parquet", "systems"
 PROBLEMS_KEPT = 20
@@ -73,7 +74,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                 tables.append(values_table(one.name, compared))
                 results["sets"][one.name] = {
                     "queries": len(queries),
-                    "queries_in_all": len(one.grades),
+                    "queries_in_all": one.queries_in_all,
+                    "unlabelled": one.unlabelled,
                     "problems": len(one.problems),
                     "first_stage": first_stage,
                     "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
@@ -90,12 +92,26 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
 
 def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     """The sets with the first candidates of each query; raises ConfigError."""
-    folders = [Path(one) for one in settings.sets]
-    sets = [read_set(folder, with_candidates=settings.first_stage is None) for folder in folders]
+    sets = [read_one(place, settings) for place in settings.sets]
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
     return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
+
+
+def read_one(place: str, settings: EvaluateSettings) -> BenchmarkSet:
+    """A benchmark set, or a log where its labels are named; raises ConfigError, and RefusedError as `check_apart`."""
+    location = storage.absolute(place, "SET")
+    is_log = not (Path(place) / QUERIES).is_file() and bool(storage.find_input(location))
+    if not is_log:
+        return read_set(Path(place), with_candidates=settings.first_stage is None)
+    if settings.label_column is None:
+        raise ConfigError(f"{place} has no {QUERIES}; if it is a log of your own, give --label-column")
+    if settings.first_stage is not None:
+        raise ConfigError(f"--first-stage with {place}: a log has its own lists, and no corpus to search")
+    output = storage.absolute(settings.output, "--output")
+    storage.check_apart(location, output, storage.list_input(location, "SET"), "SET", "--output")
+    return Log(location, settings.label_column, settings.mapping).read(settings.queries)
 
 
 def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:

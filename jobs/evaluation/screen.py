@@ -42,6 +42,8 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
         table.add_row(*map(Text, cells), style=style)
     console.print(table)
     print_found(console, results["first_stage"])
+    if results["unlabelled"]:
+        say(console, f"{results['unlabelled']:,} row(s) have no positive label, and are not measured", f"{name}: ", "")
     for system, rows in results["unanswered"].items():
         if rows:
             say(console, f"{rows:,} list(s) of {name} have no scores; they count 0", f"{system}: ", "yellow")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from jobs.evaluation.gate import Gate, read_gate
-from jobs.flags import as_flag, within
-from jobs.settings import RerankSettings
+from jobs.flags import Panel, as_flag, within
+from jobs.settings import COLUMN_FLAGS, RerankSettings
+from jobs.table.columns import ColumnMapping
 from jobs.training import encoders
 from jobs.training.encoders import EncoderSettings
 from jobs.training.label.teachers import Kind, Teacher, parse_teacher
@@ -15,6 +16,8 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES
 
 TOP_K = 100
+OF_THE_LOG = ("query", "documents", "text_field", "id_field")
+"""Fields of ColumnMapping that a log is read by."""
 
 
 def parse_model(text: str) -> Teacher:
@@ -47,7 +50,7 @@ def parse_first_stage(text: str) -> Teacher:
 class EvaluateSettings:
     """One evaluation. Raises ConfigError for values that cannot work."""
 
-    sets: tuple[str, ...] = field(metadata=as_flag("The folders of benchmark sets.", metavar="SET..."))
+    sets: tuple[str, ...] = field(metadata=as_flag("Folders of benchmark sets, or logs.", metavar="SET..."))
     job: RerankSettings
     """Lengths, score store and replicas of the models; INPUT and OUTPUT are set for each of them."""
     output: str = field(metadata=as_flag("The directory for the results; what it holds of this evaluation stays."))
@@ -75,6 +78,18 @@ class EvaluateSettings:
             parse=parse_first_stage,
         ),
     )
+    label_column: str | None = field(
+        default=None,
+        metadata=as_flag(
+            "A SET may be Parquet lists of your own: this column has the label of each document, or DOCUMENTS.FIELD.",
+            Panel.COLUMNS,
+        ),
+    )
+    mapping: ColumnMapping = field(
+        default_factory=ColumnMapping,
+        metadata=within(ColumnMapping, {name: COLUMN_FLAGS[name] for name in OF_THE_LOG}),
+    )
+    """The names of the other columns of such lists."""
     measures: tuple[str, ...] = field(
         default=(),
         metadata=as_flag(

@@ -39,12 +39,14 @@ class Problem:
     """A line of a set that is left out."""
 
     file: str
-    line: int
-    """From 1; of Parquet files the row."""
+    line: int | None
+    """From 1; of Parquet files the row. None where it is the whole file."""
     what: str
+    called: str = "line"
+    """Or `row`: then counted from 0."""
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.what}"
+        return f"{self.file}{'' if self.line is None else f', {self.called} {self.line}'}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class BenchmarkSet:
     problems: tuple[Problem, ...]
     corpus: Path | None = None
     """The file whose documents are to be searched for candidates; None where these are there."""
+    answerable: int | None = None
+    """How many queries have an answer, where not all of them were read; None is those in `grades`."""
+    unlabelled: int | None = None
+    """Of a log: rows without a positive label, which say nothing of an order."""
+
+    @property
+    def queries_in_all(self) -> int:
+        """How many queries have an answer."""
+        return len(self.grades) if self.answerable is None else self.answerable
 
 
 @dataclass(slots=True)
