@@ -41,17 +41,12 @@ IN_PAIRS = (
 )
 """The letters that count in pairs, as a class of a regular expression; what NFKC replaces is not among them."""
 
-POINTS = (
-    *range(0x0591, 0x05BE),
-    *range(0x05BF, 0x05C0),
-    *range(0x05C1, 0x05C3),
-    *range(0x05C4, 0x05C6),
-    0x05C7,
-    *range(0x064B, 0x0653),
-    0x0670,
+IGNORED = (
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # points and accents of Hebrew
+    "\u064b-\u0652\u0670\u0640"  # vowel points of Arabic, and the stroke
+    "\u00ad\u200d"  # the soft hyphen, the zero-width joiner
 )
-LEFT_OUT = dict.fromkeys((*POINTS, 0x0640, 0x00AD, 0x200D))
-"""Vowel points and accents of Hebrew, vowel points of Arabic, its kashida, the soft hyphen, the zero-width joiner."""
+"""Characters that are no part of a word, as a class of a regular expression."""
 
 
 def words_of(texts: Iterable[str]) -> list[list[str]]:
@@ -61,10 +56,10 @@ def words_of(texts: Iterable[str]) -> list[list[str]]:
 
 def words(text: str) -> Iterator[str]:
     """Yields the words of a text in their order."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).translate(LEFT_OUT)
-    text = text.lower()
     patterns = compiled()
+    if not text.isascii():
+        text = patterns.ignored.sub("", unicodedata.normalize("NFKC", text))
+    text = text.lower()
     if text.isascii():
         yield from filter(is_kept, patterns.word.findall(text))
         return
@@ -94,6 +89,7 @@ class Patterns(NamedTuple):
     in_pairs: re.Pattern[str]
     letter: re.Pattern[str]
     """With the marks on it."""
+    ignored: re.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +97,10 @@ def compiled() -> Patterns:
     """The patterns; Python's own have no class for marks."""
     marks = "".join(f"{first}-{last}" for first, last in ranges_of_marks())
     return Patterns(
-        re.compile(f"\\w[\\w{marks}]*"), re.compile(f"([{IN_PAIRS}]+)"), re.compile(f"[\\w{marks}][{marks}]*")
+        re.compile(f"\\w[\\w{marks}]*"),
+        re.compile(f"([{IN_PAIRS}]+)"),
+        re.compile(f"[\\w{marks}][{marks}]*"),
+        re.compile(f"[{IGNORED}]"),
     )
 
 
