@@ -50,24 +50,24 @@ class FirstStage:
     searcher: Teacher
     encoders: Mapping[Teacher, EncoderSettings]
     """By the dense ones among those who search."""
+    about: Mapping[str, Any]
+    """All that decides what is found in a corpus, as JSON types."""
     top_k: int
     job: RerankSettings
     """Replicas of the encoders, and whether what another search left is overwritten."""
 
     @classmethod
     def of(cls, settings: EvaluateSettings) -> FirstStage:
-        """The one that is asked for; raises ConfigError where it cannot work."""
+        """The one that is asked for; raises ConfigError or ModelError where it cannot work."""
         searcher = settings.first_stage or DEFAULT
+        encoders = encoders_of(searcher, settings.encoder, settings.job, "--first-stage dense")
+        about: dict[str, Any] = {"by": str(searcher), "top_k": settings.top_k}
         if Kind.BM25 in (member.kind for member in searcher.members):
             load_bm25s()
-        encoders = encoders_of(searcher, settings.encoder, settings.job, "--first-stage dense")
-        return cls(searcher, encoders, settings.top_k, settings.job)
-
-    def about(self) -> dict[str, Any]:
-        """All that decides what is found in a corpus, as JSON types; raises ModelError for what is no encoder."""
-        words = {"analyzer": ANALYZER} if Kind.BM25 in (member.kind for member in self.searcher.members) else {}
-        encoders = {str(member): encoder.identity() for member, encoder in self.encoders.items()}
-        return {"by": str(self.searcher), "top_k": self.top_k, **words, **({"encoders": encoders} if encoders else {})}
+            about["analyzer"] = ANALYZER
+        if encoders:
+            about["encoders"] = {str(member): encoder.identity() for member, encoder in encoders.items()}
+        return cls(searcher, encoders, about, settings.top_k, settings.job)
 
     def candidates(self, one: BenchmarkSet, queries: Sequence[str], room: str, console: Console) -> pa.Table:
         """What is found for the queries, as LISTS; of a run before, where it was the same search.
@@ -78,7 +78,7 @@ class FirstStage:
         assert one.corpus is not None
         place, texts = os.path.join(room, ROOM), [one.queries[query].text for query in queries]
         location = os.path.join(place, CANDIDATES)
-        enter(place, {"format": FORMAT, **self.about(), **digests(one.corpus, queries, texts)}, self.job.overwrite)
+        enter(place, {"format": FORMAT, **self.about, **digests(one.corpus, queries, texts)}, self.job.overwrite)
         if storage.exists(location):
             return storage.read_parquet(location, pq.ParquetFile.read)
         console.print(f"{one.name}: searching the corpus by {self.searcher}", soft_wrap=True, highlight=False)
@@ -109,7 +109,7 @@ def with_candidates(
     told: dict[str, Any] = {"name": FIRST_STAGE}
     if stage is not None and one.corpus is not None:
         one = replace(one, candidates=stage.candidates(one, queries, room, console))
-        told = {"name": f"{FIRST_STAGE} ({stage.searcher})", **stage.about()}
+        told = {"name": f"{FIRST_STAGE} ({stage.searcher})", **stage.about}
     return one, told | {"found": found_by(one, queries)}
 
 

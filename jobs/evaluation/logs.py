@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from jobs import storage
 from jobs.errors import UnreadableFileError
 from jobs.evaluation.labels import LabelPlace, Labels, label_place
+from jobs.input.partitions import input_root
 from jobs.records import InputFile
 from jobs.runtime.threads import in_threads
 from jobs.table.column_types import may_be_text, plain_type
@@ -75,7 +77,9 @@ class Log:
 
         Raises ConfigError where there is no file that can be read, or no row with a positive label.
         """
-        surveyed = in_threads(self.survey, storage.list_input(self.location, "SET"))
+        listed = storage.list_input(self.location, "SET")
+        root = input_root(self.location, [file.path for file in listed])
+        surveyed = in_threads(partial(self.survey, root), listed)
         files = [one for one in surveyed if isinstance(one, LogFile)]
         measured = Measured(problems=[one for one in surveyed if isinstance(one, Problem)])
         if not files:
@@ -90,9 +94,10 @@ class Log:
                 f"{self.location}: no row that can be measured has a positive label in {self.label!r}; "
                 f"{len(measured.problems):,} are left out for another reason{example}"
             )
+        is_file = [file.path for file in listed] == [self.location]
         unlabelled = sum(file.rows - len(file.positive) - len(file.problems) for file in files)
         return BenchmarkSet(
-            name_of_log(self.location),
+            os.path.basename(self.location if is_file else root).removesuffix(".parquet"),
             measured.queries,
             measured.grades,
             pa.concat_tables(measured.lists),
@@ -101,9 +106,9 @@ class Log:
             unlabelled=unlabelled,
         )
 
-    def survey(self, file: InputFile) -> LogFile | Problem:
-        """What the labels of a file tell, or why it cannot be read."""
-        name = os.path.relpath(file.path, self.location) if file.path != self.location else os.path.basename(file.path)
+    def survey(self, root: str, file: InputFile) -> LogFile | Problem:
+        """What the labels of a file below `root` tell, or why it cannot be read."""
+        name = file.path.removeprefix(f"{root}/")
 
         def read(opened: pq.ParquetFile) -> LogFile | str:
             schema = opened.schema_arrow
@@ -225,8 +230,3 @@ def judged(
     if not any(grade > 0 for grade in grades.values()):
         problems.append("no document that is left has a positive label")
     return [{"id": one, "text": text} for one, text in documents.items()], grades, problems
-
-
-def name_of_log(location: str) -> str:
-    """What a log is called: by its file or directory."""
-    return os.path.basename(location.rstrip("/")).removesuffix(".parquet")

@@ -28,6 +28,7 @@ from tests.checkpoints import words
 from tests.jobs.evaluation.test_evaluate import evaluate
 from tests.jobs.training.here import on_replicas_here
 from tests.pipelines.evaluation.test_sets import write_set
+from tests.stores import Bucket
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def settings_of(first_stage: str | None, **changes: Any) -> EvaluateSettings:
     )
 
 
-def searched(folder: Path, room: Path, first_stage: str | None = None, **changes: Any) -> tuple[BenchmarkSet, Any]:
+def searched(folder: Path, room: object, first_stage: str | None = None, **changes: Any) -> tuple[BenchmarkSet, Any]:
     one = read_set(folder, with_candidates=False)
     stage = FirstStage.of(settings_of(first_stage, **changes))
     return with_candidates(one, sorted(one.grades), stage, str(room), Console(file=io.StringIO()))
@@ -134,6 +135,21 @@ def test_a_search_that_was_stopped_embeds_only_what_is_missing(
     third, _ = searched(folder, tmp_path / "room", first_stage)
     assert third.candidates.equals(whole.candidates)
     assert len(asked) == 2
+
+
+def test_a_search_leaves_what_it_found_in_an_object_store(
+    folder: Path, tmp_path: Path, here: None, bert_directory: Path, s3_bucket: Bucket
+) -> None:
+    first_stage = f"fusion:bm25,dense:{bert_directory}"
+    whole, _ = searched(folder, tmp_path / "whole", first_stage)
+    there, _ = searched(folder, f"{s3_bucket.uri}/out/small", first_stage)
+    assert there.candidates.equals(whole.candidates)
+    assert sorted(s3_bucket.names()) == [
+        "out/small/first-stage/candidates.parquet",
+        "out/small/first-stage/settings.json",
+    ]
+    again, _ = searched(folder, f"{s3_bucket.uri}/out/small", first_stage)
+    assert again.candidates.equals(whole.candidates)
 
 
 def test_another_search_is_refused_and_may_replace_the_one_before(folder: Path, tmp_path: Path) -> None:

@@ -156,6 +156,21 @@ def test_a_log_without_labels_is_a_usage_error(tmp_path: Path, label: str, told:
     assert told in str(error.value)
 
 
+def test_a_log_is_called_by_its_file_or_its_directory(tmp_path: Path) -> None:
+    rows = [{"query": "x", "documents": texts(2), "clicks": [0, 1]}]
+    write(tmp_path / "logs" / "may" / "a.parquet", rows)
+    write(tmp_path / "logs" / "june" / "b.parquet", rows)
+    found = [read(tmp_path / "logs" / one) for one in ("", "may", "may/a.parquet", "*/*.parquet", "j*/b.parquet")]
+    assert [one.name for one in found] == ["logs", "may", "a", "logs", "logs"]
+    assert [sorted(one.grades) for one in found] == [
+        ["june/b.parquet:0", "may/a.parquet:0"],
+        ["a.parquet:0"],
+        ["a.parquet:0"],
+        ["june/b.parquet:0", "may/a.parquet:0"],
+        ["june/b.parquet:0"],
+    ]
+
+
 def test_a_log_in_an_object_store(tmp_path: Path, s3_bucket: Bucket) -> None:
     write(tmp_path / "logs" / "a.parquet", [{"query": "x", "documents": texts(2), "clicks": [0, 1]}])
     one = read(upload(tmp_path / "logs", s3_bucket, "logs"))
