@@ -114,9 +114,21 @@ def whisker(low: float, high: float, y: float) -> Iterator[Html]:
         yield line(x, y - 4, x, y + 4, "whisker", vertical_pixels=True)
 
 
-def scatter(title: str, description: str, points: Sequence[Point], x: Axis, y: Axis, height: int = 320) -> Html:
-    """Named points with their intervals."""
+def scatter(
+    title: str,
+    description: str,
+    points: Sequence[Point],
+    x: Axis,
+    y: Axis,
+    level: tuple[str, float] | None = None,
+    height: int = 320,
+) -> Html:
+    """Named points with their intervals, and perhaps a named line from left to right."""
     marks: list[Inside] = []
+    if level is not None:
+        at = 100 - y.place(level[1])
+        marks.append(line(0, at, 100, at, "diagonal"))
+        marks.append(label(level[0], x="100%", y=percent(at), dy="-0.4em", text_anchor="end"))
     for point, label_y in zip(points, apart([height - height * y.place(one.y) / 100 for one in points]), strict=True):
         at_x, at_y = x.place(point.x), 100 - y.place(point.y)
         told = element("title", f"{point.label}: {x.title} {point.x:,.4g}, {y.title} {point.y:.3f}")
