@@ -151,8 +151,7 @@ def speed_of(systems: Sequence[System]) -> dict[str, Any] | None:
         return told
     seconds = sum(one["seconds"] for one in known)
     pairs = sum(one["pairs"] for one in known)
-    same = ("replicas", "cpus_each", "gpus_each", "processor")
-    return told | {
+    told |= {
         "pairs": pairs,
         "seconds": round(seconds, 3),
         "pairs_per_second": round(pairs / seconds, 2),
@@ -160,11 +159,9 @@ def speed_of(systems: Sequence[System]) -> dict[str, Any] | None:
         "peak_memory": max(one["peak_memory"] for one in known),
         "peak_gpu_memory": max(one["peak_gpu_memory"] for one in known),
         "started": min(one["started"] for one in known),
-        **{
-            name: next(iter(values)) if len(values) == 1 else None
-            for name in same
-            for values in [{o[name] for o in known}]
-        },
+    }
+    return told | {
+        name: sorted({one[name] for one in known}) for name in ("replicas", "cpus_each", "gpus_each", "processor")
     }
 
 

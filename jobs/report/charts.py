@@ -52,17 +52,16 @@ def round_step(least: float) -> float:
 
 
 def logarithmic_axis(title: str, low: float, high: float) -> Axis:
-    """An axis for values above 0, with ticks at 1, 2, 5, 10, 20, ... and few of them."""
-    steps = [
-        factor * 10.0**power
-        for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-        for factor in (1, 2, 5)
-    ]
-    first = max(step for step in steps if step <= low / 1.15)
-    last = min(step for step in steps if step >= high * 1.15)
-    ticks = [step for step in steps if first <= step <= last]
-    kept = ticks if len(ticks) <= 7 else [one for one in ticks if math.isclose(math.log10(one) % 1, 0, abs_tol=1e-9)]
-    return Axis(title, first, last, tuple((one, f"{one:,g}") for one in kept), logarithmic=True)
+    """An axis for values above 0, with a few ticks at round numbers."""
+    for factors in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+        steps = [factor * 10.0**power for power in powers for factor in factors]
+        first = max(step for step in steps if step <= low / 1.1)
+        last = min(step for step in steps if step >= high * 1.1)
+        ticks = tuple((step, f"{step:,g}") for step in steps if first <= step <= last)
+        if len(ticks) > 3:
+            break
+    return Axis(title, first, last, ticks, logarithmic=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ def histogram(
     return plot(title, description, x, y, marks, height)
 
 
-def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[Bin], height: int = 300) -> Html:
+def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[Bin], height: int = 360) -> Html:
     """What was said against what came true: a dot for each bin with its interval, the larger the more is in it."""
     most = max((one.count for one in bins), default=1)
     marks = [diagonal(x, y)]
@@ -208,10 +207,12 @@ def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[B
         marks.append(
             element("circle", told, cx=percent(at), cy=percent(100 - y.place(one.seen)), r=radius, class_="dot")
         )
-    return plot(title, description, x, y, marks, height)
+    return plot(title, description, x, y, marks, height, css="square")
 
 
-def plot(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside], height: int) -> Html:
+def plot(
+    title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside], height: int, css: str | None = None
+) -> Html:
     """The frame of a chart: grid, numbers, names of both axes, and the marks, placed in percent of the area."""
     grid: list[Inside] = []
     for value, text in y.ticks:
@@ -237,7 +238,7 @@ def plot(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside]
         height=TOP + height + BELOW,
     )
     caption = element("figcaption", element("strong", title), " ", element("span", y.title, class_="quiet"))
-    return element("figure", caption, inside)
+    return element("figure", caption, inside, class_=css)
 
 
 def diagonal(x: Axis, y: Axis) -> Html:

@@ -42,8 +42,8 @@ def by_length(results: Results) -> Html | None:
     maps = []
     for name, one in sets.items():
         groups = {f"{group['from']:,.0f} – {group['to']:,.0f}": group for group in one["lengths"]}
-        maps.append(joined([element("h3", name), heat_map(one["measure"], groups, "length in characters")]))
-    return joined([paragraphs(*told), *maps])
+        maps.append(element("div", element("h3", name), heat_map(one["measure"], groups, "length in characters")))
+    return joined([paragraphs(*told), element("div", *maps, class_="charts")])
 
 
 def heat_map(measure: str, groups: Results, what: str) -> Html:
@@ -52,7 +52,9 @@ def heat_map(measure: str, groups: Results, what: str) -> Html:
     inner = [value for rows in means.values() for row, value in rows.items() if row != CEILING]
     lowest, highest = min(inner), max(inner)
     columns = [Column("order", sortable=False)]
-    columns += [Column(name, number=True, explained=f"{one['queries']:,}") for name, one in groups.items()]
+    columns += [
+        Column(name, number=True, sortable=False, explained=f"{one['queries']:,}") for name, one in groups.items()
+    ]
     rows: list[list[Cell | Inside]] = [
         [
             Cell(row, css="quiet" if row == CEILING else None),

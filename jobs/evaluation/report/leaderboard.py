@@ -16,58 +16,59 @@ from jobs.evaluation.report.words import (
     is_sure,
     mark,
     queries_of,
+    signed,
     three,
 )
 from jobs.report.charts import interval_bar
-from jobs.report.html import Html, Inside, element, joined, paragraphs
+from jobs.report.html import Html, Inside, element, joined
 from jobs.report.tables import Cell, Column, table
 
 
 def summary(results: Results) -> Html:
     """The sentences that stand first: who is best, by how much, and how sure that is."""
     sets, means = results["sets"], results["means"]
-    orders = {row: one for row, one in means.items() if row not in (FIRST_STAGE, CEILING)}
-    best = max(orders, key=lambda row: orders[row]["mean"])
+    best = max((row for row in means if row != CEILING), key=lambda row: means[row]["mean"])
     total = sum(one["queries"] for one in sets.values())
     over = f"{len(sets)} sets with {total:,} queries" if len(sets) > 1 else f"{total:,} queries of {next(iter(sets))}"
-    what = "on average" if len(sets) > 1 else next(iter(sets.values()))["measure"]
-    sampled = any(one["queries"] < one["queries_in_all"] for one in sets.values())
+    what = "on average over the sets" if len(sets) > 1 else next(iter(sets.values()))["measure"]
+    first = "" if best == FIRST_STAGE else f"; the {FIRST_STAGE}, the order in which they came, has "
     told: list[Inside] = [
         f"Over {over}, ",
         element("strong", best),
-        f" orders the candidates best: {three(orders[best]['mean'])} {what}, with a 95% interval of "
-        f"{interval(orders[best])}. ",
-        f"The {FIRST_STAGE}, the order in which they came, has {three(means[FIRST_STAGE]['mean'])}; the best order "
-        f"that these candidates allow has {three(means[CEILING]['mean'])}.",
+        f" has the candidates in the best order: {three(means[best]['mean'])} {what}, with a 95% interval of "
+        f"{interval(means[best])}{first}{three(means[FIRST_STAGE]['mean']) if first else ''}. The best order that "
+        f"these candidates allow has {three(means[CEILING]['mean'])}.",
     ]
-    return paragraphs(
-        joined(told),
-        sure_sets(results, best) if len(sets) > 1 else sure_alone(results, best),
-        "These are samples: queries were drawn of each set, so the intervals are wider than they have to be."
-        if sampled
-        else None,
+    models = [row for row, system in results["systems"].items() if system["speed"] is not None]
+    sure = element("ul", *(element("li", element("strong", row), sureness(results, row)) for row in models))
+    sampled = any(one["queries"] < one["queries_in_all"] for one in sets.values())
+    return joined(
+        [
+            element("p", joined(told)),
+            sure if models else None,
+            element("p", "Queries were drawn of each set, so the intervals are wider than those of all of them.")
+            if sampled
+            else None,
+        ]
     )
 
 
-def sure_sets(results: Results, best: str) -> str:
-    """On how many sets the best row differs from the first stage for sure."""
-    found = [against_first_stage(one, one["measure"], best) for one in results["sets"].values()]
+def sureness(results: Results, row: str) -> str:
+    """How a row differs from the first stage, and on how many sets that is sure."""
+    sets: Mapping[str, Any] = results["sets"]
+    [over_all] = [one for one in results["differences"] if one["to"] == row]
+    if len(sets) == 1:
+        [one] = sets.values()
+        difference = against_first_stage(one, one["measure"], row) or over_all
+        chance = "chance alone hardly makes that" if is_sure(difference) else "chance may have made that"
+        told = f"{signed(difference['difference'])} against the {FIRST_STAGE}"
+        return f": {told} (p {three(difference['p_holm'])}, corrected by Holm): {chance}."
+    found = [against_first_stage(one, one["measure"], row) for one in sets.values()]
     sure = [one["difference"] > 0 for one in found if one is not None and is_sure(one)]
     return (
-        f"On {sure.count(True)} of {len(found)} sets it is surely better than the {FIRST_STAGE}, on "
-        f"{sure.count(False)} surely worse; on {len(found) - len(sure)} chance may have made the difference."
+        f": {signed(over_all['difference'])} against the {FIRST_STAGE} (p {three(over_all['p_holm'])}); surely better "
+        f"on {sure.count(True)} of {len(found)} sets, surely worse on {sure.count(False)}."
     )
-
-
-def sure_alone(results: Results, best: str) -> str:
-    """The same of the only set."""
-    [one] = results["sets"].values()
-    difference = against_first_stage(one, one["measure"], best)
-    if difference is None:
-        return ""
-    sure = "chance alone hardly makes that" if is_sure(difference) else "chance may have made that"
-    told = f"{difference['difference']:+.3f} has p = {difference['p_holm']:.3f}, corrected by Holm"
-    return f"The difference of {told}: {sure}."
 
 
 def leaderboard(results: Results) -> Html:
@@ -117,8 +118,12 @@ def measured(one: Mapping[str, float], best: bool, difference: Mapping[str, floa
 
 
 def set_by_set(results: Results) -> Html:
-    """Bars with whiskers for each set, its other measures, and the differences of any two rows."""
-    return joined([one_set(name, one, results) for name, one in results["sets"].items()])
+    """Bars with whiskers for each set; its other measures, and the differences of any two rows, behind a title."""
+    told = (
+        "Bars are means, whiskers their 95% intervals. A dashed line is the best order that the candidates allow: what "
+        f"the {FIRST_STAGE} did not find stays missed."
+    )
+    return joined([element("p", told), *(one_set(name, one, results) for name, one in results["sets"].items())])
 
 
 def one_set(name: str, one: Results, results: Results) -> Html:
@@ -128,9 +133,9 @@ def one_set(name: str, one: Results, results: Results) -> Html:
     ceiling = head[CEILING]["mean"]
     columns = [
         Column("order", sortable=False),
-        Column(measure, number=True, explained="95% interval"),
+        Column(measure, number=True, sortable=False, explained="95% interval"),
         Column("", sortable=False),
-        Column("against", explained=FIRST_STAGE, number=True),
+        Column("against", number=True, sortable=False, explained=FIRST_STAGE),
     ]
     rows: list[list[Cell | Inside]] = []
     for row, value in head.items():
@@ -140,19 +145,15 @@ def one_set(name: str, one: Results, results: Results) -> Html:
         best = value["mean"] == best_of(head)
         difference = against_first_stage(one, measure, row)
         rows.append([row, measured(value, best, None, None), Cell(bar, css="chart"), difference_cell(difference)])
-    missed = (
-        f"The dashed line is the best order that the candidates allow, {three(ceiling)}: what the {FIRST_STAGE} "
-        "did not find stays missed."
-    )
+    more = element("summary", "All measures, and any two rows")
     return joined(
         [
             element("h3", name),
-            element("p", f"{queries_of(one).capitalize()}. {missed}", class_="quiet"),
+            element("p", f"{queries_of(one)}; best possible {three(ceiling)}", class_="quiet"),
             *(unanswered(system, count) for system, count in one["unanswered"].items() if count),
             table(None, columns, rows),
             published_beside(name, one, results),
-            opened("All measures", all_measures(one)),
-            opened("Any two rows", any_two(one, measure)),
+            element("details", more, all_measures(one), any_two(one, measure)),
         ]
     )
 
@@ -160,11 +161,6 @@ def one_set(name: str, one: Results, results: Results) -> Html:
 def unanswered(system: str, count: int) -> Html:
     """Says what counts 0 since there is no answer."""
     return element("p", element("strong", system), f": {count:,} list(s) have no scores; they count 0.")
-
-
-def opened(title: str, inside: Html) -> Html:
-    """What stands behind a title until it is opened."""
-    return element("details", element("summary", title), inside)
 
 
 def all_measures(one: Results) -> Html:
@@ -187,7 +183,7 @@ def any_two(one: Results, measure: str) -> Html:
         [
             difference["from"],
             difference["to"],
-            Cell(f"{difference['difference']:+.3f}", difference["difference"]),
+            Cell(signed(difference["difference"]), difference["difference"]),
             Cell(three(difference["p"]), difference["p"]),
             Cell(three(difference["p_holm"]), difference["p_holm"], "best" if is_sure(difference) else None),
         ]

@@ -85,21 +85,23 @@ def published(results: Results) -> Html | None:
         "What others say of other models on benchmarks that these sets are like, or are drawn from. They had other "
         "queries, candidates or measures: no figure here can be compared with one above."
     )
-    return joined([told, figures_table(list(dict.fromkeys(found)))])
+    sources = dict.fromkeys(figure.source for figure in found)
+    return joined([told, *(figures_of(source, [one for one in found if one.source == source]) for source in sources)])
 
 
-def figures_table(figures: Sequence[Figure]) -> Html:
-    """A row for each figure."""
-    columns = [
-        Column("system"),
-        Column("benchmark"),
-        Column("measure"),
-        Column("figure", number=True),
-        Column("candidates"),
-        Column("source"),
-    ]
+def figures_of(source: str, figures: Sequence[Figure]) -> Html:
+    """The figures of one source: a row for each benchmark, a column for each system."""
+    systems = list(dict.fromkeys(one.system for one in figures))
+    values = {(one.benchmark, one.measure, one.system): one.value for one in figures}
+    columns = [Column("benchmark", sortable=False), Column("measure", sortable=False)]
+    columns += [Column(system, number=True, sortable=False) for system in systems]
     rows: list[list[Cell | Inside]] = [
-        [one.system, one.benchmark, one.measure, Cell(f"{one.value:.4f}", one.value), one.candidates, one.source]
-        for one in figures
+        [benchmark, measure, *(figure_cell(values.get((benchmark, measure, system))) for system in systems)]
+        for benchmark, measure in dict.fromkeys((one.benchmark, one.measure) for one in figures)
     ]
-    return table("Published figures", columns, rows)
+    return table(f"Source: {source}", columns, rows)
+
+
+def figure_cell(value: float | None) -> Cell:
+    """A figure as it was published."""
+    return Cell("–") if value is None else Cell(f"{value:.4f}", value)

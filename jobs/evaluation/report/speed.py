@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.evaluation.comparison import FIRST_STAGE
 from jobs.evaluation.report.words import Results, gigabytes, three
 from jobs.report.charts import Point, even_axis, logarithmic_axis, scatter
-from jobs.report.html import Html, Inside, joined, paragraphs
+from jobs.report.html import Html, Inside, element, joined, paragraphs
 from jobs.report.tables import Cell, Column, table
 
 MOMENT = 0.05
@@ -43,25 +43,26 @@ def speed_row(row: str, one: Results, sets: int) -> list[Cell | Inside]:
     if not one["sets"]:
         return [row, *[Cell("–", -1.0)] * 5, "", Cell(f"no speed: {one['why_not']}", css="quiet")]
     gpu = f" + {gigabytes(one['peak_gpu_memory'])} GPU" if one["peak_gpu_memory"] else ""
+    tokens = one["tokens"] / one["pairs"]
     part = "" if one["sets"] == sets else f", {one['sets']} of {sets} sets; others: {one['why_not']}"
     return [
         row,
         Cell(f"{one['pairs_per_second']:,.1f}", one["pairs_per_second"]),
         Cell(f"{one['pairs_per_second'] * MOMENT:,.1f}", one["pairs_per_second"]),
         Cell(f"{one['seconds']:,.1f}", one["seconds"]),
-        Cell(f"{one['pairs']:,}", one["pairs"]),
+        Cell(joined([f"{one['pairs']:,}", element("small", f"{tokens:,.0f} tokens each")]), one["pairs"]),
         Cell(gigabytes(one["peak_memory"]) + gpu if one["peak_memory"] else "–", one["peak_memory"]),
         replicas(one),
-        f"{one['started'].partition('T')[0]}{part}",
+        joined([element("span", one["started"].partition("T")[0], class_="whole"), part]),
     ]
 
 
 def replicas(one: Results) -> str:
-    """What computed."""
-    if one["replicas"] is None or one["cpus_each"] is None:
-        return "not the same on all sets"
-    gpus = f", {one['gpus_each']:g} GPU" if one["gpus_each"] else ""
-    return f"{one['replicas']} with {one['cpus_each']} CPU{gpus}: {one['processor'] or 'unknown processor'}"
+    """What computed; small sets keep fewer replicas busy than there are."""
+    cpus, gpus = (" or ".join(f"{count:g}" for count in one[name]) for name in ("cpus_each", "gpus_each"))
+    each = f"{cpus} CPU" if gpus == "0" else f"{cpus} CPU, {gpus} GPU"
+    count = " to ".join(dict.fromkeys([str(one["replicas"][0]), str(one["replicas"][-1])]))
+    return f"{count} with {each} each, {' or '.join(filter(None, one['processor'])) or 'processor unknown'}"
 
 
 def plot_of(results: Results, known: Results) -> Html:

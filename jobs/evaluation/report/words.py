@@ -20,6 +20,11 @@ def three(value: float) -> str:
     return f"{value:.3f}"
 
 
+def signed(value: float) -> str:
+    """A difference, with a minus sign as wide as the plus."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def interval(one: Mapping[str, float]) -> str:
     """An interval in numbers."""
     return f"{one['low']:.3f} – {one['high']:.3f}"
@@ -54,7 +59,7 @@ def difference_cell(difference: Mapping[str, float] | None) -> Cell:
     """A difference with its p-value."""
     if difference is None:
         return Cell("", 0.0)
-    told = f"{difference['difference']:+.3f} "
+    told = f"{signed(difference['difference'])} "
     p = f"p {difference['p_holm']:.3f}" if difference["p_holm"] >= 0.0005 else "p < 0.001"
     return Cell(joined([told, mark(difference), element("small", p)]), difference["difference"])
 
