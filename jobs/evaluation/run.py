@@ -27,6 +27,7 @@ from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.report.build import report
+from jobs.evaluation.report.published import published_as
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.evaluation.systems import SCORE, System, read_system
@@ -67,6 +68,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             **origin(settings.queries),
         }
         tables, told = [], Account()
+        folders = {Path(folder).name: Path(folder) for folder in settings.sets}
         with ray_session(settings.job.address, console):
             for one in sets:
                 began = time.perf_counter()
@@ -84,6 +86,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                     "seconds": round(time.perf_counter() - began, 3),
                     **as_results(compared),
                     **told.of_set(one.name),
+                    **published_as(folders[one.name]),
                 }
                 print_set(console, one.name, results["sets"][one.name], settings.measured)
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))

@@ -54,7 +54,7 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     low, high = ((middle + side * reach) / (1 + z * z / count) for side in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)
+    return min(max(low, 0.0), share), max(min(high, 1.0), share)  # by rounding alone could it leave out the share
 
 
 def probabilities_of(logits: np.ndarray) -> np.ndarray:

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from jobs.evaluation.report.words import Results
 from jobs.report.html import Html, Inside, joined, paragraphs
 from jobs.report.tables import Cell, Column, table
+
+
+META = "meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,16 @@ def published_figures() -> tuple[Figure, ...]:
         for one in raw
         for system, value in one["figures"].items()
     )
+
+
+def published_as(folder: Path) -> dict[str, str]:
+    """What the `meta.json` of a set says of the benchmark and the candidates that it has; nothing where it does not."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    told = meta if isinstance(meta, dict) else {}
+    return {name: told[name] for name in ("benchmark", "candidates") if isinstance(told.get(name), str)}
 
 
 def comparable_figures(name: str, one: Results, top_k: int) -> list[Figure]:
