@@ -145,7 +145,7 @@ def errors_as_exit_codes(console: Console) -> Iterator[None]:
         yield
     except (ConfigError, ModelError) as error:
         exit_with_error(console, str(error), USAGE)
-    except (RuntimeError, ConnectionError) as error:  # Serve's word for an app that does not come up, Ray's for no Ray
+    except RuntimeError as error:  # Serve's word for an app that does not come up, and ours for no Ray
         exit_with_error(console, str(error), FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

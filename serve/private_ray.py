@@ -30,7 +30,10 @@ PORTS_TRIED = 100
 
 @contextmanager
 def ray_session(address: str | None, console: Console) -> Iterator[None]:
-    """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does. Raises ConfigError."""
+    """The Ray at `address`, or a private one; SIGTERM interrupts as Ctrl-C does.
+
+    Raises ConfigError where Serve runs there already, and RuntimeError where Ray does not start or is not there.
+    """
     check_not_hidden(Path.cwd())
     with tempfile.TemporaryDirectory(prefix="crossray-") as directory:
         if address is None:
@@ -41,12 +44,14 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
             os.environ.update(haproxy.wrapped(os.environ, Path(directory)))
         import ray
 
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is None:
-            ray.init("local", include_dashboard=False, **quiet)
-        else:
-            variables = SERVE_ENVIRONMENT | haproxy.installed(os.environ)
-            ray.init(address, runtime_env={"env_vars": variables}, **quiet)
+        how: dict[str, Any] = {"include_dashboard": False}
+        if address is not None:
+            how = {"runtime_env": {"env_vars": SERVE_ENVIRONMENT | haproxy.installed(os.environ)}}
+        try:
+            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **how)
+        except Exception as error:  # Ray raises this very class for a node that does not come up, and asserts
+            what = "Ray did not start on this machine" if address is None else f"no Ray can be reached at {address!r}"
+            raise RuntimeError(f"{what}: {str(error) or type(error).__name__}") from error
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init takes it for itself
             say_deaths(console)

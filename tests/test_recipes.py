@@ -125,6 +125,7 @@ def test_sql_finds_the_same(heading: str, here: Path, monkeypatch: pytest.Monkey
             printed += "".join(" ".join(map(shown, row)) + "\n" for row in rows)
         elif language == "text":
             assert printed == block
+            printed = ""
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import psutil
 import ray
 from rich.console import Console
 
+from jobs.errors import StoppedError
 from pipelines.errors import ConfigError
 from pipelines.own_packages import check_not_hidden
 from pipelines.ray_noise import quiet_ray, while_ray_starts
@@ -30,9 +31,16 @@ ENVIRONMENT_OF_PRIVATE_RAY = {
 AUTH_MODE = "RAY_AUTH_MODE"
 
 
+class NoClusterError(ConfigError):
+    """There is no Ray at the address that the command was given."""
+
+
 @contextmanager
 def ray_session(address: str | None, console: Console) -> Iterator[None]:
-    """The cluster at `address`, or a private Ray on this machine; one that already runs in this process is used."""
+    """The cluster at `address`, or a private Ray on this machine; one that already runs in this process is used.
+
+    Raises NoClusterError where there is none at `address`, and StoppedError where a private one does not start.
+    """
     if ray.is_initialized():
         yield
         return
@@ -54,6 +62,13 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
         if error.code == signal.SIGTERM and callable(handler):
             handler(signal.SIGTERM, None)
         raise
+    except Exception as error:  # Ray raises this very class for a node that does not come up, and asserts
+        if address is None:
+            raise StoppedError(f"Ray did not start on this machine: {reason_of(error)}") from error
+        raise NoClusterError(
+            f"no Ray can be reached at {address!r}: {reason_of(error)}; give the address of one that runs with "
+            "--address or RAY_ADDRESS"
+        ) from error
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # ray.init takes it for itself
@@ -62,6 +77,11 @@ def ray_session(address: str | None, console: Console) -> Iterator[None]:
         if address is None:
             kill_autoscaler_monitor()
         ray.shutdown()
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of Ray's says in its first line, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def want_token() -> None:
@@ -85,10 +105,8 @@ def session_with_app(address: str | None, app: str, console: Console) -> Iterato
     with ExitStack() as session:
         try:
             session.enter_context(ray_session(address or "auto", console))
-        except ConnectionError as error:
-            raise ConfigError(
-                f"--app is {app!r}, but there is no Ray to find it on: {error}; give --address or RAY_ADDRESS"
-            ) from None
+        except NoClusterError as error:
+            raise ConfigError(f"--app is {app!r}, but {error}") from error
         yield
 
 

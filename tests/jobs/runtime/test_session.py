@@ -8,6 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serve.private_ray import free_port
+
 ROOT = Path(__file__).parents[3]
 JOB = """
 import os, subprocess, sys
@@ -29,6 +35,30 @@ from ray._raylet import GcsClient  # what ray.init asks first, which tries for 2
 
 GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None)
 """
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [("jobs.rerank", ["in", "out"], 4), ("serve.cli", ["--port", str(free_port(18_000))], 1)],
+)
+def test_a_ray_that_does_not_start_is_no_traceback(
+    tmp_path: Path, module: str, arguments: list[str], code: int
+) -> None:
+    pq.write_table(pa.table({"query": ["apple"], "documents": [["bread"]]}), tmp_path / "in")
+    too_long = tmp_path / ("x" * 100)  # for the path of a socket
+    too_long.mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"RAY_TMPDIR": str(too_long), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == code
+    assert "Ray did not start on this machine: validate_socket_filename failed" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_private_ray_wants_a_token(tmp_path: Path) -> None:

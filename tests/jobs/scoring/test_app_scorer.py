@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from rich.console import Console
@@ -194,13 +195,14 @@ def test_flags_that_an_app_decides_are_usage_errors() -> None:
 
 
 def test_an_app_needs_a_ray_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_ray(address: str, console: Console) -> Any:
+    def no_ray(*, address: str, **_: object) -> Any:
         raise ConnectionError(f"nothing at {address}")
 
-    monkeypatch.setattr(jobs.runtime.session, "ray_session", no_ray)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", no_ray)
     settings = RerankSettings(str(tmp_path), str(tmp_path / "out"), app=APP)
     assert exit_code(settings) == USAGE
-    with pytest.raises(ConfigError, match="there is no Ray to find it on: nothing at auto; give --address"):
+    with pytest.raises(ConfigError, match="no Ray can be reached at 'auto': nothing at auto; give"):
         run(settings)
 
 
