@@ -41,7 +41,7 @@ def by_length(results: Results) -> Html | None:
     ]
     maps = []
     for name, one in sets.items():
-        groups = {f"{group['from']:,.0f} – {group['to']:,.0f}": group for group in one["lengths"]}
+        groups = {f"{group['from']:,.0f}–{group['to']:,.0f}": group for group in one["lengths"]}
         maps.append(element("div", element("h3", name), heat_map(one["measure"], groups, "length in characters")))
     return joined([paragraphs(*told), element("div", *maps, class_="charts")])
 

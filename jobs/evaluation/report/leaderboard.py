@@ -23,6 +23,9 @@ from jobs.report.charts import interval_bar
 from jobs.report.html import Html, Inside, element, joined
 from jobs.report.tables import Cell, Column, table
 
+NAMED = 3
+"""Models of which the first sentences say how sure they are; the leaderboard has all."""
+
 
 def summary(results: Results) -> Html:
     """The sentences that stand first: who is best, by how much, and how sure that is."""
@@ -40,7 +43,8 @@ def summary(results: Results) -> Html:
         f"these candidates allow has {three(means[CEILING]['mean'])}.",
     ]
     models = [row for row, system in results["systems"].items() if system["speed"] is not None]
-    sure = element("ul", *(element("li", element("strong", row), sureness(results, row)) for row in models))
+    named = sorted(models, key=lambda row: -means[row]["mean"])[:NAMED]
+    sure = element("ul", *(element("li", element("strong", row), sureness(results, row)) for row in named))
     sampled = any(one["queries"] < one["queries_in_all"] for one in sets.values())
     return joined(
         [
@@ -149,13 +153,21 @@ def one_set(name: str, one: Results, results: Results) -> Html:
     return joined(
         [
             element("h3", name),
-            element("p", f"{queries_of(one)}; best possible {three(ceiling)}", class_="quiet"),
+            element("p", f"{queries_of(one)}{found_of(one)}; best possible {three(ceiling)}", class_="quiet"),
             *(unanswered(system, count) for system, count in one["unanswered"].items() if count),
             table(None, columns, rows),
             published_beside(name, one, results),
             element("details", more, all_measures(one), any_two(one, measure)),
         ]
     )
+
+
+def found_of(one: Results) -> str:
+    """How much of what is relevant is among the candidates, where the results say it."""
+    found = one.get("first_stage", {}).get("found")
+    if found is None:
+        return ""
+    return f"; {found['relevant_found']:,} of {found['relevant']:,} relevant documents are among the candidates"
 
 
 def unanswered(system: str, count: int) -> Html:

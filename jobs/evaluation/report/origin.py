@@ -63,9 +63,17 @@ def models(results: Results) -> Html:
 
 def sets(results: Results) -> Html:
     """Queries of each set, and what is left out of it."""
-    columns = [Column("set"), Column("queries"), Column("measure"), Column("lines left out", number=True)]
+    columns = [Column("set"), Column("queries"), Column("measure"), Column("candidates"), Column("judged by")]
+    columns.append(Column("lines left out", number=True))
     rows: list[list[Cell | Inside]] = [
-        [name, queries_of(one), one["measure"], Cell(f"{one['problems']:,}", one["problems"])]
+        [
+            name,
+            queries_of(one),
+            one["measure"],
+            candidates_of(one),
+            one.get("judged_by", "qrels"),
+            Cell(f"{one['problems']:,}", one["problems"]),
+        ]
         for name, one in results["sets"].items()
     ]
     problems = [
@@ -81,3 +89,10 @@ def sets(results: Results) -> Html:
         if one["problems"]
     ]
     return joined([table(None, columns, rows), *problems])
+
+
+def candidates_of(one: Results) -> str:
+    """Where the candidates of a set come from."""
+    stage = one.get("first_stage", {})
+    words = f", analyzer {stage['analyzer']}" if "analyzer" in stage else ""
+    return f"found here, by {stage['by']}{words}" if "by" in stage else "came with the set"

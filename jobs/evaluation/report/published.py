@@ -19,7 +19,6 @@ from jobs.evaluation.report.words import Results
 from jobs.report.html import Html, Inside, joined, paragraphs
 from jobs.report.tables import Cell, Column, table
 
-
 META = "meta.json"
 
 

@@ -96,7 +96,7 @@ def diagram(row: str, one: Results) -> Html:
         bins,
     )
     rows: list[list[Cell | Inside]] = [
-        [three(each.said), three(each.seen), f"{each.low:.3f} – {each.high:.3f}", f"{each.count:,}"] for each in bins
+        [three(each.said), three(each.seen), f"{each.low:.3f}–{each.high:.3f}", f"{each.count:,}"] for each in bins
     ]
     columns = [
         Column(name, number=True, sortable=False)

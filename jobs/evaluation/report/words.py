@@ -27,7 +27,7 @@ def signed(value: float) -> str:
 
 def interval(one: Mapping[str, float]) -> str:
     """An interval in numbers."""
-    return f"{one['low']:.3f} – {one['high']:.3f}"
+    return f"{one['low']:.3f}–{one['high']:.3f}"
 
 
 def is_sure(difference: Mapping[str, float] | None) -> bool:

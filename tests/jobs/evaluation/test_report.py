@@ -161,7 +161,7 @@ def test_every_set_has_its_bars_and_what_is_sure(made: tuple[dict[str, Any], Acc
         difference = found["first stage", "stopped"]
         assert f"{difference['difference']:+.3f}".replace("-", "−") in text
         low, high = (one["rows"]["stopped"]["nDCG@10"][end] for end in ("low", "high"))
-        assert f"<small>{low:.3f} – {high:.3f}</small>" in text
+        assert f"<small>{low:.3f}–{high:.3f}</small>" in text
 
 
 def test_what_strangers_wrote_stays_text_and_nothing_is_loaded(text: str) -> None:
@@ -222,6 +222,16 @@ def test_queries_are_grouped_by_the_length_of_what_answers_them(made: tuple[dict
     assert by_length(account.compared["scifact"], {}, "nDCG@10") == []
     same = by_length(account.compared["scifact"], {"q1": 5.0, "q2": 5.0}, "nDCG@10")
     assert same == []  # no length is longer than another
+
+
+def test_what_the_first_stage_is_and_found_is_told(made: tuple[dict[str, Any], Account]) -> None:
+    results, account = made
+    stage = {"by": "bm25", "analyzer": "words-1", "found": {"relevant": 30, "relevant_found": 20}}
+    sets = results["sets"] | {"scifact": results["sets"]["scifact"] | {"first_stage": stage, "judged_by": "answers"}}
+    told = report(results | {"sets": sets}, account.stories)
+    assert "20 of 30 relevant documents are among the candidates" in told
+    assert "<td>found here, by bm25, analyzer words-1</td><td>answers</td>" in told
+    assert "<td>came with the set</td><td>qrels</td>" in told
 
 
 def test_movers_are_those_that_moved_the_most(made: tuple[dict[str, Any], Account], text: str) -> None:

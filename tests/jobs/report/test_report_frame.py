@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.report.charts import Axis, apart, even_axis, histogram, interval_bar, logarithmic_axis
+from jobs.report.charts import Axis, Point, apart, even_axis, histogram, interval_bar, logarithmic_axis, scatter
 from jobs.report.html import Html, element, joined, paragraphs
 from jobs.report.page import Section, page
 from jobs.report.tables import Cell, Column, heat, table
@@ -80,6 +80,15 @@ def test_a_logarithmic_axis_has_few_ticks_and_room_at_both_ends(low: float, fact
 def test_labels_do_not_lie_on_each_other(places: list[float]) -> None:
     moved = sorted(apart(places))
     assert all(below - above >= 14.999 for above, below in itertools.pairwise(moved))
+
+
+@pytest.mark.parametrize(("name", "shown"), [("short", ["short"]), ("a/name/that/has/no/room", ["A"])])
+def test_a_name_that_is_too_long_stands_below_the_points(name: str, shown: list[str]) -> None:
+    axis = Axis("x", 0.0, 1.0)
+    text = scatter("t", "d", [Point(name, 0.5, 0.25)], axis, axis)
+    assert re.findall(r'<text[^>]* class="label">([^<]+)<', text) == shown
+    assert '<circle cx="50%" cy="75%"' in text
+    assert (f"<b>A</b> {name}</li>" in text) == (shown == ["A"])
 
 
 def test_a_bar_is_as_long_as_its_value_says() -> None:
