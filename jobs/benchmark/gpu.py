@@ -6,26 +6,23 @@ rerankers with the embedded one's tokenizer; what a pass costs does not depend o
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from safetensors.torch import save_file
 from torch import nn
 
 from jobs.benchmark.engine import rank_with_peer, text_pairs
 from jobs.benchmark.lists import long_document, make_lists
+from jobs.benchmark.random_models import Size, write_random_model
 from jobs.benchmark.report import Output, interleave, report
-from pipelines.encoder import EncoderShape, PackedEncoder
-from pipelines.families.bert import BERT
-from pipelines.families.checkpoint import to_checkpoint
+from pipelines.encoder import EncoderShape
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.records import CandidateList
@@ -35,18 +32,8 @@ PEER_BATCH_SIZES = (32, 128, 512)
 """32 is the default of CrossEncoder.predict."""
 EQUAL = 0.05
 """Largest difference of two logits of a pair, both in float16, against the standard deviation of all logits."""
-HEAD_GAIN = 8
-"""Of random models: with it scores spread as a real model's do."""
 GEMM = 8192
 """Edge of the square matrix products that stand for what the GPU can do."""
-
-
-class Size(NamedTuple):
-    """The size of a model."""
-
-    layers: int
-    width: int
-    heads: int
 
 
 SIZES = {
@@ -133,29 +120,3 @@ def gemm_flops(rounds: int = 20) -> float:
     ended.record()
     torch.cuda.synchronize()
     return float(2 * GEMM**3 * rounds / (began.elapsed_time(ended) / 1000))
-
-
-def write_random_model(directory: Path, size: Size) -> str:
-    """A BERT cross-encoder with seeded weights that tell pairs apart, and the embedded model's tokenizer."""
-    embedded = find_model("embedded")
-    config = embedded.config() | {
-        "num_hidden_layers": size.layers,
-        "hidden_size": size.width,
-        "num_attention_heads": size.heads,
-        "intermediate_size": 4 * size.width,
-    }
-    names = ("vocab_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_act")
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    encoder = PackedEncoder(EncoderShape(**{name: config[name] for name in (*names, *sizes)}))
-    encoder.requires_grad_(False)
-    torch.manual_seed(0)
-    for module in encoder.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=size.width**-0.5)
-    encoder.head_out.weight.mul_(HEAD_GAIN)
-    tensors = to_checkpoint(encoder.half().state_dict(), BERT.names, size.layers)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(config))
-    for path in embedded.directory.glob("*token*"):
-        (directory / path.name).write_bytes(path.read_bytes())
-    return str(directory)

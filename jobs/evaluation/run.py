@@ -27,7 +27,6 @@ from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.report.build import report
-from jobs.evaluation.report.published import published_as
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.evaluation.systems import SCORE, System, read_system
@@ -38,8 +37,8 @@ from jobs.training.label.run import label
 from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Teacher
 from pipelines.errors import ConfigError
-from pipelines.evaluation.measures import parse_measure
-from pipelines.evaluation.sets import BenchmarkSet, first_candidates, read_set
+from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
+from pipelines.evaluation.sets import META, BenchmarkSet, first_candidates, read_set
 
 RESULTS, VALUES, REPORT = "results.json", "values.parquet", "report.html"
 LISTS_FILE, SYSTEMS = "lists.parquet", "systems"
@@ -68,16 +67,20 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             **origin(settings.queries),
         }
         tables, told = [], Account()
-        folders = {Path(folder).name: Path(folder) for folder in settings.sets}
         with ray_session(settings.job.address, console):
             for one in sets:
                 began = time.perf_counter()
                 queries = drawn_queries(one, settings.queries)
                 systems = ranked_by_systems(one, queries, settings, os.path.join(output, one.name), console)
-                compared = compare(one, queries, {system.name: system.order() for system in systems}, settings.measured)
+                measures = settings.measured_in(one.measure)
+                compared = compare(one, queries, {system.name: system.order() for system in systems}, measures)
                 tables.append(values_table(one.name, compared))
-                told.add(one, systems, compared, settings.measured[0])
+                told.add(one, systems, compared, measures[0])
                 results["sets"][one.name] = {
+                    "measures": list(measures),
+                    "judged_by": one.judged_by,
+                    "benchmark": one.benchmark,
+                    "published_candidates": one.published_candidates,
                     "queries": len(queries),
                     "queries_in_all": len(one.grades),
                     "problems": len(one.problems),
@@ -86,9 +89,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                     "seconds": round(time.perf_counter() - began, 3),
                     **as_results(compared),
                     **told.of_set(one.name),
-                    **published_as(folders[one.name]),
                 }
-                print_set(console, one.name, results["sets"][one.name], settings.measured)
+                print_set(console, one.name, results["sets"][one.name], measures)
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
         results |= told.of_all_sets()
         storage.write_json(os.path.join(output, RESULTS), results)
@@ -105,7 +107,17 @@ def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
+    for one in sets:
+        check_own_measure(one)
     return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
+
+
+def check_own_measure(one: BenchmarkSet) -> None:
+    """Raises ConfigError where `meta.json` names a measure that there is not."""
+    try:
+        parse_measure(one.measure or DEFAULT_MEASURES[0])
+    except ConfigError:
+        raise ConfigError(f"{META} of {one.name} has the measure {one.measure!r}, which ir_measures has not") from None
 
 
 def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:

@@ -59,7 +59,8 @@ class EvaluateSettings:
     measures: tuple[str, ...] = field(
         default=(),
         metadata=as_flag(
-            f"A measure, the first one for the table; by default {', '.join(DEFAULT_MEASURES)}.", name="--measure"
+            f"A measure, the first one for the table; by default the set's own, and {', '.join(DEFAULT_MEASURES)}.",
+            name="--measure",
         ),
     )
     queries: int | None = field(
@@ -91,6 +92,10 @@ class EvaluateSettings:
     def systems(self) -> tuple[Teacher, ...]:
         """All that order the candidates, each once."""
         return tuple(dict.fromkeys([*self.baselines, *self.models]))
+
+    def measured_in(self, own: str | None) -> tuple[str, ...]:
+        """The measures of a set, of which the first one heads its table: its own, unless others are asked for."""
+        return self.measured if own is None or self.measures else tuple(dict.fromkeys([own, *self.measured]))
 
     @property
     def measured(self) -> tuple[str, ...]:

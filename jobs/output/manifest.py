@@ -109,17 +109,22 @@ class Manifest:
 
 def check_same_job(manifest: Manifest, fingerprint: Mapping[str, Any], options: JobOptions) -> None:
     """Raises RefusedError, naming both values, when the output belongs to another job."""
-    of_model = changes(manifest.fingerprint, fingerprint)
-    if len(of_model) > 1:
-        of_model.pop("hash", None)  # what it is made of says more
-    of_options = changes(manifest.options.as_dict(), options.as_dict())
-    told = [f"{NAMES_OF_MODEL.get(name, name)} {change}" for name, change in of_model.items()]
-    told += [f"{NAMES_OF_OPTIONS.get(name, name)} {change}" for name, change in of_options.items()]
+    told = differences(manifest, fingerprint, options)
     if told:
         raise RefusedError(
             f"OUTPUT was begun with other settings: {'; '.join(told)}; give the same settings to go on, another "
             "OUTPUT, or --overwrite to start anew"
         )
+
+
+def differences(manifest: Manifest, fingerprint: Mapping[str, Any], options: JobOptions) -> list[str]:
+    """What another fingerprint and other options have otherwise, each by the name of its flag with both values."""
+    of_model = changes(manifest.fingerprint, fingerprint)
+    if len(of_model) > 1:
+        of_model.pop("hash", None)  # what it is made of says more
+    of_options = changes(manifest.options.as_dict(), options.as_dict())
+    told = [f"{NAMES_OF_MODEL.get(name, name)} {change}" for name, change in of_model.items()]
+    return told + [f"{NAMES_OF_OPTIONS.get(name, name)} {change}" for name, change in of_options.items()]
 
 
 NAMES_OF_MODEL = {

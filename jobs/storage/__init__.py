@@ -293,6 +293,11 @@ def write_json(location: str, value: Any) -> None:
     store_of(location).write(location, to_json(value))
 
 
+def write_text(location: str, text: str) -> None:
+    """Writes a text as UTF-8, whole or not at all."""
+    store_of(location).write(location, text.encode())
+
+
 def write_table(location: str, table: pa.Table, row_group_size: int | None = None) -> None:
     """Writes a table as a Parquet file, whole or not at all; `row_group_size` is in rows, None is pyarrow's own."""
     sink = pa.BufferOutputStream()

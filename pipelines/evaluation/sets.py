@@ -2,14 +2,16 @@
 
 A set is a folder with `queries.jsonl` {id, text, lang}, `corpus.jsonl` {id, text}, `qrels.tsv` (query id, document id,
 grade; or TREC's four columns) and `candidates.parquet` {query_id, documents: list<struct<id, text, ...>>}, in the first
-stage's order. A line that cannot be used is left out, counted and named.
+stage's order. `answers.jsonl` {id, answers} may stand in the place of `qrels.tsv`: a candidate is relevant if one of
+the answers stands in it. `meta.json` may name the set's own `measure`. A line that cannot be used is left out, counted
+and named.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError
+from .answers import grades_by_answers
 
 QUERIES, CORPUS, QRELS, CANDIDATES = "queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"
+ANSWERS, META = "answers.jsonl", "meta.json"
 DOCUMENT = pa.struct({"id": pa.string(), "text": pa.string()})
 LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(DOCUMENT)})
 """The columns of a table of candidates."""
@@ -53,10 +57,35 @@ class BenchmarkSet:
     name: str
     queries: dict[str, Query]
     grades: dict[str, dict[str, int]]
-    """By query, then document; only queries with a document that is graded above 0."""
+    """By query, then document; only queries with a document that is graded above 0, unless answers are the judges."""
     candidates: pa.Table
     """As LISTS: one row for each query in `grades` that has candidates, each document once."""
     problems: tuple[Problem, ...]
+    measure: str | None = None
+    """The measure that the set is known for."""
+    benchmark: str | None = None
+    published_candidates: str | None = None
+    """Of which public benchmark this is the whole, and whose candidates it has, in the words of published figures."""
+    answers: Mapping[str, Sequence[str]] | None = None
+    """By query, where they are the judges: then one counts 0 if the first stage found no document with an answer."""
+    document_language: str = "en"
+    """Of the documents, in which the answers are looked for."""
+    ignores_identical_ids: bool = False
+    """Whether a document with the id of a query is no candidate for it, as where the queries are documents."""
+
+    @property
+    def judged_by(self) -> str:
+        """What makes a document relevant: `qrels` or `answers`."""
+        return "qrels" if self.answers is None else "answers"
+
+    def with_candidates(self, candidates: pa.Table) -> BenchmarkSet:
+        """The set with these lists, LISTS of queries in `grades`, judged where answers are the judges."""
+        if self.ignores_identical_ids:
+            candidates = without_identical_ids(candidates)
+        if self.answers is None:
+            return replace(self, candidates=candidates)
+        grades = answers_as_grades(self.answers, candidates, self.document_language)
+        return replace(self, candidates=candidates, grades=grades)
 
 
 @dataclass(slots=True)
@@ -92,17 +121,70 @@ class _Reading:
 
 def read_set(folder: Path) -> BenchmarkSet:
     """Reads a set; raises ConfigError where a file is missing or cannot be read, or nothing is left to measure."""
-    for name in (QUERIES, CORPUS, QRELS, CANDIDATES):
+    has_answers = (folder / ANSWERS).is_file() and not (folder / QRELS).is_file()
+    for name in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS, CANDIDATES):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
     reading = _Reading(folder)
+    about = read_meta(folder)
     queries = read_queries(reading)
-    documents = {one for _, one, _ in reading.objects(CORPUS)}
-    grades = read_grades(reading, queries, documents)
+    if has_answers:
+        answers = read_answers(reading, queries)
+        grades: dict[str, dict[str, int]] = {query: {} for query in answers}
+        about["answers"] = answers
+    else:
+        documents = {one for _, one, _ in reading.objects(CORPUS)}
+        grades = read_grades(reading, queries, documents)
     candidates = read_candidates(reading, queries, grades)
-    if not grades:
+    read = BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems), **about)
+    judged = read.with_candidates(candidates)
+    if not any(grade > 0 for of_query in judged.grades.values() for grade in of_query.values()):
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
-    return BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems))
+    return judged
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `meta.json` says for fields of a BenchmarkSet, if there is one; raises ConfigError."""
+    path = folder / META
+    if not path.exists():
+        return {}
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(meta, dict):
+        raise ConfigError(f"{path} is no JSON object")
+    texts = ("measure", "document_language", "benchmark", "published_candidates")
+    known = {**dict.fromkeys(texts, str), "ignores_identical_ids": bool}
+    for name in known.keys() & meta.keys():
+        if not isinstance(meta[name], known[name]):
+            raise ConfigError(f"{path}: {name} is {meta[name]!r}, which is no {known[name].__name__}")
+    return {name: meta[name] for name in known if name in meta}
+
+
+def read_answers(reading: _Reading, queries: dict[str, Query]) -> dict[str, list[str]]:
+    """The answers of the queries that have some."""
+    answers: dict[str, list[str]] = {}
+    for number, one, value in reading.objects(ANSWERS):
+        given = value.get("answers")
+        if one not in queries:
+            reading.note(ANSWERS, number, f"there is no query {one!r}")
+        elif not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+            reading.note(ANSWERS, number, f"query {one!r} has no `answers` that are texts")
+        else:
+            answers[one] = given
+    return answers
+
+
+def answers_as_grades(
+    answers: Mapping[str, Sequence[str]], candidates: pa.Table, language: str
+) -> dict[str, dict[str, int]]:
+    """The grades of the candidates; a query of which none has an answer stays, and so counts 0."""
+    grades: dict[str, dict[str, int]] = {query: {} for query in answers}
+    for row in candidates.to_pylist():
+        documents = ((document["id"], document["text"]) for document in row["documents"])
+        grades[row["query_id"]] = grades_by_answers(answers[row["query_id"]], documents, language)
+    return grades
 
 
 def read_queries(reading: _Reading) -> dict[str, Query]:
@@ -147,8 +229,8 @@ def read_grades(reading: _Reading, queries: dict[str, Query], documents: set[str
     return {query: of_query for query, of_query in grades.items() if max(of_query.values()) > 0}
 
 
-def read_candidates(reading: _Reading, queries: dict[str, Query], grades: dict[str, dict[str, int]]) -> pa.Table:
-    """The lists of the queries that have an answer, with the queries' own texts; raises ConfigError."""
+def read_candidates(reading: _Reading, queries: dict[str, Query], grades: Container[str]) -> pa.Table:
+    """The lists of the queries that are judged, with the queries' own texts; raises ConfigError."""
     path = reading.folder / CANDIDATES
     try:
         table = pq.read_table(path, columns=["query_id", "documents"])
@@ -165,6 +247,14 @@ def read_candidates(reading: _Reading, queries: dict[str, Query], grades: dict[s
             rows[query] = checked_documents(reading, number, row["documents"] or [])
     columns = {"query_id": list(rows), "query": [queries[one].text for one in rows], "documents": list(rows.values())}
     return pa.table(columns, schema=LISTS)
+
+
+def without_identical_ids(candidates: pa.Table) -> pa.Table:
+    """The lists without documents that have the id of their query."""
+    rows = candidates.to_pylist()
+    for row in rows:
+        row["documents"] = [document for document in row["documents"] if document["id"] != row["query_id"]]
+    return pa.Table.from_pylist(rows, schema=LISTS)
 
 
 def checked_documents(reading: _Reading, row: int, documents: list[dict[str, Any] | None]) -> list[dict[str, str]]:

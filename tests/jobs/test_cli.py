@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import jobs.driver.dry_run
 import jobs.driver.run
 import jobs.runtime.signals
-from jobs import convert, errors, inspection, label, mine, pairs, rerank, scores, train
+from jobs import convert, errors, importing, inspection, label, mine, pairs, rerank, scores, train
 from jobs.cli import app
 from jobs.errors import RefusedError, StoppedError
 from jobs.input.conditions import Condition
@@ -282,6 +282,7 @@ PAGES: list[tuple[list[str], tuple[str, ...]]] = [
     (["label"], label.EXAMPLES),
     (["train"], train.EXAMPLES),
     (["convert"], convert.EXAMPLES),
+    (["import"], importing.EXAMPLES),
     (["scores", "compact"], scores.EXAMPLES),
 ]
 

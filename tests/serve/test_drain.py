@@ -104,8 +104,7 @@ def test_nothing_is_unknown_while_a_server_starts_and_a_death_is_a_line_in_its_t
     wait_until(lambda: f"a process of Scorer died (process {replica.pid}) and is being replaced" in started.said, 30)
     wait_until(lambda: answers(f"{started.url}/ready"), 60)
     assert len(started.said.splitlines()) == said + 1
-    wait_until(lambda: len(haproxies(psutil.Process(started.process.pid))) == 1, 30)  # it is reloaded for new endpoints
-    [haproxy] = haproxies(psutil.Process(started.process.pid))
+    haproxy = settled_haproxy(psutil.Process(started.process.pid))
     haproxy.kill()
     wait_until(lambda: f"HAProxy died (process {haproxy.pid}) and is being replaced" in started.said, 30)
     wait_until(lambda: answers(f"{started.url}/ready"), 60)
@@ -127,6 +126,16 @@ def test_nothing_listens_any_more_when_a_server_is_killed(started: Started, all_
     assert balancers
     wait_until(lambda: is_refused(started.url), 20)
     wait_until(lambda: not any(one.is_running() for one in balancers), 20)
+
+
+def settled_haproxy(server: psutil.Process) -> psutil.Process:
+    """The one HAProxy, once none has taken its place for a while: it is reloaded for new endpoints."""
+    since, before = time.monotonic(), haproxies(server)
+    while time.monotonic() < since + 5 or len(before) != 1:
+        time.sleep(0.2)
+        if (now := haproxies(server)) != before:
+            since, before = time.monotonic(), now
+    return before[0]
 
 
 def haproxies(server: psutil.Process) -> list[psutil.Process]:

@@ -1,8 +1,8 @@
 """Figures that others published, from `published.json`, and whether they stand beside ours.
 
 Beside ours they stand only for the same queries, the same candidates and the same measure: where a set's `meta.json`
-says of which public benchmark it is the whole (`benchmark`), and whose candidates it has (`candidates`). All others,
-of benchmarks that the sets are like, have a table of their own.
+says of which public benchmark it is the whole (`benchmark`), and whose candidates it has (`published_candidates`). All
+others, of benchmarks that the sets are like, have a table of their own.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 from jobs.evaluation.report.words import Results
 from jobs.report.html import Html, Inside, joined, paragraphs
 from jobs.report.tables import Cell, Column, table
-
-META = "meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +55,6 @@ def published_figures() -> tuple[Figure, ...]:
     )
 
 
-def published_as(folder: Path) -> dict[str, str]:
-    """What the `meta.json` of a set says of the benchmark and the candidates that it has; nothing where it does not."""
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    told = meta if isinstance(meta, dict) else {}
-    return {name: told[name] for name in ("benchmark", "candidates") if isinstance(told.get(name), str)}
-
-
 def comparable_figures(name: str, one: Results, top_k: int) -> list[Figure]:
     """Those that stand beside ours for a set."""
     if one["queries"] < one["queries_in_all"]:
@@ -77,7 +64,7 @@ def comparable_figures(name: str, one: Results, top_k: int) -> list[Figure]:
 
 def is_same(figure: Figure, one: Results, top_k: int) -> bool:
     """Whether a figure is of the set's benchmark, candidates and measure."""
-    told = (one.get("benchmark"), one.get("candidates"), one["measure"], top_k)
+    told = (one.get("benchmark"), one.get("published_candidates"), one["measure"], top_k)
     return told == (figure.benchmark, figure.candidates, figure.measure, figure.top_k)
 
 

@@ -26,7 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     queries = [{"id": f"q{i}", "text": words(3, seed=100 + i), "lang": "de" if i % 3 else "en"} for i in range(12)]
     candidates = [{"query_id": f"q{i}", "documents": documents[8 * i : 8 * i + 8]} for i in range(12)]
     qrels = "".join(f"q{i}\td{8 * i + 7}\t1\n" for i in range(12)) + "q99\td1\t1\n"
-    return write_set(folder, queries=queries, corpus=documents, candidates=candidates, qrels=qrels)
+    write_set(folder, queries=queries, corpus=documents, candidates=candidates, qrels=qrels)
+    (folder / "meta.json").write_text('{"measure": "MRR@10", "queries": 12}')
+    return folder
 
 
 def evaluate(*arguments: object) -> Any:
@@ -43,6 +45,10 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     results = json.loads((output / "results.json").read_text())["sets"]["small"]
     assert list(results["rows"]) == ["first stage", "bm25", str(bert_directory), "best possible"]
     assert (results["queries"], results["problems"], results["unanswered"][str(bert_directory)]) == (12, 1, 0)
+    assert results["measures"] == ["MRR@10", "nDCG@10", "recall@10", "recall@3"]  # its own measure is the first one
+    assert results["judged_by"] == "qrels"
+    header = next(line for line in done.output.splitlines() if "95% interval" in line)
+    assert header.index("MRR@10") < header.index("nDCG@10")
     assert results["first_problems"] == [f"{folder}/qrels.tsv, line 13: there is no query 'q99'"]
     assert results["rows"]["first stage"]["MRR@10"]["mean"] == pytest.approx(1 / 8)
     assert results["rows"]["best possible"]["nDCG@10"]["mean"] == 1.0
@@ -102,6 +108,27 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     assert "lists.parquet holds other candidates, such as of another --queries or --top-k" in refused.output
     assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
     assert evaluate(*arguments, "--address", cluster).exit_code == 0
+
+
+def test_a_question_without_an_answer_among_the_candidates_counts_0(tmp_path: Path) -> None:
+    from jobs.evaluation.comparison import as_results, compare
+    from pipelines.evaluation.sets import read_set
+
+    folder = write_set(tmp_path / "asked")
+    (folder / "qrels.tsv").unlink()
+    (folder / "answers.jsonl").write_text('{"id": "q1", "answers": ["1"]}\n{"id": "q2", "answers": ["9"]}\n')
+    order = {"q1": ["d1", "d0"], "q2": ["d1", "d0"]}
+    results = as_results(compare(read_set(folder), ["q1", "q2"], {"model": order}, ["Success@1", "Success@10"]))
+    means = {row: [one["mean"] for one in of_row.values()] for row, of_row in results["rows"].items()}
+    assert means == {"first stage": [0.0, 0.5], "model": [0.5, 0.5], "best possible": [0.5, 0.5]}
+
+
+def test_a_measure_of_meta_json_that_there_is_not_is_a_usage_error(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "asked")
+    (folder / "meta.json").write_text('{"measure": "quality"}')
+    done = evaluate(folder, "--baseline", "bm25", "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "meta.json of asked has the measure 'quality', which ir_measures has not" in done.output
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from jobs.evaluation.account import Account, origin, why_no_speed
 from jobs.evaluation.comparison import as_results, compare
 from jobs.evaluation.details import ScoredPairs, about_scores, by_length
 from jobs.evaluation.report.build import report
-from jobs.evaluation.report.published import Figure, comparable_figures, published_as
+from jobs.evaluation.report.published import Figure, comparable_figures
 from jobs.evaluation.systems import System, best_first
 from jobs.training.label.teachers import Kind, Teacher
 from pipelines.evaluation.sets import BenchmarkSet, read_set
@@ -285,9 +285,9 @@ def test_published_figures_stand_beside_ours_only_for_the_same(
     figure = Figure("BEIR SciFact", "nDCG@10", "theirs", 0.7654, "BM25 of theirs", 10, "a paper", ("scifact",))
     monkeypatch.setattr(jobs.evaluation.report.published, "published_figures", lambda: (figure,))
     results, account = made
-    one = results["sets"]["scifact"] | {"benchmark": "BEIR SciFact", "candidates": "BM25 of theirs"}
+    one = results["sets"]["scifact"] | {"benchmark": "BEIR SciFact", "published_candidates": "BM25 of theirs"}
     assert comparable_figures("scifact", one, 10) == [figure]
-    for other in ({"queries": 19}, {"candidates": "ours"}, {"benchmark": None}, {"measure": "MRR@10"}):
+    for other in ({"queries": 19}, {"published_candidates": "ours"}, {"benchmark": None}, {"measure": "MRR@10"}):
         assert comparable_figures("scifact", one | other, 10) == []
     assert comparable_figures("scifact", one, 100) == []
     beside = report(results | {"sets": results["sets"] | {"scifact": one}}, account.stories)
@@ -297,16 +297,6 @@ def test_published_figures_stand_beside_ours_only_for_the_same(
     assert "Published for the same queries and candidates" not in apart
     assert "no figure here can be compared with one above" in apart
     assert "0.7654" in apart
-
-
-def test_a_set_says_of_which_benchmark_it_is_the_whole(tmp_path: Path) -> None:
-    assert published_as(tmp_path) == {}
-    meta = tmp_path / "meta.json"
-    meta.write_text('{"benchmark": "BEIR SciFact", "candidates": 3, "other": "x"}')
-    assert published_as(tmp_path) == {"benchmark": "BEIR SciFact"}
-    for content in ("[]", "no JSON"):
-        meta.write_text(content)
-        assert published_as(tmp_path) == {}
 
 
 def test_all_published_figures_have_a_source_and_are_shares() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -49,6 +48,7 @@ from tests.jobs.tables import (
     write_input,
 )
 from tests.jobs.workers.test_death import blamed, four_rows_a_unit, meanwhile, wait_until, written
+from tests.serve.test_live import pids_of
 
 APP = "crossray"
 TOLERANCE = 1e-4
@@ -73,8 +73,7 @@ def assert_same_answers(ours: pa.Table, expected: pa.Table) -> None:
 
 def scorer_pids() -> list[int]:
     """The processes of the app's scorers."""
-    title = f"ServeReplica:{APP}:Scorer"
-    return [one.pid for one in psutil.process_iter(["cmdline"]) if title in " ".join(one.info["cmdline"] or [])]
+    return pids_of("Scorer", APP)
 
 
 def test_a_job_of_an_app_writes_what_its_own_replicas_would(tmp_path: Path, live_app: LiveApp) -> None:

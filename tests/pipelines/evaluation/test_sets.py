@@ -52,6 +52,55 @@ def test_judgements_in_trecs_four_columns_are_read(tmp_path: Path) -> None:
     assert one.problems == ()
 
 
+def test_answers_judge_the_candidates_where_there_are_no_judgements(tmp_path: Path) -> None:
+    """A query stays that no candidate answers: it counts 0."""
+    folder = write_set(tmp_path)
+    (folder / "qrels.tsv").unlink()
+    rows = [{"id": "q1", "answers": ["text 2", "nothing"]}, {"id": "q2", "answers": ["text 9"]}]
+    bad = [{"id": "q9", "answers": ["a"]}, {"id": "q1", "answers": ["a"]}]
+    (folder / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, *bad]))
+    (folder / "meta.json").write_text('{"measure": "Success@10", "document_language": "en", "queries": 2}')
+    one = read_set(folder)
+    assert one.grades == {"q1": {"d3": 0, "d2": 1, "d1": 0, "d0": 0}, "q2": {"d3": 0, "d2": 0, "d1": 0, "d0": 0}}
+    assert (one.measure, one.judged_by) == ("Success@10", "answers")
+    assert [str(problem).removeprefix(f"{folder}/") for problem in one.problems] == [
+        "answers.jsonl, line 3: there is no query 'q9'",
+        "answers.jsonl, line 4: has the id 'q1', which stands above already",
+    ]
+
+
+def test_lists_that_come_later_are_judged_too(tmp_path: Path) -> None:
+    """Such as those of a first stage that is made on the spot."""
+    folder = write_set(tmp_path)
+    (folder / "qrels.tsv").unlink()
+    (folder / "answers.jsonl").write_text('{"id": "q1", "answers": ["2"]}\n')
+    one = read_set(folder)
+    lists = [{"query_id": "q1", "query": "first", "documents": [{"id": "x", "text": "2 or 3"}]}]
+    assert one.with_candidates(pa.Table.from_pylist(lists, schema=LISTS)).grades == {"q1": {"x": 1}}
+
+
+def test_a_document_with_the_id_of_its_query_is_no_candidate_where_the_set_says_so(tmp_path: Path) -> None:
+    documents = [{"id": one, "text": one} for one in ("q1", "d1")]
+    folder = write_set(tmp_path, candidates=[{"query_id": "q1", "documents": documents}])
+    assert read_set(folder).candidates["documents"].to_pylist() == [documents]
+    (folder / "meta.json").write_text('{"ignores_identical_ids": true}')
+    assert read_set(folder).candidates["documents"].to_pylist() == [documents[1:]]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "meta.json cannot be read"),
+        ("[]", "meta.json is no JSON object"),
+        ('{"measure": 10}', "measure is 10, which is no str"),
+    ],
+)
+def test_a_meta_json_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, told: str) -> None:
+    (write_set(tmp_path) / "meta.json").write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        read_set(tmp_path)
+
+
 def test_a_query_without_a_relevant_document_is_not_measured(tmp_path: Path) -> None:
     one = read_set(write_set(tmp_path, qrels="q1\td1\t1\nq2\td3\t0\n"))
     assert list(one.grades) == ["q1"]

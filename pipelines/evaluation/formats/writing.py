@@ -1,0 +1,293 @@
+"""A set that is being written: text by text, so that no corpus has to fit into memory.
+
+Ids, judgements, queries and the heads of the first stage's lists are held, and no documents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import heappush, heappushpop
+from pathlib import Path
+from typing import IO, Any, TypeGuard
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...errors import ConfigError
+from ..sets import ANSWERS, CANDIDATES, CORPUS, META, QRELS, QUERIES, Problem
+from .reading import Place
+
+LEFT_OUT = "left-out.txt"
+"""Every line that is left out, with what is wrong with it."""
+FILES = (QUERIES, CORPUS, QRELS, ANSWERS, CANDIDATES, META, LEFT_OUT)
+"""The files that a set may have, and no other."""
+FIRST_PROBLEMS = 5
+LISTS_AT_ONCE = 64
+RANKED = pa.struct({"id": pa.string(), "text": pa.string(), "score": pa.float64()})
+RANKED_LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(RANKED)})
+
+
+class NewSet:
+    """The files of a set, complete after `finish`."""
+
+    def __init__(self, folder: Path, depth: int, ignores_identical_ids: bool = False) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.depth = depth
+        """How many documents of the first stage each query gets."""
+        self.ignores_identical_ids = ignores_identical_ids
+        self.files: dict[str, IO[bytes]] = {}
+        self.queries: dict[str, str] = {}
+        """The texts of those that are written, by id."""
+        self.languages: Counter[str] = Counter()
+        """Queries by language."""
+        self.documents: set[str] = set()
+        self.hashes: dict[str, int] = {}
+        """Of the texts of documents that may come again, by id."""
+        self.grades: dict[str, dict[str, tuple[int, Place]]] = {}
+        self.heads: dict[str, list[tuple[float, str]]] = {}
+        """By query, a heap of the best documents of the first stage: score and id."""
+        self.in_head: dict[str, dict[str, Place]] = {}
+        """By query, the documents of its heap, and where they are ranked."""
+        self.begins: dict[str, int] | None = None
+        """Of documents in lists: the byte of the corpus at which each begins, -1 until it is written."""
+        self.about: dict[str, Any] = {}
+        """What the reader says of the set in `meta.json`."""
+        self.left_out = 0
+        self.first_problems: list[Problem] = []
+        self.by_rule: Counter[str] = Counter()
+        """What the benchmark itself leaves out, by reason."""
+
+    def file(self, name: str) -> IO[bytes]:
+        """A file of the set, open for writing."""
+        if name not in self.files:
+            self.files[name] = (self.folder / name).open("wb")
+        return self.files[name]
+
+    def close(self) -> None:
+        """Closes the files that are open."""
+        for file in self.files.values():
+            file.close()
+
+    def note(self, problem: Problem) -> None:
+        """Counts and names a line that is left out."""
+        self.left_out += 1
+        self.file(LEFT_OUT).write(f"{problem}\n".encode(errors="backslashreplace"))
+        if len(self.first_problems) < FIRST_PROBLEMS:
+            self.first_problems.append(problem)
+
+    def judge(self, place: Place, query: object, document: object, grade: object, may_repeat: bool = False) -> None:
+        """Takes a judgement. Whether its query and its document are there is found out in the end."""
+        query_id, document_id, value = as_id(query), as_id(document), whole_number(grade)
+        if query_id is None or document_id is None:
+            self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
+        elif value is None:
+            self.note(place.problem(f"the grade is {grade!r}, which is no whole number"))
+        elif document_id in self.grades.get(query_id, {}):
+            if not may_repeat:
+                what = f"document {document_id!r} of query {query_id!r} has a grade above already"
+                self.note(place.problem(what))
+        else:
+            self.grades.setdefault(query_id, {})[document_id] = (value, place)
+
+    def rank(self, place: Place, query: object, document: object, score: object) -> None:
+        """Takes a document of a first stage's list, before any document is added.
+
+        The order is trec_eval's: by score, and documents of equal scores by their ids, the last one first.
+        """
+        query_id, document_id, value = as_id(query), as_id(document), finite_number(score)
+        if query_id is None or document_id is None:
+            self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
+        elif value is None:
+            self.note(place.problem(f"the score is {score!r}, which is no finite number"))
+        elif document_id in self.in_head.get(query_id, {}):
+            self.note(place.problem(f"document {document_id!r} of query {query_id!r} is ranked above already"))
+        elif self.ignores_identical_ids and query_id == document_id:
+            self.by_rule["ranked documents with the id of their query"] += 1
+        else:
+            head, documents = self.heads.setdefault(query_id, []), self.in_head.setdefault(query_id, {})
+            documents[document_id] = place
+            if len(head) < self.depth:
+                heappush(head, (value, document_id))
+            else:
+                del documents[heappushpop(head, (value, document_id))[1]]
+
+    def add_query(
+        self,
+        place: Place,
+        query: object,
+        text: object,
+        language: str | None,
+        answers: Sequence[str] | None = None,
+        may_repeat: bool = False,
+    ) -> None:
+        """Writes a query that is judged, by grades or by answers; others are counted."""
+        query_id = as_id(query)
+        if query_id is None:
+            self.note(place.problem(f"the id is {query!r}, which cannot be used"))
+        elif not is_text(text) or not text.strip():
+            self.note(place.problem(f"query {query_id!r} has no text"))
+        elif query_id in self.queries:
+            if not (may_repeat and self.queries[query_id] == text):
+                self.note(place.problem(f"has the id {query_id!r}, which stands above already"))
+        elif answers is None and query_id not in self.grades:
+            self.by_rule["queries without a judgement in this split"] += 1
+        else:
+            self.queries[query_id] = text
+            line = {"id": query_id, "text": text}
+            if language is not None:
+                self.languages[language] += 1
+                line["lang"] = language
+            self.write(QUERIES, line)
+            if answers is not None:
+                self.write(ANSWERS, {"id": query_id, "answers": list(answers)})
+
+    def add_document(self, place: Place, document: object, text: object, may_repeat: bool = False) -> None:
+        """Writes a document. One of no words stays, since a benchmark counts it."""
+        if self.begins is None:
+            self.begins = {one: -1 for documents in self.in_head.values() for one in documents}
+        document_id = as_id(document)
+        if document_id is None:
+            self.note(place.problem(f"the id is {document!r}, which cannot be used"))
+        elif not is_text(text):
+            self.note(place.problem(f"document {document_id!r} has no text"))
+        elif document_id in self.documents:
+            if not (may_repeat and self.hashes[document_id] == hash(text)):
+                self.note(place.problem(f"has the id {document_id!r}, which stands above already"))
+        else:
+            self.documents.add(document_id)
+            if may_repeat:
+                self.hashes[document_id] = hash(text)
+            if document_id in self.begins:
+                self.begins[document_id] = self.file(CORPUS).tell()
+            self.write(CORPUS, {"id": document_id, "text": text})
+
+    def write(self, name: str, line: Mapping[str, Any]) -> None:
+        """Appends an object to a file."""
+        self.file(name).write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes what could not be written before, and returns what `meta.json` says; raises ConfigError."""
+        judged = self.write_grades()
+        ranked = self.write_lists()
+        if not self.queries or not self.documents:
+            raise ConfigError(self.nothing("query" if not self.queries else "document"))
+        if not judged and ANSWERS not in self.files:
+            raise ConfigError(self.nothing("query with a document that is relevant"))
+        meta = {
+            **about,
+            **self.about,
+            "language": sorted(self.languages),
+            "judged_by": "answers" if ANSWERS in self.files else "qrels",
+            "queries": len(self.queries),
+            "documents": len(self.documents),
+            "queries_with_a_relevant_document": judged,
+            "lists": ranked,
+            "left_out": self.left_out,
+            "left_out_by_rule": dict(self.by_rule),
+        }
+        (self.folder / META).write_text(json.dumps(meta, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        self.close()
+        return meta
+
+    def nothing(self, what: str) -> str:
+        """What to say where nothing is left."""
+        told = "; ".join(map(str, self.first_problems)) or "no line had one"
+        return f"no {what} is left, so there is nothing to measure ({self.left_out:,} lines are left out: {told})"
+
+    def write_grades(self) -> int:
+        """Writes the judgements of what is there, and returns how many queries have a relevant document."""
+        answered = 0
+        for query, of_query in self.grades.items():
+            best = 0
+            for document, (grade, place) in of_query.items():
+                if query not in self.queries:
+                    self.note(place.problem(f"there is no query {query!r}"))
+                elif document not in self.documents:
+                    self.note(place.problem(f"there is no document {document!r}"))
+                else:
+                    if QRELS not in self.files:
+                        self.file(QRELS).write(b"query-id\tcorpus-id\tscore\n")
+                    self.file(QRELS).write(f"{query}\t{document}\t{grade}\n".encode())
+                    best = max(best, grade)
+            answered += best > 0
+        return answered
+
+    def write_lists(self) -> int:
+        """Writes the lists of the first stage, if there was one, and returns how many."""
+        for query, documents in self.in_head.items():
+            for document, place in documents.items():
+                if query not in self.queries:
+                    self.by_rule["ranked documents of queries that are not in this set"] += 1
+                elif document not in self.documents:
+                    self.note(place.problem(f"there is no document {document!r}"))
+        queries = [query for query in self.heads if query in self.queries]
+        if not queries:
+            return 0
+        self.file(CORPUS).flush()
+        with (
+            (self.folder / CORPUS).open("rb") as corpus,
+            pq.ParquetWriter(self.folder / CANDIDATES, RANKED_LISTS, compression="zstd") as writer,
+        ):
+            for first in range(0, len(queries), LISTS_AT_ONCE):
+                rows = [self.list_of(query, corpus) for query in queries[first : first + LISTS_AT_ONCE]]
+                writer.write_table(pa.Table.from_pylist(rows, schema=RANKED_LISTS))
+        return len(queries)
+
+    def list_of(self, query: str, corpus: IO[bytes]) -> dict[str, Any]:
+        """A row of the candidates."""
+        return {
+            "query_id": query,
+            "query": self.queries[query],
+            "documents": list(self.texts_of(sorted(self.heads[query], reverse=True), corpus)),
+        }
+
+    def texts_of(self, head: Sequence[tuple[float, str]], corpus: IO[bytes]) -> Iterator[dict[str, Any]]:
+        """The documents of a list with their texts, without those that the corpus does not have."""
+        for score, document in head:
+            begin = (self.begins or {}).get(document, -1)
+            if begin >= 0:
+                corpus.seek(begin)
+                yield {**json.loads(corpus.readline()), "score": score}
+
+
+def as_id(value: object) -> str | None:
+    """An id as a text that fits into a line of judgements; None for one that does not."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not is_text(value) or not value.strip() or "\t" in value or value.splitlines() != [value]:
+        return None
+    return value
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that UTF-8 can write, which has no lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_number(value: object) -> int | None:
+    """A grade; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
+def finite_number(value: object) -> float | None:
+    """A score; None for what is none."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,41 @@
+"""What `python -m jobs.benchmark documents` measures with; its figures are for idle machines, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.benchmark.documents import LONGEST, PASSAGES, list_of
+from jobs.benchmark.random_models import Size, write_random_model
+from pipelines.reranker import Reranker
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
+    directory = tmp_path_factory.mktemp("random")
+    return Reranker.load(write_random_model(directory, Size(1, 32, 2, 48), LONGEST))
+
+
+@pytest.mark.parametrize("length", [64, 512, LONGEST])
+def test_pairs_have_the_tokens_that_a_row_says(random_model: Reranker, length: int) -> None:
+    work = list_of(length, 2048)
+    [prepared] = random_model.preparation.prepare([work], random_model.lengths)
+    assert [len(pair.input_ids) for pair in prepared.pairs] == [length] * (2048 // length)
+
+
+def test_a_random_model_tells_pairs_apart(random_model: Reranker) -> None:
+    work = list_of(PASSAGES, 2048)
+    scores = random_model.compute_score([(work.query, document) for document in work.documents])
+    assert len(set(scores)) == len(work.documents)
+    assert np.isfinite(scores).all()
+
+
+def test_a_random_model_is_the_same_each_time(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        write_random_model(folder, Size(1, 32, 2))
+    one, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert one == other

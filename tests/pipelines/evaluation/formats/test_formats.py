@@ -1,0 +1,548 @@
+"""Each reader, on a small sample in the layout of its publisher."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.evaluation.formats.catalogue import FORMATS, import_set
+from pipelines.evaluation.formats.reading import Asked
+from pipelines.evaluation.measures import values_by_query
+from pipelines.evaluation.sets import read_set
+
+
+def write(path: Path, text: str) -> Path:
+    """A file with this text, packed where its name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def write_lines(path: Path, *rows: Any) -> Path:
+    return write(path, "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def write_table(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    """A table as pandas writes it for ToolBench."""
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
+    return write(path, text.getvalue())
+
+
+def imported(name: str, folder: Path, *sources: Path, depth: int = 100, **asked: Any) -> dict[str, Any]:
+    """What `meta.json` says of the set that is written into the folder."""
+    import_set(name, sources, folder, Asked(**asked), depth)
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+    return meta
+
+
+def lines(folder: Path, name: str) -> list[Any]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def qrels(folder: Path) -> list[tuple[str, ...]]:
+    header, *rows = (folder / "qrels.tsv").read_text().splitlines()
+    assert header == "query-id\tcorpus-id\tscore"
+    return [tuple(row.split("\t")) for row in rows]
+
+
+def beir(folder: Path, packed: str = "", **more: Sequence[Any]) -> Path:
+    """A dataset of BEIR's with two queries of the test split and one of another; `more` are lines at ends of files."""
+    write_lines(
+        folder / f"corpus.jsonl{packed}",
+        {"_id": "d1", "title": "Vitamin D", "text": "It helps bones.", "metadata": {}},
+        {"_id": "d2", "title": "", "text": "Iron is a metal."},
+        {"_id": "d3", "text": "No title here."},
+        *more.get("corpus", ()),
+    )
+    write_lines(
+        folder / f"queries.jsonl{packed}",
+        {"_id": "q1", "text": "bones", "metadata": {}},
+        {"_id": "q2", "text": "metals"},
+        {"_id": "t9", "text": "of the training split"},
+        *more.get("queries", ()),
+    )
+    header = "query-id\tcorpus-id\tscore"
+    rows = (header, "q1\td1\t2", "q1\td3\t1", "q2\td2\t1", *more.get("qrels", ()))
+    write_lines(folder / "qrels" / f"test.tsv{packed}", *rows)
+    write_lines(folder / "qrels" / "train.tsv", header, "t9\td1\t1")
+    return folder
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_beir(tmp_path: Path, packed: str) -> None:
+    meta = imported("beir", tmp_path / "set", beir(tmp_path / "scifact", packed))
+    assert lines(tmp_path / "set", "queries.jsonl") == [
+        {"id": "q1", "text": "bones", "lang": "en"},
+        {"id": "q2", "text": "metals", "lang": "en"},
+    ]
+    assert [one["text"] for one in lines(tmp_path / "set", "corpus.jsonl")] == [
+        "Vitamin D It helps bones.",
+        "Iron is a metal.",
+        "No title here.",
+    ]
+    assert qrels(tmp_path / "set") == [("q1", "d1", "2"), ("q1", "d3", "1"), ("q2", "d2", "1")]
+    assert not (tmp_path / "set" / "candidates.parquet").exists()
+    assert {name: meta[name] for name in ("format", "measure", "judged_by", "language", "split", "left_out")} == {
+        "format": "beir",
+        "measure": "nDCG@10",
+        "judged_by": "qrels",
+        "language": ["en"],
+        "split": "test",
+        "left_out": 0,
+    }
+    assert meta["left_out_by_rule"] == {"queries without a judgement in this split": 1}
+
+
+def test_another_split_of_beir(tmp_path: Path) -> None:
+    imported("beir", tmp_path / "set", beir(tmp_path / "scifact"), split="train", languages=("de",))
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": "t9", "text": "of the training split", "lang": "de"}]
+
+
+def test_a_run_becomes_the_first_stage_in_the_order_of_trec_eval(tmp_path: Path) -> None:
+    """By score and not by rank; equal scores by the id, the last first; at most so many; never the query itself."""
+    source = beir(tmp_path / "scifact", corpus=[{"_id": "q1", "text": "the query itself"}])
+    run = write_lines(
+        tmp_path / "bm25.run",
+        "q1 Q0 d1 3 1.5 bm25",
+        "q1 Q0 d3 1 1.5 bm25",
+        "q1 Q0 d2 2 9.25 bm25",
+        "q1 Q0 q1 4 99 bm25",
+        "q2 Q0 d2 1 7 bm25",
+        "t9 Q0 d2 1 7 bm25",
+    )
+    meta = imported("beir", tmp_path / "set", source, run=run, depth=2)
+    assert pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist() == [
+        {
+            "query_id": "q1",
+            "query": "bones",
+            "documents": [
+                {"id": "d2", "text": "Iron is a metal.", "score": 9.25},
+                {"id": "d3", "text": "No title here.", "score": 1.5},
+            ],
+        },
+        {"query_id": "q2", "query": "metals", "documents": [{"id": "d2", "text": "Iron is a metal.", "score": 7.0}]},
+    ]
+    assert (meta["lists"], meta["left_out"], meta["ignores_identical_ids"]) == (2, 0, True)
+    assert meta["left_out_by_rule"] == {
+        "queries without a judgement in this split": 1,
+        "ranked documents with the id of their query": 1,
+        "ranked documents of queries that are not in this set": 1,
+    }
+    one = read_set(tmp_path / "set")
+    assert (one.problems, one.measure, one.judged_by) == ((), "nDCG@10", "qrels")
+    assert one.grades == {"q1": {"d1": 2, "d3": 1}, "q2": {"d2": 1}}
+
+
+def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None:
+    source = beir(
+        tmp_path / "b",
+        corpus=[
+            {"_id": "d1", "text": "again"},
+            "{",
+            "[]",
+            {"_id": "d8"},
+            {"_id": "d9", "text": "\ud800"},
+            {"text": "a"},
+        ],
+        queries=[{"_id": "q1", "text": "again"}, {"_id": "q2b", "text": " "}],
+        qrels=["q1\td1\t1", "q1\tdX\t1", "qX\td1\t1", "q2\td1\thigh", "q2\td1", "q2b\td1\t1"],
+    )
+    run = write_lines(
+        tmp_path / "run", "q1 Q0 d2 1 nan x", "q1 Q0 d2 1 5 x", "q1 Q0 d2 2 4 x", "q1 d2", "q1 Q0 no 9 1 x"
+    )
+    meta = imported("beir", tmp_path / "set", source, run=run)
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{source}/", "").replace(f"{tmp_path}/", "")
+    assert sorted(line.partition(" (")[0] for line in told.splitlines()) == sorted(
+        [
+            "run, line 1: the score is 'nan', which is no finite number",
+            "run, line 3: document 'd2' of query 'q1' is ranked above already",
+            "run, line 4: has 2 fields, and a line of a run has 6",
+            "run, line 5: there is no document 'no'",
+            "qrels/test.tsv, line 5: document 'd1' of query 'q1' has a grade above already",
+            "qrels/test.tsv, line 6: there is no document 'dX'",
+            "qrels/test.tsv, line 7: there is no query 'qX'",
+            "qrels/test.tsv, line 8: the grade is 'high', which is no whole number",
+            "qrels/test.tsv, line 9: has 2 fields; give query id, document id and grade",
+            "qrels/test.tsv, line 10: there is no query 'q2b'",
+            "queries.jsonl, line 4: has the id 'q1', which stands above already",
+            "queries.jsonl, line 5: query 'q2b' has no text",
+            "corpus.jsonl, line 4: has the id 'd1', which stands above already",
+            "corpus.jsonl, line 5: is no JSON",
+            "corpus.jsonl, line 6: is no JSON object",
+            "corpus.jsonl, line 7: document 'd8' has no text",
+            "corpus.jsonl, line 8: document 'd9' has no text",
+            "corpus.jsonl, line 9: the id is None, which cannot be used",
+        ]
+    )
+    assert meta["left_out"] == 18
+    assert qrels(tmp_path / "set") == [("q1", "d1", "2"), ("q1", "d3", "1"), ("q2", "d2", "1")]
+    assert read_set(tmp_path / "set").problems == ()
+
+
+def test_nanobeir_with_the_publishers_first_stage(tmp_path: Path) -> None:
+    """As sentence-transformers/NanoBEIR-en has it: a split for each dataset, and lists of documents."""
+
+    def table(name: str, **columns: Any) -> None:
+        path = tmp_path / "nano" / name / "NanoSciFact-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path)
+
+    table("corpus", _id=["a", "b", "c"], text=["one", "two", "three"])
+    table("queries", _id=["1"], text=["which?"])
+    table("qrels", **{"query-id": ["1"], "corpus-id": [["c", "a"]]})
+    table("bm25", **{"query-id": ["1"], "corpus-ids": [["b", "a"]]})
+    meta = imported("nanobeir", tmp_path / "set", tmp_path / "nano", split="NanoSciFact")
+    assert qrels(tmp_path / "set") == [("1", "c", "1"), ("1", "a", "1")]
+    row = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()[0]
+    assert [(one["id"], one["text"]) for one in row["documents"]] == [("b", "two"), ("a", "one")]
+    assert (meta["queries"], meta["documents"], meta["left_out"]) == (1, 3, 0)
+
+
+def test_nanobeir_with_a_row_for_each_judgement(tmp_path: Path) -> None:
+    """As the datasets of zeta-alpha-ai have it."""
+    for name, columns in {
+        "corpus": {"_id": ["a", "b"], "text": ["one", "two"]},
+        "queries": {"_id": ["1"], "text": ["which?"]},
+        "qrels": {"query-id": ["1", "1"], "corpus-id": ["a", "b"]},
+    }.items():
+        path = tmp_path / "nano" / name / "train-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path)
+    imported("nanobeir", tmp_path / "set", tmp_path / "nano")
+    assert qrels(tmp_path / "set") == [("1", "a", "1"), ("1", "b", "1")]
+
+
+def test_air_bench(tmp_path: Path) -> None:
+    """Its judgements lie in a repository of their own; the language is in the folder's name."""
+    data = tmp_path / "qa_wiki_de" / "AIR-Bench_24.05" / "default"
+    judgements = tmp_path / "qrels-qa_wiki_de-dev" / "AIR-Bench_24.05" / "default"
+    write_lines(data / "corpus.jsonl", {"id": "doc-1", "text": "Eins"}, {"id": "doc-2", "text": "Zwei"})
+    write_lines(data / "dev_queries.jsonl", {"id": "q-1", "text": "Was?"})
+    write_lines(data / "test_queries.jsonl", {"id": "q-2", "text": "Wer?"})
+    write_lines(judgements / "dev_qrels.jsonl", {"qid": "q-1", "docid": "doc-2", "relevance": 1})
+    meta = imported("air-bench", tmp_path / "set", tmp_path / "qa_wiki_de", tmp_path / "qrels-qa_wiki_de-dev")
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": "q-1", "text": "Was?", "lang": "de"}]
+    assert qrels(tmp_path / "set") == [("q-1", "doc-2", "1")]
+    assert (meta["measure"], meta["split"], meta["language"]) == ("nDCG@10", "dev", ["de"])
+
+
+def test_several_datasets_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("lex_files_300K-400K", "lex_files_400K-500K"):
+        write_lines(tmp_path / "long-doc_law_en" / name / "dev_qrels.jsonl", {"qid": "q", "docid": "d", "relevance": 1})
+    with pytest.raises(
+        ConfigError, match=r"300K-400K/dev_qrels.jsonl and .*400K-500K/dev_qrels.jsonl are both a dev_q"
+    ):
+        imported("air-bench", tmp_path / "set", tmp_path / "long-doc_law_en")
+
+
+def test_miracl(tmp_path: Path) -> None:
+    data = tmp_path / "miracl-v1.0-sw"
+    write_lines(data / "topics" / "topics.miracl-v1.0-sw-dev.tsv", "2#0\tMji mkuu wa Kenya ni upi?", "3#0\tbila jibu")
+    rows = ("2#0\tQ0\t10#1\t1", "2#0\tQ0\t10#0\t0")
+    write_lines(data / "qrels" / "qrels.miracl-v1.0-sw-dev.tsv", *rows)
+    corpus = tmp_path / "miracl-corpus-v1.0-sw"
+    write_lines(corpus / "docs-0.jsonl.gz", {"docid": "10#0", "title": "Kenya", "text": "Kenya ni nchi."})
+    write_lines(corpus / "docs-1.jsonl.gz", {"docid": "10#1", "title": "Kenya", "text": "Nairobi ni mji mkuu."})
+    meta = imported("miracl", tmp_path / "set", data, corpus)
+    assert lines(tmp_path / "set", "queries.jsonl") == [
+        {"id": "2#0", "text": "Mji mkuu wa Kenya ni upi?", "lang": "sw"},
+    ]
+    assert lines(tmp_path / "set", "corpus.jsonl")[1] == {"id": "10#1", "text": "Kenya Nairobi ni mji mkuu."}
+    assert qrels(tmp_path / "set") == [("2#0", "10#1", "1"), ("2#0", "10#0", "0")]
+    assert (meta["language"], meta["measure"]) == (["sw"], "nDCG@10")
+
+
+def test_codesearchnet(tmp_path: Path) -> None:
+    """The function without its docstring, which `code` has within it."""
+
+    def function(language: str, name: str, **more: Any) -> dict[str, Any]:
+        return {
+            "repo": "o/r",
+            "url": f"https://github.com/o/r/blob/0/{name}#L1-L3",
+            "language": language,
+            "code": f'def {name}():\n    """Does {name}."""\n    return 1',
+            "code_tokens": ["def", name, "(", ")", ":", "return", "1"],
+            "docstring": f"Does {name}.\n\nArgs: none",
+            "docstring_tokens": ["Does", name, "."],
+            **more,
+        }
+
+    folder = tmp_path / "python" / "final" / "jsonl" / "test"
+    rows = (
+        function("python", "f"),
+        function("go", "g"),
+        function("python", "f"),
+        function("cobol", "h"),
+        function("python", "i", docstring_tokens=[]),
+    )
+    write_lines(folder / "python_test_0.jsonl.gz", *rows)
+    write_lines(folder.parent / "train" / "python_train_0.jsonl.gz", function("python", "train"))
+    meta = imported("codesearchnet", tmp_path / "set", tmp_path / "python", languages=("python",))
+    url = "https://github.com/o/r/blob/0/f#L1-L3"
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": url, "text": "Does f .", "lang": "python"}]
+    assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": url, "text": "def f ( ) : return 1"}]
+    assert qrels(tmp_path / "set") == [(url, url, "1")]
+    assert (meta["measure"], meta["left_out"]) == ("MRR@10", 3)
+    assert meta["left_out_by_rule"] == {"functions of other languages": 1}
+    told = (tmp_path / "set" / "left-out.txt").read_text()
+    assert "line 4: the language is 'cobol', which is none of go, java, javascript, php, python, ruby" in told
+
+
+def test_toolbench(tmp_path: Path) -> None:
+    """Instructions and APIs come as often as they belong together; quotes are doubled, as pandas does."""
+    api = {
+        "category_name": "Weather",
+        "tool_name": "Sky",
+        "api_name": "now",
+        "api_description": 'Says "rain"',
+        "required_parameters": [{"name": "city", "type": "STRING"}],
+        "optional_parameters": [],
+        "method": "GET",
+        "template_response": {"rain": "bool"},
+    }
+    other = {"category_name": "Food", "tool_name": None, "api_name": "menu"}
+    folder = tmp_path / "G1"
+    corpus = [("docid", "document_content"), (1, json.dumps(api)), (2, json.dumps(other)), (1, json.dumps(api))]
+    write_table(folder / "corpus.tsv", [*corpus, (3, "no JSON"), (2, json.dumps(api))])
+    write_table(folder / "test.query.txt", [(7, 'I said "rain"?\tor not'), (7, 'I said "rain"?\tor not'), (8, "Lunch")])
+    write_table(folder / "qrels.test.tsv", [(7, 0, 1, 1), (8, 0, 2, 1), (8, 0, 1, 1), (7, 0, 1, 1)])
+    meta = imported("toolbench", tmp_path / "set", folder)
+    assert [one["text"] for one in lines(tmp_path / "set", "queries.jsonl")] == ['I said "rain"?\tor not', "Lunch"]
+    assert lines(tmp_path / "set", "corpus.jsonl") == [
+        {
+            "id": "1",
+            "text": 'Weather, Sky, now, Says "rain", required_params: [{"name": "city", "type": "STRING"}], '
+            'optional_params: [], return_schema: {"rain": "bool"}',
+        },
+        {
+            "id": "2",
+            "text": 'Food, , menu, , required_params: "", optional_params: "", return_schema: ""',
+        },
+    ]
+    assert qrels(tmp_path / "set") == [("7", "1", "1"), ("8", "2", "1"), ("8", "1", "1")]
+    assert meta["measure"] == "recall@3"
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{folder}/", "").splitlines()
+    assert told == [
+        "corpus.tsv, line 5: document '3' has no text",
+        "corpus.tsv, line 6: has the id '2', which stands above already",
+    ]
+
+
+def test_nstext2sql(tmp_path: Path) -> None:
+    """The same tables in another order are the same schema."""
+    singer = "CREATE TABLE singer (\n    id number,\n    name text\n)"
+    song = "CREATE TABLE song (\n    title text\n)"
+    request = "\n\n\n-- Using valid SQLite, answer the following questions for the tables provided above.\n\n-- "
+
+    def row(tables: Sequence[str], question: str, source: str = "spider") -> dict[str, str]:
+        return {"instruction": "\n\n".join(tables) + request + question + "\n", "output": "SELECT 1", "source": source}
+
+    path = write_lines(
+        tmp_path / "train.jsonl",
+        row([singer, song], "How many singers?"),
+        row([song, singer], "Which songs?"),
+        row([song], "All titles?"),
+        row([singer], "Of another source?", "wikisql"),
+        {"instruction": "SELECT", "output": "", "source": "spider"},
+    )
+    meta = imported("nstext2sql", tmp_path / "set", path, part="spider")
+    assert lines(tmp_path / "set", "queries.jsonl") == [
+        {"id": "row-1", "text": "How many singers?", "lang": "en"},
+        {"id": "row-2", "text": "Which songs?", "lang": "en"},
+        {"id": "row-3", "text": "All titles?", "lang": "en"},
+    ]
+    assert lines(tmp_path / "set", "corpus.jsonl") == [
+        {"id": "schema-1", "text": f"{singer}\n\n{song}"},
+        {"id": "schema-2", "text": song},
+    ]
+    assert qrels(tmp_path / "set") == [
+        ("row-1", "schema-1", "1"),
+        ("row-2", "schema-1", "1"),
+        ("row-3", "schema-2", "1"),
+    ]
+    assert (meta["measure"], meta["part"], meta["left_out"]) == ("recall@3", "spider", 1)
+    assert meta["left_out_by_rule"] == {"rows of other sources": 1}
+
+
+def test_trecs_markup(tmp_path: Path) -> None:
+    documents = """<DOC>
+<DOCNO> FT911-1 </DOCNO>
+<HEADLINE>
+FT  14 MAY 91 / Mining &amp; metals
+</HEADLINE>
+<TEXT>
+Prices <F P=1>rose</F>.
+
+A lot.
+</TEXT>
+<PUB>The Financial Times</PUB>
+</DOC>
+
+<DOC>
+<DOCNO>FT911-2</DOCNO>
+<PUB>no text</PUB>
+</DOC>
+<DOC>
+<DOCNO>FT911-3</DOCNO>
+<TEXT>cut off
+"""
+    write(tmp_path / "ft" / "911" / "ft911_1", documents)
+    write(tmp_path / "ft" / "README", "no documents\n")
+    topics = write(
+        tmp_path / "topics.txt",
+        "<top>\n\n<num> Number: 301 \n<title> Metal\n prices \n\n<desc> Description: \nMore.\n\n</top>\n"
+        "<top>\n<num> Number: 302\n<title> Without judgements\n</top>\n",
+    )
+    judged = write_lines(tmp_path / "qrels", "301 0 FT911-1 1", "301 0 FT911-9 -1")
+    run = write_lines(tmp_path / "run", "301 Q0 FT911-1 1 3.5 x")
+    meta = imported("trec", tmp_path / "set", tmp_path / "ft", queries=topics, qrels=judged, run=run)
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": "301", "text": "Metal prices"}]
+    assert lines(tmp_path / "set", "corpus.jsonl") == [
+        {"id": "FT911-1", "text": "FT 14 MAY 91 / Mining & metals\nPrices rose . A lot."}
+    ]
+    assert qrels(tmp_path / "set") == [("301", "FT911-1", "1")]
+    assert (meta["lists"], meta["left_out"]) == (1, 4)
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{tmp_path}/", "").splitlines()
+    assert told[:3] == [
+        "ft/911/ft911_1, line 14: document 'FT911-2' has none of the tags "
+        "TEXT HEADLINE TITLE HL HEAD TTL DD DATE LP LEADPARA",
+        "ft/911/ft911_1, line 18: <doc> is not closed",
+        "ft/README, line 1: the file has no <doc>",
+    ]
+
+
+def test_trec_with_tables_and_json_lines(tmp_path: Path) -> None:
+    corpus = write_lines(
+        tmp_path / "docs.jsonl", {"docno": "d1", "title": "A", "contents": "b"}, {"id": 2, "text": "c"}
+    )
+    topics = write_lines(tmp_path / "topics.tsv", "1\twhat", "no tab")
+    judged = write_lines(tmp_path / "qrels", "1\t0\td1\t3", "1\t0\t2\t0")
+    meta = imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged, languages=("de",))
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": "1", "text": "what", "lang": "de"}]
+    assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": "d1", "text": "A b"}, {"id": "2", "text": "c"}]
+    assert qrels(tmp_path / "set") == [("1", "d1", "3"), ("1", "2", "0")]
+    assert meta["left_out"] == 1
+
+
+def mkqa(tmp_path: Path) -> tuple[Path, Path]:
+    """Four examples of MKQA's, of which two have short answers, and a corpus."""
+
+    def example(one: int, type_: str, text: str | None, *aliases: str, **queries: str) -> dict[str, Any]:
+        answer = {"type": type_, "entity": "Q1", "text": text, **({"aliases": list(aliases)} if aliases else {})}
+        german = {"type": type_, "text": "auf Deutsch"}
+        questions = {"en": f"question {one}", "de": f"Frage {one}", **queries}
+        return {"example_id": one, "query": "", "queries": questions, "answers": {"en": [answer], "de": [german]}}
+
+    questions = write_lines(
+        tmp_path / "mkqa.jsonl.gz",
+        example(-11, "entity", "Dave Edmunds", "David W. Edmunds", xx="?"),
+        example(12, "date", "1972-01-05", "January 5, 1972"),
+        example(13, "unanswerable", None),
+        example(14, "binary", "yes"),
+    )
+    corpus = write_lines(
+        tmp_path / "nq" / "corpus.jsonl",
+        {"_id": "doc0", "title": "A song", "text": "It was sung by “Dave Edmunds” (1970)."},
+        {"_id": "doc1", "title": "David W Edmunds", "text": "A singer."},
+        {"_id": "doc2", "title": "", "text": "On January 6, 1972."},
+    )
+    return questions, corpus.parent
+
+
+def test_mkqa_by_answers(tmp_path: Path) -> None:
+    """A question of which the first stage found no answer stays in the mean, as 0."""
+    run = write_lines(
+        tmp_path / "run",
+        *(
+            f"{query} Q0 {document} 1 {score} x"
+            for query in ("de:-11", "de:12")
+            for document, score in RANKED_DOCUMENTS
+        ),
+    )
+    meta = imported("mkqa", tmp_path / "set", *mkqa(tmp_path), languages=("de",), run=run)
+    assert lines(tmp_path / "set", "queries.jsonl") == [
+        {"id": "de:-11", "text": "Frage -11", "lang": "de"},
+        {"id": "de:12", "text": "Frage 12", "lang": "de"},
+    ]
+    assert lines(tmp_path / "set", "answers.jsonl")[0] == {
+        "id": "de:-11",
+        "answers": ["Dave Edmunds", "David W. Edmunds"],
+    }
+    assert not (tmp_path / "set" / "qrels.tsv").exists()
+    assert (meta["judged_by"], meta["measure"], meta["document_language"]) == ("answers", "Success@10", "en")
+    assert (meta["left_out"], meta["left_out_by_rule"]) == (1, {"questions without a short answer": 2})
+    assert "line 1: the language code 'xx' is none of MKQA's" in (tmp_path / "set" / "left-out.txt").read_text()
+    one = read_set(tmp_path / "set")
+    assert (one.judged_by, one.measure) == ("answers", "Success@10")
+    assert one.grades == {"de:-11": {"doc2": 0, "doc1": 1, "doc0": 1}, "de:12": {"doc2": 0, "doc1": 0, "doc0": 0}}
+    order = {row["query_id"]: [one["id"] for one in row["documents"]] for row in one.candidates.to_pylist()}
+    assert values_by_query("Success@10", one.grades, order) == {"de:-11": 1.0, "de:12": 0.0}
+    assert values_by_query("Success@1", one.grades, order) == {"de:-11": 0.0, "de:12": 0.0}
+
+
+RANKED_DOCUMENTS = (("doc2", 3), ("doc1", 2), ("doc0", 1))
+
+
+def test_mkqa_by_judgements(tmp_path: Path) -> None:
+    """They are of an example in all languages, or of one."""
+    judged = write_lines(tmp_path / "qrels.tsv", "-11\t0\tdoc0\t1", "en:12\t0\tdoc2\t1")
+    meta = imported("mkqa", tmp_path / "set", *mkqa(tmp_path), qrels=judged, languages=("en", "de"))
+    assert sorted(qrels(tmp_path / "set")) == [("de:-11", "doc0", "1"), ("en:-11", "doc0", "1"), ("en:12", "doc2", "1")]
+    assert not (tmp_path / "set" / "answers.jsonl").exists()
+    assert (meta["judged_by"], meta["measure"], meta["language"]) == ("qrels", "recall@10", ["de", "en"])
+
+
+def test_mkqa_in_a_language_that_a_question_lacks(tmp_path: Path) -> None:
+    imported("mkqa", tmp_path / "set", *mkqa(tmp_path), languages=("en", "ko"))
+    assert "mkqa.jsonl.gz, line 2: query 'ko:12' has no text" in (tmp_path / "set" / "left-out.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "told"),
+    [
+        ("bier", {}, "FORMAT is 'bier'; it is one of beir, nanobeir, mkqa"),
+        ("beir", {"part": "spider"}, "beir does not take --part; it takes --split, --language, --queries, --qrels"),
+        ("mkqa", {"split": "test"}, "mkqa does not take --split"),
+        ("mkqa", {"languages": ("xx",)}, "--language is 'xx'; mkqa has ar, da, de"),
+        ("mkqa", {"document_language": "xx"}, "--document-language is 'xx'"),
+        ("beir", {"languages": ("de", "en")}, "--language is given 2 times"),
+        ("beir", {"split": "dev"}, "there is no qrels/dev.tsv in "),
+        ("beir", {"qrels": Path("nowhere.tsv")}, "nowhere.tsv is not there"),
+        ("trec", {}, "needs --queries TOPICS and --qrels FILE"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said(tmp_path: Path, name: str, asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told.replace("(", r"\(")):
+        imported(name, tmp_path / "set", beir(tmp_path / "b"), **asked)
+
+
+def test_nothing_left_to_measure_is_an_error_that_names_the_lines(tmp_path: Path) -> None:
+    source = beir(tmp_path / "b")
+    write_lines(source / "qrels" / "none.tsv", "query-id\tcorpus-id\tscore", "q1\td77\t1")
+    with pytest.raises(
+        ConfigError, match=r"no query with a document that is relevant is left.*there is no document 'd77'"
+    ):
+        imported("beir", tmp_path / "set", source, split="none")
+
+
+def test_a_packed_file_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
+    source = beir(tmp_path / "b", ".gz")
+    path = source / "corpus.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ConfigError, match=r"corpus.jsonl.gz cannot be read: Compressed file ended"):
+        imported("beir", tmp_path / "set", source)
+
+
+def test_each_format_says_whom_it_follows() -> None:
+    assert all(kind.publisher.startswith("https://") and "https://" in kind.files for kind, _ in FORMATS.values())
