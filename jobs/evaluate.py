@@ -42,7 +42,8 @@ def command(**given: Any) -> None:
     """
 
     def work() -> int:
-        from jobs.evaluation.run import evaluate, name_of  # ray: a second or two, spared to --help
+        from jobs.evaluation.run import evaluate  # ray: a second or two, spared to --help
+        from jobs.evaluation.systems import name_of
 
         settings = EVALUATION.settings(given, job=JOB.settings(given, input="", output=""))
         results = evaluate(settings)

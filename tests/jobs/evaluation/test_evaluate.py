@@ -74,6 +74,15 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     pairs = {(one["from"], one["to"]) for one in results["differences"] if one["measure"] == "nDCG@10"}
     assert len(pairs) == 3
     assert all(one["p"] <= one["p_holm"] <= 1 for one in results["differences"])
+    speed = results["systems"][str(bert_directory)]["speed"]
+    assert (speed["sets"], speed["pairs"], speed["why_not"]) == (1, 96, None)
+    assert speed["pairs_per_second"] == pytest.approx(96 / speed["seconds"], rel=0.1)  # of seconds in milliseconds
+    assert 50_000_000 < speed["peak_memory"] < 50_000_000_000
+    assert results["systems"]["bm25"]["speed"] is None
+    report = (output / "report.html").read_text()
+    assert f"{results['rows']['first stage']['nDCG@10']['mean']:.3f}" in report
+    assert speed["started"].partition("T")[0] in report
+    assert f"To read and to send: {output}/report.html" in " ".join(done.output.split())
     assert "small: 12 queries" in done.output
     assert "careful: 1 line(s) of small are left out" in done.output
 
@@ -102,7 +111,8 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     again = evaluate(*arguments, "--address", cluster)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
-    assert json.loads((output / "results.json").read_text())["sets"]["small"]["rows"] == results["rows"]
+    resumed = json.loads((output / "results.json").read_text())["sets"]["small"]
+    assert (resumed["rows"], resumed["systems"]) == (results["rows"], results["systems"])
 
     refused = evaluate(*arguments, "--top-k", 5, "--address", cluster)
     assert refused.exit_code == 3
