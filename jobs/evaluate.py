@@ -24,6 +24,7 @@ EXAMPLES = (
     "crossray evaluate sets/scifact --model embedded --output evaluated/",
     "crossray evaluate sets/* --model embedded --model my-reranker/model --baseline bm25 --output evaluated/",
     "crossray evaluate sets/scifact --model embedded --baseline dense:my-encoder/ --queries 50 --output try/",
+    "crossray evaluate logs/november.parquet --label-column clicks --model embedded --output evaluated/",
 )
 
 
@@ -31,7 +32,8 @@ EXAMPLES = (
 def command(**given: Any) -> None:
     """Say how well models order the candidates of benchmark sets, against baselines, and how sure that is.
 
-    A SET is a folder with queries.jsonl, corpus.jsonl, qrels.tsv and candidates.parquet; docs/evaluation.md shows them.
+    A SET is a folder with queries.jsonl, corpus.jsonl, qrels.tsv and candidates.parquet, or a log of your own with its
+    --label-column; docs/evaluation.md shows them.
     The same command again goes on where it was stopped.
     Exit codes: 0 done, 2 usage, 3 refused, 4 stopped (resumable), 5 done, and a model misses what --gate asks for,
     130/143 stopped by a signal (resumable).

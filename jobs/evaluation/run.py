@@ -25,7 +25,9 @@ from jobs import storage
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
+from jobs.evaluation.logs import Log
 from jobs.evaluation.report.build import report
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
@@ -38,7 +40,7 @@ from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Teacher
 from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
-from pipelines.evaluation.sets import META, BenchmarkSet, first_candidates, read_set
+from pipelines.evaluation.sets import META, QUERIES, BenchmarkSet, first_candidates, read_set
 
 RESULTS, VALUES, REPORT = "results.json", "values.parquet", "report.html"
 LISTS_FILE, SYSTEMS = "lists.parquet", "systems"
@@ -57,6 +59,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         for measure in settings.measured:
             parse_measure(measure)
         sets = read_sets(settings)
+        stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
         output = storage.absolute(settings.output, "--output")
         make_output(output, "--output")
@@ -71,8 +74,10 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             for one in sets:
                 began = time.perf_counter()
                 queries = drawn_queries(one, settings.queries)
-                systems = ranked_by_systems(one, queries, settings, os.path.join(output, one.name), console)
+                room = os.path.join(output, one.name)
+                one, first_stage = with_candidates(one, queries, stage, room, console)  # noqa: PLW2901  # the same set
                 measures = settings.measured_in(one.measure)
+                systems = ranked_by_systems(one, queries, settings, room, console)
                 compared = compare(one, queries, {system.name: system.order() for system in systems}, measures)
                 tables.append(values_table(one.name, compared))
                 told.add(one, systems, compared, measures[0])
@@ -82,8 +87,10 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                     "benchmark": one.benchmark,
                     "published_candidates": one.published_candidates,
                     "queries": len(queries),
-                    "queries_in_all": len(one.grades),
+                    "queries_in_all": one.queries_in_all,
+                    "unlabelled": one.unlabelled,
                     "problems": len(one.problems),
+                    "first_stage": first_stage,
                     "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
                     "unanswered": {system.name: system.unanswered for system in systems},
                     "seconds": round(time.perf_counter() - began, 3),
@@ -102,8 +109,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
 
 def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     """The sets with the first candidates of each query; raises ConfigError."""
-    folders = [Path(one) for one in settings.sets]
-    sets = [read_set(folder) for folder in folders]
+    sets = [read_one(place, settings) for place in settings.sets]
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
@@ -118,6 +124,21 @@ def check_own_measure(one: BenchmarkSet) -> None:
         parse_measure(one.measure or DEFAULT_MEASURES[0])
     except ConfigError:
         raise ConfigError(f"{META} of {one.name} has the measure {one.measure!r}, which ir_measures has not") from None
+
+
+def read_one(place: str, settings: EvaluateSettings) -> BenchmarkSet:
+    """A benchmark set, or a log where its labels are named; raises ConfigError, and RefusedError as `check_apart`."""
+    location = storage.absolute(place, "SET")
+    is_log = not (Path(place) / QUERIES).is_file() and bool(storage.find_input(location))
+    if not is_log:
+        return read_set(Path(place), with_candidates=settings.first_stage is None)
+    if settings.label_column is None:
+        raise ConfigError(f"{place} has no {QUERIES}; if it is a log of your own, give --label-column")
+    if settings.first_stage is not None:
+        raise ConfigError(f"--first-stage with {place}: a log has its own lists, and no corpus to search")
+    output = storage.absolute(settings.output, "--output")
+    storage.check_apart(location, output, storage.list_input(location, "SET"), "SET", "--output")
+    return Log(location, settings.label_column, settings.mapping).read(settings.queries)
 
 
 def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:

@@ -36,16 +36,30 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
     for row, one in head.items():
         style = "bold" if one["mean"] == best and row != CEILING else "dim" if row == CEILING else ""
         interval = f"{one['low']:.3f} to {one['high']:.3f}"
-        cells = [row, f"{one['mean']:.3f}", interval, against(results, row, shown[0])]
+        called = results["first_stage"]["name"] if row == FIRST_STAGE else row
+        cells = [called, f"{one['mean']:.3f}", interval, against(results, row, shown[0])]
         cells += [f"{results['rows'][row][measure]['mean']:.3f}" for measure in shown[1:]]
         table.add_row(*map(Text, cells), style=style)
     console.print(table)
+    print_found(console, results["first_stage"])
+    if results["unlabelled"]:
+        say(console, f"{results['unlabelled']:,} row(s) have no positive label, and are not measured", f"{name}: ", "")
     for system, rows in results["unanswered"].items():
         if rows:
             say(console, f"{rows:,} list(s) of {name} have no scores; they count 0", f"{system}: ", "yellow")
     if results["problems"]:
         told = f"{results['problems']:,} line(s) of {name} are left out, such as {results['first_problems'][0]}"
         say(console, told, "careful: ", "yellow")
+
+
+def print_found(console: Console, first_stage: Mapping[str, Any]) -> None:
+    """Says how much of what is relevant is among the candidates, unless it is all."""
+    found = first_stage["found"]
+    if found["relevant_found"] < found["relevant"]:
+        told = f"has {found['relevant_found']:,} of the {found['relevant']:,} relevant documents"
+        say(
+            console, f"{told} (recall {found['recall']:.3f}); no order finds the others", f"{first_stage['name']}: ", ""
+        )
 
 
 def against(results: Mapping[str, Any], row: str, measure: str) -> str:

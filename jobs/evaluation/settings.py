@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from jobs.evaluation.gate import Gate, read_gate
-from jobs.flags import as_flag, within
-from jobs.settings import RerankSettings
+from jobs.flags import Panel, as_flag, within
+from jobs.settings import COLUMN_FLAGS, RerankSettings
+from jobs.table.columns import ColumnMapping
 from jobs.training import encoders
 from jobs.training.encoders import EncoderSettings
 from jobs.training.label.teachers import Kind, Teacher, parse_teacher
@@ -15,6 +16,8 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES
 
 TOP_K = 100
+OF_THE_LOG = ("query", "documents", "text_field", "id_field")
+"""Fields of ColumnMapping that a log is read by."""
 
 
 def parse_model(text: str) -> Teacher:
@@ -32,11 +35,22 @@ def parse_baseline(text: str) -> Teacher:
         ) from None
 
 
+def parse_first_stage(text: str) -> Teacher:
+    """Who searches a corpus: `bm25`, `dense:DIR` or `fusion:T1,T2,...` of these; raises ConfigError."""
+    try:
+        found = parse_teacher(text)
+    except ConfigError:
+        found = Teacher(Kind.RERANKER)
+    if any(member.kind is Kind.RERANKER for member in found.members):
+        raise ConfigError(f"--first-stage is {text!r}; give bm25, dense:DIR, or fusion:T1,T2,... of these")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluateSettings:
     """One evaluation. Raises ConfigError for values that cannot work."""
 
-    sets: tuple[str, ...] = field(metadata=as_flag("The folders of benchmark sets.", metavar="SET..."))
+    sets: tuple[str, ...] = field(metadata=as_flag("Folders of benchmark sets, or logs.", metavar="SET..."))
     job: RerankSettings
     """Lengths, score store and replicas of the models; INPUT and OUTPUT are set for each of them."""
     output: str = field(metadata=as_flag("The directory for the results; what it holds of this evaluation stays."))
@@ -56,6 +70,26 @@ class EvaluateSettings:
             parse=parse_baseline,
         ),
     )
+    first_stage: Teacher | None = field(
+        default=None,
+        metadata=as_flag(
+            "Search the corpus for candidates: bm25, dense:DIR, or fusion:T1,T2,... of these. By default a set's own "
+            "candidates count, and bm25 searches where it has none.",
+            parse=parse_first_stage,
+        ),
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata=as_flag(
+            "A SET may be Parquet lists of your own: this column has the label of each document, or DOCUMENTS.FIELD.",
+            Panel.COLUMNS,
+        ),
+    )
+    mapping: ColumnMapping = field(
+        default_factory=ColumnMapping,
+        metadata=within(ColumnMapping, {name: COLUMN_FLAGS[name] for name in OF_THE_LOG}),
+    )
+    """The names of the other columns of such lists."""
     measures: tuple[str, ...] = field(
         default=(),
         metadata=as_flag(

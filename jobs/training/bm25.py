@@ -1,6 +1,6 @@
-"""BM25 scores of single passages, from word counts of many files: the scores of `bm25s` over an index of them all.
+"""BM25: an index of documents in memory, by `bm25s`; or, from word counts of many files, the same scores one by one.
 
-Words are those of `bm25s.tokenize` without English stop words; the formula is its default, Lucene's.
+Words are those of `pipelines.evaluation.analysis`; the formula is the default of `bm25s`, Lucene's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
+import numpy as np
+
 from pipelines.errors import ConfigError, missing_packages
+from pipelines.evaluation.analysis import words
 
 K1, B = 1.5, 0.75
 """Defaults of bm25s."""
@@ -26,12 +29,33 @@ def load_bm25s() -> ModuleType:
     return bm25s  # type: ignore[no-any-return]
 
 
-def words_of(texts: Sequence[str]) -> list[list[str]]:
-    """The words of each text, in lower case, with repetitions."""
-    if not texts:
-        return []
-    found: list[list[str]] = load_bm25s().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
-    return found
+class WordIndex:
+    """BM25 over documents, by bm25s; raises ConfigError where that is not installed."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        bm25s = load_bm25s()
+        self.ids: dict[str, int] = {}
+        """By word."""
+        found = [[self.ids.setdefault(word, len(self.ids)) for word in words(text)] for text in documents]
+        self.documents = len(found)
+        self.index = bm25s.BM25()
+        if self.ids:  # bm25s refuses to index nothing
+            self.index.index((found, self.ids), create_empty_token=False, show_progress=False)
+
+    def scores(self, query: str) -> np.ndarray:
+        """The score of each document, float32; 0 where no word is shared."""
+        asked = [self.ids[word] for word in words(query) if word in self.ids]
+        if not asked:
+            return np.zeros(self.documents, np.float32)
+        return np.asarray(self.index.get_scores_from_ids(asked))
+
+
+def best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` highest scores, best first, ties by place."""
+    if not 0 < count < len(scores):
+        return np.argsort(-scores, kind="stable")[:count]
+    places = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    return np.asarray(places[np.argsort(-scores[places], kind="stable")][:count])
 
 
 @dataclass(slots=True)
@@ -46,10 +70,10 @@ class Frequencies:
 
     def add(self, documents: Iterable[Sequence[str]]) -> None:
         """Counts documents, each given by its words."""
-        for words in documents:
+        for one in documents:
             self.documents += 1
-            self.words += len(words)
-            self.containing.update(set(words))
+            self.words += len(one)
+            self.containing.update(set(one))
 
     def score(self, query: Sequence[str], document: Sequence[str]) -> float:
         """The score of a document of the collection; a word counts as often as the query repeats it."""

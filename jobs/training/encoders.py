@@ -14,11 +14,14 @@ from pipelines.errors import ConfigError
 if TYPE_CHECKING:
     from pipelines.training.dense import DenseEncoder
 
-MAX_LENGTH = 512
 FLAGS = {
     "query_prefix": Flag('What the encoder wants before queries, such as "query: " for e5.', Panel.DENSE),
     "passage_prefix": Flag('What the encoder wants before passages, such as "passage: " for e5.', Panel.DENSE),
-    "max_length": Flag("The encoder reads so many tokens of a text.", Panel.DENSE, "--dense-length"),
+    "max_length": Flag(
+        "The encoder reads so many tokens of a text; by default what its directory says, or 512.",
+        Panel.DENSE,
+        "--dense-length",
+    ),
 }
 """By field of EncoderSettings; where a command is told the directory differs."""
 
@@ -30,15 +33,15 @@ class EncoderSettings:
     directory: str
     query_prefix: str = ""
     passage_prefix: str = ""
-    max_length: int = MAX_LENGTH
-    """Tokens of a text; at most what the model can read."""
+    max_length: int | None = None
+    """Tokens of a text, at most what the model can read; None is what the directory says."""
     num_cpus: int = 1
     """Threads of the encoder."""
     num_gpus: float = 0
     """With more than 0 the encoder computes on a GPU."""
 
     def __post_init__(self) -> None:
-        if self.max_length < 3:
+        if self.max_length is not None and self.max_length < 3:
             raise ConfigError(f"--dense-length is {self.max_length}; it is at least 3 tokens")
 
     def load(self) -> DenseEncoder:
@@ -61,13 +64,19 @@ class EncoderSettings:
     def identity(self) -> dict[str, Any]:
         """All that changes the encoder's scores, as JSON types, with a digest of its files.
 
-        Raises ModelError where there is no model.
+        Raises ModelError where there is no model, or one of another kind.
         """
         from pipelines.model_files import find_model
+        from pipelines.training.embedding import Pooling, read_embedding
 
-        digest = find_model(self.directory).digest()
-        where = {"directory", "num_cpus"}
-        return {"files": digest, **{name: value for name, value in asdict(self).items() if name not in where}}
+        embedding = read_embedding(Path(self.directory))
+        settings = asdict(self) | {"max_length": self.max_length or embedding.max_length}
+        settings = {name: value for name, value in settings.items() if name not in ("directory", "num_cpus")}
+        if embedding.pooling is not Pooling.MEAN:
+            settings["pooling"] = str(embedding.pooling)
+        if embedding.lower_case:
+            settings["lower_case"] = True
+        return {"files": find_model(str(embedding.transformer)).digest(), **settings}
 
 
 def with_absolute_directory(encoder: EncoderSettings, flag: str) -> EncoderSettings:

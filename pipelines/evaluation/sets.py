@@ -2,9 +2,9 @@
 
 A set is a folder with `queries.jsonl` {id, text, lang}, `corpus.jsonl` {id, text}, `qrels.tsv` (query id, document id,
 grade; or TREC's four columns) and `candidates.parquet` {query_id, documents: list<struct<id, text, ...>>}, in the first
-stage's order. `answers.jsonl` {id, answers} may stand in the place of `qrels.tsv`: a candidate is relevant if one of
-the answers stands in it. `meta.json` may name the set's own `measure`. A line that cannot be used is left out, counted
-and named.
+stage's order; without that file, somebody has to search the corpus. `answers.jsonl` {id, answers} may stand in the
+place of `qrels.tsv`: a candidate is relevant if one of the answers stands in it. `meta.json` may name the set's own
+`measure`. A line that cannot be used is left out, counted and named.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ class Problem:
     """A line of a set that is left out."""
 
     file: str
-    line: int
-    """From 1; of Parquet files the row."""
+    line: int | None
+    """From 1; of Parquet files the row. None where it is the whole file."""
     what: str
+    called: str = "line"
+    """Or `row`: then counted from 0."""
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.what}"
+        return f"{self.file}{'' if self.line is None else f', {self.called} {self.line}'}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,12 @@ class BenchmarkSet:
     """Of the documents, in which the answers are looked for."""
     ignores_identical_ids: bool = False
     """Whether a document with the id of a query is no candidate for it, as where the queries are documents."""
+    corpus: Path | None = None
+    """The file whose documents are to be searched for candidates; None where these are there."""
+    answerable: int | None = None
+    """How many queries have an answer, where not all of them were read; None is those in `grades`."""
+    unlabelled: int | None = None
+    """Of a log: rows without a positive label, which say nothing of an order."""
 
     @property
     def judged_by(self) -> str:
@@ -86,6 +94,11 @@ class BenchmarkSet:
             return replace(self, candidates=candidates)
         grades = answers_as_grades(self.answers, candidates, self.document_language)
         return replace(self, candidates=candidates, grades=grades)
+
+    @property
+    def queries_in_all(self) -> int:
+        """How many queries have an answer."""
+        return len(self.grades) if self.answerable is None else self.answerable
 
 
 @dataclass(slots=True)
@@ -119,28 +132,33 @@ class _Reading:
                     yield number, value["id"], value
 
 
-def read_set(folder: Path) -> BenchmarkSet:
-    """Reads a set; raises ConfigError where a file is missing or cannot be read, or nothing is left to measure."""
+def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
+    """Reads a set, with the candidates that it has unless others are wanted.
+
+    Raises ConfigError where a file is missing or cannot be read, or nothing is left to measure.
+    """
     has_answers = (folder / ANSWERS).is_file() and not (folder / QRELS).is_file()
-    for name in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS, CANDIDATES):
+    for name in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
     reading = _Reading(folder)
     about = read_meta(folder)
     queries = read_queries(reading)
+    with_candidates = with_candidates and (folder / CANDIDATES).is_file()
     if has_answers:
-        answers = read_answers(reading, queries)
-        grades: dict[str, dict[str, int]] = {query: {} for query in answers}
-        about["answers"] = answers
+        about["answers"] = read_answers(reading, queries)
+        grades: dict[str, dict[str, int]] = {query: {} for query in about["answers"]}
     else:
-        documents = {one for _, one, _ in reading.objects(CORPUS)}
+        documents = read_ids(reading) if with_candidates else {one for one, _ in read_texts(reading)}
         grades = read_grades(reading, queries, documents)
+    if not grades:
+        raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
+    if not with_candidates:
+        about["corpus"] = folder / CORPUS
+        return BenchmarkSet(folder.name, queries, grades, LISTS.empty_table(), tuple(reading.problems), **about)
     candidates = read_candidates(reading, queries, grades)
     read = BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems), **about)
-    judged = read.with_candidates(candidates)
-    if not any(grade > 0 for of_query in judged.grades.values() for grade in of_query.values()):
-        raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
-    return judged
+    return read.with_candidates(candidates)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -185,6 +203,25 @@ def answers_as_grades(
         documents = ((document["id"], document["text"]) for document in row["documents"])
         grades[row["query_id"]] = grades_by_answers(answers[row["query_id"]], documents, language)
     return grades
+
+
+def read_ids(reading: _Reading) -> set[str]:
+    """The ids of the corpus."""
+    return {one for _, one, _ in reading.objects(CORPUS)}
+
+
+def read_texts(reading: _Reading) -> Iterator[tuple[str, str]]:
+    """Yields id and text of each document of the corpus."""
+    for number, one, value in reading.objects(CORPUS):
+        if isinstance(value.get("text"), str):
+            yield one, value["text"]
+        else:
+            reading.note(CORPUS, number, f"document {one!r} has no `text`")
+
+
+def read_corpus(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields id and text of each document in the file of a corpus; `read_set` has told what is left out."""
+    return read_texts(_Reading(path.parent))
 
 
 def read_queries(reading: _Reading) -> dict[str, Query]:

@@ -11,14 +11,16 @@ from transformers import AutoModel
 
 from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
+from pipelines.training.embedding import Pooling, read_embedding
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 131_072}
 """Of a pass, with padding."""
 
 
 class DenseEncoder:
-    """Mean over tokens, unit length; texts cut at `max_length` tokens. BERT and XLM-RoBERTa, safetensors only.
+    """Mean over tokens, or the first token where the directory says so; unit length. BERT and XLM-RoBERTa, safetensors.
 
+    Texts are cut at `max_length` tokens, by default at what the directory says (`pipelines.training.embedding`).
     The prefixes are those of models that tell queries from passages: "query: " and "passage: " for e5.
 
     Raises ModelRefusedError for a directory that holds something else.
@@ -26,14 +28,16 @@ class DenseEncoder:
 
     def __init__(
         self,
-        backbone: Path,
-        max_length: int = 128,
+        directory: Path,
+        max_length: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         query_prefix: str = "",
         passage_prefix: str = "",
     ) -> None:
-        files = ModelFiles(str(backbone), backbone)
+        self.embedding = read_embedding(directory)
+        backbone = self.embedding.transformer
+        files = ModelFiles(str(directory), backbone)
         config = files.config()
         family = config.get("model_type")
         if family not in ("bert", "xlm-roberta"):
@@ -47,7 +51,7 @@ class DenseEncoder:
         self.width = int(config["hidden_size"])
         self.tokenizer = files.tokenizer()
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(min(max_length, limit))
+        self.tokenizer.enable_truncation(min(max_length or self.embedding.max_length, limit))
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """As `encode`, each with the prefix of queries."""
@@ -61,7 +65,8 @@ class DenseEncoder:
     def encode(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:
         """Unit vectors, float32 [len(texts), width], in the order given."""
         batch_tokens = batch_tokens or BATCH_TOKENS[torch.device(self.device).type]
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        texts = [text.lower() for text in texts] if self.embedding.lower_case else list(texts)
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         vectors = np.zeros((len(ids), self.width), dtype=np.float32)
         start = 0
@@ -82,6 +87,8 @@ class DenseEncoder:
         kind = torch.device(self.device).type
         with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
             hidden = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state.float()
+        if self.embedding.pooling is Pooling.CLS:
+            return torch.nn.functional.normalize(hidden[:, 0], dim=-1)
         means = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
         return torch.nn.functional.normalize(means, dim=-1)
 
@@ -90,7 +97,7 @@ def load_backbone(directory: Path) -> torch.nn.Module:
     """The encoder without a head; raises ModelRefusedError where the directory lacks a tensor of it."""
     model, info = AutoModel.from_pretrained(
         directory,
-        add_pooling_layer=False,  # the means are what is pooled
+        add_pooling_layer=False,  # BERT's own, which is no part of a vector
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,

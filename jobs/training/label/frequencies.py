@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.training.bm25 import Frequencies, words_of
+from jobs.training.bm25 import Frequencies
+from pipelines.evaluation.analysis import words_of
 
 ALL = "all.parquet"
 TOTALS_KEY = b"crossray_totals"
@@ -61,7 +62,7 @@ def write_counted_words(room: str, piece: str, texts: Iterable[str]) -> None:
     owned = set(read_digests(os.path.join(room, f"owned-{piece}")).tolist())
     mine = [text for text in dict.fromkeys(texts) if digest_of(text) in owned]
     found = Frequencies()
-    found.add(words_of(mine) if mine else [])
+    found.add(words_of(mine))
     write_frequencies(os.path.join(room, f"counted-{piece}"), found)
 
 

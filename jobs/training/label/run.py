@@ -28,7 +28,6 @@ from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import Layout
 from jobs.table.faults import detect_layout, why_unusable
-from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import EncoderSettings, with_absolute_directory
 from jobs.training.label.frequencies import ALL, write_owned, write_sum
 from jobs.training.label.pieces import FREQUENCIES_ROOM, LISTS_ROOM, CountStage, Labelling, LabelStage, ReadStage
@@ -38,6 +37,7 @@ from jobs.training.pools import run_stage_on_replicas
 from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
+from pipelines.evaluation.analysis import ANALYZER
 
 BYTES_AT_ONCE = 16 << 20
 """Decoded size of the rows that a worker reads, scores and writes at once."""
@@ -54,7 +54,7 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
     with signals_as_exceptions(), disk_failures_as_stops(), ExitStack() as until_the_end:
         started = time.perf_counter()
         job = with_absolute_paths(settings.job)
-        encoders = encoders_of(settings)
+        encoders = encoders_of(settings.teacher, settings.encoder, settings.job, "--teacher dense")
         jobs = {one: job_of(one, job) for one in settings.teacher.members if one.kind is Kind.RERANKER}
         output = TableOutput(job.output, "label", ROOMS)
         with refused_access_as_usage_error():
@@ -104,18 +104,17 @@ def label_pieces(
     return speeds
 
 
-def encoders_of(settings: LabelSettings) -> dict[Teacher, EncoderSettings]:
-    """The encoders of the dense teachers, with absolute directories.
+def encoders_of(
+    teacher: Teacher, encoder: EncoderSettings | None, job: RerankSettings, flag: str
+) -> dict[Teacher, EncoderSettings]:
+    """The encoders of the dense teachers, with absolute directories; `flag` is the one that names them.
 
-    Raises ConfigError for a directory that cannot be used, and where BM25 is a teacher and bm25s is not installed.
+    Raises ConfigError for a directory that cannot be used.
     """
-    if needs_words(settings.teacher):
-        load_bm25s()
-    shared = settings.encoder or EncoderSettings("")
-    shared = replace(shared, num_cpus=settings.job.num_cpus, num_gpus=settings.job.num_gpus)
+    shared = replace(encoder or EncoderSettings(""), num_cpus=job.num_cpus, num_gpus=job.num_gpus)
     return {
-        member: with_absolute_directory(replace(shared, directory=member.model), "--teacher dense")
-        for member in settings.teacher.members
+        member: with_absolute_directory(replace(shared, directory=member.model), flag)
+        for member in teacher.members
         if member.kind is Kind.DENSE
     }
 
@@ -135,7 +134,8 @@ def options_of(
     members = {str(one): encoder.identity() for one, encoder in encoders.items()}
     members |= {str(one): with_resolved_model(reranking)[1] for one, reranking in jobs.items()}
     names = {name: getattr(job.mapping, name) for name in ("query", "documents", "text_field")}
-    return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members}
+    words = {"words": ANALYZER} if needs_words(settings.teacher) else {}
+    return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members, **words}
 
 
 def plan_of_pieces(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:

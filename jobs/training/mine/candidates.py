@@ -20,7 +20,7 @@ from jobs.errors import UnreadableFileError
 from jobs.records import Unit
 from jobs.table.parsing import column_texts
 from jobs.training.bad_rows import BadRow, BadRows
-from jobs.training.bm25 import load_bm25s, words_of
+from jobs.training.bm25 import WordIndex, best
 from jobs.training.encoders import EncoderSettings
 from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, why_no_source
 from jobs.training.mine.settings import MiningColumns
@@ -146,7 +146,7 @@ class CandidateStage:
 
         With each kind of scores comes the value that the score of a candidate exceeds.
         """
-        by_words = bm25_scores(queries, passages)
+        by_words = map(WordIndex(passages).scores, queries)
         if self.encoder is None:
             yield from ([(scores, 0.0)] for scores in by_words)
             return
@@ -167,28 +167,6 @@ def read_source(path: str, columns: MiningColumns) -> pa.Table:
         return file.read(needed_columns(file.schema_arrow, columns))
 
     return storage.read_parquet(path, read)
-
-
-def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yields for each query the BM25 scores of all passages, float32 [passages]; 0 where no word is shared."""
-    bm25s = load_bm25s()
-    words = words_of(passages)
-    if not any(words):  # nothing to index, which bm25s refuses
-        yield from (np.zeros(len(passages), np.float32) for _ in queries)
-        return
-    index = bm25s.BM25()
-    index.index(words, show_progress=False)
-    for asked in words_of(queries):
-        yield index.get_scores(asked) if asked else np.zeros(len(passages), np.float32)
-
-
-def best(scores: np.ndarray, count: int) -> list[int]:
-    """Places of the `count` highest scores, best first, ties by place."""
-    count = min(count, len(scores))
-    if not count:
-        return []
-    top = np.argpartition(-scores, count - 1)[:count]
-    return [int(place) for place in top[np.lexsort((top, -scores[top]))]]
 
 
 RowCandidates = tuple[tuple[int, SourceRow], tuple[list[str], int]]

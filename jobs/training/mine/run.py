@@ -33,6 +33,7 @@ from jobs.training.pools import run_stage_on_replicas
 from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
+from pipelines.evaluation.analysis import ANALYZER
 
 CANDIDATES_ROOM, RANKED_ROOM = "_candidates", "_ranked"
 COUNTED = ("lists", "negatives", "false_negatives", "without_negatives")
@@ -98,6 +99,7 @@ def options_of(settings: MineSettings, corpus: Sequence[InputFile]) -> dict[str,
         "model": with_resolved_model(settings.job)[1],
         "columns": asdict(settings.columns),
         "depth": settings.depth,
+        "words": ANALYZER,
         "dense": None if settings.encoder is None else settings.encoder.identity(),
         "corpus": [asdict(file) for file in corpus] or None,
         "corpus_text": settings.corpus_text,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigError
-from pipelines.evaluation.sets import LISTS, first_candidates, read_set
+from pipelines.evaluation.sets import LISTS, first_candidates, read_corpus, read_set
 
 
 def write_set(folder: Path, **changes: Any) -> Path:
@@ -138,7 +138,7 @@ def test_a_line_that_cannot_be_used_is_left_out_and_named(tmp_path: Path, change
     assert "q1" in one.grades
 
 
-@pytest.mark.parametrize("missing", ["queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"])
+@pytest.mark.parametrize("missing", ["queries.jsonl", "corpus.jsonl", "qrels.tsv"])
 def test_a_folder_without_a_file_is_no_set(tmp_path: Path, missing: str) -> None:
     (write_set(tmp_path) / missing).unlink()
     with pytest.raises(ConfigError, match=f"is no benchmark set: it has no {missing}"):
@@ -148,3 +148,14 @@ def test_a_folder_without_a_file_is_no_set(tmp_path: Path, missing: str) -> None
 def test_a_set_without_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no query has a judged document that is relevant"):
         read_set(write_set(tmp_path, qrels="q1\td1\t0\n"))
+
+
+def test_a_set_without_candidates_says_which_corpus_is_to_be_searched(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "mine", corpus=[{"id": "d1", "text": "one"}, {"id": "d2"}, {"id": "d3", "text": ""}])
+    assert read_set(folder).corpus is None
+    one = read_set(folder, with_candidates=False)
+    assert (one.corpus, one.candidates.num_rows) == (folder / "corpus.jsonl", 0)
+    assert list(read_corpus(folder / "corpus.jsonl")) == [("d1", "one"), ("d3", "")]
+    assert "corpus.jsonl, line 2: document 'd2' has no `text`" in str(one.problems[0])
+    (folder / "candidates.parquet").unlink()
+    assert read_set(folder) == one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -296,10 +295,24 @@ def test_bytes_that_are_not_utf8_cost_their_own_row(tmp_path: Path, here: None) 
     assert column(tmp_path / "out")[0] is None
 
 
-def test_without_bm25s_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s \(the extra train of crossray\)$"):
-        labelled(tmp_path, tmp_path / "out", "bm25")
+def test_bm25_finds_the_words_of_languages_without_spaces(tmp_path: Path, here: None) -> None:
+    table = pa.table(
+        {"query": ["東京の天気"], "documents": [["今日の東京は晴れ。", "明日の大阪の天気", "パンを食べる"]]}
+    )
+    labelled(write(tmp_path / "in", table), tmp_path / "out", "bm25")
+    [[tokyo, osaka, bread]] = column(tmp_path / "out")
+    assert osaka > tokyo > bread == 0  # two pairs of letters, one pair, none
+
+
+def test_scores_over_other_words_are_not_mixed(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A labelling by BM25 that was begun with another analyzer is refused; other teachers do not care."""
+    source = write(tmp_path / "in", odd_table())
+    labelled(source, tmp_path / "words", "bm25")
+    labelled(source, tmp_path / "no words", "reranker:embedded")
+    monkeypatch.setattr(jobs.training.label.run, "ANALYZER", "letters-2")
+    with pytest.raises(RefusedError, match=r"words was 'words-and-bigrams-1', is 'letters-2'"):
+        labelled(source, tmp_path / "words", "bm25")
+    labelled(source, tmp_path / "no words", "reranker:embedded")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,9 @@ def test_negatives_are_chosen_by_rank_and_margin() -> None:
 def test_no_ranks(text: str) -> None:
     with pytest.raises(ConfigError, match="--ranks is"):
         parse_ranks(text)
+
+
+def test_without_bm25s_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s \(the extra train of crossray\)$"):
+        mine(MineSettings(RerankSettings(str(tmp_path), str(tmp_path / "out"))))

@@ -1,0 +1,49 @@
+"""What becomes of texts of many scripts."""
+
+from __future__ import annotations
+
+import bm25s
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.evaluation.analysis import STOP_WORDS, words_of
+from tests.checkpoints import words as random_words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The cat's read_file(x) in C, A1!", "cat read_file a1"),
+        ("l'école, ÉCOLE, e\u0301cole", "école école école"),
+        ("ＡＢＣ ﬁn", "abc fin"),
+        ("İstanbul'da ISPARTA", "istanbul da isparta"),
+        ("हिन्दी भाषा", "हिन्दी भाषा"),
+        ("東京都の本", "東京 京都 都の の本"),
+        ("水 と Python入門", "水 と python 入門"),
+        ("ﾊﾛｰ・ワールド", "ハロ ロー ワー ール ルド"),
+        ("서울은 물", "서울 울은 물"),
+        ("ว่าไป", "ว่า าไ ไป"),
+        ("ខ្មែរ", "ខ្មែ មែរ"),
+        ("مُحَمَّد مـحـمـد می\u200cخواهم", "محمد محمد می خواهم"),
+        ("שָׁלוֹם", "שלום"),
+        ("co\u00adop ශ්\u200dරී", "coop ශ්රී"),
+        ("❤\ufe0f — … 5", ""),
+    ],
+)
+def test_words(text: str, expected: str) -> None:
+    assert words_of([text]) == [expected.split()]
+
+
+def test_english_texts_have_the_words_that_bm25s_gives_them() -> None:
+    texts = [random_words(40, seed=i) + " and It was IN a-z, x1 of_the the." for i in range(20)]
+    expected = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    assert words_of(texts) == expected
+    assert frozenset(bm25s.tokenization.STOPWORDS_EN) == STOP_WORDS
+
+
+@given(st.text())
+def test_words_of_any_text_are_texts_in_lower_case_without_spaces(text: str) -> None:
+    [found] = words_of([text])
+    assert all(word and not any(map(str.isspace, word)) for word in found)
+    assert words_of([text, text]) == [found, found]
