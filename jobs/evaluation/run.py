@@ -61,6 +61,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         sets = read_sets(settings)
         stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
+        if settings.gate_against is not None:
+            settings.gate_against.check([one.name for one in sets], map(name_of, settings.models))
         output = storage.absolute(settings.output, "--output")
         make_output(output, "--output")
         results: dict[str, Any] = {
