@@ -31,7 +31,7 @@ from jobs.evaluation.logs import Log
 from jobs.evaluation.report.build import report
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
-from jobs.evaluation.systems import SCORE, System, read_system
+from jobs.evaluation.systems import SCORE, System, name_of, read_system
 from jobs.output.directory import make_output
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
