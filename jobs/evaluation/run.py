@@ -78,8 +78,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                 queries = drawn_queries(one, settings.queries)
                 room = os.path.join(output, one.name)
                 one, first_stage = with_candidates(one, queries, stage, room, console)  # noqa: PLW2901  # the same set
-                measures = settings.measured_in(one.measure)
                 systems = ranked_by_systems(one, queries, settings, room, console)
+                measures = settings.measured_in(one.measure)
                 compared = compare(one, queries, {system.name: system.order() for system in systems}, measures)
                 tables.append(values_table(one.name, compared))
                 told.add(one, systems, compared, measures[0])
@@ -103,7 +103,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
         results |= told.of_all_sets()
         storage.write_json(os.path.join(output, RESULTS), results)
-        storage.store_of(output).write(os.path.join(output, REPORT), report(results, told.stories).encode())
+        storage.write_text(os.path.join(output, REPORT), report(results, told.stories))
     console.print(f"To read and to send: {os.path.join(output, REPORT)}", soft_wrap=True)
     console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
     return results
