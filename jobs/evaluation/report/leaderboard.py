@@ -163,11 +163,12 @@ def one_set(name: str, one: Results, results: Results) -> Html:
 
 
 def found_of(one: Results) -> str:
-    """How much of what is relevant is among the candidates, where the results say it."""
+    """What is not measured, and how much of what is relevant is among the candidates, where the results say it."""
     found = one.get("first_stage", {}).get("found")
+    left = f"; {one['unlabelled']:,} rows have no positive label" if one.get("unlabelled") else ""
     if found is None:
-        return ""
-    return f"; {found['relevant_found']:,} of {found['relevant']:,} relevant documents are among the candidates"
+        return left
+    return f"{left}; {found['relevant_found']:,} of {found['relevant']:,} relevant documents are among the candidates"
 
 
 def unanswered(system: str, count: int) -> Html:
