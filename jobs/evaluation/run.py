@@ -28,6 +28,7 @@ from jobs.evaluation.comparison import Compared, as_results, compare
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.logs import Log
+from jobs.evaluation.markdown import leaderboard
 from jobs.evaluation.report.build import report
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
@@ -42,7 +43,7 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
 from pipelines.evaluation.sets import META, QUERIES, BenchmarkSet, first_candidates, read_set
 
-RESULTS, VALUES, REPORT = "results.json", "values.parquet", "report.html"
+RESULTS, VALUES, REPORT, LEADERBOARD = "results.json", "values.parquet", "report.html", "leaderboard.md"
 LISTS_FILE, SYSTEMS = "lists.parquet", "systems"
 PROBLEMS_KEPT = 20
 """Lines of a set that are named in the results; all are counted."""
@@ -103,6 +104,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
         results |= told.of_all_sets()
         storage.write_json(os.path.join(output, RESULTS), results)
+        storage.write_text(os.path.join(output, LEADERBOARD), leaderboard(results))
         storage.write_text(os.path.join(output, REPORT), report(results, told.stories))
     console.print(f"To read and to send: {os.path.join(output, REPORT)}", soft_wrap=True)
     console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
