@@ -25,6 +25,7 @@ from jobs import storage
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.falls import RESULTS, VALUES
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.logs import Log
@@ -43,7 +44,7 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
 from pipelines.evaluation.sets import META, QUERIES, BenchmarkSet, first_candidates, read_set
 
-RESULTS, VALUES, REPORT, LEADERBOARD = "results.json", "values.parquet", "report.html", "leaderboard.md"
+REPORT, LEADERBOARD = "report.html", "leaderboard.md"
 LISTS_FILE, SYSTEMS = "lists.parquet", "systems"
 PROBLEMS_KEPT = 20
 """Lines of a set that are named in the results; all are counted."""
