@@ -172,7 +172,7 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> Non
             "qrels/test.tsv, line 5: document 'd1' of query 'q1' has a grade above already",
             "qrels/test.tsv, line 6: there is no document 'dX'",
             "qrels/test.tsv, line 7: there is no query 'qX'",
-            "qrels/test.tsv, line 8: the grade is 'high', which is no whole number",
+            "qrels/test.tsv, line 8: the grade is 'high', which is no whole number of at most 1,000,000",
             "qrels/test.tsv, line 9: has 2 fields; give query id, document id and grade",
             "qrels/test.tsv, line 10: there is no query 'q2b'",
             "queries.jsonl, line 4: has the id 'q1', which stands above already",
