@@ -84,7 +84,7 @@ def new_folder(directory: Path, sources: Sequence[Path], overwrite: bool) -> Ite
 
     Raises RefusedError where DIR holds something that may not be replaced, and ConfigError where it cannot be.
     """
-    target = directory.absolute()
+    target = Path(os.path.abspath(directory))
     check_free(target, overwrite)
     for source in sources:
         if target == source.absolute() or target in source.absolute().parents:

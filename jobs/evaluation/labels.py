@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from jobs.table.column_types import is_list, plain_type, struct_of
 from jobs.table.columns import listed
+from pipelines.evaluation.sets import GRADE, LARGEST_GRADE
 
 FLAG = "--label-column"
-LARGEST_GRADE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Labels:
     def is_fault(self) -> np.ndarray:
         """For each value whether it is there and is no grade."""
         with np.errstate(invalid="ignore"):
-            is_grade = (self.values == np.floor(self.values)) & (np.abs(self.values) < LARGEST_GRADE)
+            is_grade = (self.values == np.floor(self.values)) & (np.abs(self.values) <= LARGEST_GRADE)
         return np.asarray(~self.is_null & ~is_grade)
 
     @property
@@ -128,7 +128,7 @@ class Labels:
         """What is wrong with a row that has a fault."""
         here = slice(self.ends[row], self.ends[row + 1])
         place = int(np.flatnonzero(self.is_fault[here])[0])
-        return f"{name} has {self.values[here][place]:g} for documents[{place}]; a grade is a whole number below 2^31"
+        return f"{name} has {self.values[here][place]:g} for documents[{place}]; a grade is a {GRADE}"
 
 
 def plain(array: pa.Array) -> pa.Array:

@@ -34,35 +34,49 @@ def parse_measure(name: str) -> Any:
     ir_measures = load_ir_measures()
     kind, at, cutoff = name.partition("@")
     try:
-        return ir_measures.parse_measure(f"{OTHER_NAMES.get(kind, kind)}{at}{cutoff}")
-    except (ValueError, NameError, TypeError, SyntaxError):
+        measure = ir_measures.parse_measure(f"{OTHER_NAMES.get(kind, kind)}{at}{cutoff}")
+        ir_measures.evaluator([measure], [ir_measures.Qrel("q", "d", 1)])  # some want packages that are not installed
+        if measure.params.get("cutoff") == 0:
+            raise ValueError  # which ends the process in trec_eval
+    except (ValueError, NameError, TypeError, SyntaxError, AssertionError):
         raise ConfigError(
-            f"--measure is {name!r}; give {', '.join(DEFAULT_MEASURES)}, or another name that ir_measures has"
+            f"--measure is {name!r}; give {', '.join(DEFAULT_MEASURES)}, or another one that ir_measures can compute"
         ) from None
+    return measure
 
 
 def values_by_query(name: str, grades: Grades, order: Order) -> dict[str, float]:
     """The measure of each query in `grades`; 0 for one without an answer. Raises ConfigError as `parse_measure`."""
     ir_measures = load_ir_measures()
+    numbered = Numbered()
     qrels = [
-        ir_measures.Qrel(query, document, grade)
+        ir_measures.Qrel(numbered[query], numbered[document], grade)
         for query, of_query in grades.items()
         for document, grade in of_query.items()
     ]
     values = dict.fromkeys(grades, 0.0)
     answered = {query: documents for query, documents in order.items() if query in values}
     if any(answered.values()):
-        found = ir_measures.iter_calc([parse_measure(name)], qrels, list(scored_documents(answered)))
-        values |= {one.query_id: float(one.value) for one in found}
+        run = list(scored_documents(answered, numbered))
+        found = {one.query_id: one.value for one in ir_measures.iter_calc([parse_measure(name)], qrels, run)}
+        values |= {query: float(found[number]) for query in values if (number := numbered[query]) in found}
     return values
 
 
-def scored_documents(order: Order) -> Iterator[Any]:
+class Numbered(dict[str, str]):
+    """A number for each id, as a text: trec_eval would cut an id at a NUL, and ends the process where two are alike."""
+
+    def __missing__(self, one: str) -> str:
+        self[one] = str(len(self))
+        return self[one]
+
+
+def scored_documents(order: Order, numbered: Numbered) -> Iterator[Any]:
     """Each document with its negative rank as its score, so that scores fall strictly."""
     ir_measures = load_ir_measures()
     for query, documents in order.items():
         for rank, document in enumerate(documents):
-            yield ir_measures.ScoredDoc(query, document, -float(rank))
+            yield ir_measures.ScoredDoc(numbered[query], numbered[document], -float(rank))
 
 
 def best_order(grades: Grades, candidates: Order) -> dict[str, list[str]]:

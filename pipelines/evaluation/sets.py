@@ -13,7 +13,7 @@ import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,9 @@ from .answers import grades_by_answers
 QUERIES, CORPUS, QRELS, CANDIDATES = "queries.jsonl", "corpus.jsonl", "qrels.tsv", "candidates.parquet"
 ANSWERS, META = "answers.jsonl", "meta.json"
 DOCUMENT = pa.struct({"id": pa.string(), "text": pa.string()})
+LARGEST_GRADE = 1_000_000
+"""trec_eval counts the documents of each grade up to the largest: one of 2^31 would take a minute and 16 GB."""
+GRADE = f"whole number of at most {LARGEST_GRADE:,}"
 LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(DOCUMENT)})
 """The columns of a table of candidates."""
 
@@ -123,13 +126,25 @@ class _Reading:
                 except (ValueError, RecursionError) as error:
                     self.note(file, number, f"is no JSON ({error})")
                     continue
-                if not isinstance(value, dict) or not isinstance(value.get("id"), str):
+                if not isinstance(value, dict) or not is_text(value.get("id")):
                     self.note(file, number, "is no object with an `id` that is a text")
                 elif value["id"] in seen:
                     self.note(file, number, f"has the id {value['id']!r}, which stands above already")
                 else:
                     seen.add(value["id"])
                     yield number, value["id"], value
+
+    def lines(self, file: str) -> Iterator[tuple[int, str]]:
+        """Number and text of each line that is not blank."""
+        with (self.folder / file).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    self.note(file, number, f"is no UTF-8 ({error.reason})")
+                    continue
+                if text.strip():
+                    yield number, text
 
 
 def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
@@ -152,7 +167,9 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
         documents = read_ids(reading) if with_candidates else {one for one, _ in read_texts(reading)}
         grades = read_grades(reading, queries, documents)
     if not grades:
-        raise ConfigError(f"{folder}: no query has a judged document that is relevant; {reading.problems[:1]}")
+        example = f", such as {reading.problems[0]}" if reading.problems else ""
+        told = f"{len(reading.problems):,} line(s) are left out{example}"
+        raise ConfigError(f"{folder}: no query has a judged document that is relevant; {told}")
     if not with_candidates:
         about["corpus"] = folder / CORPUS
         return BenchmarkSet(folder.name, queries, grades, LISTS.empty_table(), tuple(reading.problems), **about)
@@ -167,7 +184,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(meta, dict):
@@ -176,7 +193,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     known = {**dict.fromkeys(texts, str), "ignores_identical_ids": bool}
     for name in known.keys() & meta.keys():
         if not isinstance(meta[name], known[name]):
-            raise ConfigError(f"{path}: {name} is {meta[name]!r}, which is no {known[name].__name__}")
+            rule = "text" if known[name] is str else "true or false"
+            raise ConfigError(f"{path}: {name} is {meta[name]!r}; it is {rule}")
     return {name: meta[name] for name in known if name in meta}
 
 
@@ -187,7 +205,7 @@ def read_answers(reading: _Reading, queries: dict[str, Query]) -> dict[str, list
         given = value.get("answers")
         if one not in queries:
             reading.note(ANSWERS, number, f"there is no query {one!r}")
-        elif not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+        elif not isinstance(given, list) or not all(map(is_text, given)) or not "".join(given).strip():
             reading.note(ANSWERS, number, f"query {one!r} has no `answers` that are texts")
         else:
             answers[one] = given
@@ -213,7 +231,7 @@ def read_ids(reading: _Reading) -> set[str]:
 def read_texts(reading: _Reading) -> Iterator[tuple[str, str]]:
     """Yields id and text of each document of the corpus."""
     for number, one, value in reading.objects(CORPUS):
-        if isinstance(value.get("text"), str):
+        if is_text(value.get("text")):
             yield one, value["text"]
         else:
             reading.note(CORPUS, number, f"document {one!r} has no `text`")
@@ -229,9 +247,9 @@ def read_queries(reading: _Reading) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for number, one, value in reading.objects(QUERIES):
         text, language = value.get("text"), value.get("lang")
-        if not isinstance(text, str) or not text.strip():
+        if not is_text(text) or not text.strip():
             reading.note(QUERIES, number, f"query {one!r} has no `text`")
-        elif language is not None and not (isinstance(language, str) and language.strip()):
+        elif language is not None and not (is_text(language) and language.strip()):
             reading.note(QUERIES, number, f"query {one!r} has the `lang` {language!r}, which is no text")
         else:
             queries[one] = Query(text, language)
@@ -241,21 +259,18 @@ def read_queries(reading: _Reading) -> dict[str, Query]:
 def read_grades(reading: _Reading, queries: dict[str, Query], documents: set[str]) -> dict[str, dict[str, int]]:
     """The grades of the queries that have an answer."""
     grades: dict[str, dict[str, int]] = {}
-    lines = (reading.folder / QRELS).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in reading.lines(QRELS):
         fields = line.split("\t") if "\t" in line else line.split()
-        if not fields or (number == 1 and fields[0] in ("query-id", "query_id", "qid")):
+        if number == 1 and fields[0] in ("query-id", "query_id", "qid"):
             continue
         if len(fields) not in (3, 4):
             reading.note(QRELS, number, f"has {len(fields)} fields; give query id, document id and grade")
             continue
         query, document, grade = fields[0], fields[-2], fields[-1]
-        try:
-            value = int(grade)
-        except ValueError:
-            reading.note(QRELS, number, f"the grade is {grade!r}, which is no whole number")
-            continue
-        if query not in queries:
+        value = as_grade(grade)
+        if value is None:
+            reading.note(QRELS, number, f"the grade is {grade!r}, which is no {GRADE}")
+        elif query not in queries:
             reading.note(QRELS, number, f"there is no query {query!r}")
         elif document not in documents:
             reading.note(QRELS, number, f"there is no document {document!r}")
@@ -268,22 +283,26 @@ def read_grades(reading: _Reading, queries: dict[str, Query], documents: set[str
 
 def read_candidates(reading: _Reading, queries: dict[str, Query], grades: Container[str]) -> pa.Table:
     """The lists of the queries that are judged, with the queries' own texts; raises ConfigError."""
-    path = reading.folder / CANDIDATES
+    path, columns = reading.folder / CANDIDATES, LISTS.remove(1)
     try:
-        table = pq.read_table(path, columns=["query_id", "documents"])
+        there = pq.read_schema(path).names
+        for name in columns.names:
+            if name not in there:
+                raise ConfigError(f"{path} has no column {name!r}; it has {', '.join(there)}")
+        table = pq.read_table(path, columns=columns.names).cast(columns)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     rows: dict[str, list[dict[str, str]]] = {}
     for number, row in enumerate(table.to_pylist(), 1):
-        query = None if row["query_id"] is None else str(row["query_id"])
+        query = row["query_id"]
         if query is None or query not in queries:
             reading.note(CANDIDATES, number, f"there is no query {query!r}")
         elif query in rows:
             reading.note(CANDIDATES, number, f"query {query!r} has candidates above already")
         elif query in grades:
             rows[query] = checked_documents(reading, number, row["documents"] or [])
-    columns = {"query_id": list(rows), "query": [queries[one].text for one in rows], "documents": list(rows.values())}
-    return pa.table(columns, schema=LISTS)
+    lists = {"query_id": list(rows), "query": [queries[one].text for one in rows], "documents": list(rows.values())}
+    return pa.table(lists, schema=LISTS)
 
 
 def without_identical_ids(candidates: pa.Table) -> pa.Table:
@@ -301,10 +320,10 @@ def checked_documents(reading: _Reading, row: int, documents: list[dict[str, Any
         one, text = (document or {}).get("id"), (document or {}).get("text")
         if one is None or text is None:
             reading.note(CANDIDATES, row, f"documents[{place}] has no id or no text")
-        elif str(one) in found:
-            reading.note(CANDIDATES, row, f"documents[{place}] has the id {str(one)!r}, which another one has")
+        elif one in found:
+            reading.note(CANDIDATES, row, f"documents[{place}] has the id {one!r}, which another one has")
         else:
-            found[str(one)] = {"id": str(one), "text": text}
+            found[one] = {"id": one, "text": text}
     return list(found.values())
 
 
@@ -312,3 +331,25 @@ def first_candidates(candidates: pa.Table, count: int) -> pa.Table:
     """The lists with their first `count` documents."""
     cut = pc.list_slice(candidates["documents"], 0, count)
     return candidates.set_column(2, LISTS.field("documents"), cut.cast(LISTS.field("documents").type))
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that UTF-8 can write, which has no lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_grade(value: object) -> int | None:
+    """A grade; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        grade = int(value)
+    except ValueError:
+        return None
+    return grade if abs(grade) <= LARGEST_GRADE else None

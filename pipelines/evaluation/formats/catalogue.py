@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,10 @@ def check_asked(name: str, kind: Format, asked: Asked) -> None:
         if getattr(asked, field) and field not in kind.flags:
             taken = ", ".join(FLAGS[one] for one in kind.flags)
             raise ConfigError(f"{name} does not take {flag}; it takes {taken}")
+    if asked.split is not None and not re.fullmatch(r"[\w.-]+", asked.split):
+        raise ConfigError(f"--split is {asked.split!r}; it is the name of a split, such as test")
     for language in asked.languages:
+        if not language.strip():
+            raise ConfigError("--language is empty; give a code, or leave it out")
         if kind.languages and language not in kind.languages:
             raise ConfigError(f"--language is {language!r}; {name} has {', '.join(kind.languages)}")

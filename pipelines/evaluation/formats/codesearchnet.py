@@ -8,7 +8,7 @@ https://github.com/github/CodeSearchNet#schema--format describes them, in LANGUA
 from __future__ import annotations
 
 from .reading import Asked, Format, Source
-from .writing import NewSet
+from .writing import NewSet, as_id
 
 FORMAT = Format(
     files="the folder of a language of https://huggingface.co/datasets/code-search-net/code_search_net (data/*.zip), "
@@ -26,7 +26,7 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
     wanted = asked.languages or FORMAT.languages
     for path in source.some(f"*_{asked.split}_*.jsonl"):
         for place, row in source.objects(path):
-            language, url = row.get("language"), row.get("url")
+            language, url = row.get("language"), as_id(row.get("url"))
             query, code = joined(row.get("docstring_tokens")), joined(row.get("code_tokens"))
             if language not in FORMAT.languages:
                 told = f"the language is {language!r}, which is none of {', '.join(FORMAT.languages)}"

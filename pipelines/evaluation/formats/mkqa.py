@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..answers import normalized
+from ..sets import is_text
 from .reading import Asked, Format, Source, with_title
 from .trec_lines import read_qrels
 from .writing import NewSet, as_id
@@ -75,5 +76,5 @@ def accepted(answers: Any) -> Iterator[str]:
             continue
         aliases = answer.get("aliases")
         for text in [answer.get("text"), *(aliases if isinstance(aliases, list) else ())]:
-            if isinstance(text, str) and text.strip():
+            if is_text(text) and text.strip():
                 yield text

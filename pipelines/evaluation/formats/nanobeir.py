@@ -29,7 +29,7 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
             new.judge(place, query, document, 1)
     for path in source.files(f"bm25/{of_split}"):
         for place, (query, documents) in source.rows(path, "query-id", "corpus-ids"):
-            for rank, document in enumerate(documents or ()):
+            for rank, document in enumerate(documents if isinstance(documents, list) else [documents]):
                 new.rank(place, query, document, -rank)
     for path in source.some(f"queries/{of_split}"):
         for place, (query, text) in source.rows(path, "_id", "text"):

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappush, heappushpop
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import ConfigError
-from ..sets import ANSWERS, CANDIDATES, CORPUS, META, QRELS, QUERIES, Problem
+from ..sets import ANSWERS, CANDIDATES, CORPUS, GRADE, META, QRELS, QUERIES, Problem, as_grade, is_text
 from .reading import Place
 
 LEFT_OUT = "left-out.txt"
@@ -81,11 +81,11 @@ class NewSet:
 
     def judge(self, place: Place, query: object, document: object, grade: object, may_repeat: bool = False) -> None:
         """Takes a judgement. Whether its query and its document are there is found out in the end."""
-        query_id, document_id, value = as_id(query), as_id(document), whole_number(grade)
+        query_id, document_id, value = as_id(query), as_id(document), as_grade(grade)
         if query_id is None or document_id is None:
             self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
         elif value is None:
-            self.note(place.problem(f"the grade is {grade!r}, which is no whole number"))
+            self.note(place.problem(f"the grade is {grade!r}, which is no {GRADE}"))
         elif document_id in self.grades.get(query_id, {}):
             if not may_repeat:
                 what = f"document {document_id!r} of query {query_id!r} has a grade above already"
@@ -261,27 +261,6 @@ def as_id(value: object) -> str | None:
     if not is_text(value) or not value.strip() or "\t" in value or value.splitlines() != [value]:
         return None
     return value
-
-
-def is_text(value: object) -> TypeGuard[str]:
-    """Whether it is a text that UTF-8 can write, which has no lone surrogates."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def whole_number(value: object) -> int | None:
-    """A grade; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        return None
 
 
 def finite_number(value: object) -> float | None:

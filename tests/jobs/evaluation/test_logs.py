@@ -96,8 +96,8 @@ def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> N
     damaged = {problem for problem in found if problem.startswith("d.parquet: ")}
     assert len(damaged) == 1
     assert found - damaged == {
-        "a.parquet, row 1: clicks has 0.5 for documents[1]; a grade is a whole number below 2^31",
-        "a.parquet, row 2: clicks has nan for documents[0]; a grade is a whole number below 2^31",
+        "a.parquet, row 1: clicks has 0.5 for documents[1]; a grade is a whole number of at most 1,000,000",
+        "a.parquet, row 2: clicks has nan for documents[0]; a grade is a whole number of at most 1,000,000",
         "a.parquet, row 3: clicks has 1 labels for 2 documents",
         "a.parquet, row 4: null_query: query is null",
         "a.parquet, row 5: blank_query: query has nothing but white space",

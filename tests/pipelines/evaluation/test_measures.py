@@ -48,6 +48,13 @@ def reciprocal_rank(grades: dict[str, int], order: list[str], cutoff: int) -> fl
     return 1 / ranks[0] if ranks else 0.0
 
 
+def test_ids_may_have_any_characters() -> None:
+    """trec_eval itself ends an id at a NUL, and with it the process where two queries then have the same."""
+    grades = {"a\0b": {"x\0y": 1}, "a\0c": {"x\0z": 1}, "": {"": 1}}
+    order = {"a\0b": ["x\0z", "x\0y"], "a\0c": ["x\0z", "x\0y"], "": [""]}
+    assert values_by_query("MRR@10", grades, order) == {"a\0b": 0.5, "a\0c": 1.0, "": 1.0}
+
+
 @pytest.mark.parametrize(
     ("name", "formula", "cutoff"),
     [("nDCG@10", ndcg, 10), ("recall@3", recall, 3), ("recall@10", recall, 10), ("MRR@10", reciprocal_rank, 10)],
@@ -68,7 +75,9 @@ def test_no_order_of_the_same_candidates_is_better_than_the_best(case: Any) -> N
         assert value <= best[query] + 1e-9
 
 
-@pytest.mark.parametrize("name", ["nDCG", "nDCG@ten", "quality", "__import__('os')", "recall@"])
+@pytest.mark.parametrize(
+    "name", ["nDCG", "nDCG@ten", "quality", "__import__('os')", "recall@", "nDCG@0", "R@-1", "RBP(p=0.8)@10", "BPM"]
+)
 def test_a_measure_that_there_is_not_is_a_usage_error(name: str) -> None:
     if name == "nDCG":
         parse_measure(name)  # without a cutoff it is another measure

@@ -52,6 +52,39 @@ def test_judgements_in_trecs_four_columns_are_read(tmp_path: Path) -> None:
     assert one.problems == ()
 
 
+def test_judgements_may_have_a_byte_order_mark_blank_lines_and_ids_with_line_separators(tmp_path: Path) -> None:
+    """Only a line feed ends a line; a line that is no UTF-8 costs no other."""
+    one, other = "q\u20281", "d\x851"
+    folder = write_set(tmp_path, queries=[{"id": one, "text": "a"}], corpus=[{"id": other, "text": "b"}])
+    (folder / "qrels.tsv").write_bytes(f"\ufeff{one}\t{other}\t2\r\n\n \t\n".encode() + b"q1\td\xff\t1\n")
+    read = read_set(folder)
+    assert read.grades == {one: {other: 2}}
+    assert "qrels.tsv, line 4: is no UTF-8" in str(read.problems[0])
+
+
+def test_candidates_may_have_other_types_for_the_same_texts(tmp_path: Path) -> None:
+    documents = [{"text": "b", "id": 7, "score": 1.0}, {"text": "c", "id": 8, "score": 0.5}]
+    rows = pa.array([documents], pa.large_list(pa.struct({"text": pa.large_string(), "id": pa.int64()})))
+    folder = write_set(tmp_path, qrels="q1\td1\t1\n")
+    pq.write_table(
+        pa.table({"query_id": pa.array(["q1"]).dictionary_encode(), "documents": rows}), folder / "candidates.parquet"
+    )
+    assert read_set(folder).candidates["documents"][0].as_py() == [{"id": "7", "text": "b"}, {"id": "8", "text": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"query_id": "q1", "documents": ["a text"]}, "candidates.parquet cannot be read: .*string to struct"),
+        ({"query_id": "q1", "documents": [{"id": "d1", "text": ["a"]}]}, "candidates.parquet cannot be read"),
+        ({"query": "q1"}, "candidates.parquet has no column 'query_id'; it has query"),
+    ],
+)
+def test_candidates_that_are_no_documents_are_an_error(tmp_path: Path, row: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        read_set(write_set(tmp_path, candidates=[row]))
+
+
 def test_answers_judge_the_candidates_where_there_are_no_judgements(tmp_path: Path) -> None:
     """A query stays that no candidate answers: it counts 0."""
     folder = write_set(tmp_path)
@@ -92,7 +125,7 @@ def test_a_document_with_the_id_of_its_query_is_no_candidate_where_the_set_says_
     [
         ("{", "meta.json cannot be read"),
         ("[]", "meta.json is no JSON object"),
-        ('{"measure": 10}', "measure is 10, which is no str"),
+        ('{"measure": 10}', "measure is 10; it is text"),
     ],
 )
 def test_a_meta_json_that_cannot_be_used_is_an_error(tmp_path: Path, content: str, told: str) -> None:
@@ -119,6 +152,15 @@ def test_a_query_without_a_relevant_document_is_not_measured(tmp_path: Path) -> 
         ({"qrels": "q1\td1\t1\nq1\td9\t1\n"}, "line 2: there is no document 'd9'"),
         ({"qrels": "q1\td1\t1\nq1\td1\t2\n"}, "line 2: document 'd1' of query 'q1' has a grade above already"),
         ({"qrels": "q1\td1\t1\nq1\td2\thigh\n"}, "line 2: the grade is 'high', which is no whole number"),
+        (
+            {"qrels": "q1\td1\t1\nq1\td2\t1000001\n"},
+            "the grade is '1000001', which is no whole number of at most 1,000,000",
+        ),
+        ({"queries": [{"id": "q1", "text": "a"}, {"id": "q2", "text": "\ud800"}]}, "line 2: query 'q2' has no `text`"),
+        (
+            {"queries": [{"id": "q1", "text": "a"}, {"id": "\udfff", "text": "b"}]},
+            "is no object with an `id` that is a text",
+        ),
         ({"qrels": "q1\td1\t1\nq1\n"}, "line 2: has 1 fields; give query id, document id and grade"),
         ({"candidates": [{"query_id": "q9", "documents": []}]}, "candidates.parquet, line 1: there is no query 'q9'"),
         (

@@ -172,7 +172,7 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> Non
             "qrels/test.tsv, line 5: document 'd1' of query 'q1' has a grade above already",
             "qrels/test.tsv, line 6: there is no document 'dX'",
             "qrels/test.tsv, line 7: there is no query 'qX'",
-            "qrels/test.tsv, line 8: the grade is 'high', which is no whole number",
+            "qrels/test.tsv, line 8: the grade is 'high', which is no whole number of at most 1,000,000",
             "qrels/test.tsv, line 9: has 2 fields; give query id, document id and grade",
             "qrels/test.tsv, line 10: there is no query 'q2b'",
             "queries.jsonl, line 4: has the id 'q1', which stands above already",
@@ -201,12 +201,12 @@ def test_nanobeir_with_the_publishers_first_stage(tmp_path: Path) -> None:
     table("corpus", _id=["a", "b", "c"], text=["one", "two", "three"])
     table("queries", _id=["1"], text=["which?"])
     table("qrels", **{"query-id": ["1"], "corpus-id": [["c", "a"]]})
-    table("bm25", **{"query-id": ["1"], "corpus-ids": [["b", "a"]]})
+    table("bm25", **{"query-id": ["1", "1"], "corpus-ids": [["b", "a"], None]})
     meta = imported("nanobeir", tmp_path / "set", tmp_path / "nano", split="NanoSciFact")
     assert qrels(tmp_path / "set") == [("1", "c", "1"), ("1", "a", "1")]
     row = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()[0]
     assert [(one["id"], one["text"]) for one in row["documents"]] == [("b", "two"), ("a", "one")]
-    assert (meta["queries"], meta["documents"], meta["left_out"]) == (1, 3, 0)
+    assert (meta["queries"], meta["documents"], meta["left_out"]) == (1, 3, 1)
 
 
 def test_nanobeir_with_a_row_for_each_judgement(tmp_path: Path) -> None:
@@ -285,6 +285,7 @@ def test_codesearchnet(tmp_path: Path) -> None:
         function("python", "f"),
         function("cobol", "h"),
         function("python", "i", docstring_tokens=[]),
+        function("python", "j", url=["https://github.com"]),
     )
     write_lines(folder / "python_test_0.jsonl.gz", *rows)
     write_lines(folder.parent / "train" / "python_train_0.jsonl.gz", function("python", "train"))
@@ -293,7 +294,7 @@ def test_codesearchnet(tmp_path: Path) -> None:
     assert lines(tmp_path / "set", "queries.jsonl") == [{"id": url, "text": "Does f .", "lang": "python"}]
     assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": url, "text": "def f ( ) : return 1"}]
     assert qrels(tmp_path / "set") == [(url, url, "1")]
-    assert (meta["measure"], meta["left_out"]) == ("MRR@10", 3)
+    assert (meta["measure"], meta["left_out"]) == ("MRR@10", 6)
     assert meta["left_out_by_rule"] == {"functions of other languages": 1}
     told = (tmp_path / "set" / "left-out.txt").read_text()
     assert "line 4: the language is 'cobol', which is none of go, java, javascript, php, python, ruby" in told
@@ -447,7 +448,7 @@ def mkqa(tmp_path: Path) -> tuple[Path, Path]:
     questions = write_lines(
         tmp_path / "mkqa.jsonl.gz",
         example(-11, "entity", "Dave Edmunds", "David W. Edmunds", xx="?"),
-        example(12, "date", "1972-01-05", "January 5, 1972"),
+        example(12, "date", "1972-01-05", "January 5, 1972", "\ud800"),
         example(13, "unanswerable", None),
         example(14, "binary", "yes"),
     )
@@ -517,7 +518,10 @@ def test_mkqa_in_a_language_that_a_question_lacks(tmp_path: Path) -> None:
         ("mkqa", {"languages": ("xx",)}, "--language is 'xx'; mkqa has ar, da, de"),
         ("mkqa", {"document_language": "xx"}, "--document-language is 'xx'"),
         ("beir", {"languages": ("de", "en")}, "--language is given 2 times"),
+        ("beir", {"languages": (" ",)}, "--language is empty"),
         ("beir", {"split": "dev"}, "there is no qrels/dev.tsv in "),
+        ("beir", {"split": "**"}, "--split is '\\*\\*'; it is the name of a split"),
+        ("beir", {"split": "../test"}, "--split is '../test'; it is the name of a split"),
         ("beir", {"qrels": Path("nowhere.tsv")}, "nowhere.tsv is not there"),
         ("trec", {}, "needs --queries TOPICS and --qrels FILE"),
     ],
