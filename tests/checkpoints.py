@@ -95,6 +95,28 @@ def write_xlm_roberta(directory: Path, seed: int = 2) -> Path:
     return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
 
 
+def write_mmarco(directory: Path, seed: int = 5) -> Path:
+    """A reranker as cross-encoder/mmarco-mMiniLMv2-L12-H384-v1 is published; returns `directory`."""
+    tokenizer = unigram_tokenizer()
+    config = xlm_roberta_config(tokenizer) | {
+        "attention_probs_dropout_prob": 0.1,
+        "classifier_dropout": None,
+        "gradient_checkpointing": False,
+        "hidden_dropout_prob": 0.1,
+        "label2id": {"LABEL_0": 0},
+        "max_position_embeddings": XLM_ROBERTA_LENGTH + 2,
+        "model_type": "xlm-roberta",
+        "num_hidden_layers": 4,
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.1.0.dev0"},
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+    del config["output_past"]
+    tensors = standard_tensors("roberta", config, seed)
+    tensors["roberta.embeddings.position_ids"] = torch.arange(XLM_ROBERTA_LENGTH + 2)[None]  # as saved in 2022
+    return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
+
+
 def write_jina_v2(directory: Path, seed: int = 4) -> Path:
     """A reranker in the layout of jinaai/jina-reranker-v2-base-multilingual; returns `directory`.
 

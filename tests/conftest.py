@@ -20,7 +20,7 @@ from hypothesis import settings
 from serve import haproxy
 from serve.environment import set_serve_environment
 from serve.private_ray import free_port, private_environment
-from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
+from tests.checkpoints import write_bert, write_jina_v2, write_mmarco, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
     Bucket,
@@ -54,6 +54,12 @@ def bert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def xlm_roberta_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An XLM-RoBERTa reranker of 512 tokens."""
     return write_xlm_roberta(tmp_path_factory.mktemp("models") / "xlm_roberta")
+
+
+@pytest.fixture(scope="session")
+def mmarco_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multilingual MiniLM reranker of 512 tokens."""
+    return write_mmarco(tmp_path_factory.mktemp("models") / "mmarco")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ def xlm_roberta(xlm_roberta_directory: Path) -> Reranker:
 
 
 @pytest.fixture(scope="session")
+def mmarco(mmarco_directory: Path) -> Reranker:
+    return Reranker.load(str(mmarco_directory), device="cpu", num_threads=1)
+
+
+@pytest.fixture(scope="session")
 def jina_v2(jina_v2_directory: Path) -> Reranker:
     return Reranker.load(str(jina_v2_directory), device="cpu", num_threads=1)
 
