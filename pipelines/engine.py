@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from .attention import select_attention
-from .encoder import PackedEncoder
+from .encoder import PackedNetwork
 from .errors import ModelRefusedError, is_out_of_memory
 from .families import ModelSpec, spec_of
 from .families.int8_rows import with_restored_rows
@@ -32,7 +32,7 @@ GPU_BATCH_TOKENS = 65_536
 class CrossEncoder:
     """A loaded model on one device."""
 
-    def __init__(self, encoder: PackedEncoder, spec: ModelSpec, max_batch_tokens: int | None = None) -> None:
+    def __init__(self, encoder: PackedNetwork, spec: ModelSpec, max_batch_tokens: int | None = None) -> None:
         self.encoder = encoder
         self.spec = spec
         parameter = next(encoder.parameters())
@@ -52,7 +52,7 @@ class CrossEncoder:
         """Reads the weights strictly; raises ModelRefusedError for a model that would score wrongly."""
         spec = spec_of(files)
         tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
-        if pooler := [name for name in tensors if name.startswith(spec.names.unused)]:
+        if pooler := [name for name in tensors if name.startswith(spec.unused)]:
             logger.warning("%s: no score depends on %s, which is left out", files.name, ", ".join(sorted(pooler)))
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             encoder = spec.network()

@@ -10,9 +10,10 @@ from ..model_files import ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
 from .family import Config, Family, ModelSpec
 from .jina_v2 import JINA_V2
+from .modernbert import MODERNBERT
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V2, BERT, XLM_ROBERTA)
+FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT)
 """The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
 
 
@@ -47,8 +48,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT and XLM-RoBERTa cross-encoders and "
-        f"jina-reranker-v2 ({', '.join(family.names.layout for family in FAMILIES)})"
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa and ModernBERT "
+        f"cross-encoders and jina-reranker-v2 ({', '.join(family.layout for family in FAMILIES)})"
     )
 
 

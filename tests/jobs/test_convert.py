@@ -28,6 +28,18 @@ def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_direc
     assert (again.exit_code, "is there already" in again.output) == (3, True)
 
 
+def test_a_modernbert_keeps_its_layout(modernbert_directory: Path, tmp_path: Path) -> None:
+    arguments = ["convert", str(modernbert_directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    texts = ("zebra river", "river salmon")
+    expected = Reranker.load(str(modernbert_directory), raw_scores=True, device="cpu").compute_score([texts])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    with torch.inference_mode():
+        [actual] = model(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
+    assert actual == pytest.approx(expected, abs=1e-4)
+
+
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments, message in (
