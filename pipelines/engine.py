@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from .attention import select_attention
 from .encoder import PackedNetwork
@@ -20,7 +19,7 @@ from .families import ModelSpec, spec_of
 from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
-from .model_files import ModelFiles, refusals_naming
+from .model_files import ModelFiles, read_tensors, refusals_naming
 from .packing import TokenPair, pack, split_by_token_budget
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class CrossEncoder:
     ) -> CrossEncoder:
         """Reads the weights strictly; raises ModelRefusedError for a model that would score wrongly."""
         spec = spec_of(files)
-        tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
+        tensors = read_tensors(files)
         if pooler := [name for name in tensors if name.startswith(spec.unused)]:
             logger.warning("%s: no score depends on %s, which is left out", files.name, ", ".join(sorted(pooler)))
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once

@@ -32,6 +32,9 @@ BERT_LENGTH = 512
 XLM_ROBERTA_LENGTH = 512
 JINA_V2_LENGTH = 1024
 MODERNBERT_LENGTH = 8192
+ETTIN_LENGTH = 7999
+PACKAGE = "sentence_transformers"
+POOLED = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
 MODERNBERT_WINDOW = 16
 """Published ones have 128."""
 
@@ -162,6 +165,55 @@ def write_modernbert(directory: Path, seed: int = 6, **changes: Any) -> Path:
     return write_model(directory, config, tensors, tokenizer, modernbert_tokenizer_config())
 
 
+def write_ettin(directory: Path, seed: int = 8, **changes: Any) -> Path:
+    """A reranker as cross-encoder/ettin-reranker-17m-v1 is published, bfloat16, with `changes` of its config.
+
+    A ModernBERT without a head, and behind it sentence-transformers' modules in folders of their own. Returns
+    `directory`.
+    """
+    tokenizer = byte_tokenizer()
+    config = modernbert_config(tokenizer) | {"architectures": ["ModernBertModel"], "torch_dtype": "bfloat16"}
+    config |= {"local_rope_theta": 160000.0, "max_position_embeddings": ETTIN_LENGTH, **changes}
+    config["position_embedding_type"] = "sans_pos"
+    del config["id2label"], config["label2id"]
+    tensors = {name: tensor.bfloat16() for name, tensor in modernbert_tensors(config, seed, "").items()}
+    write_model(directory, config, tensors, tokenizer, modernbert_tokenizer_config())
+    draw = WeightDraw(seed + 1)
+    dense = without_bias(draw.linear("linear", WIDTH, WIDTH))
+    norm, out = draw.norm("norm", WIDTH), draw.linear("linear", 1, WIDTH, gain=4)
+    vector = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    gelu, identity = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    sizes = {"in_features": WIDTH, "out_features": WIDTH, "bias": False, "activation_function": gelu}
+    scores = {"out_features": 1, "bias": True, "activation_function": identity, "module_output_name": "scores"}
+    write_module(directory, 1, "sentence_transformer.modules.pooling.Pooling", POOLED, {})
+    write_module(directory, 2, "base.modules.dense.Dense", sizes | vector, dense)
+    write_module(directory, 3, "sentence_transformer.modules.layer_norm.LayerNorm", {"dimension": WIDTH}, norm)
+    write_module(directory, 4, "base.modules.dense.Dense", sizes | vector | scores, out)
+    modality = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    transformer = {"transformer_task": "feature-extraction", "modality_config": modality}
+    transformer["module_output_name"] = "token_embeddings"
+    (directory / "sentence_bert_config.json").write_text(json.dumps(transformer))
+    prompts = {"activation_fn": identity, "default_prompt_name": None, "model_type": "CrossEncoder", "prompts": {}}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return directory
+
+
+def write_module(directory: Path, number: int, kind: str, config: Mapping[str, Any], tensors: Tensors) -> None:
+    """A module of sentence-transformers in its folder, and its entry in modules.json, which begins with the first."""
+    listed = directory / "modules.json"
+    transformer = {"idx": 0, "name": "0", "path": "", "type": f"{PACKAGE}.base.modules.transformer.Transformer"}
+    modules = json.loads(listed.read_text()) if number > 1 else [transformer]
+    folder = f"{number}_{kind.rpartition('.')[2]}"
+    listed.write_text(
+        json.dumps([*modules, {"idx": number, "name": str(number), "path": folder, "type": f"{PACKAGE}.{kind}"}])
+    )
+    (directory / folder).mkdir()
+    (directory / folder / "config.json").write_text(json.dumps(config))
+    if tensors:
+        contents = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        save_file(contents, directory / folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def shard_weights(directory: Path) -> Path:
     """Splits model.safetensors into two shards and their index, as large models are published; returns `directory`."""
     tensors = read_weights(directory)
@@ -182,9 +234,9 @@ def copy_model(source: Path, target: Path) -> Path:
     return target
 
 
-def edit_config(directory: Path, **changes: Any) -> Path:
-    """Sets keys of config.json, or removes those that are None; returns `directory`."""
-    path = directory / "config.json"
+def edit_config(directory: Path, file: str = "config.json", /, **changes: Any) -> Path:
+    """Sets keys of config.json or another file, or removes those that are None; returns `directory`."""
+    path = directory / file
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return directory

@@ -20,7 +20,7 @@ from hypothesis import settings
 from serve import haproxy
 from serve.environment import set_serve_environment
 from serve.private_ray import free_port, private_environment
-from tests.checkpoints import write_bert, write_jina_v2, write_mmarco, write_modernbert, write_xlm_roberta
+from tests.checkpoints import write_bert, write_ettin, write_jina_v2, write_mmarco, write_modernbert, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
     Bucket,
@@ -72,6 +72,12 @@ def jina_v2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def modernbert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ModernBERT reranker of 8,192 tokens that takes the mean of them."""
     return write_modernbert(tmp_path_factory.mktemp("models") / "modernbert")
+
+
+@pytest.fixture(scope="session")
+def ettin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ModernBERT whose score the modules of sentence-transformers make."""
+    return write_ettin(tmp_path_factory.mktemp("models") / "ettin")
 
 
 @pytest.fixture(scope="session")

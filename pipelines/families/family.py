@@ -15,6 +15,7 @@ from ..encoder import EncoderShape, PackedEncoder, PackedNetwork
 from ..errors import ModelRefusedError
 from ..model_files import TensorHeader, shown
 from ..tokens import PairTemplate
+from .chain import Chain
 from .checkpoint import TensorNames, Tensors, check_headers, from_checkpoint
 
 Config = dict[str, Any]
@@ -154,3 +155,5 @@ class Family:
     """Whether the model with this config.json and these tensor names is of the family."""
     spec: Callable[[Config], ModelSpec]
     """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""
+    behind_chain: Callable[[Config, Chain], ModelSpec] | None = None
+    """As `spec`, for a model whose score sentence-transformers' modules make; None where this is not supported."""

@@ -1,4 +1,4 @@
-"""ModernBERT: gte-reranker-modernbert-base, granite-embedding-reranker-english-r2.
+"""ModernBERT: gte-reranker-modernbert-base, granite-embedding-reranker-english-r2, and the ettin rerankers.
 
 Shape legend: T packed tokens, P pairs of the batch, D model width, N heads, H head width, F feed-forward width.
 Pre-LayerNorm blocks, rotary positions (Su et al. 2021), gated feed-forward layers, and in two of three layers attention
@@ -20,6 +20,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
+from .chain import POOLINGS, Chain
 from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
 from .encoder_config import choice, flag, number, one_label, size
 from .family import Config, Family, ModelSpec, PairStyle
@@ -35,7 +36,13 @@ THETAS = {GLOBAL: 160_000.0, LOCAL: 10_000.0}
 """transformers' defaults."""
 UNSCALED = ({"rope_theta": 0}, {"rope_theta": 0, "rope_type": "default"})
 """What `rope_parameters` says of a type of layer, besides the base itself."""
-POOLINGS = ("cls", "mean")
+PLAIN_ACTIVATIONS = {
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.linear.Identity": "linear",
+}
+"""What transformers calls the activations of sentence-transformers' modules."""
 NOT_COMPUTED = ("is_causal", "causal_mask", "is_decoder", "rope_scaling", "quantization_config", "head_dim")
 """Keys that change what a model computes, and with it a score, in a way that is not implemented here."""
 
@@ -288,6 +295,47 @@ class ModernBertSpec(ModelSpec):
         return found | shapes_of_head(self.head)
 
 
+def plain_checkpoint(
+    spec: ModernBertSpec, tensors: Mapping[str, torch.Tensor], config: Config
+) -> tuple[Tensors, Config]:
+    """Tensors and config.json of transformers' ModernBertForSequenceClassification that gives the same logits.
+
+    What stands behind an ettin reranker is such a head but for the bias of its norm, which goes into that of the
+    classifier. Raises ModelRefusedError for modules that are no such head.
+    """
+    if spec.body == BODY:
+        return dict(tensors), config
+    kinds = [type(step) for step in spec.head]
+    if kinds != [Dense, Norm, Dense]:
+        raise ModelRefusedError("transformers has no head for these modules; it has Dense, LayerNorm and Dense")
+    dense, norm_, out = spec.head
+    assert isinstance(dense, Dense)
+    assert isinstance(norm_, Norm)
+    assert isinstance(out, Dense)
+    activation = PLAIN_ACTIVATIONS.get(dense.activation)
+    if activation is None or PLAIN_ACTIVATIONS.get(out.activation) != "linear" or norm_.eps != spec.shape.norm_eps:
+        raise ModelRefusedError(
+            f"transformers has no head with {dense.activation}, a norm with epsilon {norm_.eps} and {out.activation}"
+        )
+    body = {f"{BODY}{name}": tensor for name, tensor in tensors.items() if name not in shapes_of_head(spec.head)}
+    weight, shift = tensors[f"{out.name}.weight"].float(), tensors[f"{norm_.name}.bias"].float()
+    bias = tensors[f"{out.name}.bias"].float() if out.bias else torch.zeros(1)
+    head = {"head.norm.weight": tensors[f"{norm_.name}.weight"], "classifier.weight": weight}
+    head |= renamed(tensors, {dense.name: "head.dense"})
+    if spec.shape.norm_bias:
+        head |= {"head.norm.bias": shift, "classifier.bias": bias}
+    else:
+        head |= {"classifier.bias": bias + weight @ shift}
+    return body | head, config | {
+        "architectures": ["ModernBertForSequenceClassification"],
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "classifier_pooling": spec.pooling,
+        "classifier_bias": dense.bias,
+        "classifier_activation": activation,
+    }
+
+
 def renamed(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, str]) -> Tensors:
     """Weights and biases of modules, where they are there, under other names."""
     return {
@@ -319,6 +367,26 @@ def modernbert_spec(config: Config) -> ModernBertSpec:
         pooling=choice(config, "classifier_pooling", "cls", POOLINGS),
         head=(dense, head_norm, Dense("classifier", width, 1, True, "identity")),
         max_length=size(config, "max_position_embeddings"),
+        padding_id=None,
+        pair_styles=(PAIRS,),
+    )
+
+
+def modernbert_behind_chain(config: Config, chain: Chain) -> ModernBertSpec:
+    """What config.json says of a ModernBERT without a head, as ettin's, and the modules behind it.
+
+    Raises as `modernbert_spec`.
+    """
+    shape = modernbert_shape(config)
+    if chain.width != shape.hidden_size:
+        raise ModelRefusedError(f"the Pooling gives {chain.width} numbers, and hidden_size is {shape.hidden_size}")
+    positions = size(config, "max_position_embeddings")
+    return ModernBertSpec(
+        shape=shape,
+        pooling=chain.pooling,
+        head=chain.steps,
+        body="",
+        max_length=min(positions, chain.max_length or positions),
         padding_id=None,
         pair_styles=(PAIRS,),
     )
@@ -392,4 +460,4 @@ def rope_thetas(config: Config) -> dict[str, float]:
     return found
 
 
-MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec)
+MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain)

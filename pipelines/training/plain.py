@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from ..errors import ModelRefusedError
 from ..families import spec_of
-from ..model_files import ModelFiles
+from ..families.modernbert import ModernBertSpec, plain_checkpoint
+from ..model_files import ModelFiles, read_tensors, refusals_naming
 from .base import write_config_and_tokenizer, write_directory
 
 
@@ -17,13 +19,16 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
 
     Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
     """
-    spec_of(files)
+    spec = spec_of(files)
+    if not isinstance(spec, ModernBertSpec):
+        raise ModelRefusedError(f"this is a {spec.layout} model, which is written by `write_model`")
+    with refusals_naming(files.directory):
+        tensors, config = plain_checkpoint(spec, read_tensors(files), files.config())
 
     def fill(folder: Path) -> None:
-        stored = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
-        contents = {name: tensor.to(dtype).contiguous() for name, tensor in stored.items()}
+        contents = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
         save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
-        config = {key: value for key, value in files.config().items() if key != "torch_dtype"}
-        write_config_and_tokenizer(config | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)
+        kept = {key: value for key, value in config.items() if key != "torch_dtype"}
+        write_config_and_tokenizer(kept | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)
 
     write_directory(fill, output)

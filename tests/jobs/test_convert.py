@@ -28,11 +28,16 @@ def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_direc
     assert (again.exit_code, "is there already" in again.output) == (3, True)
 
 
-def test_a_modernbert_keeps_its_layout(modernbert_directory: Path, tmp_path: Path) -> None:
-    arguments = ["convert", str(modernbert_directory), str(tmp_path / "model"), "--dtype", "float32"]
+@pytest.mark.parametrize("family", ["modernbert", "ettin"])
+def test_modernberts_become_what_transformers_loads(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """An ettin reranker's modules become the head that transformers has."""
+    directory: Path = request.getfixturevalue(f"{family}_directory")
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     texts = ("zebra river", "river salmon")
-    expected = Reranker.load(str(modernbert_directory), raw_scores=True, device="cpu").compute_score([texts])
+    expected = Reranker.load(str(directory), raw_scores=True, device="cpu").compute_score([texts])
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     with torch.inference_mode():

@@ -35,7 +35,12 @@ def modernbert(modernbert_directory: Path) -> Reranker:
     return Reranker.load(str(modernbert_directory), device="cpu", num_threads=1)
 
 
-@pytest.fixture(scope="session", params=["bert", "xlm_roberta", "jina_v2", "modernbert"])
+@pytest.fixture(scope="session")
+def ettin(ettin_directory: Path) -> Reranker:
+    return Reranker.load(str(ettin_directory), device="cpu", num_threads=1)
+
+
+@pytest.fixture(scope="session", params=["bert", "xlm_roberta", "jina_v2", "modernbert", "ettin"])
 def reranker(request: pytest.FixtureRequest) -> Reranker:
     """Each family in turn."""
     loaded: Reranker = request.getfixturevalue(request.param)
