@@ -5,13 +5,15 @@ python -m jobs.evaluate SET... --model M --output OUTPUT [flags]      # the same
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from jobs import errors
+from jobs import errors, storage
 from jobs.endings import exit_code, resume_command
+from jobs.evaluation.falls import VALUES, falls, read_values
 from jobs.evaluation.gate import missed
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.flags import Flags, with_flags
@@ -40,11 +42,15 @@ def command(**given: Any) -> None:
     """
 
     def work() -> int:
-        from jobs.evaluation.run import evaluate, name_of  # ray: a second or two, spared to --help
+        from jobs.evaluation.run import evaluate  # ray: a second or two, spared to --help
+        from jobs.evaluation.systems import name_of
 
         settings = EVALUATION.settings(given, job=JOB.settings(given, input="", output=""))
         results = evaluate(settings)
         misses = missed(settings.gate or {}, results, map(name_of, settings.models))
+        if settings.gate_against is not None:
+            now = read_values(storage.absolute(os.path.join(settings.output, VALUES), "--output"))
+            misses += falls(settings.gate_against, now, map(name_of, settings.models))
         for told in misses:
             say(Console(stderr=True), told, "missed: ")
         return errors.GATE_MISSED if misses else errors.DONE

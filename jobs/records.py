@@ -149,6 +149,10 @@ class Scored:
     """With its rows at hand; seconds since the epoch."""
     ended: float
     """With its answer, not yet written."""
+    peak_memory: int = 0
+    """The most bytes that its process had in memory by then."""
+    peak_gpu_memory: int = 0
+    """The same of its GPU's memory; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

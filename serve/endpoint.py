@@ -7,6 +7,7 @@ its deadline (by another one where the first died), and ranked. The JSON is in `
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -14,14 +15,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
+from pipelines.errors import CrossrayError
 from pipelines.fingerprint import ServedModel
+from pipelines.lengths import Lengths
 from pipelines.packing import TokenPair, cut_by_size
 from pipelines.pair_block import PairBlock
 from pipelines.preparation import Preparation, PreparedList
@@ -53,6 +56,7 @@ from serve.turns import Turns
 if TYPE_CHECKING:
     from serve.schemas import RerankTask, TokenizeRequest
 
+T = TypeVar("T")
 logger = logging.getLogger("ray.serve.crossray")
 """A child of Serve's own logger, so that lines reach the log files that Serve keeps for each replica."""
 
@@ -149,10 +153,34 @@ class Endpoint:
         """
         timings = timings or Timings()
         for task in tasks:
-            self._check_model(task.model)
-        prepared = await self._tokenized(tasks, lane, timings)
-        documents = sum(len(task.documents) for task in tasks)
-        pairs = [pair for one in prepared for pair in one.pairs]
+            self.check_model(task.model)
+        prepared = all_sound(await self._tokenized(tasks, lane, timings))
+        return all_sound(await self._scored(tasks, prepared, lane, timings))
+
+    async def rank_each(
+        self,
+        tasks: Sequence[RerankTask | CrossrayError],
+        lane: Lane = Lane.ONLINE,
+        timings: Timings | None = None,
+    ) -> list[Ranking | CrossrayError]:
+        """The same for tasks that do not stand or fall together: the error of one stands in its place.
+
+        What is an error among `tasks` already stays where it is. Raises AppError for what concerns all of them.
+        """
+        timings = timings or Timings()
+        return await self._scored(tasks, await self._tokenized(tasks, lane, timings), lane, timings)
+
+    async def _scored(
+        self,
+        tasks: Sequence[RerankTask | CrossrayError],
+        prepared: Sequence[PreparedList | CrossrayError],
+        lane: Lane,
+        timings: Timings,
+    ) -> list[Ranking | CrossrayError]:
+        """The ranking of each task from its pairs, or in its place the error that it is or that it ends with."""
+        documents = documents_of(tasks)
+        lists = [one for one in prepared if isinstance(one, PreparedList)]
+        pairs = [pair for one in lists for pair in one.pairs]
         tokens = sum(len(pair.input_ids) for pair in pairs)
         if lane is Lane.BULK:
             await self.admission.room(lane)  # others may have filled it meanwhile
@@ -164,20 +192,23 @@ class Endpoint:
             except TimeoutError:
                 raise DeadlineError(self.args.deadline_seconds) from None
             timings.score = time.perf_counter() - began
-        self._count(sum((one.usage for one in prepared), Usage()), timings)
-        parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
-        rankings = [
-            rank(task.candidates, part, one.chunks_per_document, one.usage, task.top_n, task.raw_scores)
-            for task, one, part in zip(tasks, prepared, parts, strict=True)
-        ]
-        for ranking in rankings:
-            if ranking.error is not None:
-                raise not_ranked(ranking.error)
-        return rankings
+        self._count(sum((one.usage for one in lists), Usage()), timings)
+        outcomes: list[Ranking | CrossrayError] = []
+        start = 0
+        for task, one in zip(tasks, prepared, strict=True):
+            if isinstance(task, CrossrayError):
+                outcomes.append(task)
+            elif isinstance(one, CrossrayError):
+                outcomes.append(one)
+            else:
+                part, start = logits[start : start + len(one.pairs)], start + len(one.pairs)
+                ranking = rank(task.candidates, part, one.chunks_per_document, one.usage, task.top_n, task.raw_scores)
+                outcomes.append(ranking if ranking.error is None else not_ranked(ranking.error))
+        return outcomes
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
         """The answer, as JSON already: as objects it would take ten times the memory. Raises AppError."""
-        self._check_model(request.model_name)
+        self.check_model(request.model_name)
         if sum(map(len, request.texts)) > TOKENIZE_CHARACTERS:
             raise PayloadTooLargeError(TOKENIZE_CHARACTERS)
         async with self.turns.turn(OBJECTS_WEIGHT * sum(map(len, request.texts))) as threads:
@@ -203,19 +234,23 @@ class Endpoint:
             raise OtherModelError(described.fingerprint.files, self.files)
         return described
 
-    def _check_model(self, model: str | None) -> None:
+    def check_model(self, model: str | None) -> None:
+        """Raises UnknownModelError for the name of another model, where the server is strict."""
         if self.args.strict_model and model not in (None, self.args.name):
             raise UnknownModelError(model or "", [self.args.name])
 
-    async def _tokenized(self, tasks: Sequence[RerankTask], lane: Lane, timings: Timings) -> list[PreparedList]:
+    async def _tokenized(
+        self, tasks: Sequence[RerankTask | CrossrayError], lane: Lane, timings: Timings
+    ) -> list[PreparedList | CrossrayError]:
         """The pairs of each task, made when it is its turn; raises AppError where there is no room for them."""
-        documents = sum(len(task.documents) for task in tasks)
+        documents = documents_of(tasks)
         if self.speeds.tokens_per_second() is None:
             await self.first_speed.get()
         if lane is Lane.BULK:
             await self.admission.room(lane)
         self.admission.check(documents, lane)
-        async with self.turns.turn(sum(map(characters_of, tasks))) as threads:
+        characters = sum(characters_of(task) for task in tasks if not isinstance(task, CrossrayError))
+        async with self.turns.turn(characters) as threads:
             if lane is Lane.ONLINE:
                 self.admission.check(documents, lane)  # others may have been admitted meanwhile
             began = time.perf_counter()
@@ -241,21 +276,43 @@ class Endpoint:
         answer = request.with_warnings(request.answer(encodings, self.preparation.lengths.max_length))
         return json.dumps(answer, ensure_ascii=False).encode()
 
-    def _prepare(self, tasks: Sequence[RerankTask]) -> list[PreparedList]:
-        first = tasks[0]  # all tasks of a request have its lengths
-        lengths = self.preparation.lengths_of_call(
-            first.max_query_length, first.max_length, first.overlap_tokens, first.max_chunks_per_doc
-        )
-        self._check_pieces([text for task in tasks for text in (task.query, *task.documents)])
-        prepared = self.preparation.prepare([task.candidates for task in tasks], lengths, first.max_tokens_per_doc)
-        for task, one in zip(tasks, prepared, strict=True):
-            if not task.truncate and (one.usage.cut_queries or one.usage.cut_documents):
-                raise TooLongError(one.usage)
-        return prepared
+    def _prepare(self, tasks: Sequence[RerankTask | CrossrayError]) -> list[PreparedList | CrossrayError]:
+        """The pairs of each task, or what is wrong with it; neighbours that are read alike are tokenized together."""
+        checked = [self._checked(task) for task in tasks]
+        sound = (task for task in checked if not isinstance(task, CrossrayError))
+        groups = (self._prepare_alike(list(alike)) for _, alike in itertools.groupby(sound, reading_of))
+        prepared = itertools.chain.from_iterable(groups)
+        return [one if isinstance(one, CrossrayError) else next(prepared) for one in checked]
 
-    def _check_pieces(self, texts: Sequence[str]) -> None:
+    def _prepare_alike(self, tasks: Sequence[RerankTask]) -> list[PreparedList | CrossrayError]:
+        first = tasks[0]
+        candidates = [task.candidates for task in tasks]
+        prepared = self.preparation.prepare(candidates, self._lengths_of(first), first.max_tokens_per_doc)
+        return [
+            one if task.truncate or not (one.usage.cut_queries or one.usage.cut_documents) else TooLongError(one.usage)
+            for task, one in zip(tasks, prepared, strict=True)
+        ]
+
+    def _checked(self, task: RerankTask | CrossrayError) -> RerankTask | CrossrayError:
+        """The task, or what is wrong with it that can be told before it is tokenized."""
+        if isinstance(task, CrossrayError):
+            return task
+        try:
+            self.check_model(task.model)
+            self._lengths_of(task)
+            self._check_pieces(task)
+        except CrossrayError as error:
+            return error
+        return task
+
+    def _lengths_of(self, task: RerankTask) -> Lengths:
+        return self.preparation.lengths_of_call(
+            task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc
+        )
+
+    def _check_pieces(self, task: RerankTask) -> None:
         """Raises UnbrokenTextError for a text that would take too much memory."""
-        for text in texts:
+        for text in (task.query, *task.documents):
             if len(text) > UNBROKEN_CHARACTERS:
                 longest = max(map(len, self.preparation.tokenizer.pieces(text)))
                 if longest > UNBROKEN_CHARACTERS:
@@ -306,6 +363,25 @@ class Endpoint:
 def characters_of(task: RerankTask) -> int:
     """Characters of all texts of a task."""
     return len(task.query) + sum(map(len, task.documents))
+
+
+def documents_of(tasks: Sequence[RerankTask | CrossrayError]) -> int:
+    """Documents of all tasks that may be ranked."""
+    return sum(len(task.documents) for task in tasks if not isinstance(task, CrossrayError))
+
+
+def reading_of(task: RerankTask) -> tuple[int | None, ...]:
+    """What decides how the texts of a task become tokens."""
+    lengths = (task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc)
+    return *lengths, task.max_tokens_per_doc
+
+
+def all_sound(outcomes: Sequence[T | CrossrayError]) -> list[T]:
+    """The outcomes themselves; raises the first error among them."""
+    for one in outcomes:
+        if isinstance(one, CrossrayError):
+            raise one
+    return [one for one in outcomes if not isinstance(one, CrossrayError)]
 
 
 def blocks_of(pairs: Sequence[TokenPair], most_tokens: int) -> list[PairBlock]:

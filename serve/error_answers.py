@@ -143,7 +143,7 @@ def message_of(error: Any) -> str:
 
     Of a field that is missing it says which other one may have been meant for it.
     """
-    if error["type"] == "missing" and (instead := meant_as(str(error["loc"][-1]), error["input"])):
+    if error["type"] == "missing" and (instead := meant_as(str(error["loc"][-1]), error.get("input"))):
         return f"{error['msg']}; `{instead}` is not read here"
     is_no_object = error["type"] in ("model_type", "model_attributes_type", "dict_type")
     return "Input should be an object" if is_no_object else str(error["msg"])

@@ -20,11 +20,13 @@ from starlette.routing import Match
 from typing_extensions import override  # in typing from Python 3.12
 
 from serve import docs_page, metrics_page
+from serve.answers import answer_of
 from serve.endpoint import Endpoint
 from serve.error_bodies import ERROR_RESPONSES
 from serve.gate import DEFAULT_BODY_LIMITS, STREAM_PATH, BodyLimits, Gate
 from serve.recent import Recent
 from serve.schemas import (
+    AnyRerankRequest,
     CohereAnswer,
     CohereRequest,
     DialectRequest,
@@ -35,11 +37,12 @@ from serve.schemas import (
     PlainInvocationRequest,
     PlainRequest,
     PlainTokenizeRequest,
+    QueriesAnswer,
+    QueriesRequest,
     RerankAnswer,
     RerankRequest,
     ScoreAnswer,
     ScoreRequest,
-    Served,
     StreamRequest,
     TeiRequest,
     TeiScore,
@@ -139,12 +142,12 @@ def route_with_body(endpoint_of: Callable[[], Endpoint]) -> type[APIRoute]:
 def add_inference(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     """Adds the routes that rank the lists of one body, a route for each dialect."""
 
-    async def answer(request: Request, body: DialectRequest) -> Response:
+    async def answer(request: Request, body: DialectRequest | QueriesRequest) -> Response:
         return await ranked(endpoint_of(), request, body)
 
-    @api.post("/v1/rerank", **documented(RerankAnswer, Jina=RerankRequest))
-    async def rerank(request: Request, body: RerankRequest) -> Response:
-        """Jina's API; Cohere's v1 clients use it too."""
+    @api.post("/v1/rerank", **documented(RerankAnswer | QueriesAnswer, Jina=RerankRequest, Several=QueriesRequest))
+    async def rerank(request: Request, body: Annotated[AnyRerankRequest, Body()]) -> Response:
+        """Jina's API; Cohere's v1 clients use it too. With `queries`, which is ours, a list is ranked for each."""
         return await answer(request, body)
 
     @api.post("/v2/rerank", **documented(CohereAnswer, Cohere=CohereRequest))
@@ -209,12 +212,9 @@ def documented(model: Any, **requests: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest) -> Response:
+async def ranked(endpoint: Endpoint, request: Request, body: DialectRequest | QueriesRequest) -> Response:
     """The lists of a body, ranked, in the form of the dialect that the body is written in."""
-    tasks = body.tasks()
-    rankings = await endpoint.rank(tasks, timings=request.state.timings)
-    served = Served(endpoint.args.name, request.state.request_id, endpoint.args.return_documents)
-    answer = body.with_warnings(body.answer(tasks, rankings, served))
+    answer = await answer_of(endpoint, body, request.state.request_id, timings=request.state.timings)
     return JSONResponse(answer, headers=headers_with(body.warnings))
 
 

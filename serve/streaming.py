@@ -18,10 +18,11 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serve.answers import answer_of
 from serve.error_answers import Dialect, answer_to
 from serve.errors import PayloadTooLargeError, SlowRequestError
 from serve.lanes import Lane
-from serve.schemas import Served, StreamRequest, sent_id, stream_line
+from serve.schemas import AnyStreamRequest, StreamQueriesRequest, StreamRequest, sent_id, stream_line
 
 if TYPE_CHECKING:
     from serve.endpoint import Endpoint
@@ -46,7 +47,7 @@ class StreamLimits:
 
 
 DEFAULT_LIMITS = StreamLimits()
-STREAM_REQUEST = TypeAdapter(StreamRequest)
+STREAM_REQUEST: TypeAdapter[StreamQueriesRequest | StreamRequest] = TypeAdapter(AnyStreamRequest)
 LINES_AT_A_TIME = 500
 """Lines that are looked at before others have their turn on the event loop."""
 LOOKED_AHEAD = 8
@@ -218,11 +219,7 @@ class Stream:
             value = await self.endpoint.bodies.value(line)
             line_id = sent_id(value)
             request = await self.endpoint.bodies.validated(STREAM_REQUEST, value, len(line))
-            tasks = request.tasks()
-            rankings = await self.endpoint.rank(tasks, Lane.BULK)
-            args = self.endpoint.args
-            served = Served(args.name, self.request_id, args.return_documents)
-            content: Any = request.with_warnings(request.answer(tasks, rankings, served))
+            content: Any = await answer_of(self.endpoint, request, self.request_id, Lane.BULK)
         except Exception as error:
             content = answer_to(error, Dialect.JINA, self.request_id).line
         answer = stream_line(number, line_id, content)

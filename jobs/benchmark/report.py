@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs.runtime.machine import processor
+
 console = Console()
 CORES = os.cpu_count() or 1
 Model = Annotated[str, typer.Option(help="`embedded` or a directory.")]
@@ -52,10 +54,3 @@ def report(title: str, rows: dict[str, dict[str, float]], details: dict[str, Any
     if output is not None:
         machine = {"processor": processor(), "cpus": CORES, "python": platform.python_version()}
         output.write_text(json.dumps({"title": title, "machine": machine, "rows": rows, **details}, indent=2) + "\n")
-
-
-def processor() -> str:
-    """The model name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())

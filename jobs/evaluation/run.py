@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,12 +23,17 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
+from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.falls import RESULTS, VALUES
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.logs import Log
+from jobs.evaluation.markdown import leaderboard
+from jobs.evaluation.report.build import report
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
+from jobs.evaluation.systems import SCORE, System, name_of, read_system
 from jobs.output.directory import make_output
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
@@ -37,14 +41,14 @@ from jobs.training.label.run import label
 from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Teacher
 from pipelines.errors import ConfigError
-from pipelines.evaluation.measures import DEFAULT_MEASURES, Order, parse_measure
-from pipelines.evaluation.sets import LISTS, META, QUERIES, BenchmarkSet, first_candidates, read_set
+from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
+from pipelines.evaluation.sets import META, QUERIES, BenchmarkSet, first_candidates, read_set
 
-RESULTS, VALUES, LISTS_FILE, SYSTEMS = "results.json", "values.parquet", "lists.parquet", "systems"
+REPORT, LEADERBOARD = "report.html", "leaderboard.md"
+LISTS_FILE, SYSTEMS = "lists.parquet", "systems"
 PROBLEMS_KEPT = 20
 """Lines of a set that are named in the results; all are counted."""
 SEED = 0
-SCORE = "score"
 
 
 def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict[str, Any]:
@@ -59,36 +63,51 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         sets = read_sets(settings)
         stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
+        if settings.gate_against is not None:
+            settings.gate_against.check([one.name for one in sets], map(name_of, settings.models))
         output = storage.absolute(settings.output, "--output")
         make_output(output, "--output")
-        results: dict[str, Any] = {"measures": list(settings.measured), "top_k": settings.top_k, "sets": {}}
-        tables = []
+        results: dict[str, Any] = {
+            "measures": list(settings.measured),
+            "top_k": settings.top_k,
+            "sets": {},
+            **origin(settings.queries),
+        }
+        tables, told = [], Account()
         with ray_session(settings.job.address, console):
             for one in sets:
                 began = time.perf_counter()
                 queries = drawn_queries(one, settings.queries)
                 room = os.path.join(output, one.name)
                 one, first_stage = with_candidates(one, queries, stage, room, console)  # noqa: PLW2901  # the same set
+                systems = ranked_by_systems(one, queries, settings, room, console)
                 measures = settings.measured_in(one.measure)
-                orders, unanswered = orders_of_systems(one, queries, settings, room, console)
-                compared = compare(one, queries, orders, measures)
+                compared = compare(one, queries, {system.name: system.order() for system in systems}, measures)
                 tables.append(values_table(one.name, compared))
+                told.add(one, systems, compared, measures[0])
                 results["sets"][one.name] = {
                     "measures": list(measures),
                     "judged_by": one.judged_by,
+                    "benchmark": one.benchmark,
+                    "published_candidates": one.published_candidates,
                     "queries": len(queries),
                     "queries_in_all": one.queries_in_all,
                     "unlabelled": one.unlabelled,
                     "problems": len(one.problems),
                     "first_stage": first_stage,
                     "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
-                    "unanswered": unanswered,
+                    "unanswered": {system.name: system.unanswered for system in systems},
                     "seconds": round(time.perf_counter() - began, 3),
                     **as_results(compared),
+                    **told.of_set(one.name),
                 }
                 print_set(console, one.name, results["sets"][one.name], measures)
         storage.write_table(os.path.join(output, VALUES), pa.concat_tables(tables))
+        results |= told.of_all_sets()
         storage.write_json(os.path.join(output, RESULTS), results)
+        storage.write_text(os.path.join(output, LEADERBOARD), leaderboard(results))
+        storage.write_text(os.path.join(output, REPORT), report(results, told.stories))
+    console.print(f"To read and to send: {os.path.join(output, REPORT)}", soft_wrap=True)
     console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
     return results
 
@@ -133,31 +152,24 @@ def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:
     return queries if count is None or count >= len(queries) else sorted(random.Random(SEED).sample(queries, count))
 
 
-def orders_of_systems(
+def ranked_by_systems(
     one: BenchmarkSet, queries: Sequence[str], settings: EvaluateSettings, room: str, console: Console
-) -> tuple[dict[str, Order], dict[str, int]]:
-    """The order of each system, by its name, and how many lists have none."""
+) -> list[System]:
+    """What each system says of the candidates of the queries."""
     lists = os.path.join(room, LISTS_FILE)
     write_lists(
         lists,
         settings.job.overwrite,
         one.candidates.filter(pc.is_in(one.candidates["query_id"], pa.array(queries, pa.string()))),
     )
-    orders: dict[str, Order] = {}
-    unanswered = {}
+    systems = []
     for system in settings.systems:
         place = os.path.join(room, SYSTEMS, directory_name(system))
         job = replace(settings.job, input=lists, output=place)
         console.print(f"{one.name}, {system}:", soft_wrap=True, highlight=False)
         summary = label(LabelSettings(job, system, SCORE, settings.encoder), console=Console(quiet=True))
-        orders[name_of(system)] = read_order(place)
-        unanswered[name_of(system)] = summary["rows_with_errors"]
-    return orders, unanswered
-
-
-def name_of(system: Teacher) -> str:
-    """What a row is called: a reranker by its model alone."""
-    return str(system).removeprefix("reranker:")
+        systems.append(read_system(system, place, summary))
+    return systems
 
 
 def directory_name(system: Teacher) -> str:
@@ -184,20 +196,6 @@ def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
         pass
     storage.make_directory(os.path.dirname(location))
     storage.write_table(location, table)
-
-
-def read_order(place: str) -> dict[str, list[str]]:
-    """The order of documents by the scores of a system, ties as the first stage has them; by query."""
-    order: dict[str, list[str]] = {}
-    for name in sorted(storage.names(place)):
-        if not name.startswith("part-"):
-            continue
-        table = storage.read_parquet(os.path.join(place, name), lambda file: file.read([*LISTS.names, SCORE]))
-        for row in table.to_pylist():
-            if row[SCORE] is not None:
-                best_first = np.argsort(-np.asarray(row[SCORE], dtype=np.float64), kind="stable")
-                order[row["query_id"]] = [row["documents"][i]["id"] for i in best_first]
-    return order
 
 
 def values_table(name: str, compared: Compared) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from jobs.evaluation.falls import Before, read_before
 from jobs.evaluation.gate import Gate, read_gate
 from jobs.flags import Panel, as_flag, within
 from jobs.settings import COLUMN_FLAGS, RerankSettings
@@ -107,6 +108,13 @@ class EvaluateSettings:
             "A TOML file with what each model must reach; if one does not, the exit code is 5.", parse=read_gate
         ),
     )
+    gate_against: Before | None = field(
+        default=None,
+        metadata=as_flag(
+            "The results.json of an earlier evaluation; if a model is surely worse than there, the exit code is 5.",
+            parse=read_before,
+        ),
+    )
     encoder: EncoderSettings | None = field(default=None, metadata=within(partial(EncoderSettings, ""), encoders.FLAGS))
     """Prefixes and lengths of dense encoders; their directories are the baselines'."""
 
@@ -117,8 +125,8 @@ class EvaluateSettings:
             raise ConfigError("nothing to evaluate is given; give --model, --baseline, or several of them")
         if self.queries is not None and self.queries < 2:
             raise ConfigError(f"--queries is {self.queries}; it is at least 2, or left out for all")
-        if self.gate is not None and not self.models:
-            raise ConfigError("--gate without --model: it says what models must reach")
+        if (self.gate is not None or self.gate_against is not None) and not self.models:
+            raise ConfigError("--gate and --gate-against say what models must reach; give --model")
         if self.top_k < 2:
             raise ConfigError(f"--top-k is {self.top_k}; it is at least 2")
 

@@ -41,6 +41,9 @@ class Attempt:
     chunks: int = 0
     chunks_reused: int = 0
     """Chunks that did not go through the model."""
+    peak_memory: int = 0
+    peak_gpu_memory: int = 0
+    """The most bytes that one replica had at once."""
     following: Mapping[str, Any] | None = None
     """The state of `--follow`, for `crossray inspect`; None for a job that follows nothing."""
     check_lease: Callable[[], None] = nothing_to_check
@@ -76,6 +79,8 @@ class Attempt:
             self.stages[stage] = self.stages.get(stage, 0.0) + seconds
         if report.scored is not None:
             self.replicas.add(report.scored, time.perf_counter())
+            self.peak_memory = max(self.peak_memory, report.scored.peak_memory)
+            self.peak_gpu_memory = max(self.peak_gpu_memory, report.scored.peak_gpu_memory)
 
     def as_dict(self) -> dict[str, Any]:
         replica_seconds = self.replicas.seconds(self.scoring_ended)
@@ -94,6 +99,8 @@ class Attempt:
             "pairs": self.pairs,
             "chunks": self.chunks,
             "chunks_reused": self.chunks_reused,
+            "peak_memory": self.peak_memory,
+            "peak_gpu_memory": self.peak_gpu_memory,
             **({} if self.following is None else {"following": self.following}),
         }
 

@@ -17,6 +17,9 @@ TOP, BELOW = 14, 46
 """Pixels above the area of a plot, and below it, for the numbers and the name of the axis."""
 LINE = 15
 """Pixels between two labels that would else lie on each other."""
+SHORT = 18
+"""Characters of a name that has room beside its point on a small screen."""
+MOST_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,16 @@ def round_step(least: float) -> float:
 
 
 def logarithmic_axis(title: str, low: float, high: float) -> Axis:
-    """An axis for values above 0, with ticks at 1, 2, 5, 10, 20, ... and few of them."""
-    steps = [
-        factor * 10.0**power
-        for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-        for factor in (1, 2, 5)
-    ]
-    first = max(step for step in steps if step <= low / 1.15)
-    last = min(step for step in steps if step >= high * 1.15)
-    ticks = [step for step in steps if first <= step <= last]
-    kept = ticks if len(ticks) <= 7 else [one for one in ticks if math.isclose(math.log10(one) % 1, 0, abs_tol=1e-9)]
-    return Axis(title, first, last, tuple((one, f"{one:,g}") for one in kept), logarithmic=True)
+    """An axis for values above 0, with a few ticks at round numbers."""
+    for factors in ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 5.0), (1.0,)):
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+        steps = [factor * 10.0**power for power in powers for factor in factors]
+        first = max(step for step in steps if step <= low / 1.1)
+        last = min(step for step in steps if step >= high * 1.1)
+        ticks = tuple((step, f"{step:,g}") for step in steps if first <= step <= last)
+        if len(ticks) <= MOST_TICKS:
+            break
+    return Axis(title, first, last, ticks, logarithmic=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,28 @@ def whisker(low: float, high: float, y: float) -> Iterator[Html]:
         yield line(x, y - 4, x, y + 4, "whisker", vertical_pixels=True)
 
 
-def scatter(title: str, description: str, points: Sequence[Point], x: Axis, y: Axis, height: int = 320) -> Html:
-    """Named points with their intervals."""
+def scatter(
+    title: str,
+    description: str,
+    points: Sequence[Point],
+    x: Axis,
+    y: Axis,
+    level: tuple[str, float] | None = None,
+    height: int = 320,
+) -> Html:
+    """Named points with their intervals, and perhaps a named line from left to right.
+
+    Long names stand below the plot, and letters in their place.
+    """
+    is_short = all(len(point.label) <= SHORT for point in points)
+    letters = [point.label if is_short else letter(number) for number, point in enumerate(points)]
     marks: list[Inside] = []
-    for point, label_y in zip(points, apart([height - height * y.place(one.y) / 100 for one in points]), strict=True):
+    if level is not None:
+        at = 100 - y.place(level[1])
+        marks.append(line(0, at, 100, at, "diagonal"))
+        marks.append(label(level[0], x="100%", y=percent(at), dy="-0.4em", text_anchor="end"))
+    label_heights = apart([height - height * y.place(one.y) / 100 for one in points])
+    for point, name, label_y in zip(points, letters, label_heights, strict=True):
         at_x, at_y = x.place(point.x), 100 - y.place(point.y)
         told = element("title", f"{point.label}: {x.title} {point.x:,.4g}, {y.title} {point.y:.3f}")
         if point.low is not None and point.high is not None:
@@ -126,7 +146,7 @@ def scatter(title: str, description: str, points: Sequence[Point], x: Axis, y: A
         left = at_x > 55
         marks.append(
             label(
-                point.label,
+                name,
                 x=percent(at_x),
                 y=percent(100 * label_y / height),
                 dx=-11 if left else 11,
@@ -135,7 +155,16 @@ def scatter(title: str, description: str, points: Sequence[Point], x: Axis, y: A
                 class_="label",
             )
         )
-    return plot(title, description, x, y, marks, height)
+    chart = plot(title, description, x, y, marks, height)
+    if is_short:
+        return chart
+    names = (element("li", element("b", name), f" {point.label}") for name, point in zip(letters, points, strict=True))
+    return joined([chart, element("ul", *names, class_="legend")])
+
+
+def letter(number: int) -> str:
+    """A, B, ... and A1, B1, ... for the 27th and after."""
+    return f"{chr(ord('A') + number % 26)}{number // 26 or ''}"
 
 
 def cloud(
@@ -184,7 +213,7 @@ def histogram(
     return plot(title, description, x, y, marks, height)
 
 
-def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[Bin], height: int = 300) -> Html:
+def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[Bin], height: int = 360) -> Html:
     """What was said against what came true: a dot for each bin with its interval, the larger the more is in it."""
     most = max((one.count for one in bins), default=1)
     marks = [diagonal(x, y)]
@@ -196,10 +225,12 @@ def reliability(title: str, description: str, x: Axis, y: Axis, bins: Sequence[B
         marks.append(
             element("circle", told, cx=percent(at), cy=percent(100 - y.place(one.seen)), r=radius, class_="dot")
         )
-    return plot(title, description, x, y, marks, height)
+    return plot(title, description, x, y, marks, height, css="square")
 
 
-def plot(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside], height: int) -> Html:
+def plot(
+    title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside], height: int, css: str | None = None
+) -> Html:
     """The frame of a chart: grid, numbers, names of both axes, and the marks, placed in percent of the area."""
     grid: list[Inside] = []
     for value, text in y.ticks:
@@ -225,7 +256,7 @@ def plot(title: str, description: str, x: Axis, y: Axis, marks: Sequence[Inside]
         height=TOP + height + BELOW,
     )
     caption = element("figcaption", element("strong", title), " ", element("span", y.title, class_="quiet"))
-    return element("figure", caption, inside)
+    return element("figure", caption, inside, class_=css)
 
 
 def diagonal(x: Axis, y: Axis) -> Html:

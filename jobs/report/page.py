@@ -81,4 +81,4 @@ def source_hash(text: str) -> str:
 
 def anchor(number: int, title: str) -> str:
     """The name of a section in links; no two have the same."""
-    return f"{number}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}"
+    return f"{re.sub(r'[^a-z]+', '-', title.lower()).strip('-') or 'part'}-{number}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jobs.report.html import Html, Inside, element
 
 HEAT_LEVELS = 10
+MANY = 9
+"""Columns from which on a table has smaller letters on paper, where it cannot scroll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def table(
         for cells in (list(zip(map(as_cell, row), columns, strict=True)) for row in rows)
     ]
     told = element("caption", element("span", caption)) if caption else None
+    css = " ".join(name for name in (css, "many" if len(columns) > MANY else None) if name) or None
     inside = element("table", told, element("thead", element("tr", *heads)), element("tbody", *body), class_=css)
     return element("div", inside, class_="wide", tabindex=0, role="group", aria_label="Table, scrolls sideways")
 

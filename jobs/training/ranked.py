@@ -32,16 +32,20 @@ class ScoredDocument(NamedTuple):
     score: float
 
 
-def rank_lists(lists: str, output: str, settings: RerankSettings, console: Console) -> None:
-    """Scores all list files in a directory, in a Ray session; the same call resumes. Raises StoppedError."""
+def rank_lists(lists: str, output: str, settings: RerankSettings, console: Console) -> dict[str, Any] | None:
+    """Scores all list files in a directory, in a Ray session; the same call resumes. Raises StoppedError.
+
+    Returns the job's summary; None where there is nothing to score.
+    """
     from jobs.driver.run import run
 
     if not storage.find_input(lists):
-        return
+        return None
     summary = run(replace(settings, input=lists, output=output, mapping=MAPPING, overwrite=False), console=console)
     if summary["unreadable"]:
         path, why = next(iter(summary["unreadable"].items()))
         raise StoppedError(f"{path} cannot be read ({why}); remove it and {output}, and run the same command again")
+    return summary
 
 
 @dataclass(frozen=True, slots=True)

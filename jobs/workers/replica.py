@@ -19,6 +19,7 @@ from jobs.errors import DeadlyError, StoppedError, StoreError, UnreadableFileErr
 from jobs.input.row_groups import RowGroups
 from jobs.output.parts import write_part
 from jobs.records import Scored, Unit, UnitReport
+from jobs.runtime.machine import peak_gpu_memory, peak_memory
 from jobs.score_store.keeper import LogitKeeper
 from jobs.scoring.answering import Answered, answer
 from jobs.scoring.scorer import Effort
@@ -100,7 +101,7 @@ class Replica:
             unit,
             counts,
             seconds=seconds_by_stage(read_seconds, answer_seconds, write_seconds, answered.spent),
-            scored=Scored(self.name, began, began + answer_seconds),
+            scored=Scored(self.name, began, began + answer_seconds, peak_memory(), peak_gpu_memory()),
             chunks_reused=answered.spent.chunks_reused,
             not_stored=not_stored,
         )

@@ -9,6 +9,8 @@ import numpy as np
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+AT_ONCE = 500
+"""Resamples that are in memory at once."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -47,7 +49,7 @@ def p_value(first: Sequence[float], second: Sequence[float]) -> float:
             permutation_type="samples",
             vectorized=True,
             n_resamples=RESAMPLES,
-            batch=500,
+            batch=AT_ONCE,
             rng=np.random.default_rng(SEED),
         ).pvalue
     )
@@ -62,3 +64,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return [float(one) for one in corrected]
+
+
+def interval_over_sets(values: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The 95% interval of the mean of several sets' means: the queries of each set are drawn anew, the sets stay.
+
+    By the percentile bootstrap, as `interval`; what is said of the mean holds for these sets, and no others.
+    """
+    rng = np.random.default_rng(SEED)
+    means = np.zeros(RESAMPLES)
+    for of_set in values:
+        data = np.asarray(of_set, dtype=np.float64)
+        for start in range(0, RESAMPLES, AT_ONCE):
+            drawn = rng.integers(len(data), size=(min(AT_ONCE, RESAMPLES - start), len(data)))
+            means[start : start + AT_ONCE] += data[drawn].mean(axis=1) / len(values)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def p_value_over_sets(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
+    """As `p_value`, for the difference of the means of several sets' means: each query changes sides on its own.
+
+    By random changes of sides, of which the pairs as they are count as one (Phipson and Smyth 2010).
+    """
+    rng = np.random.default_rng(SEED)
+    seen, found = 0.0, np.zeros(RESAMPLES)
+    for one, other in zip(first, second, strict=True):
+        differences = (np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)) / len(one) / len(first)
+        seen += float(differences.sum())
+        for start in range(0, RESAMPLES, AT_ONCE):
+            sides = rng.choice((-1.0, 1.0), size=(min(AT_ONCE, RESAMPLES - start), len(differences)))
+            found[start : start + AT_ONCE] += sides @ differences
+    return float((1 + np.count_nonzero(np.abs(found) >= abs(seen) - 1e-12)) / (1 + RESAMPLES))

@@ -65,6 +65,9 @@ class BenchmarkSet:
     problems: tuple[Problem, ...]
     measure: str | None = None
     """The measure that the set is known for."""
+    benchmark: str | None = None
+    published_candidates: str | None = None
+    """Of which public benchmark this is the whole, and whose candidates it has, in the words of published figures."""
     answers: Mapping[str, Sequence[str]] | None = None
     """By query, where they are the judges: then one counts 0 if the first stage found no document with an answer."""
     document_language: str = "en"
@@ -169,7 +172,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(meta, dict):
         raise ConfigError(f"{path} is no JSON object")
-    known = {"measure": str, "document_language": str, "ignores_identical_ids": bool}
+    texts = ("measure", "document_language", "benchmark", "published_candidates")
+    known = {**dict.fromkeys(texts, str), "ignores_identical_ids": bool}
     for name in known.keys() & meta.keys():
         if not isinstance(meta[name], known[name]):
             raise ConfigError(f"{path}: {name} is {meta[name]!r}, which is no {known[name].__name__}")

@@ -11,6 +11,7 @@ values           texts, queries and documents: what they may be
 tasks            RerankTask and Served, which know no dialect
 dialect          what the dialects share; each of the next five has the requests and the answers of one
 jina, cohere, tei, vllm, sagemaker
+queries          several queries in one request of Jina's, which are tasks that may fail one by one
 models           the list of models; what TEI says of one
 tokenize         how many tokens texts have, in TEI's and vLLM's form
 encoding         bytes to JSON, and the lines of a stream to bytes
@@ -22,6 +23,14 @@ from serve.schemas.encoding import count_values, parse_json, sent_id, stream_lin
 from serve.schemas.jina import RerankAnswer, RerankRequest, StreamAnswer, StreamRequest
 from serve.schemas.models import InfoAnswer, ModelsAnswer, info_answer, models_answer
 from serve.schemas.near_misses import nearest
+from serve.schemas.queries import (
+    AnyRerankRequest,
+    AnyStreamRequest,
+    QueriesAnswer,
+    QueriesRequest,
+    Refused,
+    StreamQueriesRequest,
+)
 from serve.schemas.sagemaker import InvocationAnswer, InvocationRequest, PlainInvocationRequest
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import PlainRequest, TeiRequest, TeiScore
@@ -42,6 +51,8 @@ __all__ = [
     "MAX_DOCUMENTS",
     "UNION_TAGS",
     "UNSUPPORTED",
+    "AnyRerankRequest",
+    "AnyStreamRequest",
     "CohereAnswer",
     "CohereRequest",
     "DialectRequest",
@@ -52,6 +63,9 @@ __all__ = [
     "PlainInvocationRequest",
     "PlainRequest",
     "PlainTokenizeRequest",
+    "QueriesAnswer",
+    "QueriesRequest",
+    "Refused",
     "RerankAnswer",
     "RerankRequest",
     "RerankTask",
@@ -59,6 +73,7 @@ __all__ = [
     "ScoreRequest",
     "Served",
     "StreamAnswer",
+    "StreamQueriesRequest",
     "StreamRequest",
     "TeiRequest",
     "TeiScore",

@@ -93,8 +93,10 @@ class DialectRequest(HonestRequest):
         """The JSON of the answer, from the ranking of each of `tasks`."""
 
 
-class OptionsRequest(DialectRequest):
+class Options(HonestRequest):
     """What all dialects have in common; where a dialect has no such field, it is an extension of ours."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, hide_input_in_errors=True)
 
     model: Annotated[Text | None, Field(examples=["jina-reranker-v2-base-multilingual"])] = None
     """Any name is accepted unless the server is strict; the answer names the model that scored."""
@@ -137,6 +139,10 @@ class OptionsRequest(DialectRequest):
     def wants_logits(self) -> bool:
         """Whether the scores are to be logits."""
         return self.raw_scores is True or self.use_activation is False
+
+
+class OptionsRequest(Options, DialectRequest):
+    """A request with the options."""
 
     def task(
         self,

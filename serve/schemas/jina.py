@@ -37,8 +37,7 @@ class RerankRequest(ListRequest):
     @override
     def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> RerankAnswer:
         [task], [ranking] = tasks, rankings
-        results = ranked_results(task, ranking, served)
-        return {"model": served.model, "usage": usage_counts(ranking.usage), "results": results}
+        return rerank_answer(task, ranking, served)
 
 
 class StreamRequest(RerankRequest):
@@ -72,3 +71,9 @@ class StreamAnswer(RerankAnswer):
     """The caller's own; null where the line had none, or could not be read."""
     line: Annotated[int, Field(examples=[1])]
     """Number of the line in the request, from 1."""
+
+
+def rerank_answer(task: RerankTask, ranking: Ranking, served: Served) -> RerankAnswer:
+    """The answer to one list."""
+    results = ranked_results(task, ranking, served)
+    return {"model": served.model, "usage": usage_counts(ranking.usage), "results": results}

@@ -32,8 +32,12 @@ ALIKE = 0.85
 
 
 def near_misses(known: frozenset[str], readable: frozenset[str], sent: Mapping[str, Any]) -> list[str]:
-    """A warning for each field in `sent` that is not `known`, and that looks like one that is `readable`."""
-    found = ((name, nearest(name, readable)) for name in islice((one for one in sent if one not in known), LOOKED_AT))
+    """A warning for each field in `sent` that is not `known`, and that looks like one that is `readable`.
+
+    What is null is not there.
+    """
+    unknown = (name for name, value in sent.items() if name not in known and value is not None)
+    found = ((name, nearest(name, readable)) for name in islice(unknown, LOOKED_AT))
     return [f"`{name}` is not read here; did you mean `{meant}`?" for name, meant in found if meant is not None]
 
 

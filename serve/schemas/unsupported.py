@@ -84,10 +84,15 @@ class HonestRequest(BaseModel):
     def _look_for_near_misses(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         request = handler(value)
         if isinstance(value, dict):
-            refused = frozenset(cls.unsupported)
-            readable = names_of(cls) - refused
-            request._warnings = near_misses(readable | refused, readable, value)
+            request._warnings = cls.near_misses_in(value)
         return request
+
+    @classmethod
+    def near_misses_in(cls, sent: Mapping[str, Any]) -> list[str]:
+        """A warning for each field of a request that is not read, and that looks like one that is."""
+        refused = frozenset(cls.unsupported)
+        readable = names_of(cls) - refused
+        return near_misses(readable | refused, readable, sent)
 
     @model_validator(mode="before")
     @classmethod

@@ -23,11 +23,12 @@ from serve.schemas.unsupported import not_supported
 
 MAX_DEPTH = 64
 """Levels of arrays and objects in what is echoed: far from Python's recursion limit, far beyond any real metadata."""
-STRING, OBJECT, TEI, JINA, SAGEMAKER, VLLM = UNION_TAGS = (
+STRING, OBJECT, TEI, JINA, QUERIES, SAGEMAKER, VLLM = UNION_TAGS = (
     "(string)",
     "(object)",
     "(tei)",
     "(jina)",
+    "(queries)",
     "(sagemaker)",
     "(vllm)",
 )
@@ -78,11 +79,17 @@ def check_echo(value: Any) -> Any:
 
 def check_count(value: Any, info: ValidationInfo) -> Any:
     """`value` itself; raises PydanticCustomError for a list of more elements than the validation's context allows."""
-    most = (info.context or {}).get(MAX_DOCUMENTS)
-    if most is not None and isinstance(value, list) and len(value) > most:
-        sizes = {"documents": len(value), "limit": most}
-        raise PydanticCustomError("too_many_documents", "List has {documents} elements, more than {limit}", sizes)
+    if isinstance(value, list):
+        check_documents(len(value), info)
     return value
+
+
+def check_documents(documents: int, info: ValidationInfo) -> None:
+    """Raises PydanticCustomError for more documents than the validation's context allows."""
+    most = (info.context or {}).get(MAX_DOCUMENTS)
+    if most is not None and documents > most:
+        sizes = {"documents": documents, "limit": most}
+        raise PydanticCustomError("too_many_documents", "List has {documents} elements, more than {limit}", sizes)
 
 
 def check_query(text: str) -> str:

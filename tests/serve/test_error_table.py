@@ -90,6 +90,25 @@ def test_a_server_in_need_answers_as_the_table_says(start_server: StartServer) -
         check_post(429, busy)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"query": " "},
+        {"documents": None},
+        {"truncation_side": "left"},
+        {"documents": ["a " * 3_000], "truncate": False},
+    ],
+)
+def test_one_of_several_queries_that_fails_says_what_it_would_alone(
+    start_server: StartServer, wrong: dict[str, Any]
+) -> None:
+    server = start_server(max_chunks_per_doc=1)
+    alone = server.post("/v1/rerank", LIST | wrong).json()["detail"]
+    message, code = (alone, "VALIDATION_ERROR") if isinstance(alone, str) else (alone["message"], alone["code"])
+    [one] = server.post("/v1/rerank", {"queries": [LIST | wrong]}).json()["responses"]
+    assert (one["detail"].replace("queries[0].", ""), one["code"]) == (message, code)
+
+
 def check_post(status: int, server: Server) -> None:
     response = server.post("/v1/rerank", LIST)
     check(status, response.status_code, response.json(), response.headers)

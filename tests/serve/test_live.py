@@ -105,6 +105,25 @@ def test_scores_are_those_of_the_library(live_app: LiveApp, embedded: Reranker) 
             assert actual["relevance_score"] == pytest.approx(wanted.relevance_score, abs=1e-4)
 
 
+def test_several_queries_are_answered_in_their_order_and_one_that_is_wrong_costs_no_other(
+    live_app: LiveApp, embedded: Reranker
+) -> None:
+    """In one call and on a line of a stream: each as if it had come alone."""
+    sent = {"queries": [LISTS[0], {"query": " ", "documents": ["a"]}, LISTS[1]], "top_n": 3}
+    answer = live_app.post("/v1/rerank", sent).json()
+    line = json.loads(live_app.post("/v1/rerank/stream", sent | {"id": 7}).text)
+
+    first, wrong, last = answer["responses"]
+    for one, asked in ((first, LISTS[0]), (last, LISTS[1])):
+        for actual, wanted in zip(one["results"], embedded.rerank(**asked, top_n=3), strict=True):
+            assert actual["index"] == wanted.index
+            assert actual["relevance_score"] == pytest.approx(wanted.relevance_score, abs=1e-4)
+    assert wrong["code"] == "VALIDATION_ERROR"
+    tokens = first["usage"]["total_tokens"] + last["usage"]["total_tokens"]
+    assert answer["usage"] == {"total_tokens": tokens, "prompt_tokens": tokens}
+    assert (line["id"], [list(one) for one in line["responses"]]) == (7, [list(one) for one in answer["responses"]])
+
+
 def test_models_health_and_ready(live_app: LiveApp, embedded: Reranker) -> None:
     [card] = requests.get(f"{live_app.base_url}/v1/models", headers=live_app.headers, timeout=10).json()["data"]
     assert (card["id"], card["max_length"], card["max_query_length"]) == ("embedded", 512, 256)
@@ -223,6 +242,8 @@ def test_bodies_that_are_wrong_hold_nobody_up(live_app: LiveApp) -> None:
         ("/invocations", {"data": {"query": "a", "documents": [0] * 300_000}}, 413, "TOO_MANY_DOCUMENTS"),
         ("/v1/rerank", {"query": "a", "documents": [{"text": "a", "n": [[]] * 2_000_000}]}, 413, "TOO_MANY_VALUES"),
         ("/v1/rerank", {"query": "a", "documents": [dict.fromkeys(map(str, range(300_000)), 0)]}, 422, None),
+        ("/v1/rerank", {"queries": [0] * 300_000}, 422, None),
+        ("/v1/rerank", {"queries": [{"query": "a", "documents": [0] * 300_000}]}, 413, "TOO_MANY_DOCUMENTS"),
     ],
 )
 def test_bounds_hold_before_work(live_app: LiveApp, path: str, sent: Body, status: int, code: str | None) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.browser import CONTRAST_AA, CONTRASTS, chromium, emulate
 from tests.conftest import LiveApp
 from tests.serve.page_stub import MODEL, PAGE, Answer, Stub, json_answer, score, serve_page
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ANNOUNCED = Path(__file__).parents[1] / "data" / "announcement_examples.json"
 CONTROL, ENTER = "\ue009", "\ue007"  # selenium's names for the keys
-CONTRAST_AA = 4.5  # WCAG 2.2, 1.4.3: text of any size
 HOSTILE = [
     "<img src=x onerror='document.title=1'><b>bold</b>",
     'it\'s "quoted" $(touch ran) `id` $HOME \\ end',
@@ -33,26 +33,6 @@ HOSTILE = [
     "مطعم هادئ",
     "x" * 300,
 ]
-
-CONTRASTS = """
-const parts = (color) => color.match(/[\\d.]+/g).map(Number);
-const luminance = (color) => parts(color).slice(0, 3)
-  .map((part) => part / 255)
-  .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = (element) => {
-  const color = getComputedStyle(element).backgroundColor;
-  return element.parentElement && parts(color)[3] === 0 ? behind(element.parentElement) : color;
-};
-const ownText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-return [...document.querySelectorAll("body *")]
-  .filter((element) => element.checkVisibility() && (ownText(element) || element.value))
-  .map((element) => {
-    const [a, b] = [getComputedStyle(element).color, behind(element)].map(luminance);
-    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.outerHTML.slice(0, 80)];
-  });
-"""
-"""[contrast, element] of every element that shows text, by WCAG's formula of relative luminance."""
 
 
 class Item(NamedTuple):
@@ -136,29 +116,13 @@ class Page:
 
     def emulate(self, width: int = 1000, color_scheme: str = "light", motion: str = "reduce") -> None:
         """Another screen or another reader's settings; motion is off unless a test is about it."""
-        features = {"prefers-color-scheme": color_scheme, "prefers-reduced-motion": motion}
-        pairs = [{"name": name, "value": value} for name, value in features.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": pairs})
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        emulate(self.driver, width, color_scheme, motion)
 
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Chrome]:
-    # Not needed to collect the tests, and missing on machines that test only the reranker.
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (group `test`)")
-    browser, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (browser and chromedriver):
-        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    # As root, and with the small /dev/shm of a container.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield chrome
-    chrome.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from jobs.input.partitions import Partitions, infer_types, input_root
 from jobs.input.selection import Selection
 from jobs.input.survey import Survey, survey
 from jobs.records import InputFile, Unit
+from jobs.runtime.machine import processor
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.runtime.stages import run_stage
@@ -71,8 +72,9 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
             return output.told_complete(console)
         output.enter_rooms()
         with ray_session(job.address, console):
-            label_pieces(labelling_of(settings, job, encoders, manifest), pieces, jobs, job, output, console)
-        summary = summary_of(output, pieces, manifest, time.perf_counter() - started)
+            labelling = labelling_of(settings, job, encoders, manifest)
+            speeds = label_pieces(labelling, pieces, jobs, job, output, console)
+        summary = {**summary_of(output, pieces, manifest, time.perf_counter() - started), "speeds": speeds}
         # What could not be read may be readable another time: then the same command goes on with what is there.
         output.finish(lease, summary, *(() if summary["unreadable"] else ROOMS))
     print_summary(console, summary, output.path, str(settings.teacher))
@@ -86,16 +88,20 @@ def label_pieces(
     job: RerankSettings,
     output: TableOutput,
     console: Console,
-) -> None:
-    """Brings every piece to its part: first what the teachers need of all pieces, then the scores."""
+) -> dict[str, Any]:
+    """Brings every piece to its part: first what the teachers need of all pieces, then the scores.
+
+    Returns how fast the rerankers among the teachers were, by their names.
+    """
     todo = missing(output, pieces)
     console.print(f"{sum(piece.rows for piece in pieces):,} rows in {len(pieces):,} piece(s), {len(todo):,} to do")
     read_pieces(labelling, pieces, todo, output)
     if needs_words(labelling.teacher):
         count_words(labelling, pieces, output)
-    labelling = with_rankings(labelling, jobs, output, console)
+    labelling, speeds = with_rankings(labelling, jobs, output, console)
     items = [asdict(piece) for piece in missing(output, pieces)]
     run_stage_on_replicas(LabelStage, labelling, items, job, loads_model=bool(labelling.encoders))
+    return speeds
 
 
 def encoders_of(
@@ -228,14 +234,42 @@ def count_words(labelling: Labelling, pieces: Sequence[Unit], output: TableOutpu
 
 def with_rankings(
     labelling: Labelling, jobs: Mapping[Teacher, RerankSettings], output: TableOutput, console: Console
-) -> Labelling:
-    """Lets each reranker rank all lists, and returns the labelling with what they say."""
-    rankings = {}
+) -> tuple[Labelling, dict[str, Any]]:
+    """Lets each reranker rank all lists; returns the labelling with what they say, and how fast they were."""
+    rankings, speeds = {}, {}
     for number, (teacher, job) in enumerate(jobs.items()):
         ranked = os.path.join(output.room(RANKED_ROOM), str(number))
-        rank_lists(output.room(LISTS_ROOM), ranked, job, console)
+        summary = rank_lists(output.room(LISTS_ROOM), ranked, job, console)
         rankings[teacher] = Rankings.of(ranked)
-    return replace(labelling, rankings=rankings)
+        if summary is not None:
+            speeds[str(teacher)] = speed_of(summary, job)
+    return replace(labelling, rankings=rankings), speeds
+
+
+def speed_of(summary: Mapping[str, Any], job: RerankSettings) -> dict[str, Any]:
+    """How fast a reranker was, how much memory it took, and of what: of the summary of the offline job.
+
+    `runs` is in how many the pairs were scored: what was in work when one was stopped is time without pairs.
+    """
+    scored = [attempt for attempt in summary["attempts"] if attempt["pairs"]]
+    seconds = sum(attempt["phases"].get(phase, 0.0) for attempt in scored for phase in ("score", "quarantine"))
+    return {
+        "pairs": sum(attempt["pairs"] for attempt in scored),
+        "seconds": round(seconds, 3),
+        "pairs_per_second": summary["pairs_per_second"],
+        "tokens": summary["tokens"],
+        "chunks": summary["chunks"],
+        "chunks_reused": summary["chunks_reused"],
+        "stored_scores": job.scores is not None,
+        "peak_memory": max((attempt.get("peak_memory", 0) for attempt in scored), default=0),
+        "peak_gpu_memory": max((attempt.get("peak_gpu_memory", 0) for attempt in scored), default=0),
+        "replicas": max((attempt["replicas"] for attempt in scored), default=0),
+        "cpus_each": job.num_cpus,
+        "gpus_each": job.num_gpus,
+        "processor": processor(),
+        "started": scored[0]["started"] if scored else None,
+        "runs": len(summary["attempts"]),
+    }
 
 
 def summary_of(

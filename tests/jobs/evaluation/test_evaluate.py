@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +74,15 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     pairs = {(one["from"], one["to"]) for one in results["differences"] if one["measure"] == "nDCG@10"}
     assert len(pairs) == 3
     assert all(one["p"] <= one["p_holm"] <= 1 for one in results["differences"])
+    speed = results["systems"][str(bert_directory)]["speed"]
+    assert (speed["sets"], speed["pairs"], speed["why_not"]) == (1, 96, None)
+    assert speed["pairs_per_second"] == pytest.approx(96 / speed["seconds"], rel=0.1)  # of seconds in milliseconds
+    assert 50_000_000 < speed["peak_memory"] < 50_000_000_000
+    assert results["systems"]["bm25"]["speed"] is None
+    report = (output / "report.html").read_text()
+    assert f"{results['rows']['first stage']['nDCG@10']['mean']:.3f}" in report
+    assert speed["started"].partition("T")[0] in report
+    assert f"To read and to send: {output}/report.html" in " ".join(done.output.split())
     assert "small: 12 queries" in done.output
     assert "careful: 1 line(s) of small are left out" in done.output
 
@@ -86,18 +97,50 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     gate.write_text('[small]\n"nDCG@10" = 0.0\n')
     assert evaluate(*arguments, "--gate", gate, "--address", cluster).exit_code == 0
 
+    before = tmp_path / "before" / "results.json"
+    write_earlier_values(before, values, raised_by=0.2)
+    against = evaluate(*arguments, "--gate-against", before, "--address", cluster)
+    assert against.exit_code == 5, against.output
+    assert re.search(
+        r"nDCG@10 of small fell from [\d.]+ to [\d.]+ over the same 12 queries \(p 0.0\d+\)", against.output
+    )
+    assert evaluate(*arguments, "--gate-against", output / "results.json", "--address", cluster).exit_code == 0
+
     parts = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
     assert parts
     again = evaluate(*arguments, "--address", cluster)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
-    assert json.loads((output / "results.json").read_text())["sets"]["small"]["rows"] == results["rows"]
+    resumed = json.loads((output / "results.json").read_text())["sets"]["small"]
+    assert (resumed["rows"], resumed["systems"]) == (results["rows"], results["systems"])
 
     refused = evaluate(*arguments, "--top-k", 5, "--address", cluster)
     assert refused.exit_code == 3
     assert "lists.parquet holds other candidates, such as of another --queries or --top-k" in refused.output
     assert {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")} == parts
     assert evaluate(*arguments, "--address", cluster).exit_code == 0
+
+
+def write_earlier_values(results: Path, values: list[dict[str, Any]], raised_by: float) -> None:
+    """Those of an evaluation in which every query was better."""
+    results.parent.mkdir()
+    raised = [one | {"value": one["value"] + raised_by} for one in values]
+    pq.write_table(pa.Table.from_pylist(raised), results.parent / "values.parquet")
+
+
+def test_an_earlier_evaluation_of_something_else_is_a_usage_error(folder: Path, tmp_path: Path) -> None:
+    values = [{"set": "small", "row": "other", "measure": "nDCG@10", "query_id": f"q{i}", "value": 1.0} for i in (0, 1)]
+    write_earlier_values(tmp_path / "before" / "results.json", values, raised_by=0)
+    arguments = (folder, "--model", "embedded", "--output", tmp_path / "out", "--gate-against")
+    for place, message in (
+        (tmp_path / "before", "has no row embedded; it has other"),
+        (tmp_path / "nothing", "give the results.json that an evaluation wrote"),
+        (folder, "give the results.json that an evaluation wrote"),
+    ):
+        done = evaluate(*arguments, place)
+        assert done.exit_code == 2, done.output
+        assert message in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_question_without_an_answer_among_the_candidates_counts_0(tmp_path: Path) -> None:

@@ -134,8 +134,11 @@ def test_files_that_come_between_kills_and_stops_are_ranked_once(
     assert verify(look(str(output))) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("to_group", [False, True], ids=["driver", "everything"])
+@pytest.mark.parametrize(
+    "to_group",
+    [pytest.param(False, marks=pytest.mark.endurance), pytest.param(True, marks=pytest.mark.slow)],
+    ids=["driver", "everything"],
+)
 def test_a_signal_ends_a_follower_with_its_private_ray(tmp_path: Path, bert_directory: Path, to_group: bool) -> None:
     """`everything` is what a terminal's Ctrl-C reaches."""
     output = tmp_path / "out"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from pipelines.evaluation.chance import holm, interval, p_value
+from pipelines.evaluation.chance import holm, interval, interval_over_sets, p_value, p_value_over_sets
 from pipelines.evaluation.measures import best_order, parse_measure, values_by_query
 
 DOCUMENTS = [f"d{i}" for i in range(15)]
@@ -104,3 +104,25 @@ def test_holms_correction_is_that_of_the_paper() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_what_is_said_of_one_set_is_said_of_the_mean_of_sets() -> None:
+    values = [0.1, 0.9, 0.4, 0.4, 1.0, 0.0, 0.7, 0.2, 0.3, 0.6]
+    assert interval_over_sets([values]) == pytest.approx(interval(values), abs=0.01)
+    assert interval_over_sets([[0.5] * 4, [1.0] * 3]) == (0.75, 0.75)
+
+
+def test_a_difference_over_sets_is_as_likely_as_all_changes_of_sides_say() -> None:
+    """Against all 2^9 of them; sets of different sizes weigh the same."""
+    first = [[0.5, 0.2, 0.9, 0.4], [0.1, 0.6, 0.3, 0.8, 0.2]]
+    second = [[0.6, 0.5, 0.8, 0.9], [0.3, 0.6, 0.5, 0.7, 0.6]]
+    parts = [
+        (there - here) / len(one) / 2
+        for one, other in zip(first, second, strict=True)
+        for here, there in zip(one, other, strict=True)
+    ]
+    sums = [sum(sign * part for sign, part in zip(signs, parts, strict=True)) for signs in product((-1, 1), repeat=9)]
+    expected = sum(abs(one) >= abs(sum(parts)) - 1e-12 for one in sums) / len(sums)
+    assert p_value_over_sets(first, second) == pytest.approx(expected, abs=0.015)
+    assert p_value_over_sets(first, second) == p_value_over_sets(first, second)
+    assert p_value_over_sets(first, first) == 1.0

@@ -12,6 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipelines.records import RankedDocument, Ranking, Usage
 from serve.schemas import (
     UNION_TAGS,
+    AnyRerankRequest,
+    AnyStreamRequest,
     CohereRequest,
     DialectRequest,
     PlainInvocationRequest,
@@ -26,12 +28,12 @@ from serve.schemas import (
 
 SERVED = Served(model="served-model", request_id="0123")
 DIALECTS: dict[str, TypeAdapter[Any]] = {
-    "/v1/rerank": TypeAdapter(RerankRequest),
+    "/v1/rerank": TypeAdapter(AnyRerankRequest),
     "/v2/rerank": TypeAdapter(CohereRequest),
     "/rerank": TypeAdapter(PlainRequest),
     "/v1/score": TypeAdapter(ScoreRequest),
     "/invocations": TypeAdapter(PlainInvocationRequest),
-    "/v1/rerank/stream": TypeAdapter(StreamRequest),
+    "/v1/rerank/stream": TypeAdapter(AnyStreamRequest),
 }
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates, too
