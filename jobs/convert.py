@@ -40,16 +40,23 @@ def command(
     """
     import torch  # seconds, spared to --help
 
+    from pipelines.families.modernbert import LAYOUT as MODERNBERT
+    from pipelines.model_files import find_model
     from pipelines.training.base import load_base, write_model
+    from pipelines.training.plain import write_plain
 
     console = Console(stderr=True)
     try:
         if dtype not in WRITTEN_DTYPES:
             raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(WRITTEN_DTYPES)}")
-        base = load_base(model, revision, token)
-        if not base.has_head:
-            raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
-        write_model(base.encoder, base, directory, getattr(torch, dtype))
+        files = find_model(model, revision, token)
+        if files.config().get("model_type") == MODERNBERT:
+            write_plain(files, directory, getattr(torch, dtype))
+        else:
+            base = load_base(model, revision, token)
+            if not base.has_head:
+                raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
+            write_model(base.encoder, base, directory, getattr(torch, dtype))
     except FileExistsError as error:
         say(console, str(error), "refused: ")
         raise typer.Exit(errors.REFUSED) from None

@@ -1,13 +1,15 @@
 """Attention over packed pairs, behind one signature: flash-attn or torch's varlen kernel on CUDA, SDPA elsewhere.
 
 Shapes: T packed tokens, N heads, H head width. `cu_seqlens_q` and `cu_seqlens_k` differ when only some tokens ask
-(the last layer asks for the first token of each pair alone).
+(the last layer asks for the first token of each pair alone). With a `window_size` they are the same, and each token
+sees only so many on its left and right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +20,33 @@ Attention = Callable[
 ]
 """(q_TNH, k_TNH, v_TNH, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k) -> o_TNH; no mask, scale 1/sqrt(H)."""
 
+WindowSize = tuple[int, int]
+"""Tokens on the left and on the right of a token that it sees besides itself."""
+EVERYWHERE = (-1, -1)
+"""The window size that stands for no window, here and in both CUDA kernels."""
+QUERIES_PER_BLOCK = 128
+"""Of a long pair with a window so many tokens at a time look at the keys around them: 64 to 256 measure alike."""
 
-def select_attention(device: torch.device, dtype: torch.dtype) -> Attention:
+
+class WindowedAttention(Protocol):
+    """An `Attention` that can be told a window; the argument has the name that the CUDA kernels give it."""
+
+    def __call__(
+        self,
+        q_TNH: torch.Tensor,
+        k_TNH: torch.Tensor,
+        v_TNH: torch.Tensor,
+        cu_seqlens_q: torch.Tensor,
+        cu_seqlens_k: torch.Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        /,
+        *,
+        window_size: WindowSize = EVERYWHERE,
+    ) -> torch.Tensor: ...
+
+
+def select_attention(device: torch.device, dtype: torch.dtype) -> WindowedAttention:
     """The fastest attention there is for `device` and `dtype`; chosen once, at load."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return sdpa_attention  # the CUDA kernels know half precision only
@@ -29,7 +56,7 @@ def select_attention(device: torch.device, dtype: torch.dtype) -> Attention:
         from flash_attn import flash_attn_varlen_func
     except ImportError:
         return torch_varlen_attention
-    return flash_attn_varlen_func  # type: ignore[no-any-return]  # its first seven arguments are ours
+    return flash_attn_varlen_func  # type: ignore[no-any-return]  # its first seven arguments and window_size are ours
 
 
 def torch_varlen_attention(
@@ -40,11 +67,14 @@ def torch_varlen_attention(
     cu_seqlens_k: torch.Tensor,
     max_seqlen_q: int,
     max_seqlen_k: int,
+    *,
+    window_size: WindowSize = EVERYWHERE,
 ) -> torch.Tensor:
     """torch's FlashAttention-2 (CUDA, half precision), which needs no extra package."""
     from torch.nn.attention.varlen import varlen_attn  # loads CUDA-only code
 
-    o_TNH = varlen_attn(q_TNH, k_TNH, v_TNH, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    bounds = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    o_TNH = varlen_attn(q_TNH, k_TNH, v_TNH, *bounds, window_size=window_size)
     assert isinstance(o_TNH, torch.Tensor)  # a tuple only when auxiliary outputs are asked for
     return o_TNH
 
@@ -57,6 +87,8 @@ def sdpa_attention(
     cu_seqlens_k: torch.Tensor,
     max_seqlen_q: int,
     max_seqlen_k: int,
+    *,
+    window_size: WindowSize = EVERYWHERE,
 ) -> torch.Tensor:
     """`scaled_dot_product_attention` per pair; neighbours of equal length (pairs come sorted) share one call."""
     lengths = zip(cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist(), strict=True)
@@ -68,7 +100,33 @@ def sdpa_attention(
         q_BNLH = q_TNH[q_at:q_end].unflatten(0, (count, q_length)).transpose(1, 2)
         k_BNLH = k_TNH[k_at:k_end].unflatten(0, (count, k_length)).transpose(1, 2)
         v_BNLH = v_TNH[k_at:k_end].unflatten(0, (count, k_length)).transpose(1, 2)
-        o_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH)
+        if window_size == EVERYWHERE or q_length <= 1 + min(window_size):  # all of them see all
+            o_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH)
+        else:
+            o_BNLH = attention_in_window(q_BNLH, k_BNLH, v_BNLH, window_size)
         outputs.append(o_BNLH.transpose(1, 2).flatten(0, 1))
         q_at, k_at = q_end, k_end
     return torch.cat(outputs)
+
+
+def attention_in_window(
+    q_BNLH: torch.Tensor, k_BNLH: torch.Tensor, v_BNLH: torch.Tensor, window_size: WindowSize
+) -> torch.Tensor:
+    """Attention of pairs of one length L, in which the token at i sees those from i - left to i + right.
+
+    Block by block of queries, each with the keys that any of them sees: a long pair takes time by its length, and not
+    by the square of it.
+    """
+    left, right = window_size
+    length = q_BNLH.shape[2]
+    blocks = []
+    for start in range(0, length, QUERIES_PER_BLOCK):
+        end = min(start + QUERIES_PER_BLOCK, length)
+        first, last = max(0, start - left), min(length, end + right)
+        i_Q1 = torch.arange(start, end, device=q_BNLH.device)[:, None]
+        j_K = torch.arange(first, last, device=q_BNLH.device)
+        sees_QK = (j_K >= i_Q1 - left) & (j_K <= i_Q1 + right)
+        keys_BNKH, values_BNKH = k_BNLH[:, :, first:last], v_BNLH[:, :, first:last]
+        queries_BNQH = q_BNLH[:, :, start:end]
+        blocks.append(F.scaled_dot_product_attention(queries_BNQH, keys_BNKH, values_BNKH, attn_mask=sees_QK))
+    return torch.cat(blocks, dim=2)

@@ -90,11 +90,15 @@ class FirstTokenLayer(Block):
         return self.after_attention(x_PD, o_PNH)
 
 
-class PackedEncoder(nn.Module):
-    """Embeddings, layers and the classification head (dense, tanh, one logit) of a cross-encoder."""
+class PackedNetwork(nn.Module):
+    """A forward pass that gives a packed batch its logits, float32 [P]; each family has one."""
 
     attention: Attention = staticmethod(sdpa_attention)
     """Replaced at load by what `attention.select_attention` finds."""
+
+
+class PackedEncoder(PackedNetwork):
+    """Embeddings, layers and the classification head (dense, tanh, one logit) of a cross-encoder."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()

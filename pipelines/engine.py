@@ -11,16 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from .attention import select_attention
-from .encoder import PackedEncoder
+from .encoder import PackedNetwork
 from .errors import ModelRefusedError, is_out_of_memory
 from .families import ModelSpec, spec_of
 from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
-from .model_files import ModelFiles, refusals_naming
+from .model_files import ModelFiles, read_tensors, refusals_naming
 from .packing import TokenPair, pack, split_by_token_budget
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ GPU_BATCH_TOKENS = 65_536
 class CrossEncoder:
     """A loaded model on one device."""
 
-    def __init__(self, encoder: PackedEncoder, spec: ModelSpec, max_batch_tokens: int | None = None) -> None:
+    def __init__(self, encoder: PackedNetwork, spec: ModelSpec, max_batch_tokens: int | None = None) -> None:
         self.encoder = encoder
         self.spec = spec
         parameter = next(encoder.parameters())
@@ -51,8 +50,8 @@ class CrossEncoder:
     ) -> CrossEncoder:
         """Reads the weights strictly; raises ModelRefusedError for a model that would score wrongly."""
         spec = spec_of(files)
-        tensors = {name: tensor for path in files.weight_files() for name, tensor in load_file(path).items()}
-        if pooler := [name for name in tensors if name.startswith(spec.names.unused)]:
+        tensors = read_tensors(files)
+        if pooler := [name for name in tensors if name.startswith(spec.unused)]:
             logger.warning("%s: no score depends on %s, which is left out", files.name, ", ".join(sorted(pooler)))
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             encoder = spec.network()

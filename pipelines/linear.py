@@ -1,4 +1,4 @@
-"""Linear layers together with what follows them: a GELU, or the sum with a residual.
+"""Linear layers together with what follows them: a GELU, the sum with a residual, or the product with a gate.
 
 `Linear` is plain torch. `OneDnnLinear` computes the same on a CPU with weights that oneDNN packed once, and fuses what
 follows into the matrix product, so that the activations are touched once less. On the AMD processor that we measured,
@@ -20,7 +20,7 @@ PACKED_FOR_TOKENS = 1024
 
 
 class Linear(nn.Linear):
-    """y = x W^T + b."""
+    """y = x W^T + b, or without b."""
 
     def gelu(self, x: torch.Tensor, approximate: str) -> torch.Tensor:
         """GELU of the output; `approximate` as in torch's gelu."""
@@ -29,6 +29,10 @@ class Linear(nn.Linear):
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The output added to `residual`."""
         return residual + self(x)  # type: ignore[no-any-return]
+
+    def times(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """The output multiplied by `gate`, number by number."""
+        return gate * self(x)  # type: ignore[no-any-return]
 
 
 class OneDnnLinear(nn.Module):
@@ -50,19 +54,25 @@ class OneDnnLinear(nn.Module):
         """As in `Linear`."""
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, self.bias, "add")  # type: ignore[no-any-return]
 
+    def times(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """As in `Linear`."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, gate, self.packed, self.bias, "mul")  # type: ignore[no-any-return]
+
 
 @cache
 def onednn_is_usable(layer: Callable[[Linear], nn.Module] = OneDnnLinear) -> bool:
     """Whether this build of torch has the operators of `layer`, no public interface, and they compute what we mean."""
     linear = Linear(8, 4)
-    x, residual = torch.linspace(-2, 2, 24).view(3, 8), torch.ones(3, 4)
+    x, residual, gate = torch.linspace(-2, 2, 24).view(3, 8), torch.ones(3, 4), torch.linspace(-1, 1, 12).view(3, 4)
     with torch.inference_mode():
         try:
             packed: Any = layer(linear)
-            ours = [packed(x), packed.gelu(x, "none"), packed.gelu(x, "tanh"), packed.plus(x, residual)]
+            ours = [packed(x), packed.gelu(x, "none"), packed.gelu(x, "tanh")]
+            ours += [packed.plus(x, residual), packed.times(x, gate)]
         except (AttributeError, RuntimeError):
             return False
-        theirs = [linear(x), linear.gelu(x, "none"), linear.gelu(x, "tanh"), linear.plus(x, residual)]
+        theirs = [linear(x), linear.gelu(x, "none"), linear.gelu(x, "tanh")]
+        theirs += [linear.plus(x, residual), linear.times(x, gate)]
         return all(torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True))
 
 

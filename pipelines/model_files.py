@@ -10,12 +10,12 @@ import json
 import os
 import reprlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 from pyarrow import fs
@@ -26,10 +26,25 @@ from .config import EMBEDDED
 from .errors import ModelNotFoundError, ModelRefusedError, tokenizer_faults
 from .stores import filesystem, is_uri, parse_given_uri, without_signature
 
+if TYPE_CHECKING:
+    import torch
+
 COPY_BYTES = 8 << 20
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
 WEIGHTS_INDEX = "model.safetensors.index.json"
+MODULES = "modules.json"
+TRANSFORMER_CONFIG = "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
+MODULE_FOLDERS = "[0-9]*_*"
+"""Folders of the modules that modules.json lists, such as 1_Pooling."""
+OF_A_CHAIN = (
+    MODULES,
+    TRANSFORMER_CONFIG,
+    PROMPTS,
+    *(f"{MODULE_FOLDERS}/{name}" for name in ("config.json", "model.safetensors")),
+)
+"""What sentence-transformers writes beside the files of a model that it puts modules behind."""
 MAX_JSON_BYTES = 64 << 20
 """Of a config or an index: the largest that are published have a few."""
 
@@ -48,6 +63,15 @@ class TensorHeader(NamedTuple):
     dtype: str
     """In the words of safetensors: `F32`, `BF16`, `I8`, ..."""
     shape: tuple[int, ...]
+
+
+class ModuleEntry(NamedTuple):
+    """One module in modules.json."""
+
+    type: str
+    """Its class, such as `sentence_transformers.models.Dense`."""
+    path: str
+    """Its folder; empty for the model itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +114,30 @@ class ModelFiles:
             raise ModelRefusedError(f"{path}: model_max_length is {shown(limit)}; it is a number from 1 on, or null")
         return int(limit) if limit < 1_000_000 else None
 
+    def modules(self) -> list[ModuleEntry]:
+        """The modules of sentence-transformers that make a score of what the model gives; none where it does itself.
+
+        A model for sequence classification scores by itself, whatever modules.json lies beside it. Raises
+        ModelRefusedError for a list that names anything but folders beside it.
+        """
+        path = self.directory / MODULES
+        if not path.is_file() or is_classifier(self.config()):
+            return []
+        listed = read_json_value(path)
+        if not isinstance(listed, list):
+            raise ModelRefusedError(f"{path} holds {type(listed).__name__}, not a list")
+        modules = [module_entry(entry, path) for entry in listed]
+        return modules if len(modules) > 1 else []
+
+    def tensor_files(self) -> list[tuple[str, Path]]:
+        """The safetensors files, in a fixed order, with what the names of their tensors are to begin with."""
+        files = [("", path) for path in self.weight_files()]
+        folders = [module.path for module in self.modules() if module.path]
+        of_modules = [(f"{folder}/", self.directory / folder / "model.safetensors") for folder in folders]
+        return files + [(prefix, path) for prefix, path in of_modules if path.is_file()]
+
     def weight_files(self) -> list[Path]:
-        """The safetensors files, in a fixed order; raises ModelRefusedError when there are none."""
+        """The safetensors files of the model itself, in a fixed order; raises ModelRefusedError when there are none."""
         index = self.directory / WEIGHTS_INDEX
         if index.is_file():
             return [self.directory / shard for shard in shards_of(index)]
@@ -106,8 +152,12 @@ class ModelFiles:
     def digest(self) -> str:
         """SHA-256 over the names and bytes of everything that decides a score: config, tokenizer, weights."""
         digest = hashlib.sha256()
-        for path in [self.directory / "config.json", self.tokenizer_file(), *self.weight_files()]:
-            digest.update(path.name.encode())
+        paths = [self.directory / "config.json", self.tokenizer_file(), *(path for _, path in self.tensor_files())]
+        if modules := self.modules():
+            names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
+            paths += [self.directory / name for name in names if (self.directory / name).is_file()]
+        for path in paths:
+            digest.update(str(path.relative_to(self.directory)).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -138,15 +188,16 @@ def fetch(uri: str) -> ModelFiles:
     store = parse_given_uri(uri)
     try:
         source = filesystem(store)
-        files = [file for file in source.get_file_info(fs.FileSelector(store.path)) if is_needed(file.base_name)]
+        files = needed_files(source, store.path)
         directory = cache_directory(str(store), files)
         with FileLock(f"{directory}.lock"):  # the replicas of a node may all come at once
             if files and not directory.is_dir():
                 unfinished = Path(f"{directory}.unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir()
-                for file in files:
-                    copy_file(source, file.path, unfinished / file.base_name)
+                for name, file in files.items():
+                    (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+                    copy_file(source, file.path, unfinished / name)
                 unfinished.rename(directory)
     except OSError as error:
         message = without_signature(str(error))
@@ -156,14 +207,23 @@ def fetch(uri: str) -> ModelFiles:
     return ModelFiles(uri, directory)
 
 
+def needed_files(source: fs.FileSystem, path: str) -> dict[str, fs.FileInfo]:
+    """The files of a model in a directory of a store, by their names in it; those of its modules are in folders."""
+    listed = source.get_file_info(fs.FileSelector(path))
+    if any(file.base_name == MODULES for file in listed):
+        listed = source.get_file_info(fs.FileSelector(path, recursive=True))
+    files = {file.path.removeprefix(path).lstrip("/"): file for file in listed if file.is_file}
+    return {name: file for name, file in files.items() if is_needed(name)}
+
+
 def is_needed(name: str) -> bool:
     """Whether a file of this name is part of a model."""
-    return any(fnmatchcase(name, pattern) for pattern in (*NEEDED, WEIGHTS_INDEX))
+    return any(fnmatchcase(name, pattern) for pattern in (*NEEDED, WEIGHTS_INDEX, *OF_A_CHAIN))
 
 
-def cache_directory(uri: str, files: Sequence[fs.FileInfo]) -> Path:
+def cache_directory(uri: str, files: Mapping[str, fs.FileInfo]) -> Path:
     """Where the files of a uri lie, as long as their names, sizes and times of modification are these."""
-    state = sorted((file.base_name, file.size, file.mtime_ns) for file in files)
+    state = sorted((name, file.size, file.mtime_ns) for name, file in files.items())
     digest = hashlib.sha256(json.dumps([uri, state]).encode()).hexdigest()[:32]
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crossray" / "models"
     root.mkdir(parents=True, exist_ok=True)
@@ -188,7 +248,7 @@ def download(name: str, revision: str | None, token: str | None) -> ModelFiles:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        wanted = [*NEEDED, WEIGHTS_INDEX]
+        wanted = [*NEEDED, WEIGHTS_INDEX, *OF_A_CHAIN]
         directory = Path(snapshot_download(name, revision=revision, token=token, allow_patterns=wanted))
     except HFValidationError as error:
         raise ModelNotFoundError(f"{name!r} is neither a directory nor a hub name: {error}") from None
@@ -211,6 +271,14 @@ def download(name: str, revision: str | None, token: str | None) -> ModelFiles:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises ModelRefusedError naming the file when it is none."""
+    parsed = read_json_value(path)
+    if not isinstance(parsed, dict):
+        raise ModelRefusedError(f"{path} holds {type(parsed).__name__}, not an object")
+    return parsed
+
+
+def read_json_value(path: Path) -> Any:
+    """Any JSON value; raises ModelRefusedError naming the file when it is none."""
     if not path.is_file():
         raise ModelRefusedError(f"{path.parent} has no {path.name}; a model directory needs one")
     try:
@@ -225,8 +293,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelRefusedError(f"{path} cannot be read: {error}") from None
     except ValueError as error:
         raise ModelRefusedError(f"{path} is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ModelRefusedError(f"{path} holds {type(parsed).__name__}, not an object")
     return parsed
 
 
@@ -239,7 +305,7 @@ def shards_of(index: Path) -> list[str]:
     if not isinstance(shards, dict):
         raise ModelRefusedError(f"{index} has no weight_map; download it again")
     for tensor, shard in shards.items():
-        if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\\0"):
+        if not isinstance(shard, str) or not is_beside(shard):
             raise ModelRefusedError(
                 f"{index}: weight_map has {shown(tensor)} in {shown(shard)}; it is the name of a file beside the index"
             )
@@ -250,14 +316,45 @@ def shards_of(index: Path) -> list[str]:
     return names
 
 
+def module_entry(entry: Any, path: Path) -> ModuleEntry:
+    """A module as modules.json lists it; raises ModelRefusedError for what is none, or is not beside that file."""
+    kind, folder = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(kind, str) or not isinstance(folder, str) or not is_beside(folder, ("",)):
+        raise ModelRefusedError(f"{path} lists {shown(entry)}; a module has a type, and as its path a folder beside it")
+    return ModuleEntry(kind, folder)
+
+
+def is_beside(name: str, besides: Sequence[str] = ()) -> bool:
+    """Whether a name in a JSON file is that of a file or folder beside it, or one of `besides`."""
+    return name in besides or (name not in ("", ".", "..") and not set(name) & set("/\\\0"))
+
+
+def is_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether config.json says that the model gives a score by itself."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(
+        str(one).endswith("ForSequenceClassification") for one in architectures
+    )
+
+
+def read_tensors(files: ModelFiles) -> dict[str, torch.Tensor]:
+    """All tensors by their names; those of a module begin with its folder."""
+    from safetensors.torch import load_file
+
+    return {
+        f"{prefix}{name}": tensor for prefix, path in files.tensor_files() for name, tensor in load_file(path).items()
+    }
+
+
 def tensor_headers(files: ModelFiles) -> dict[str, TensorHeader]:
     """Type and shape of each tensor by its name, without reading the tensors.
 
     Raises ModelRefusedError for a file that is no safetensors file, and for a tensor that is in two of them.
     """
     headers: dict[str, TensorHeader] = {}
-    for path in files.weight_files():
-        for name, header in headers_in(path):
+    for prefix, path in files.tensor_files():
+        for bare_name, header in headers_in(path):
+            name = f"{prefix}{bare_name}"
             if name in headers:
                 raise ModelRefusedError(f"{path}: tensor {shown(name)} is in another file too; one of them is wrong")
             headers[name] = header

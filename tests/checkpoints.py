@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer
-from tokenizers.models import Unigram, WordPiece
-from tokenizers.normalizers import NFKC, BertNormalizer, Replace
+from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers.normalizers import NFC, NFKC, BertNormalizer, Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
 from tokenizers.processors import TemplateProcessing
 
 Tensors = dict[str, torch.Tensor]
@@ -31,6 +31,12 @@ HEADS = 4
 BERT_LENGTH = 512
 XLM_ROBERTA_LENGTH = 512
 JINA_V2_LENGTH = 1024
+MODERNBERT_LENGTH = 8192
+ETTIN_LENGTH = 7999
+PACKAGE = "sentence_transformers"
+POOLED = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
+MODERNBERT_WINDOW = 16
+"""Published ones have 128."""
 
 WORDS = (
     *("alpine", "apple", "bread", "bridge", "candle", "carbon", "cloud", "copper", "desert", "distance", "engine"),
@@ -39,9 +45,9 @@ WORDS = (
     *("shadow", "silver", "summer", "table", "thunder", "travel", "tunnel", "valley", "velvet", "violin", "walnut"),
     *("weather", "window", "winter", "zebra"),
 )
-"""One token each in both tokenizers."""
+"""One token each in all tokenizers."""
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()[]{}<>/\\-_=+*&%$#@|~^`äöüßéñ"
-"""What both tokenizers can spell; anything else is an unknown token."""
+"""What the first two tokenizers can spell; anything else is an unknown token."""
 
 
 def write_bert(directory: Path, seed: int = 3) -> Path:
@@ -95,6 +101,28 @@ def write_xlm_roberta(directory: Path, seed: int = 2) -> Path:
     return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
 
 
+def write_mmarco(directory: Path, seed: int = 5) -> Path:
+    """A reranker as cross-encoder/mmarco-mMiniLMv2-L12-H384-v1 is published; returns `directory`."""
+    tokenizer = unigram_tokenizer()
+    config = xlm_roberta_config(tokenizer) | {
+        "attention_probs_dropout_prob": 0.1,
+        "classifier_dropout": None,
+        "gradient_checkpointing": False,
+        "hidden_dropout_prob": 0.1,
+        "label2id": {"LABEL_0": 0},
+        "max_position_embeddings": XLM_ROBERTA_LENGTH + 2,
+        "model_type": "xlm-roberta",
+        "num_hidden_layers": 4,
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.1.0.dev0"},
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+    del config["output_past"]
+    tensors = standard_tensors("roberta", config, seed)
+    tensors["roberta.embeddings.position_ids"] = torch.arange(XLM_ROBERTA_LENGTH + 2)[None]  # as saved in 2022
+    return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
+
+
 def write_jina_v2(directory: Path, seed: int = 4) -> Path:
     """A reranker in the layout of jinaai/jina-reranker-v2-base-multilingual; returns `directory`.
 
@@ -122,6 +150,70 @@ def write_jina_v2(directory: Path, seed: int = 4) -> Path:
     return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(JINA_V2_LENGTH))
 
 
+def write_modernbert(directory: Path, seed: int = 6, **changes: Any) -> Path:
+    """A reranker as Alibaba-NLP/gte-reranker-modernbert-base is published, float16, with `changes` of its config.
+
+    With `classifier_pooling` "cls" and `global_rope_theta` 80000 it is one as ibm-granite's. Returns `directory`.
+    """
+    tokenizer = byte_tokenizer()
+    config = modernbert_config(tokenizer) | changes
+    tensors = modernbert_tensors(config, seed, "model.")
+    draw, width = WeightDraw(seed + 1), config["hidden_size"]
+    tensors |= without_bias(draw.linear("head.dense", width, width)) | without_bias(draw.norm("head.norm", width))
+    tensors |= draw.linear("classifier", 1, width, gain=4)
+    tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    return write_model(directory, config, tensors, tokenizer, modernbert_tokenizer_config())
+
+
+def write_ettin(directory: Path, seed: int = 8, **changes: Any) -> Path:
+    """A reranker as cross-encoder/ettin-reranker-17m-v1 is published, bfloat16, with `changes` of its config.
+
+    A ModernBERT without a head, and behind it sentence-transformers' modules in folders of their own. Returns
+    `directory`.
+    """
+    tokenizer = byte_tokenizer()
+    config = modernbert_config(tokenizer) | {"architectures": ["ModernBertModel"], "torch_dtype": "bfloat16"}
+    config |= {"local_rope_theta": 160000.0, "max_position_embeddings": ETTIN_LENGTH, **changes}
+    config["position_embedding_type"] = "sans_pos"
+    del config["id2label"], config["label2id"]
+    tensors = {name: tensor.bfloat16() for name, tensor in modernbert_tensors(config, seed, "").items()}
+    write_model(directory, config, tensors, tokenizer, modernbert_tokenizer_config())
+    draw = WeightDraw(seed + 1)
+    dense = without_bias(draw.linear("linear", WIDTH, WIDTH))
+    norm, out = draw.norm("norm", WIDTH), draw.linear("linear", 1, WIDTH, gain=4)
+    vector = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    gelu, identity = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    sizes = {"in_features": WIDTH, "out_features": WIDTH, "bias": False, "activation_function": gelu}
+    scores = {"out_features": 1, "bias": True, "activation_function": identity, "module_output_name": "scores"}
+    write_module(directory, 1, "sentence_transformer.modules.pooling.Pooling", POOLED, {})
+    write_module(directory, 2, "base.modules.dense.Dense", sizes | vector, dense)
+    write_module(directory, 3, "sentence_transformer.modules.layer_norm.LayerNorm", {"dimension": WIDTH}, norm)
+    write_module(directory, 4, "base.modules.dense.Dense", sizes | vector | scores, out)
+    modality = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    transformer = {"transformer_task": "feature-extraction", "modality_config": modality}
+    transformer["module_output_name"] = "token_embeddings"
+    (directory / "sentence_bert_config.json").write_text(json.dumps(transformer))
+    prompts = {"activation_fn": identity, "default_prompt_name": None, "model_type": "CrossEncoder", "prompts": {}}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return directory
+
+
+def write_module(directory: Path, number: int, kind: str, config: Mapping[str, Any], tensors: Tensors) -> None:
+    """A module of sentence-transformers in its folder, and its entry in modules.json, which begins with the first."""
+    listed = directory / "modules.json"
+    transformer = {"idx": 0, "name": "0", "path": "", "type": f"{PACKAGE}.base.modules.transformer.Transformer"}
+    modules = json.loads(listed.read_text()) if number > 1 else [transformer]
+    folder = f"{number}_{kind.rpartition('.')[2]}"
+    listed.write_text(
+        json.dumps([*modules, {"idx": number, "name": str(number), "path": folder, "type": f"{PACKAGE}.{kind}"}])
+    )
+    (directory / folder).mkdir()
+    (directory / folder / "config.json").write_text(json.dumps(config))
+    if tensors:
+        contents = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        save_file(contents, directory / folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def shard_weights(directory: Path) -> Path:
     """Splits model.safetensors into two shards and their index, as large models are published; returns `directory`."""
     tensors = read_weights(directory)
@@ -142,9 +234,9 @@ def copy_model(source: Path, target: Path) -> Path:
     return target
 
 
-def edit_config(directory: Path, **changes: Any) -> Path:
-    """Sets keys of config.json, or removes those that are None; returns `directory`."""
-    path = directory / "config.json"
+def edit_config(directory: Path, file: str = "config.json", /, **changes: Any) -> Path:
+    """Sets keys of config.json or another file, or removes those that are None; returns `directory`."""
+    path = directory / file
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return directory
@@ -213,6 +305,70 @@ def xlm_roberta_tokenizer_config(model_max_length: int) -> dict[str, Any]:
     }
 
 
+def modernbert_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.json as transformers 4 writes it for a ModernBERT."""
+    ids = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep", "pad")}
+    return {
+        "architectures": ["ModernBertForSequenceClassification"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": ids["cls"],
+        "classifier_activation": "gelu",
+        "classifier_bias": False,
+        "classifier_dropout": 0.0,
+        "classifier_pooling": "mean",
+        "cls_token_id": ids["cls"],
+        "decoder_bias": True,
+        "deterministic_flash_attn": False,
+        "embedding_dropout": 0.0,
+        "eos_token_id": ids["sep"],
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "gradient_checkpointing": False,
+        "hidden_activation": "gelu",
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_cutoff_factor": 2.0,
+        "initializer_range": 0.02,
+        "intermediate_size": FEED_FORWARD,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-05,
+        "local_attention": MODERNBERT_WINDOW,
+        "local_rope_theta": 10000.0,
+        "max_position_embeddings": MODERNBERT_LENGTH,
+        "mlp_bias": False,
+        "mlp_dropout": 0.0,
+        "model_type": "modernbert",
+        "norm_bias": False,
+        "norm_eps": 1e-05,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 4,
+        "pad_token_id": ids["pad"],
+        "position_embedding_type": "absolute",
+        "sep_token_id": ids["sep"],
+        "sparse_pred_ignore_index": -100,
+        "sparse_prediction": False,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float16",
+        "vocab_size": tokenizer.get_vocab_size() + 7,  # a round number, as published
+    }
+
+
+def modernbert_tokenizer_config() -> dict[str, Any]:
+    """tokenizer_config.json of a ModernBERT."""
+    return {
+        "clean_up_tokenization_spaces": True,
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": MODERNBERT_LENGTH,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "[UNK]",
+    }
+
+
 def words(count: int, seed: int = 0) -> str:
     """A text of exactly `count` tokens."""
     return " ".join(random.Random(seed).choices(WORDS, k=count))
@@ -249,6 +405,46 @@ def unigram_tokenizer() -> Tokenizer:
     )
     tokenizer.add_special_tokens(special)
     return tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """ModernBERT's: bytes and words, `[CLS] q [SEP] d [SEP]`, one segment, special tokens last."""
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    pieces = [*sorted(ByteLevel.alphabet()), *WORDS, *(f"Ġ{word}" for word in WORDS)]
+    # Words come as wholes without merges, whose order would have to be trained.
+    tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
+    tokenizer.normalizer = NFC()
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(special)
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
+    return tokenizer
+
+
+def modernbert_tensors(config: Mapping[str, Any], seed: int, prefix: str) -> Tensors:
+    """What transformers' ModernBertModel saves, without biases, and with no norm before the first attention."""
+    draw = WeightDraw(seed)
+    width, wide = config["hidden_size"], config["intermediate_size"]
+    tensors = {"embeddings.tok_embeddings.weight": draw.normal(config["vocab_size"], width, std=0.02)}
+    tensors |= draw.norm("embeddings.norm", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"layers.{i}"
+        if i:
+            tensors |= draw.norm(f"{layer}.attn_norm", width)
+        tensors |= draw.linear(f"{layer}.attn.Wqkv", 3 * width, width)
+        tensors |= draw.linear(f"{layer}.attn.Wo", width, width)
+        tensors |= draw.norm(f"{layer}.mlp_norm", width)
+        tensors |= draw.linear(f"{layer}.mlp.Wi", 2 * wide, width)
+        tensors |= draw.linear(f"{layer}.mlp.Wo", width, wide)
+    tensors |= draw.norm("final_norm", width)
+    return {f"{prefix}{name}": tensor for name, tensor in without_bias(tensors).items()}
+
+
+def without_bias(tensors: Tensors) -> Tensors:
+    """The tensors but for the biases."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".bias")}
 
 
 def standard_tensors(prefix: str, config: Mapping[str, Any], seed: int) -> Tensors:

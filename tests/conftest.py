@@ -20,7 +20,7 @@ from hypothesis import settings
 from serve import haproxy
 from serve.environment import set_serve_environment
 from serve.private_ray import free_port, private_environment
-from tests.checkpoints import write_bert, write_jina_v2, write_xlm_roberta
+from tests.checkpoints import write_bert, write_ettin, write_jina_v2, write_mmarco, write_modernbert, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
     Bucket,
@@ -57,9 +57,27 @@ def xlm_roberta_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mmarco_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multilingual MiniLM reranker of 512 tokens."""
+    return write_mmarco(tmp_path_factory.mktemp("models") / "mmarco")
+
+
+@pytest.fixture(scope="session")
 def jina_v2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reranker of 1,024 tokens in the layout of jina-reranker-v2."""
     return write_jina_v2(tmp_path_factory.mktemp("models") / "jina_v2")
+
+
+@pytest.fixture(scope="session")
+def modernbert_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ModernBERT reranker of 8,192 tokens that takes the mean of them."""
+    return write_modernbert(tmp_path_factory.mktemp("models") / "modernbert")
+
+
+@pytest.fixture(scope="session")
+def ettin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ModernBERT whose score the modules of sentence-transformers make."""
+    return write_ettin(tmp_path_factory.mktemp("models") / "ettin")
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.random_models import Size, write_random_model
 from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape
+from pipelines.families import EncoderSpec
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.records import CandidateList
@@ -86,6 +87,7 @@ def compare(
         sides[f"one call, CrossEncoder, batch {size}"] = partial(peer.predict, pairs, batch_size=size)
     seconds = interleave(sides, rounds)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
+    assert isinstance(reranker.engine.spec, EncoderSpec)  # as `write_random_model` wrote it
     flops = forward_flops(ids, reranker.engine.spec.shape)
     rows = {
         name: {

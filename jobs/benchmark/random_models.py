@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.encoder import EncoderShape, PackedEncoder
-from pipelines.families.bert import BERT
+from pipelines.families.bert import NAMES as BERT
 from pipelines.families.checkpoint import to_checkpoint
 from pipelines.model_files import find_model
 
@@ -54,7 +54,7 @@ def write_random_model(directory: Path, size: Size, longest: int | None = None) 
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=size.width**-0.5)
     encoder.head_out.weight.mul_(HEAD_GAIN)
-    tensors = to_checkpoint(encoder.half().state_dict(), BERT.names, size.layers)
+    tensors = to_checkpoint(encoder.half().state_dict(), BERT, size.layers)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config))
     for path in embedded.directory.glob("*token*"):

@@ -4,7 +4,7 @@ A further family is a new file beside `bert.py` with a `Family` in it, and its e
 computes otherwise than the packed encoder (`pipelines/encoder.py`) brings its forward pass along in that file.
 """
 
-from .family import ModelSpec
+from .family import EncoderSpec, ModelSpec
 from .recognition import model_limit, recognise, spec_of
 
-__all__ = ["ModelSpec", "model_limit", "recognise", "spec_of"]
+__all__ = ["EncoderSpec", "ModelSpec", "model_limit", "recognise", "spec_of"]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from .checkpoint import TensorNames
 from .encoder_config import encoder_shape
-from .family import Config, Family, ModelSpec, PairStyle
+from .family import Config, EncoderSpec, Family, PairStyle
 from .xlm_roberta import XLM_ROBERTA_PAIRS
 
 NAMES = TensorNames(layout="bert", body="bert", head_dense="bert.pooler.dense", head_out="classifier")
@@ -18,10 +18,10 @@ def is_bert(config: Config, tensor_names: Collection[str]) -> bool:
     return config.get("model_type") == NAMES.layout
 
 
-def bert_spec(config: Config) -> ModelSpec:
+def bert_spec(config: Config) -> EncoderSpec:
     """What config.json says of a BERT; some (multilingual-e5-small) have the tokenizer of XLM-RoBERTa."""
     shape = encoder_shape(config)
-    return ModelSpec(
+    return EncoderSpec(
         names=NAMES,
         shape=shape,
         max_length=shape.max_position_embeddings,
@@ -30,4 +30,4 @@ def bert_spec(config: Config) -> ModelSpec:
     )
 
 
-BERT = Family(NAMES, is_bert, bert_spec)
+BERT = Family(NAMES.layout, is_bert, bert_spec)

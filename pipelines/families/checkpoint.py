@@ -105,20 +105,31 @@ def check_headers(headers: Mapping[str, TensorHeader], names: TensorNames, shape
     read = {name: header for name, header in headers.items() if name not in scales and not names.is_unread(name)}
     check_names(read, names, shape.num_hidden_layers)
     check_shapes({name: header.shape for name, header in read.items()}, names, shape)
-    for name, header in read.items():
-        if header.dtype not in (*FLOATS, "I8"):
-            raise ModelRefusedError(f"{name} is of type {header.dtype}; weights are {', '.join(FLOATS)}, or I8")
+    check_types(read, (*FLOATS, "I8"))
+
+
+def check_types(headers: Mapping[str, TensorHeader], types: Collection[str] = FLOATS) -> None:
+    """Raises ModelRefusedError, naming the first, for a tensor of a type that we do not read."""
+    for name, header in headers.items():
+        if header.dtype not in types:
+            raise ModelRefusedError(f"{name} is of type {header.dtype}; weights are {', or '.join(types)}")
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], names: TensorNames, shape: EncoderShape) -> None:
     """Raises ModelRefusedError, naming the first, where tensors do not have the sizes of the config."""
-    for name, expected in names.shapes(shape).items():
-        if shapes[name] != expected:
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
+    check_same_shapes(shapes, names.shapes(shape), {name: getattr(shape, name) for name in sizes})
+
+
+def check_same_shapes(
+    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> None:
+    """As `check_shapes`, for any shapes and the `sizes` of config.json that they follow from."""
+    for name, shape in expected.items():
+        if shapes[name] != shape:
             raise ModelRefusedError(
                 f"the tensors do not have the sizes of its config.json: {name} is {list(shapes[name])} instead of "
-                f"{list(expected)} (vocab_size {shape.vocab_size}, hidden_size {shape.hidden_size}, intermediate_size "
-                f"{shape.intermediate_size}, max_position_embeddings {shape.max_position_embeddings}, type_vocab_size "
-                f"{shape.type_vocab_size})"
+                f"{list(shape)} ({', '.join(f'{key} {value}' for key, value in sizes.items())})"
             )
 
 
@@ -166,12 +177,16 @@ def qkv_parts(layer: int, num_layers: int) -> dict[str, int]:
 def check_names(tensors: Collection[str], names: TensorNames, num_layers: int) -> None:
     """Raises ModelRefusedError, naming them, where tensors are missing or left over."""
     check_number_of_layers(tensors, num_layers)
-    expected = names.expected(num_layers)
     found = {name for name in tensors if not names.is_unread(name)}
-    if found != expected:
-        missing, unexpected = sorted(expected - found), sorted(found - expected)
+    check_same_names(found, names.expected(num_layers), names.layout, num_layers)
+
+
+def check_same_names(found: Collection[str], expected: Collection[str], layout: str, num_layers: int) -> None:
+    """As `check_names`, for any names of tensors."""
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or unexpected:
         raise ModelRefusedError(
-            f"the checkpoint does not hold the tensors of a {names.layout} cross-encoder of {num_layers} layers: "
+            f"the checkpoint does not hold the tensors of a {layout} cross-encoder of {num_layers} layers: "
             f"{describe_names('missing', missing)}; {describe_names('unexpected', unexpected)}"
         )
 

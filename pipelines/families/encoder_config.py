@@ -1,7 +1,8 @@
-"""Reads the sizes of a BERT-like encoder from config.json, and refuses what our encoder would compute wrongly."""
+"""Reads the sizes of an encoder from config.json, and refuses what would be computed wrongly."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..encoder import HIDDEN_ACTIVATIONS, EncoderShape
@@ -64,12 +65,15 @@ def check_computable(config: dict[str, Any]) -> None:
         raise ModelRefusedError(f"position_embedding_type is {kind}; only absolute positions are supported")
     if config.get("is_decoder"):
         raise ModelRefusedError("is_decoder is true; a cross-encoder of this family reads in both directions")
+    one_label(config)
+    choice(config, "hidden_act", "gelu", HIDDEN_ACTIVATIONS)
+
+
+def one_label(config: dict[str, Any]) -> None:
+    """Raises ModelRefusedError for a model that gives a pair more or less than one logit."""
     labels = number_of_labels(config)
     if labels != 1:
         raise ModelRefusedError(f"the model has {labels} labels; a reranker has one (a classifier is no reranker)")
-    activation = config.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in HIDDEN_ACTIVATIONS:
-        raise ModelRefusedError(f"hidden_act is {shown(activation)}; supported are {', '.join(HIDDEN_ACTIVATIONS)}")
 
 
 def number_of_labels(config: dict[str, Any]) -> int:
@@ -80,3 +84,27 @@ def number_of_labels(config: dict[str, Any]) -> int:
     if names is not None and not isinstance(names, dict):
         raise ModelRefusedError(f"id2label is {shown(names)}; it is an object with a name for each label")
     return len(names or {}) or 2  # transformers' default
+
+
+def choice(config: dict[str, Any], key: str, default: str, known: Collection[str]) -> str:
+    """A word of config.json; raises ModelRefusedError for one that is not known."""
+    value = config.get(key, default)
+    if not isinstance(value, str) or value not in known:
+        raise ModelRefusedError(f"{key} is {shown(value)}; supported are {', '.join(known)}")
+    return value
+
+
+def flag(config: dict[str, Any], key: str, default: bool) -> bool:
+    """A yes or no of config.json; raises ModelRefusedError for what is neither."""
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ModelRefusedError(f"{key} is {shown(value)}; it is true or false")
+    return value
+
+
+def number(config: dict[str, Any], key: str, default: float | None = None, most: float | None = 1.0) -> float:
+    """A positive number of config.json, below `most`; raises ModelRefusedError for what is none."""
+    value: Any = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < (most or float("inf")):
+        raise ModelRefusedError(f"{key} is {shown(value)}; it is a positive number{f' below {most}' if most else ''}")
+    return float(value)

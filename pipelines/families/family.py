@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from ..encoder import EncoderShape, PackedEncoder
+from ..encoder import EncoderShape, PackedEncoder, PackedNetwork
 from ..errors import ModelRefusedError
 from ..model_files import TensorHeader, shown
 from ..tokens import PairTemplate
+from .chain import Chain
 from .checkpoint import TensorNames, Tensors, check_headers, from_checkpoint
 
 Config = dict[str, Any]
@@ -33,16 +35,14 @@ class PairStyle:
     """Whether the model reads token_type_ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """All that scoring needs to know of a model besides its tensors."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec(ABC):
+    """All that scoring needs to know of a model besides its tensors; what they are called, its family knows."""
 
-    names: TensorNames
-    shape: EncoderShape
     max_length: int
-    """Tokens of the longest pair the position embeddings can hold."""
+    """Tokens of the longest pair the model can read."""
     padding_id: int | None
-    """Where RoBERTa's positions count from; None counts from 0 (BERT)."""
+    """Where RoBERTa's positions count from; None counts from 0."""
     pair_styles: tuple[PairStyle, ...]
     """Usually one. The first whose start token the tokenizer has is taken."""
     activation: str = "sigmoid"
@@ -51,21 +51,36 @@ class ModelSpec:
     """What a user must know of the published weights' licence; said when the model is loaded."""
 
     @property
+    @abstractmethod
     def layout(self) -> str:
         """The name of the family in fingerprints and messages."""
-        return self.names.layout
 
-    def network(self) -> PackedEncoder:
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """How many tokens have an embedding."""
+
+    @property
+    def segments(self) -> int:
+        """How many values of token_type_ids have an embedding."""
+        return 1
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
+        return ()
+
+    @abstractmethod
+    def network(self) -> PackedNetwork:
         """The forward pass, whose weights are still to be loaded."""
-        return PackedEncoder(self.shape)
 
+    @abstractmethod
     def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
         """Raises ModelRefusedError for a checkpoint that holds other tensors than config.json describes."""
-        check_headers(headers, self.names, self.shape)
 
+    @abstractmethod
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """The checkpoint's tensors under the names of `network`; raises ModelRefusedError for other tensors."""
-        return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
 
     def pair_template(self, tokenizer: Tokenizer) -> PairTemplate:
         """The template with this tokenizer's ids; raises ModelRefusedError when it lacks the special tokens."""
@@ -77,25 +92,68 @@ class ModelSpec:
                 f"tokenizer.json has no {style.start} or {style.separator}; it does not belong to a {self.layout} model"
             )
         token, highest = max(tokenizer.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
-        if highest >= self.shape.vocab_size:  # on a GPU such an id would kill the process
+        if highest >= self.vocab_size:  # on a GPU such an id would kill the process
             raise ModelRefusedError(
                 f"tokenizer.json gives {shown(token)} the id {highest}, and vocab_size of config.json is "
-                f"{self.shape.vocab_size}; take the tokenizer that belongs to the weights"
+                f"{self.vocab_size}; take the tokenizer that belongs to the weights"
             )
-        if style.has_segments and self.shape.type_vocab_size < 2:  # the passage is segment 1
+        if style.has_segments and self.segments < 2:  # the passage is segment 1
             raise ModelRefusedError(
-                f"type_vocab_size is {self.shape.type_vocab_size}, and the passages of a pair are segment 1 with the "
+                f"type_vocab_size is {self.segments}, and the passages of a pair are segment 1 with the "
                 f"tokenizer's {style.start} and {style.separator}; a cross-encoder with this tokenizer has 2 segments"
             )
         return PairTemplate((start,), (separator,) * style.separators_between, (separator,), style.has_segments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec(ModelSpec):
+    """A model that `PackedEncoder` computes: BERT and its descendants. Only these can be trained."""
+
+    names: TensorNames
+    shape: EncoderShape
+
+    @property
+    def layout(self) -> str:
+        """As in `ModelSpec`."""
+        return self.names.layout
+
+    @property
+    def vocab_size(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.vocab_size
+
+    @property
+    def segments(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.type_vocab_size
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """As in `ModelSpec`."""
+        return self.names.unused
+
+    def network(self) -> PackedEncoder:
+        """As in `ModelSpec`."""
+        return PackedEncoder(self.shape)
+
+    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
+        """As in `ModelSpec`."""
+        check_headers(headers, self.names, self.shape)
+
+    def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+        """As in `ModelSpec`."""
+        return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """One family of models, as its file describes it."""
 
-    names: TensorNames
+    layout: str
+    """Its name in fingerprints and messages."""
     recognises: Callable[[Config, Collection[str]], bool]
     """Whether the model with this config.json and these tensor names is of the family."""
     spec: Callable[[Config], ModelSpec]
     """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""
+    behind_chain: Callable[[Config, Chain], ModelSpec] | None = None
+    """As `spec`, for a model whose score sentence-transformers' modules make; None where this is not supported."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..errors import ModelRefusedError
 from .checkpoint import TensorNames
-from .family import Config, Family, ModelSpec
+from .family import Config, EncoderSpec, Family
 from .xlm_roberta import UNUSED, xlm_roberta_spec
 
 NAMES = TensorNames(
@@ -33,11 +33,11 @@ def is_jina_v2(config: Config, tensor_names: Collection[str]) -> bool:
     return any(".mixer.Wqkv." in name for name in tensor_names)
 
 
-def jina_v2_spec(config: Config) -> ModelSpec:
+def jina_v2_spec(config: Config) -> EncoderSpec:
     """What config.json says of it; its epsilon differs from transformers' default and must be there."""
     if "layer_norm_eps" not in config:
         raise ModelRefusedError("config.json lacks layer_norm_eps, whose default would be wrong for jina-reranker-v2")
     return replace(xlm_roberta_spec(config), names=NAMES, licence_note=LICENCE_NOTE)
 
 
-JINA_V2 = Family(NAMES, is_jina_v2, jina_v2_spec)
+JINA_V2 = Family(NAMES.layout, is_jina_v2, jina_v2_spec)

@@ -6,14 +6,18 @@ from collections.abc import Collection
 
 from ..config import MIN_MAX_LENGTH
 from ..errors import ModelRefusedError
-from ..model_files import ModelFiles, refusals_naming, shown, tensor_headers
+from ..model_files import MODULES, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
+from .chain import Chain, chain_of
 from .family import Config, Family, ModelSpec
 from .jina_v2 import JINA_V2
+from .modernbert import MODERNBERT
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V2, BERT, XLM_ROBERTA)
+FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT)
 """The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
+
+CHAINED = " or ".join(family.layout for family in FAMILIES if family.behind_chain is not None)
 
 
 def spec_of(files: ModelFiles) -> ModelSpec:
@@ -23,15 +27,23 @@ def spec_of(files: ModelFiles) -> ModelSpec:
     """
     config, headers = files.config(), tensor_headers(files)
     with refusals_naming(files.directory):
-        spec = recognise(config, headers)
+        spec = recognise(config, headers, chain_of(files))
         spec.check_tensors(headers)
     return spec
 
 
-def recognise(config: Config, tensor_names: Collection[str]) -> ModelSpec:
-    """The model that a `config.json` and its tensors' names describe; raises ModelRefusedError."""
+def recognise(config: Config, tensor_names: Collection[str], chain: Chain | None = None) -> ModelSpec:
+    """The model that a `config.json`, its tensors' names and the modules behind it describe.
+
+    Raises ModelRefusedError.
+    """
+    family = family_of(config, tensor_names)
     try:
-        return family_of(config, tensor_names).spec(config)
+        if chain is None:
+            return family.spec(config)
+        if family.behind_chain is None:
+            raise ModelRefusedError(f"{MODULES} puts modules behind a {family.layout} model; supported is {CHAINED}")
+        return family.behind_chain(config, chain)
     except KeyError as error:
         raise ModelRefusedError(f"config.json lacks {error}; it does not describe a model we know") from None
 
@@ -47,8 +59,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT and XLM-RoBERTa cross-encoders and "
-        f"jina-reranker-v2 ({', '.join(family.names.layout for family in FAMILIES)})"
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa and ModernBERT "
+        f"cross-encoders and jina-reranker-v2 ({', '.join(family.layout for family in FAMILIES)})"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from ..errors import ModelRefusedError
 from .checkpoint import TensorNames
 from .encoder_config import encoder_shape, size
-from .family import Config, Family, ModelSpec, PairStyle
+from .family import Config, EncoderSpec, Family, PairStyle
 
 UNUSED = ("roberta.pooler.",)
 """A pooler that transformers' XLMRobertaModel saves along; the head reads the first token without it."""
@@ -22,7 +22,7 @@ def is_xlm_roberta(config: Config, tensor_names: Collection[str]) -> bool:
     return config.get("model_type") == NAMES.layout
 
 
-def xlm_roberta_spec(config: Config) -> ModelSpec:
+def xlm_roberta_spec(config: Config) -> EncoderSpec:
     """What config.json says of an XLM-RoBERTa, whose positions begin after that of the padding token."""
     shape = encoder_shape(config)
     padding_id = size({"pad_token_id": 1} | config, "pad_token_id", least=0)
@@ -31,7 +31,7 @@ def xlm_roberta_spec(config: Config) -> ModelSpec:
             f"pad_token_id is {padding_id}; positions are counted from it, and there are only "
             f"{shape.max_position_embeddings} (max_position_embeddings)"
         )
-    return ModelSpec(
+    return EncoderSpec(
         names=NAMES,
         shape=shape,
         max_length=shape.max_position_embeddings - padding_id - 1,
@@ -40,4 +40,4 @@ def xlm_roberta_spec(config: Config) -> ModelSpec:
     )
 
 
-XLM_ROBERTA = Family(NAMES, is_xlm_roberta, xlm_roberta_spec)
+XLM_ROBERTA = Family(NAMES.layout, is_xlm_roberta, xlm_roberta_spec)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..encoder import PackedEncoder
-from ..families import ModelSpec, model_limit, recognise
-from ..families.bert import BERT
+from ..errors import ModelRefusedError
+from ..families import EncoderSpec, model_limit, recognise
+from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
-from ..families.xlm_roberta import XLM_ROBERTA
+from ..families.xlm_roberta import NAMES as XLM_ROBERTA
 from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
 from ..tokens import PairTokenizer
 from .batches import PairLayout
@@ -31,6 +33,7 @@ LEFT_OUT = ("pooler.", "cls.", "lm_head.")
 HEAD_DEVIATION = 0.02
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 SUMS = "SHA256SUMS"
+TRAINED = "training takes BERT, XLM-RoBERTa and jina-reranker-v2 models, and their plain encoders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Base:
 
     name: str
     files: ModelFiles
-    spec: ModelSpec
+    spec: EncoderSpec
     encoder: PackedEncoder
     tokenizer: Tokenizer
     """Neither truncates nor pads."""
@@ -61,6 +64,8 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     with refusals_naming(name):
         spec = recognise(config, names)
+        if not isinstance(spec, EncoderSpec):
+            raise ModelRefusedError(f"this is a {spec.layout} model; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)
     stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
     tensors = with_restored_rows(stored)
@@ -85,7 +90,7 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     return Base(name, files, spec, encoder, tokenizer, layout, has_head, model_limit(spec, files))
 
 
-def with_new_head(tensors: Tensors, spec: ModelSpec, seed: int) -> Tensors:
+def with_new_head(tensors: Tensors, spec: EncoderSpec, seed: int) -> Tensors:
     """The tensors of a plain encoder as those of a cross-encoder: dense layer the identity, output layer drawn.
 
     The identity keeps what the first token says of the text; a new dense layer would have to learn it again.
@@ -118,12 +123,17 @@ def write_model(
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.
     """
+    write_directory(lambda folder: write_files(encoder, base, folder, dtype, small), output, overwrite=overwrite)
+
+
+def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bool = False) -> None:
+    """A directory of the files that `fill` puts into a folder, and their SHA256SUMS; raises as `write_model`."""
     if output.exists() and not (overwrite and (output / SUMS).is_file()):
         raise FileExistsError(f"{output} is there already; give another directory")
     unfinished = output.with_name(f"{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    write_files(encoder, base, unfinished, dtype, small)
+    fill(unfinished)
     paths = sorted(unfinished.iterdir())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
     (unfinished / SUMS).write_text("".join(sums))
@@ -137,7 +147,7 @@ def write_model(
 
 def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool) -> None:
     """Writes weights, config and tokenizer of a model into a folder."""
-    names = BERT.names if base.spec.names == BERT.names else XLM_ROBERTA.names
+    names = BERT if base.spec.names == BERT else XLM_ROBERTA
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
     contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
     if small:
@@ -145,10 +155,15 @@ def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.d
         contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
     save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
     config = written_config(base, names.layout, dtype)
+    write_config_and_tokenizer(config, base.files, folder)
+
+
+def write_config_and_tokenizer(config: dict[str, Any], files: ModelFiles, folder: Path) -> None:
+    """Writes a config.json beside the tokenizer that these files have."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (base.files.directory / name).is_file():
-            shutil.copyfile(base.files.directory / name, folder / name)
+        if (files.directory / name).is_file():
+            shutil.copyfile(files.directory / name, folder / name)
 
 
 def replace_model(new: Path, output: Path) -> None:

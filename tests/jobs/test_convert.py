@@ -28,6 +28,23 @@ def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_direc
     assert (again.exit_code, "is there already" in again.output) == (3, True)
 
 
+@pytest.mark.parametrize("family", ["modernbert", "ettin"])
+def test_modernberts_become_what_transformers_loads(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """An ettin reranker's modules become the head that transformers has."""
+    directory: Path = request.getfixturevalue(f"{family}_directory")
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    texts = ("zebra river", "river salmon")
+    expected = Reranker.load(str(directory), raw_scores=True, device="cpu").compute_score([texts])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    with torch.inference_mode():
+        [actual] = model(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
+    assert actual == pytest.approx(expected, abs=1e-4)
+
+
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments, message in (

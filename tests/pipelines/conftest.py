@@ -21,11 +21,26 @@ def xlm_roberta(xlm_roberta_directory: Path) -> Reranker:
 
 
 @pytest.fixture(scope="session")
+def mmarco(mmarco_directory: Path) -> Reranker:
+    return Reranker.load(str(mmarco_directory), device="cpu", num_threads=1)
+
+
+@pytest.fixture(scope="session")
 def jina_v2(jina_v2_directory: Path) -> Reranker:
     return Reranker.load(str(jina_v2_directory), device="cpu", num_threads=1)
 
 
-@pytest.fixture(scope="session", params=["bert", "xlm_roberta", "jina_v2"])
+@pytest.fixture(scope="session")
+def modernbert(modernbert_directory: Path) -> Reranker:
+    return Reranker.load(str(modernbert_directory), device="cpu", num_threads=1)
+
+
+@pytest.fixture(scope="session")
+def ettin(ettin_directory: Path) -> Reranker:
+    return Reranker.load(str(ettin_directory), device="cpu", num_threads=1)
+
+
+@pytest.fixture(scope="session", params=["bert", "xlm_roberta", "jina_v2", "modernbert", "ettin"])
 def reranker(request: pytest.FixtureRequest) -> Reranker:
     """Each family in turn."""
     loaded: Reranker = request.getfixturevalue(request.param)

@@ -10,7 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.attention import Attention, sdpa_attention, select_attention, torch_varlen_attention
+from pipelines.attention import (
+    EVERYWHERE,
+    WindowedAttention,
+    WindowSize,
+    sdpa_attention,
+    select_attention,
+    torch_varlen_attention,
+)
 
 HEADS, HEAD_WIDTH = 2, 8
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8)
@@ -26,19 +33,30 @@ def draw_qkv(q_lengths: list[int], k_lengths: list[int], head_width: int = HEAD_
     return [torch.randn(count, HEADS, head_width, generator=generator) for count in tokens]
 
 
-def run(attention: Attention, qkv: list[torch.Tensor], q_lengths: list[int], k_lengths: list[int]) -> torch.Tensor:
+def run(
+    attention: WindowedAttention,
+    qkv: list[torch.Tensor],
+    q_lengths: list[int],
+    k_lengths: list[int],
+    window_size: WindowSize = EVERYWHERE,
+) -> torch.Tensor:
     device = qkv[0].device
     cu_seqlens = bounds(q_lengths).to(device), bounds(k_lengths).to(device)
-    return attention(*qkv, *cu_seqlens, max(q_lengths), max(k_lengths))
+    return attention(*qkv, *cu_seqlens, max(q_lengths), max(k_lengths), window_size=window_size)
 
 
-def naive(qkv: list[torch.Tensor], q_lengths: list[int], k_lengths: list[int]) -> torch.Tensor:
+def naive(
+    qkv: list[torch.Tensor], q_lengths: list[int], k_lengths: list[int], window_size: tuple[float, float] = (1e9, 1e9)
+) -> torch.Tensor:
     """One pair, one head, one softmax at a time."""
+    left, right = window_size
     outputs = []
     parts = zip(qkv[0].split(q_lengths), qkv[1].split(k_lengths), qkv[2].split(k_lengths), strict=True)
     for q_QNH, k_KNH, v_KNH in parts:
+        sees = [[-left <= j - i <= right for j in range(len(k_KNH))] for i in range(len(q_QNH))]
+        bias_QK = torch.where(torch.tensor(sees), 0.0, -torch.inf)
         heads = [
-            (q_QNH[:, head] @ k_KNH[:, head].T / q_QNH.shape[-1] ** 0.5).softmax(-1) @ v_KNH[:, head]
+            (q_QNH[:, head] @ k_KNH[:, head].T / q_QNH.shape[-1] ** 0.5 + bias_QK).softmax(-1) @ v_KNH[:, head]
             for head in range(q_QNH.shape[1])
         ]
         outputs.append(torch.stack(heads, dim=1))
@@ -55,6 +73,20 @@ def test_sdpa_equals_a_naive_softmax_per_pair(lengths: list[tuple[int, int]]) ->
     actual = run(sdpa_attention, qkv, q_lengths, k_lengths)
 
     torch.testing.assert_close(actual, naive(qkv, q_lengths, k_lengths), atol=1e-5, rtol=1e-5)
+
+
+@given(
+    lengths=st.lists(st.sampled_from([1, 2, 5, 6, 7, 127, 128, 129, 260, 300]), min_size=1, max_size=4),
+    window_size=st.tuples(st.integers(0, 140), st.integers(0, 140)),
+)
+@settings(max_examples=25)
+def test_a_window_hides_what_is_beyond_it(lengths: list[int], window_size: WindowSize) -> None:
+    """Pairs below, at and above the window and the blocks of queries; windows of unequal sides too."""
+    qkv = draw_qkv(lengths, lengths)
+
+    actual = run(sdpa_attention, qkv, lengths, lengths, window_size)
+
+    torch.testing.assert_close(actual, naive(qkv, lengths, lengths, window_size), atol=1e-5, rtol=1e-5)
 
 
 def test_one_query_per_pair_reads_all_keys_of_its_pair() -> None:
@@ -123,17 +155,19 @@ def test_a_gpu_older_than_ampere_gets_sdpa(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", ["torch", "flash_attn"])
-@pytest.mark.parametrize("queries", ["all", "first"])
+@pytest.mark.parametrize("queries", ["all", "first", "in windows"])
 def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
-    """float16, head width 64, queries of all tokens and of each pair's first."""
+    """float16, head width 64, queries of all tokens, of each pair's first, and with 64 tokens on both sides."""
     k_lengths = [300, 128, 128, 17, 1]
-    q_lengths = k_lengths if queries == "all" else [1] * len(k_lengths)
+    q_lengths = [1] * len(k_lengths) if queries == "first" else k_lengths
+    window_size = (64, 64) if queries == "in windows" else EVERYWHERE
     qkv = [part.to(cuda, torch.float16) for part in draw_qkv(q_lengths, k_lengths, head_width=64)]
     if kernel == "torch":
-        attention: Attention = torch_varlen_attention
+        attention: WindowedAttention = torch_varlen_attention
     else:
         attention = pytest.importorskip("flash_attn").flash_attn_varlen_func
 
-    actual = run(attention, qkv, q_lengths, k_lengths)
+    actual = run(attention, qkv, q_lengths, k_lengths, window_size)
 
-    torch.testing.assert_close(actual, run(sdpa_attention, qkv, q_lengths, k_lengths), atol=5e-3, rtol=5e-3)
+    expected = run(sdpa_attention, qkv, q_lengths, k_lengths, window_size)
+    torch.testing.assert_close(actual, expected, atol=5e-3, rtol=5e-3)

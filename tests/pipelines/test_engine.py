@@ -48,7 +48,7 @@ def logits(reranker: Reranker, pairs: Sequence[TextPair]) -> np.ndarray:
     return reranker.engine.logits(token_pairs(reranker, pairs))
 
 
-@pytest.mark.parametrize("family", ["bert", "xlm_roberta"])
+@pytest.mark.parametrize("family", ["bert", "xlm_roberta", "mmarco", "modernbert"])
 @pytest.mark.parametrize("batch_size", [1, len(PAIRS)], ids=["alone", "padded"])
 def test_logits_are_those_of_transformers(family: str, batch_size: int, request: pytest.FixtureRequest) -> None:
     reference = TransformersReference(request.getfixturevalue(f"{family}_directory"))

@@ -14,15 +14,17 @@ usable = pytest.mark.skipif(not onednn_is_usable(), reason="this build of torch 
 @usable
 @pytest.mark.parametrize("tokens", [1, 2, 7, 33, 500, 1025])
 @pytest.mark.parametrize(("width", "out"), [(32, 1), (32, 96), (48, 31)])
-def test_packed_weights_give_torchs_numbers(tokens: int, width: int, out: int) -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_weights_give_torchs_numbers(tokens: int, width: int, out: int, bias: bool) -> None:
     """Any number of tokens, also far from the one the weights were packed for, and outputs that no vector divides."""
     torch.manual_seed(0)
-    plain = Linear(width, out)
+    plain = Linear(width, out, bias=bias)
     packed = OneDnnLinear(plain)
     x, residual = torch.randn(tokens, width), torch.randn(tokens, out)
     with torch.inference_mode():
         torch.testing.assert_close(packed(x), plain(x), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(packed.plus(x, residual), plain.plus(x, residual), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(packed.times(x, residual), plain.times(x, residual), atol=1e-5, rtol=1e-5)
         for approximate in ("none", "tanh"):
             torch.testing.assert_close(packed.gelu(x, approximate), plain.gelu(x, approximate), atol=1e-5, rtol=1e-5)
 

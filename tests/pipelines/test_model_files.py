@@ -336,6 +336,12 @@ def test_a_uri_is_fetched_once_and_is_the_same_model(bucket: Bucket, cache: Path
     assert {path: path.stat().st_ino for path in first.directory.iterdir()} == before
 
 
+def test_the_modules_behind_a_model_are_fetched_with_it(bucket: Bucket, cache: Path, ettin_directory: Path) -> None:
+    fetched = find_model(upload(ettin_directory, bucket, "models/ettin"))
+    assert fetched.digest() == find_model(str(ettin_directory)).digest()
+    assert len(fetched.tensor_files()) == 4
+
+
 def test_a_model_is_resolved_to_its_uri_for_other_nodes(s3_bucket: Bucket, cache: Path, bert_directory: Path) -> None:
     config = RerankerConfig(model=upload(bert_directory, s3_bucket, "bert"))
     assert resolved(config, find_model(config.model)) == config

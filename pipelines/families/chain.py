@@ -1,0 +1,152 @@
+"""Reads what sentence-transformers puts behind a model: pooling, dense layers and norms that end in a score.
+
+`modules.json` lists the modules, and each has a config in its folder. Whatever would compute something that we do not
+is refused by name; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelRefusedError
+from ..model_files import MODULES, PROMPTS, TRANSFORMER_CONFIG, ModelFiles, ModuleEntry, read_json, shown
+from .encoder_config import choice, flag, size
+from .head import ACTIVATIONS, Dense, Norm, Step
+
+POOLINGS = ("cls", "mean")
+OLDER_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Keys that older configs of a Pooling set to true, and what `pooling_mode` calls that now."""
+VECTOR, SCORES = "sentence_embedding", "scores"
+"""What the modules read and write, in their own words."""
+EPSILON = 1e-5
+"""Of a LayerNorm there: torch's default, which no config changes."""
+AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+    "do_lower_case": (False,),
+}
+"""What the Transformer's own config may say; what it says of padding and length changes no score."""
+HARMLESS = ("unpad_inputs", "max_seq_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The modules behind a model."""
+
+    pooling: str
+    """One of POOLINGS: the first token's vector, or the mean of all."""
+    steps: tuple[Step, ...]
+    """From the pooled vector to the score; at least one, and the last gives the score."""
+    width: int
+    """Numbers of the pooled vector."""
+    max_length: int | None
+    """Tokens of the longest pair, where the chain says so."""
+
+
+def chain_of(files: ModelFiles) -> Chain | None:
+    """The modules behind a model, or None where it gives a score by itself.
+
+    Raises ModelRefusedError for a module, or a setting of one, that would not be computed here.
+    """
+    modules = files.modules()
+    if not modules:
+        return None
+    (first, transformer), (second, pooling), *others = [(kind_of(module), module) for module in modules]
+    if (first, second) != ("Transformer", "Pooling") or transformer.path:
+        raise ModelRefusedError(
+            f"{MODULES} begins with {first} and {second}; supported are a Transformer and a Pooling"
+        )
+    config = files.directory / TRANSFORMER_CONFIG
+    settings = read_json(config) if config.is_file() else {}
+    check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
+    check_no_prompt(files)
+    pooled = read_json(files.directory / pooling.path / "config.json")
+    width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
+    steps: list[Step] = []
+    given = width
+    for i, (kind, module) in enumerate(others):
+        step = step_of(kind, module, files, is_last=i == len(others) - 1)
+        takes, gives = (step.width, step.width) if isinstance(step, Norm) else (step.in_features, step.out_features)
+        if takes != given:
+            raise ModelRefusedError(f"{module.path} reads {takes} numbers, and what stands before it gives {given}")
+        steps.append(step)
+        given = gives
+    if not steps:
+        raise ModelRefusedError(f"{MODULES} ends with a Pooling: this is an embedding model, which gives no score")
+    longest = None if settings.get("max_seq_length") is None else size(settings, "max_seq_length")
+    return Chain(pooling_of(pooled), tuple(steps), width, longest)
+
+
+def kind_of(module: ModuleEntry) -> str:
+    """The class of a module of sentence-transformers, whose package has moved; of another package all of its name."""
+    package, _, name = module.type.rpartition(".")
+    return name if package.split(".")[0] == "sentence_transformers" else module.type
+
+
+def step_of(kind: str, module: ModuleEntry, files: ModelFiles, is_last: bool) -> Step:
+    """A module after the pooling; the last gives the score."""
+    if kind not in ("Dense", "LayerNorm") or not module.path or (is_last and kind != "Dense"):
+        place = "ends with" if is_last else "has"
+        raise ModelRefusedError(
+            f"{MODULES} {place} {shown(kind)} ({shown(module.path)}); supported are Transformer, Pooling, Dense and "
+            "LayerNorm, and at the end a Dense that gives the score"
+        )
+    config = read_json(files.directory / module.path / "config.json")
+    where = f"{module.path}/config.json"
+    if kind == "LayerNorm":
+        check_known(config, {}, ("dimension",), where)
+        return Norm(f"{module.path}/norm", size(config, "dimension"), EPSILON, bias=True)
+    config = {"module_output_name": None} | config
+    known: dict[str, tuple[Any, ...]] = {"module_input_name": (VECTOR,), "use_residual": (False,)}
+    known |= (
+        {"module_output_name": (SCORES,), "out_features": (1,)} if is_last else {"module_output_name": (VECTOR, None)}
+    )
+    check_known(config, known, ("in_features", "out_features", "bias", "activation_function"), where)
+    activation = choice(config, "activation_function", "torch.nn.modules.activation.Tanh", ACTIVATIONS)
+    features = size(config, "in_features"), size(config, "out_features")
+    return Dense(f"{module.path}/linear", *features, flag(config, "bias", True), activation)
+
+
+def pooling_of(config: Mapping[str, Any]) -> str:
+    """How a Pooling makes one vector of the tokens'; raises ModelRefusedError for another way than POOLINGS."""
+    if "pooling_mode" in config:
+        mode = config["pooling_mode"]
+        modes = mode if isinstance(mode, list) else [mode]
+    else:
+        modes = [mode for key, mode in OLDER_POOLINGS.items() if config.get(key)] or ["mean"]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ModelRefusedError(f"pooling_mode is {shown(modes)}; supported are {' and '.join(POOLINGS)}")
+    return str(modes[0])
+
+
+def check_no_prompt(files: ModelFiles) -> None:
+    """Raises ModelRefusedError where sentence-transformers would put a text before each pair."""
+    path = files.directory / PROMPTS
+    name = read_json(path).get("default_prompt_name") if path.is_file() else None
+    if name is not None:
+        raise ModelRefusedError(f"{PROMPTS}: default_prompt_name is {shown(name)}; prompts are not supported")
+
+
+def check_known(
+    config: Mapping[str, Any], known: Mapping[str, Sequence[Any]], others: Sequence[str], where: str
+) -> None:
+    """Raises ModelRefusedError for a key with a value that is not among the `known`, or that no one knows.
+
+    Keys in `others` have any value, and what is null, false or empty asks for nothing.
+    """
+    for key, value in config.items():
+        if key in known:
+            if value not in known[key]:
+                raise ModelRefusedError(f"{where}: {key} is {shown(value)}; supported is {shown(known[key][0])}")
+        elif key not in others and value not in (None, False, [], {}):
+            raise ModelRefusedError(f"{where}: {key} is {shown(value)}; this is not supported")

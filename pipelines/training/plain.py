@@ -1,0 +1,34 @@
+"""A reranker of a family that is not trained, written as transformers loads it by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..errors import ModelRefusedError
+from ..families import spec_of
+from ..families.modernbert import ModernBertSpec, plain_checkpoint
+from ..model_files import ModelFiles, read_tensors, refusals_naming
+from .base import write_config_and_tokenizer, write_directory
+
+
+def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
+    """A directory that transformers loads, whole or not there.
+
+    Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
+    """
+    spec = spec_of(files)
+    if not isinstance(spec, ModernBertSpec):
+        raise ModelRefusedError(f"this is a {spec.layout} model, which is written by `write_model`")
+    with refusals_naming(files.directory):
+        tensors, config = plain_checkpoint(spec, read_tensors(files), files.config())
+
+    def fill(folder: Path) -> None:
+        contents = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+        save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
+        kept = {key: value for key, value in config.items() if key != "torch_dtype"}
+        write_config_and_tokenizer(kept | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)
+
+    write_directory(fill, output)
