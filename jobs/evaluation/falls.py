@@ -17,6 +17,7 @@ from pipelines.evaluation.chance import holm, p_value
 
 RESULTS, VALUES = "results.json", "values.parquet"
 COLUMNS = ("set", "row", "measure", "query_id", "value")
+VALUES_SCHEMA = pa.schema({**dict.fromkeys(COLUMNS[:-1], pa.string()), COLUMNS[-1]: pa.float64()})
 SURE = 0.05
 """The corrected p-value below which a fall is more than chance."""
 
@@ -65,7 +66,10 @@ def read_columns(file: pq.ParquetFile, location: str) -> pa.Table:
     missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise UnreadableFileError(location, f"it has no column `{missing[0]}`, and is no values of an evaluation")
-    return file.read(list(COLUMNS))
+    table = file.read(list(COLUMNS)).cast(VALUES_SCHEMA)
+    if any(column.null_count for column in table.columns):
+        raise UnreadableFileError(location, "it has values that are null, and is no values of an evaluation")
+    return table
 
 
 def values_of(table: pa.Table) -> Values:
@@ -77,7 +81,10 @@ def values_of(table: pa.Table) -> Values:
 
 
 def falls(before: Before, now: Values, models: Iterable[str]) -> list[str]:
-    """What fell for sure, a line for each: by paired permutation tests over the queries of both, corrected by Holm."""
+    """What fell for sure, a line for each: by paired permutation tests over the queries of both, corrected by Holm.
+
+    A model of which nothing can be compared has a line, too: a gate that looks at nothing is no gate.
+    """
     names = list(models)
     tested = []
     for place, values in now.items():
@@ -86,7 +93,12 @@ def falls(before: Before, now: Values, models: Iterable[str]) -> list[str]:
         if place[1] in names and len(common) > 1:
             pair = [earlier[query] for query in common], [values[query] for query in common]
             tested.append((place, pair, p_value(*pair)))
-    told = []
+    compared = {row for (_, row, _), *_ in tested}
+    told = [
+        f"{name}: {before.location} has no measure of two queries that are measured now, so nothing can be compared"
+        for name in names
+        if name not in compared
+    ]
     for (place, (was, now_is), _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
         if p < SURE and fmean(now_is) < fmean(was):
             name, row, measure = place

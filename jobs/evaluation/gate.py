@@ -21,8 +21,8 @@ Gate = Mapping[str, Mapping[str, float]]
 def read_gate(path: str) -> Gate:
     """Reads the file; raises ConfigError where it is not as it should be."""
     try:
-        gate = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        gate = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--gate: {path} cannot be read: {error}") from None
     for name, least in gate.items():
         if not isinstance(least, dict) or not least:

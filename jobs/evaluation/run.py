@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from jobs import storage
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
-from jobs.evaluation.falls import RESULTS, VALUES
+from jobs.evaluation.falls import RESULTS, VALUES, VALUES_SCHEMA
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.logs import Log
@@ -118,6 +118,8 @@ def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     names = [one.name for one in sets]
     if len(set(names)) < len(names):
         raise ConfigError(f"two sets are called {max(names, key=names.count)}; rename the folder of one")
+    if settings.label_column is not None and all(one.unlabelled is None for one in sets):
+        raise ConfigError("--label-column is of logs, and each SET is a folder that has its own judgements")
     for one in sets:
         check_own_measure(one)
     return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
@@ -206,5 +208,4 @@ def values_table(name: str, compared: Compared) -> pa.Table:
         for measure, by_query in by_measure.items()
         for query, value in by_query.items()
     ]
-    texts: Mapping[str, pa.DataType] = dict.fromkeys(("set", "row", "measure", "query_id"), pa.string())
-    return pa.Table.from_pylist(rows, schema=pa.schema({**texts, "value": pa.float64()}))
+    return pa.Table.from_pylist(rows, schema=VALUES_SCHEMA)

@@ -10,6 +10,7 @@ place of `qrels.tsv`: a candidate is relevant if one of the answers stands in it
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,10 +154,10 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
     Raises ConfigError where a file is missing or cannot be read, or nothing is left to measure.
     """
     has_answers = (folder / ANSWERS).is_file() and not (folder / QRELS).is_file()
-    for name in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} is no benchmark set: it has no {name}; it needs {QUERIES}, {CORPUS}, {QRELS}")
-    reading = _Reading(folder)
+    for file in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS):
+        if not (folder / file).is_file():
+            raise ConfigError(f"{folder} is no benchmark set: it has no {file}; it needs {QUERIES}, {CORPUS}, {QRELS}")
+    reading, name = _Reading(folder), Path(os.path.abspath(folder)).name  # also of `.`
     about = read_meta(folder)
     queries = read_queries(reading)
     with_candidates = with_candidates and (folder / CANDIDATES).is_file()
@@ -172,9 +173,9 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {told}")
     if not with_candidates:
         about["corpus"] = folder / CORPUS
-        return BenchmarkSet(folder.name, queries, grades, LISTS.empty_table(), tuple(reading.problems), **about)
+        return BenchmarkSet(name, queries, grades, LISTS.empty_table(), tuple(reading.problems), **about)
     candidates = read_candidates(reading, queries, grades)
-    read = BenchmarkSet(folder.name, queries, grades, candidates, tuple(reading.problems), **about)
+    read = BenchmarkSet(name, queries, grades, candidates, tuple(reading.problems), **about)
     return read.with_candidates(candidates)
 
 

@@ -143,6 +143,44 @@ def test_an_earlier_evaluation_of_something_else_is_a_usage_error(folder: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("high", "cannot be read: .*'high'"), (None, "values that are null, and is no values of an eval")],
+)
+def test_an_earlier_evaluation_with_values_of_another_kind_is_a_usage_error(
+    tmp_path: Path, value: str | None, told: str
+) -> None:
+    from jobs.evaluation.falls import read_before
+
+    row = {"set": "small", "row": "embedded", "measure": "nDCG@10", "query_id": "q1", "value": value}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "values.parquet")
+    with pytest.raises(ConfigError, match=told):
+        read_before(str(tmp_path / "results.json"))
+
+
+def test_an_earlier_evaluation_of_other_queries_is_no_pass() -> None:
+    from jobs.evaluation.falls import Before, falls
+
+    place = ("small", "embedded", "nDCG@10")
+    before = Before("before/results.json", {place: {"q1": 1.0, "q2": 1.0, "q3": 1.0}})
+    told = falls(before, {place: {"q3": 1.0, "q4": 1.0}}, ["embedded"])
+    assert told == [
+        "embedded: before/results.json has no measure of two queries that are measured now, so nothing can be compared"
+    ]
+
+
+def test_a_set_is_called_by_its_folder_whatever_path_leads_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a name its lists would lie beside the results, or above them."""
+    from pipelines.evaluation.sets import read_set
+
+    folder = write_set(tmp_path / "small")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder)
+    assert {read_set(Path(place)).name for place in (".", "below/..", f"{folder}/")} == {"small"}
+
+
 def test_a_question_without_an_answer_among_the_candidates_counts_0(tmp_path: Path) -> None:
     from jobs.evaluation.comparison import as_results, compare
     from pipelines.evaluation.sets import read_set
@@ -173,6 +211,7 @@ def test_a_measure_of_meta_json_that_there_is_not_is_a_usage_error(tmp_path: Pat
         (("{set}", "--baseline", "bm25", "--queries", "1"), "--queries is 1; it is at least 2"),
         (("{set}", "{set}", "--baseline", "bm25"), "two sets are called small; rename the folder of one"),
         (("{set}/none", "--baseline", "bm25"), "is no benchmark set: it has no queries.jsonl"),
+        (("{set}", "--baseline", "bm25", "--label-column", "clicks"), "--label-column is of logs"),
     ],
 )
 def test_what_cannot_be_evaluated_is_a_usage_error(
@@ -193,6 +232,7 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
         ("nDCG = 0.5\n", "give a table for each set"),
         ("", "asks for nothing"),
         ("[small\n", "cannot be read"),
+        ("a = " + "[" * 5000, "cannot be read"),
     ],
 )
 def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
