@@ -64,6 +64,7 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 
 bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine for half an hour
 	$(BIN)/python -m jobs.benchmark engine --output docs/benchmarks/engine.json
+	$(BIN)/python -m jobs.benchmark families --output docs/benchmarks/families.json
 	$(BIN)/python -m jobs.benchmark job --output docs/benchmarks/job.json
 	$(BIN)/python -m jobs.benchmark reuse --output docs/benchmarks/reuse.json
 	$(BIN)/python -m jobs.benchmark load --output docs/benchmarks/load.json

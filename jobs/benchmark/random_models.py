@@ -15,9 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.encoder import EncoderShape, PackedEncoder
+from pipelines.families import recognise
 from pipelines.families.bert import NAMES as BERT
+from pipelines.families.chain import chain_of
 from pipelines.families.checkpoint import to_checkpoint
-from pipelines.model_files import find_model
+from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
+from pipelines.model_files import ModelFiles, find_model
 
 TOKENIZER = "tokenizer_config.json"
 HEAD_GAIN = 8
@@ -62,3 +65,61 @@ def write_random_model(directory: Path, size: Size, longest: int | None = None) 
     limits = json.loads((directory / TOKENIZER).read_text()) | {"model_max_length": config["max_position_embeddings"]}
     (directory / TOKENIZER).write_text(json.dumps(limits))
     return str(directory)
+
+
+def write_random_modernbert(directory: Path, size: Size, chained: bool = False) -> str:
+    """A ModernBERT reranker, or one with its head in modules of sentence-transformers, as ettin's; its directory."""
+    embedded = find_model("embedded")
+    config = {
+        "architectures": ["ModernBertModel" if chained else "ModernBertForSequenceClassification"],
+        "model_type": MODERNBERT.layout,
+        "num_hidden_layers": size.layers,
+        "hidden_size": size.width,
+        "num_attention_heads": size.heads,
+        "intermediate_size": size.inner or 4 * size.width,
+        "vocab_size": embedded.config()["vocab_size"],
+        "max_position_embeddings": 8192,
+        "id2label": {"0": "LABEL_0"},
+        "classifier_pooling": "cls" if chained else "mean",
+        **{f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")},
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    for path in embedded.directory.glob("*token*"):
+        (directory / path.name).write_bytes(path.read_bytes())
+    limits = {"model_max_length": 8192, "model_input_names": ["input_ids", "attention_mask"]}
+    limits |= {
+        key: value for key, value in json.loads((directory / TOKENIZER).read_text()).items() if key not in limits
+    }
+    (directory / TOKENIZER).write_text(json.dumps(limits))
+    if chained:
+        write_modules(directory, size.width)
+    files = ModelFiles("", directory)
+    spec = recognise(config, (), chain_of(files))
+    assert isinstance(spec, ModernBertSpec)
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, shape in spec.shapes().items():
+        is_norm = "norm" in name.rpartition(".")[0].lower()
+        drawn = torch.randn(shape, generator=generator) * size.width**-0.5
+        tensors[name] = (torch.ones(shape) if is_norm and name.endswith(".weight") else drawn).half()
+    for folder in {name.rpartition("/")[0] for name in tensors}:
+        inside = {name.rpartition("/")[2]: one for name, one in tensors.items() if name.rpartition("/")[0] == folder}
+        save_file(inside, directory / folder / "model.safetensors", metadata={"format": "pt"})
+    return str(directory)
+
+
+def write_modules(directory: Path, width: int) -> None:
+    """The configs of the modules behind an ettin reranker, without their tensors."""
+    gelu, identity = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    dense = {"in_features": width, "out_features": width, "bias": False, "activation_function": gelu}
+    score = {"out_features": 1, "bias": True, "activation_function": identity, "module_output_name": "scores"}
+    pooling = {"embedding_dimension": width, "pooling_mode": "cls"}
+    configs = [("Pooling", pooling), ("Dense", dense), ("LayerNorm", {"dimension": width}), ("Dense", dense | score)]
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for i, (kind, config) in enumerate(configs, start=1):
+        folder = f"{i}_{kind}"
+        listed.append({"idx": i, "name": str(i), "path": folder, "type": f"sentence_transformers.models.{kind}"})
+        (directory / folder).mkdir()
+        (directory / folder / "config.json").write_text(json.dumps(config))
+    (directory / "modules.json").write_text(json.dumps(listed))
+    (directory / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))

@@ -186,7 +186,7 @@ class ModernBert(PackedNetwork):
             return self.final_norm(x if self.ends_at_first_tokens else x[batch.cu_seqlens[:-1]])  # type: ignore[no-any-return]
         lengths = batch.cu_seqlens.diff().long()
         x_TD = self.final_norm(x)
-        return torch.segment_reduce(x_TD.float(), "mean", lengths=lengths, axis=0).to(x_TD.dtype)
+        return torch.segment_reduce(x_TD.float(), "mean", lengths=lengths, axis=0, unsafe=True).to(x_TD.dtype)
 
 
 def norm(shape: ModernBertShape) -> nn.LayerNorm:

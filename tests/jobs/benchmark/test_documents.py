@@ -1,4 +1,4 @@
-"""What `python -m jobs.benchmark documents` measures with; its figures are for idle machines, by hand."""
+"""What `python -m jobs.benchmark documents` and `families` measure with; its figures are for idle machines, by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from jobs.benchmark.documents import LONGEST, PASSAGES, list_of
-from jobs.benchmark.random_models import Size, write_random_model
+from jobs.benchmark.families import EQUAL, sides_of
+from jobs.benchmark.lists import long_document, make_lists
+from jobs.benchmark.random_models import Size, write_random_model, write_random_modernbert
 from pipelines.reranker import Reranker
+
+LISTS = make_lists(1, 6, long_document)
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +43,12 @@ def test_a_random_model_is_the_same_each_time(tmp_path: Path) -> None:
         write_random_model(folder, Size(1, 32, 2))
     one, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
     assert one == other
+
+
+def test_random_modernberts_score_alike_here_and_in_sentence_transformers(tmp_path: Path) -> None:
+    """With their head in themselves and behind them; the benchmark of families compares these two."""
+    for chained in (False, True):
+        (folder := tmp_path / str(chained)).mkdir()
+        sides, difference = sides_of(write_random_modernbert(folder, Size(4, 32, 2, 48), chained), LISTS, threads=1)
+        assert difference < EQUAL
+        assert len(sides["crossray"]()[0]) == len(LISTS[0].documents)

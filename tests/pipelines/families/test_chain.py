@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from pipelines.config import RerankerConfig
@@ -18,6 +19,7 @@ from pipelines.fingerprint import planned_fingerprint
 from pipelines.model_files import find_model
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base
+from pipelines.training.plain import write_plain
 from tests.checkpoints import copy_model, edit_config, shard_weights, words, write_ettin
 from tests.pipelines.references import TextPair
 
@@ -65,6 +67,20 @@ def test_the_names_and_keys_of_older_versions_are_the_same_model(ettin_directory
     np.testing.assert_array_equal(ours(older), ours(ettin_directory))
     limits = [Reranker.load(str(one), device="cpu").model_limit for one in (ettin_directory, older)]
     assert limits == [7999, 512]
+
+
+def test_a_score_right_behind_the_pooling_is_read_and_cannot_be_converted(
+    ettin_directory: Path, tmp_path: Path
+) -> None:
+    """transformers has no such head for a ModernBERT."""
+    short = copy_model(ettin_directory, tmp_path / "short")
+    modules = json.loads((short / "modules.json").read_text())
+    (short / "modules.json").write_text(json.dumps([*modules[:2], modules[4]]))
+
+    np.testing.assert_allclose(ours(short), theirs(short, 1), atol=TOLERANCE, rtol=0)
+    with pytest.raises(ModelRefusedError, match="transformers has no head for these modules"):
+        write_plain(find_model(str(short)), tmp_path / "plain", torch.float32)
+    assert not (tmp_path / "plain").exists()
 
 
 def test_a_sharded_model_scores_as_the_whole_one(ettin_directory: Path, tmp_path: Path) -> None:
