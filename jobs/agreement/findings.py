@@ -110,7 +110,7 @@ class Scores:
             "share_b": in_b,
             "only_a": only_a,
             "only_b": only_b,
-            "same_share_in_b": quantile(self.histogram_b, 1 - in_a, 0.0),
+            "same_share_in_b": threshold_of(self.histogram_b, int(self.above[number][0]), THRESHOLDS[number]),
         }
 
 
@@ -118,6 +118,14 @@ def quantile(histogram: np.ndarray, share: float, lowest: float) -> float:
     """The value below which the share lies, by a histogram with bins of 1 / BINS; exact to the width of a bin."""
     total = np.cumsum(histogram)
     return lowest + int(np.searchsorted(total, share * total[-1])) / BINS
+
+
+def threshold_of(histogram: np.ndarray, wanted: int, near: float) -> float:
+    """The threshold, to 1 / BINS, that so many scores in a histogram of 0..1 reach; of several the nearest one."""
+    reached = np.append(np.cumsum(histogram[::-1])[::-1], 0)
+    off = np.abs(reached - wanted)
+    thresholds = np.flatnonzero(off == off.min()) / BINS
+    return float(thresholds[np.argmin(np.abs(thresholds - near))])
 
 
 class Findings:

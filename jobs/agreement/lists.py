@@ -116,12 +116,12 @@ def in_step(
 
     The columns are answer and error, and `more` of the first run.
     """
-    read_second = lru_cache(PARTS_KEPT)(lambda part: second.columns(part, [second.answer, second.error]))
+    read_second = lru_cache(PARTS_KEPT)(second.answers)
     places = np.stack([rows[name].to_numpy() for name in PLACES], axis=1)
     for some in np.split(places, np.flatnonzero(np.diff(places[:, 0])) + 1):
         if not len(some):
             continue
-        one = first.columns(int(some[0, 0]), [first.answer, first.error, *more]).take(some[:, 1])
+        one = first.answers(int(some[0, 0]), more).take(some[:, 1])
         found, order = [], []
         for part in np.unique(some[:, 2]):
             at = np.flatnonzero(some[:, 2] == part)

@@ -16,10 +16,12 @@ from jobs.agreement.runs import Run, changed_settings, check_comparable, describ
 from jobs.agreement.screen import print_comparison
 from jobs.agreement.settings import CompareSettings
 from jobs.agreement.texts import shown
-from jobs.output.directory import make_output
+from jobs.output.directory import check_no_job, make_output
 from pipelines.errors import ConfigError, missing_packages
 
 REPORT, RESULTS, LISTS = "report.html", "results.json", "lists.parquet"
+VALUES = {"null": "have no", "twice": "share a"}
+"""What is wrong with a value of the key, as a sentence says it."""
 
 
 def compare(settings: CompareSettings, console: Console | None = None) -> dict[str, Any]:
@@ -34,10 +36,15 @@ def compare(settings: CompareSettings, console: Console | None = None) -> dict[s
     output = None
     if settings.output is not None:
         output = storage.absolute(settings.output, "--output")
+        check_no_job(output, "--output")
         make_output(output, "--output")
     matched = match(first, second, settings.key)
     if not matched.rows.num_rows:
-        raise ConfigError("the runs have no row in common; give --key COLUMN, a column that says which row it is")
+        values = ", ".join(f"{rows:,} row(s) {VALUES[what]} value" for what, rows in matched.unusable.items())
+        told = f" (of {settings.key}: {values})" if values else ""
+        raise ConfigError(
+            f"the runs have no row in common{told}; give --key COLUMN, a column that says which row it is"
+        )
     unranked, findings = Unranked(), Findings(settings.movers)
     by_id = settings.key is not None
     for pair in lists_of(first, second, matched.rows, unranked, by_id=by_id, sample=settings.sample):
@@ -80,8 +87,7 @@ def warnings(first: Run, second: Run, matched: Matched, unranked: Unranked, sett
     for what, rows in (("A", matched.only_first), ("B", matched.only_second)):
         if rows:
             told.append(f"{rows:,} row(s) are in {what} alone, and left out")
-    values = {"null": "have no", "twice": "share a"}
-    told += [f"{rows:,} row(s) {values[what]} value of {settings.key}" for what, rows in matched.unusable.items()]
+    told += [f"{rows:,} row(s) {VALUES[what]} value of {settings.key}" for what, rows in matched.unusable.items()]
     for what, errors in (("A", unranked.first), ("B", unranked.second), ("both", unranked.both)):
         if errors:
             reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in errors.most_common())

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.output.directory import OutputDirectory
+from jobs.errors import RefusedError, UnreadableFileError
+from jobs.output.directory import MANIFEST, OutputDirectory
 from jobs.output.manifest import Manifest, differences
 from jobs.records import Unit
 from jobs.storage import absolute
@@ -49,13 +50,31 @@ class Run:
         """Those of the columns that the part of a unit has."""
         return self.read_part(number, lambda file: file.read([one for one in names if one in file.schema_arrow.names]))
 
+    def answers(self, number: int, more: Sequence[str] = ()) -> pa.Table:
+        """The answers and errors in the part of a unit, and those of the columns `more` that it has.
+
+        Raises UnreadableFileError, also where something else stands in the place of the part.
+        """
+        table = self.columns(number, [self.answer, self.error, *more])
+        for name in (self.answer, self.error):
+            if name not in table.column_names:
+                part = os.path.join(self.path, self.units[number].name)
+                raise UnreadableFileError(part, f"it has no column `{name}`, and is no part of a job")
+        return table
+
 
 def read_run(location: str, what: str) -> Run:
-    """The run in an output directory; raises ConfigError where there is none, RefusedError for a damaged manifest."""
+    """The run in an output directory; raises ConfigError where there is none that can be read."""
     output = OutputDirectory(absolute(location, what))
     if not output.is_begun:
         raise ConfigError(f"{what} is {location!r}, where no job has written; give the OUTPUT of `crossray rerank`")
-    manifest = Manifest.read(output.manifest)
+    try:
+        manifest = Manifest.read(output.manifest)
+    except RefusedError:  # whose advice is that of a job that would write here
+        raise ConfigError(
+            f"{what} is {location!r}, whose {MANIFEST} is damaged or of another command; give the OUTPUT of "
+            "`crossray rerank`"
+        ) from None
     finished = output.finished()
     units = tuple(unit for unit in manifest.units() if unit.name in finished)
     if not units:

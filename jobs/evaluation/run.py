@@ -34,7 +34,7 @@ from jobs.evaluation.report.build import report
 from jobs.evaluation.screen import print_set
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.evaluation.systems import SCORE, System, name_of, read_system
-from jobs.output.directory import make_output
+from jobs.output.directory import check_no_job, make_output
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.training.label.run import label
@@ -66,6 +66,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         if settings.gate_against is not None:
             settings.gate_against.check([one.name for one in sets], map(name_of, settings.models))
         output = storage.absolute(settings.output, "--output")
+        check_no_job(output, "--output")
         make_output(output, "--output")
         results: dict[str, Any] = {
             "measures": list(settings.measured),

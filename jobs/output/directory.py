@@ -131,6 +131,12 @@ class OutputDirectory:
         storage.remove_temporaries(self.path)
 
 
+def check_no_job(path: str, name: str) -> None:
+    """Raises RefusedError where a job has its parts, among which nothing else may lie."""
+    if OutputDirectory(path).is_begun:
+        raise RefusedError(f"{name} {path} holds the output of a job; give another directory")
+
+
 def make_output(path: str, name: str) -> None:
     """Makes the directory of an output that was asked for as `name`; raises ConfigError for one that cannot be made."""
     try:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from jobs.agreement.run import compare
 from jobs.agreement.settings import CompareSettings
 from jobs.cli import app
+from jobs.errors import RefusedError, UnreadableFileError
 from jobs.input.conditions import parse_condition
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
@@ -120,6 +121,7 @@ def test_a_run_agrees_with_itself(runs: Path) -> None:
     assert found["scores"]["mean_absolute_shift"] == 0
     assert found["scores"]["correlation"] == pytest.approx(1)
     assert found["changed_settings"] == found["careful"] == []
+    assert all(one["same_share_in_b"] == one["threshold"] for one in found["scores"]["thresholds"])
 
 
 def test_units_of_other_sizes_have_the_same_rows(
@@ -174,6 +176,11 @@ def test_values_that_no_one_row_has_are_counted(tmp_path: Path, run_job: RunJob)
     assert "1 row(s) have no value of query_id" in printed
     with pytest.raises(ConfigError, match="--key is 'nothing', which is no column of"):
         compared(tmp_path, key="nothing")
+    run_job(
+        write_input(tmp_path / "same", one=log().set_column(0, "query_id", pa.array([7] * QUERIES))), tmp_path / "c"
+    )
+    with pytest.raises(ConfigError, match=r"no row in common \(of query_id: .*42 row\(s\) share a value"):
+        compare(CompareSettings(str(tmp_path / "a"), str(tmp_path / "c"), key="query_id"), Console(quiet=True))
 
 
 def test_pairs_are_lists_of_their_queries(tmp_path: Path, run_job: RunJob) -> None:
@@ -221,6 +228,17 @@ def test_what_cannot_be_compared_is_a_usage_error(runs: Path, run_job: RunJob) -
         ended = CliRunner().invoke(app, ["compare", str(runs / "a"), str(runs / second)])
         assert ended.exit_code == 2, ended.output
         assert message in " ".join(ended.output.split())
+    for output in ("a", "b"):
+        with pytest.raises(RefusedError, match="holds the output of a job"):
+            compared(runs, output=str(runs / output))
+    (runs / "other").mkdir()
+    (runs / "other" / "_manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"RUN_B is .*/other', whose _manifest.json is damaged or of another command"):
+        compare(CompareSettings(str(runs / "a"), str(runs / "other")), Console(quiet=True))
+    stranger = parts(runs / "changed")[0]
+    pq.write_table(pa.table({"query": [f"query {i}" for i in range(3)]}), stranger)
+    with pytest.raises(UnreadableFileError, match="has no column `ranking`, and is no part of a job"):
+        compare(CompareSettings(str(runs / "changed"), str(runs / "changed")), Console(quiet=True))
     part = parts(runs / "b")[0]
     part.write_bytes(part.read_bytes()[:-100])
     ended = CliRunner().invoke(app, ["compare", str(runs / "a"), str(runs / "b")])
