@@ -184,7 +184,8 @@ def directory_name(system: Teacher) -> str:
 def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
     """Writes the lists, unless the same are there: a file that is written anew would be another INPUT.
 
-    Raises RefusedError where others are there: what has been scored of them would be lost.
+    What has been scored of others is thrown away: a system that is given later, or that a kill kept from its turn,
+    would be refused for it. Raises RefusedError where others are there, and they are not to be overwritten.
     """
     try:
         if storage.exists(location):
@@ -197,7 +198,9 @@ def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
                 )
     except UnreadableFileError:
         pass
-    storage.make_directory(os.path.dirname(location))
+    room = os.path.dirname(location)
+    storage.make_directory(room)
+    storage.remove_below(os.path.join(room, SYSTEMS))
     storage.write_table(location, table)
 
 

@@ -245,6 +245,24 @@ def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
     assert told in " ".join(done.output.split())
 
 
+def test_with_other_lists_nothing_stays_of_what_was_scored(tmp_path: Path) -> None:
+    """Also of systems that are not asked for this time, or whose turn a killed run did not come to."""
+    from jobs.errors import RefusedError
+    from jobs.evaluation.run import write_lists
+
+    lists, scored = tmp_path / "lists.parquet", tmp_path / "systems" / "bm25" / "_manifest.json"
+    write_lists(str(lists), False, pa.table({"query_id": ["q1"]}))
+    scored.parent.mkdir(parents=True)
+    scored.write_text("{}")
+    write_lists(str(lists), True, pa.table({"query_id": ["q1"]}))
+    with pytest.raises(RefusedError, match="holds other candidates"):
+        write_lists(str(lists), False, pa.table({"query_id": ["q2"]}))
+    assert scored.exists()
+    write_lists(str(lists), True, pa.table({"query_id": ["q2"]}))
+    assert not scored.exists()
+    assert pq.read_table(lists)["query_id"].to_pylist() == ["q2"]
+
+
 def test_drawn_queries_are_the_same_each_time(folder: Path) -> None:
     from jobs.evaluation.run import drawn_queries
     from pipelines.evaluation.sets import read_set
