@@ -154,9 +154,12 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
     Raises ConfigError where a file is missing or cannot be read, or nothing is left to measure.
     """
     has_answers = (folder / ANSWERS).is_file() and not (folder / QRELS).is_file()
+    advice = "; `crossray import` makes one of what a publisher gives out" if (folder / CORPUS).is_file() else ""
     for file in (QUERIES, CORPUS, ANSWERS if has_answers else QRELS):
         if not (folder / file).is_file():
-            raise ConfigError(f"{folder} is no benchmark set: it has no {file}; it needs {QUERIES}, {CORPUS}, {QRELS}")
+            raise ConfigError(
+                f"{folder} is no benchmark set: it has no {file}; it needs {QUERIES}, {CORPUS}, {QRELS}{advice}"
+            )
     reading, name = _Reading(folder), Path(os.path.abspath(folder)).name  # also of `.`
     about = read_meta(folder)
     queries = read_queries(reading)

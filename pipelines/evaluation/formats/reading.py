@@ -25,6 +25,8 @@ from ..sets import Problem
 FIELD_LIMIT = 2**24
 """Characters of a field of a table of texts; the csv module's own limit is less than a long document."""
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
 Note = Callable[[Problem], None]
 
 
@@ -81,7 +83,9 @@ class Source:
         """The files that match; raises ConfigError where there is none."""
         found = self.files(pattern, at_any_depth)
         if not found:
-            raise ConfigError(f"there is no {pattern} in {', '.join(map(str, self.paths))}")
+            packed = [path for path in self.paths if path.name.endswith(ARCHIVES)]
+            told = f"; unpack {packed[0]}, and give the folder" if packed else ""
+            raise ConfigError(f"there is no {pattern} in {', '.join(map(str, self.paths))}{told}")
         return found
 
     def file(self, pattern: str) -> Path:

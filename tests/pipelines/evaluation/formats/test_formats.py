@@ -540,6 +540,14 @@ def test_nothing_left_to_measure_is_an_error_that_names_the_lines(tmp_path: Path
         imported("beir", tmp_path / "set", source, split="none")
 
 
+def test_an_archive_has_to_be_unpacked(tmp_path: Path) -> None:
+    archive = write(tmp_path / "scifact.zip", "PK")
+    with pytest.raises(
+        ConfigError, match=r"there is no qrels/test.tsv in .*; unpack .*scifact.zip, and give the folder"
+    ):
+        imported("beir", tmp_path / "set", archive)
+
+
 def test_a_packed_file_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
     source = beir(tmp_path / "b", ".gz")
     path = source / "corpus.jsonl.gz"
