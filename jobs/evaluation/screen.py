@@ -67,5 +67,6 @@ def against(results: Mapping[str, Any], row: str, measure: str) -> str:
     for one in results["differences"]:
         if (one["measure"], one["from"], one["to"]) == (measure, FIRST_STAGE, row):
             sure = " *" if one["p_holm"] < SURE else ""
-            return f"{one['difference']:+.3f}, p {one['p_holm']:.3f}{sure}"
+            chance = "p < 0.001" if one["p_holm"] < 0.001 else f"p {one['p_holm']:.3f}"
+            return f"{one['difference']:+.3f}, {chance}{sure}"
     return ""

@@ -121,6 +121,8 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if not self.sets:
             raise ConfigError("no SET is given; give the folder of a benchmark set, or several")
+        if not self.output:
+            raise ConfigError("--output is empty; give a directory")
         if not self.systems:
             raise ConfigError("nothing to evaluate is given; give --model, --baseline, or several of them")
         if self.queries is not None and self.queries < 2:
