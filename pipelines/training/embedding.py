@@ -15,22 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ModelRefusedError
-from pipelines.model_files import ModelFiles, read_json, shown
+from pipelines.families.chain import OLDER_POOLINGS
+from pipelines.model_files import MODULES, TRANSFORMER_CONFIG, ModelFiles, read_json, shown
 
-MODULES = "modules.json"
 DEFAULT_LENGTH = 512
 """Tokens that are read of a text where the directory does not say."""
 ONES = ["Transformer", "Pooling", "Normalize"]
 """The chain that we know, of which the last may be missing."""
-OLD_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-"""What versions of sentence-transformers before 6 write in place of `pooling_mode`, each true or false."""
 
 
 class Pooling(StrEnum):
@@ -59,7 +50,7 @@ def read_embedding(directory: Path) -> Embedding:
         return Embedding(directory)
     chain = read_chain(directory)
     transformer = directory / str(chain[0].get("path") or "")
-    path = transformer / "sentence_bert_config.json"
+    path = transformer / TRANSFORMER_CONFIG
     settings = read_json(path) if path.is_file() else {}
     length = settings.get("max_seq_length") or ModelFiles(str(directory), transformer).tokenizer_limit()
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
@@ -89,7 +80,9 @@ def read_chain(directory: Path) -> Sequence[Mapping[str, Any]]:
 def read_pooling(path: Path) -> Pooling:
     """The pooling that a config says; raises ModelRefusedError for another than mean and CLS, and for several."""
     config = read_json(path)
-    mode = config.get("pooling_mode") or [mode for key, mode in OLD_MODES.items() if config.get(key)] or Pooling.MEAN
+    mode = (
+        config.get("pooling_mode") or [mode for key, mode in OLDER_POOLINGS.items() if config.get(key)] or Pooling.MEAN
+    )
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
     if mode not in list(Pooling):
