@@ -85,6 +85,9 @@ def new_folder(directory: Path, sources: Sequence[Path], overwrite: bool) -> Ite
     Raises RefusedError where DIR holds something that may not be replaced, and ConfigError where it cannot be.
     """
     target = Path(os.path.abspath(directory))
+    for parent in target.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ConfigError(f"{parent} is a file, so there is no DIR {directory} in it; give another DIR")
     check_free(target, overwrite)
     for source in sources:
         if target == source.absolute() or target in source.absolute().parents:

@@ -19,6 +19,14 @@ from jobs.records import InputFile, PlannedFile
 LOG_SECONDS = 10.0
 
 
+class OnlyProgress(Console):
+    """Prints nothing of a job that another command runs, but for how its scoring goes, which `shown` has."""
+
+    def __init__(self, shown: Console) -> None:
+        super().__init__(quiet=True)
+        self.shown = shown
+
+
 class ProgressView:
     """Shows how many of all rows are done, and the pairs per second since scoring began."""
 
@@ -52,6 +60,7 @@ class ProgressView:
 @contextmanager
 def show_progress(console: Console, total_rows: int, rows_done: int) -> Iterator[ProgressView]:
     """A view for the time of scoring; the caller tells it of each finished unit."""
+    console = console.shown if isinstance(console, OnlyProgress) else console
     if not console.is_terminal:
         yield ProgressView(console, total_rows, rows_done, None)
         return

@@ -15,8 +15,7 @@ from jobs.agreement.lists import ListPair
 from pipelines.evaluation.agreement import kendall_tau, overlap_at, rank_biased_overlap
 
 DEPTHS = (1, 3, 10)
-MEASURES = ("kendall_tau", "rbo", *(f"overlap@{depth}" for depth in DEPTHS))
-"""Of each list; see `pipelines.evaluation.agreement`."""
+"""Of the overlaps."""
 COUNTS = ("documents", "only_a", "only_b")
 THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))
 BINS = 1000
@@ -129,11 +128,15 @@ def threshold_of(histogram: np.ndarray, wanted: int, near: float) -> float:
 
 
 class Findings:
-    """Takes lists one after the other."""
+    """Takes lists one after the other: keeps so many `movers`, and measures no overlap below the place `last`.
 
-    def __init__(self, movers: int) -> None:
-        self.columns: dict[str, array[float]] = {name: array("d") for name in MEASURES}
-        self.columns |= {"largest_shift": array("d")}
+    The measures of a list are those of `pipelines.evaluation.agreement`.
+    """
+
+    def __init__(self, movers: int, last: int | None = None) -> None:
+        self.depths = [depth for depth in DEPTHS if last is None or depth <= last]
+        self.measures = ["kendall_tau", "rbo", *(f"overlap@{depth}" for depth in self.depths)]
+        self.columns: dict[str, array[float]] = {name: array("d") for name in [*self.measures, "largest_shift"]}
         self.counts: dict[str, array[int]] = {
             name: array("q") for name in ("part_a", "row_a", "part_b", "row_b", *COUNTS)
         }
@@ -161,7 +164,7 @@ class Findings:
         orders = first.documents.tolist(), second.documents.tolist()
         rbo = rank_biased_overlap(*orders)
         shift = float(np.abs(b - a).max(initial=0.0))
-        measured = [kendall_tau(a, b), rbo, *(overlap_at(depth, *orders) for depth in DEPTHS), shift]
+        measured = [kendall_tau(a, b), rbo, *(overlap_at(depth, *orders) for depth in self.depths), shift]
         for name, value in zip(self.columns, measured, strict=True):
             self.columns[name].append(value)
         counted = [*pair.rows[0], len(common), len(orders[0]) - len(common), len(orders[1]) - len(common)]
@@ -187,7 +190,7 @@ class Findings:
         return {
             "lists": self.lists,
             **{f"documents_{name}": sum(self.counts[name]) for name in COUNTS[1:]},
-            "measures": {name: spread_of(self.columns[name]) for name in MEASURES},
+            "measures": {name: spread_of(self.columns[name]) for name in self.measures},
             "scores": self.scores.summary(),
         }
 

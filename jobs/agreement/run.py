@@ -45,7 +45,7 @@ def compare(settings: CompareSettings, console: Console | None = None) -> dict[s
         raise ConfigError(
             f"the runs have no row in common{told}; give --key COLUMN, a column that says which row it is"
         )
-    unranked, findings = Unranked(), Findings(settings.movers)
+    unranked, findings = Unranked(), Findings(settings.movers, last_place(first, second))
     by_id = settings.key is not None
     for pair in lists_of(first, second, matched.rows, unranked, by_id=by_id, sample=settings.sample):
         findings.add(pair)
@@ -67,6 +67,12 @@ def compare(settings: CompareSettings, console: Console | None = None) -> dict[s
         storage.write_text(os.path.join(output, REPORT), page)
         console.print(f"{os.path.join(output, REPORT)} shows it; all lists are in {LISTS}.", soft_wrap=True)
     return results
+
+
+def last_place(first: Run, second: Run) -> int | None:
+    """The last place that the lists of both runs have by their --top-n; None where neither cuts them off."""
+    cuts = [cut for run in (first, second) if (cut := run.manifest.options.top_n) is not None]
+    return min(cuts) if cuts and is_of_lists(first) else None
 
 
 def check_scipy() -> None:
@@ -93,7 +99,10 @@ def warnings(first: Run, second: Run, matched: Matched, unranked: Unranked, sett
             reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in errors.most_common())
             told.append(f"{errors.total():,} row(s) have no ranking in {what}: {reasons}")
     if is_of_lists(first) and first.manifest.options.top_n != second.manifest.options.top_n:
-        told.append("the runs have different --top-n: documents that one cut off are in the other alone")
+        told.append(
+            "the runs have different --top-n: documents that one cut off are in the other alone, and overlaps are "
+            f"measured down to place {last_place(first, second)}"
+        )
     if settings.sample is not None:
         told.append(f"at most {settings.sample:,} list(s) are looked at, drawn the same way each time")
     return told

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from jobs import storage
+from jobs.driver.resolution import with_resolved_model
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
@@ -37,9 +38,10 @@ from jobs.evaluation.systems import SCORE, System, name_of, read_system
 from jobs.output.directory import check_no_job, make_output
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
-from jobs.training.label.run import label
+from jobs.screen import OnlyProgress
+from jobs.training.label.run import encoders_of, job_of, label
 from jobs.training.label.settings import LabelSettings
-from jobs.training.label.teachers import Teacher
+from jobs.training.label.teachers import Kind, Teacher
 from pipelines.errors import ConfigError
 from pipelines.evaluation.measures import DEFAULT_MEASURES, parse_measure
 from pipelines.evaluation.sets import META, QUERIES, BenchmarkSet, first_candidates, read_set
@@ -61,6 +63,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
         for measure in settings.measured:
             parse_measure(measure)
         sets = read_sets(settings)
+        check_systems(settings)
         stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
         if settings.gate_against is not None:
@@ -111,6 +114,15 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
     console.print(f"To read and to send: {os.path.join(output, REPORT)}", soft_wrap=True)
     console.print(f"All figures are in {os.path.join(output, RESULTS)}; each query's in {VALUES}.", soft_wrap=True)
     return results
+
+
+def check_systems(settings: EvaluateSettings) -> None:
+    """Raises ConfigError or ModelError for a model or encoder that cannot be used, before Ray takes time to start."""
+    for system in settings.systems:
+        encoders_of(system, settings.encoder, settings.job, "--baseline dense")
+        for one in system.members:
+            if one.kind is Kind.RERANKER:
+                with_resolved_model(job_of(one, settings.job))
 
 
 def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
@@ -170,7 +182,7 @@ def ranked_by_systems(
         place = os.path.join(room, SYSTEMS, directory_name(system))
         job = replace(settings.job, input=lists, output=place)
         console.print(f"{one.name}, {system}:", soft_wrap=True, highlight=False)
-        summary = label(LabelSettings(job, system, SCORE, settings.encoder), console=Console(quiet=True))
+        summary = label(LabelSettings(job, system, SCORE, settings.encoder), console=OnlyProgress(console))
         systems.append(read_system(system, place, summary))
     return systems
 

@@ -35,7 +35,7 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
     best = max(one["mean"] for row, one in head.items() if row != CEILING)
     for row, one in head.items():
         style = "bold" if one["mean"] == best and row != CEILING else "dim" if row == CEILING else ""
-        interval = f"{one['low']:.3f} to {one['high']:.3f}"
+        interval = "no spread" if one["low"] == one["high"] else f"{one['low']:.3f} to {one['high']:.3f}"
         called = results["first_stage"]["name"] if row == FIRST_STAGE else row
         cells = [called, f"{one['mean']:.3f}", interval, against(results, row, shown[0])]
         cells += [f"{results['rows'][row][measure]['mean']:.3f}" for measure in shown[1:]]

@@ -99,6 +99,7 @@ def test_a_killed_import_leaves_no_half_set_and_the_next_one_clears_up(source: P
         (("beir", "nowhere", "DIR"), 2, "nowhere is not there; give files that are on this machine"),
         (("beir", "SOURCE", "SOURCE"), 3, "holds qrels, which no set has"),
         (("beir", "SOURCE/qrels", "SOURCE/corpus.jsonl"), 3, "is there and is no folder"),
+        (("beir", "SOURCE", "SOURCE/corpus.jsonl/DIR"), 2, "corpus.jsonl is a file"),
         (("beir", "SOURCE", "DIR", "--top-k", "0"), 2, "--top-k is 0"),
         (("beir", "SOURCE", "DIR", "--part", "x"), 2, "beir does not take --part"),
     ],

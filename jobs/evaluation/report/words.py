@@ -26,8 +26,8 @@ def signed(value: float) -> str:
 
 
 def interval(one: Mapping[str, float]) -> str:
-    """An interval in numbers."""
-    return f"{one['low']:.3f}–{one['high']:.3f}"
+    """An interval in numbers; in words where one query, or many that are all alike, say nothing of chance."""
+    return "no spread" if one["low"] == one["high"] else f"{one['low']:.3f}–{one['high']:.3f}"
 
 
 def is_sure(difference: Mapping[str, float] | None) -> bool:

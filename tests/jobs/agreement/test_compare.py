@@ -115,6 +115,14 @@ def test_figures_are_those_of_all_lists(runs: Path) -> None:
     assert "50 lists" in printed
 
 
+def test_overlaps_end_where_top_n_cut_a_run_off(runs: Path, run_job: RunJob) -> None:
+    run_job(str(runs / "in"), runs / "cut", top_n=3)
+    found = compare(CompareSettings(str(runs / "a"), str(runs / "cut")), Console(quiet=True))
+    assert list(found["measures"]) == ["kendall_tau", "rbo", "overlap@1", "overlap@3"]
+    assert found["measures"]["overlap@3"]["mean"] == 1.0
+    assert "down to place 3" in found["careful"][0]
+
+
 def test_a_run_agrees_with_itself(runs: Path) -> None:
     found = compare(CompareSettings(str(runs / "a"), str(runs / "a")), Console(quiet=True))
     assert found["measures"]["rbo"]["mean"] == pytest.approx(1)

@@ -235,6 +235,17 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
         ("a = " + "[" * 5000, "cannot be read"),
     ],
 )
+@pytest.mark.parametrize("system", [("--model", "not-there/"), ("--model", "embedded", "--baseline", "dense:not-there/")])
+def test_a_model_that_is_not_there_is_named_before_ray_starts(
+    folder: Path, tmp_path: Path, system: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.evaluation.run.ray_session", lambda *_: pytest.fail("Ray was started"))
+    done = evaluate(folder, *system, "--output", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert "not-there" in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
     folder: Path, tmp_path: Path, content: str, told: str
 ) -> None:
