@@ -235,7 +235,9 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
         ("a = " + "[" * 5000, "cannot be read"),
     ],
 )
-@pytest.mark.parametrize("system", [("--model", "not-there/"), ("--model", "embedded", "--baseline", "dense:not-there/")])
+@pytest.mark.parametrize(
+    "system", [("--model", "not-there/"), ("--model", "embedded", "--baseline", "dense:not-there/")]
+)
 def test_a_model_that_is_not_there_is_named_before_ray_starts(
     folder: Path, tmp_path: Path, system: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
