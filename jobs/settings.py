@@ -12,6 +12,7 @@ from jobs.input.corpus import Corpus
 from jobs.input.shards import Shard, parse_shard
 from jobs.output.options import JobOptions
 from jobs.table.columns import FLAG_OF_COLUMN, ColumnMapping, GroupBy, Layout
+from pipelines.calibration import Calibration
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError
 
@@ -34,6 +35,11 @@ MODEL_FLAGS = {
     "max_chunks_per_doc": Flag("So many chunks of a document are scored; by default all.", Panel.MODEL),
     "max_batch_tokens": Flag("A pass of the model takes so many tokens; by default what suits it.", Panel.MODEL),
     "raw_scores": Flag("Write logits instead of scores in 0..1.", Panel.MODEL, "--raw-scores"),
+    "calibration": Flag(
+        "A file of `crossray calibrate` for this model; by default the one in the model's directory.",
+        Panel.MODEL,
+        parse=Calibration.read,
+    ),
 }
 """By field of RerankerConfig, as those below by field of theirs."""
 OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
@@ -120,6 +126,14 @@ class RerankSettings:
     """Makes lists of pair rows, which may come in any order."""
     top_n: int | None = field(
         default=None, metadata=as_flag("How many documents a ranking keeps, the best ones; by default all.")
+    )
+    score_threshold: float | None = field(
+        default=None, metadata=as_flag("Leave out of rankings what has a lower score than this, which lies in 0..1.")
+    )
+    """On 0..1 also where raw scores are written; before `top_n`."""
+    uncalibrated: bool = field(
+        default=False,
+        metadata=as_flag("Allow --score-threshold for a model whose scores are not calibrated.", name="--uncalibrated"),
     )
     limit: int | None = field(default=None, metadata=as_flag("Rank only the first N rows, for a try.", Panel.ROWS))
     """Counted file by file, before `where`; of a shard its first N rows."""
@@ -221,6 +235,12 @@ class RerankSettings:
     def __post_init__(self) -> None:
         if self.top_n is not None and self.top_n < 1:
             raise ConfigError(f"--top-n is {self.top_n}; it is at least 1")
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise ConfigError(
+                f"--score-threshold is {self.score_threshold:g}; it lies in 0..1, also where --raw-scores are written"
+            )
+        if self.uncalibrated and self.score_threshold is None:
+            raise ConfigError("--uncalibrated is for --score-threshold: give it too, or leave out both")
         if self.num_cpus < 1:
             raise ConfigError(f"--num-cpus is {self.num_cpus}; a replica needs at least 1")
         if self.num_gpus < 0:
@@ -301,6 +321,7 @@ class RerankSettings:
             mapping=self.mapping,
             layout=layout,
             top_n=self.top_n,
+            score_threshold=self.score_threshold,
             raw_scores=self.reranker.raw_scores,
             limit=self.limit,
             shard=None if self.shard is None else str(self.shard),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .calibration import Calibration
 from .errors import ConfigError
 
 EMBEDDED = "embedded"
@@ -42,6 +43,8 @@ class RerankerConfig:
     """Chunks scored of one document; what lies beyond is cut and counted. None is all of them."""
     raw_scores: bool = False
     """Logits instead of relevance scores in 0..1."""
+    calibration: Calibration | None = None
+    """Scale and bias of the scores; None takes those in the model's directory, if there are any."""
 
     def __post_init__(self) -> None:
         if not self.model:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .calibration import Calibration
 from .config import EMBEDDED, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .families import ModelSpec, model_limit, spec_of
@@ -19,7 +20,14 @@ from .stores import is_uri
 
 ENGINE_REVISION = 1
 """Raised whenever our own code moves scores by more than 1e-4."""
-AFTER_OR_BEFORE_LOGITS = ("activation", "max_length", "max_query_length", "overlap_tokens", "max_chunks_per_doc")
+AFTER_OR_BEFORE_LOGITS = (
+    "activation",
+    "calibration",
+    "max_length",
+    "max_query_length",
+    "overlap_tokens",
+    "max_chunks_per_doc",
+)
 """Parts of a fingerprint that the logit of a given token pair does not depend on."""
 
 
@@ -40,10 +48,14 @@ class Fingerprint:
     max_chunks_per_doc: int | None
     quantization: str | None = None
     engine_revision: int = ENGINE_REVISION
+    calibration: tuple[float, float] | None = None
+    """Scale and bias of the logits; None is 1 and 0, which change no score."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The parts as JSON types."""
-        return asdict(self)
+        """The parts as JSON types; without a calibration they are those that earlier versions wrote."""
+        parts = asdict(self)
+        calibration = parts.pop("calibration")
+        return parts if calibration is None else {**parts, "calibration": list(calibration)}
 
     @property
     def hash(self) -> str:
@@ -70,8 +82,8 @@ class ServedModel(NamedTuple):
 def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Those parts of a fingerprint that decide the logit of a given token pair, and their hash.
 
-    Lengths and chunking do not, they only decide which pairs there are, nor does the activation, which comes after the
-    logit. A part that this function does not know counts as deciding: a pair may be scored twice then, never wrongly.
+    Lengths and chunking do not, they only decide which pairs there are, nor do calibration and activation, which come after
+    the logit. A part that this function does not know counts as deciding: a pair may be scored twice then, never wrongly.
     """
     deciding = {name: value for name, value in parts.items() if name not in ("hash", *AFTER_OR_BEFORE_LOGITS)}
     return {"hash": hash_of(deciding), **deciding}
@@ -82,7 +94,9 @@ def hash_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:
+def fingerprint_of(
+    files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype, calibration: Calibration | None = None
+) -> Fingerprint:
     """The fingerprint of a model under given lengths and dtype; reads the files once, loads no weights."""
     return Fingerprint(
         files=files.digest(),
@@ -93,13 +107,29 @@ def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: 
         max_query_length=lengths.max_query_length,
         overlap_tokens=lengths.overlap_tokens,
         max_chunks_per_doc=lengths.max_chunks_per_doc,
+        calibration=None if calibration is None or calibration.is_identity else (calibration.scale, calibration.bias),
     )
 
 
+def calibration_of(config: RerankerConfig, files: ModelFiles) -> Calibration | None:
+    """The calibration that was given, else that of the model's directory.
+
+    Raises ModelRefusedError for one that was fitted for other weights.
+    """
+    if config.calibration is None:
+        return files.calibration()
+    config.calibration.check_fits(files.digest(), files.name)
+    return config.calibration
+
+
 def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:
-    """`config` for another process: its model is `embedded`, an absolute directory, a uri, or a hub name and commit."""
+    """`config` for another process: its model is `embedded`, an absolute directory, a uri, or a hub name and commit.
+
+    It carries the calibration along, whatever lies beside the model there. Raises as `calibration_of`.
+    """
     is_name = files.commit is not None or config.model == EMBEDDED or is_uri(config.model)
-    return replace(config, model=config.model if is_name else str(files.directory), revision=files.commit)
+    model = config.model if is_name else str(files.directory)
+    return replace(config, model=model, revision=files.commit, calibration=calibration_of(config, files))
 
 
 def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
@@ -110,4 +140,5 @@ def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
     files = find_model(config.model, config.revision, config.token)
     spec = spec_of(files)
     lengths = Lengths.of(config).clamped(model_limit(spec, files))
-    return fingerprint_of(files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)))
+    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    return fingerprint_of(files, spec, lengths, dtype, calibration_of(config, files))

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from pyarrow import fs
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tokenizers import Tokenizer
 
+from .calibration import CALIBRATION, Calibration
 from .config import EMBEDDED
 from .errors import ModelNotFoundError, ModelRefusedError, tokenizer_faults
 from .stores import filesystem, is_uri, parse_given_uri, without_signature
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 
 COPY_BYTES = 8 << 20
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
-NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors")
+NEEDED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    CALIBRATION,
+)
 WEIGHTS_INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
@@ -150,17 +159,40 @@ class ModelFiles:
         return [path]
 
     def digest(self) -> str:
-        """SHA-256 over the names and bytes of everything that decides a score: config, tokenizer, weights."""
-        digest = hashlib.sha256()
+        """SHA-256 over the names and bytes of everything that decides a logit: config, tokenizer, weights."""
         paths = [self.directory / "config.json", self.tokenizer_file(), *(path for _, path in self.tensor_files())]
         if modules := self.modules():
             names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
             paths += [self.directory / name for name in names if (self.directory / name).is_file()]
-        for path in paths:
-            digest.update(str(path.relative_to(self.directory)).encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        states = [(path, path.stat()) for path in paths]
+        return digest_of(self.directory, tuple((path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in states))
+
+    def calibration(self) -> Calibration | None:
+        """That of calibration.json, where there is one.
+
+        Raises ModelRefusedError for one that is damaged, or that was fitted for other weights.
+        """
+        path = self.directory / CALIBRATION
+        if not path.is_file():
+            return None
+        found = Calibration.read(path)
+        if self.directory != EMBEDDED_DIRECTORY:  # whose files come together, and are loaded often
+            found.check_fits(self.digest(), self.name)
+        return found
+
+
+@lru_cache(maxsize=16)
+def digest_of(directory: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """SHA-256 over the names and bytes of files, each with its inode, size and time of modification.
+
+    It is kept: a process asks several times for that of the model that it loads, which has gigabytes.
+    """
+    digest = hashlib.sha256()
+    for path, *_ in files:
+        digest.update(str(path.relative_to(directory)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def find_model(name: str, revision: str | None = None, token: str | None = None) -> ModelFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,17 +12,18 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from .calibration import Calibration
 from .config import EMBEDDED, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .engine import CrossEncoder
 from .errors import InvalidInputError, NoScore
 from .families import model_limit
-from .fingerprint import Fingerprint, fingerprint_of
+from .fingerprint import Fingerprint, calibration_of, fingerprint_of
 from .lengths import Lengths
 from .memory import ReusingEngine
 from .model_files import ModelFiles, find_model
 from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
-from .ranking import rank, sigmoid
+from .ranking import check_threshold, rank, relevance_scores
 from .records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 from .tokens import PairTokenizer, check_query, check_text
 
@@ -45,6 +47,7 @@ class Reranker:
         files: ModelFiles,
         window_characters: int = WINDOW_CHARACTERS,
         clock: Callable[[], float] = time.perf_counter,
+        calibration: Calibration | None = None,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
@@ -52,6 +55,8 @@ class Reranker:
         self.files = files
         self.window_characters = window_characters
         self.clock = clock
+        self.calibration = calibration
+        """None where 0.5 of a score means nothing in particular."""
         self.model_limit = model_limit(engine.spec, files)
         self.preparation = Preparation(tokenizer, config, self.model_limit)
 
@@ -71,11 +76,14 @@ class Reranker:
         overlap_tokens: int = 80,
         max_chunks_per_doc: int | None = None,
         raw_scores: bool = False,
+        calibration: str | os.PathLike[str] | Calibration | None = None,
     ) -> Reranker:
         """Loads `embedded`, a directory, a uri or a hub name. RerankerConfig says what each setting means.
 
-        Raises ModelNotFoundError, ModelRefusedError or ConfigError.
+        `calibration` may be the path of a file that `crossray calibrate` wrote for this model. Raises ModelNotFoundError, ModelRefusedError or ConfigError.
         """
+        if calibration is not None and not isinstance(calibration, Calibration):
+            calibration = Calibration.read(calibration)
         return cls.from_config(
             RerankerConfig(
                 model=model,
@@ -90,6 +98,7 @@ class Reranker:
                 overlap_tokens=overlap_tokens,
                 max_chunks_per_doc=max_chunks_per_doc,
                 raw_scores=raw_scores,
+                calibration=calibration,
             )
         )
 
@@ -99,11 +108,12 @@ class Reranker:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         files = find_model(config.model, config.revision, config.token)
+        calibration = calibration_of(config, files)
         device = resolve_device(config.device)
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
         if engine.spec.licence_note:
             logger.warning(engine.spec.licence_note)
-        return cls(engine, pair_tokenizer(files, engine.spec), config, files)
+        return cls(engine, pair_tokenizer(files, engine.spec), config, files, calibration=calibration)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
         """A copy of this reranker whose pairs another engine scores."""
@@ -119,7 +129,7 @@ class Reranker:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What decides the scores of this reranker; reads its files once."""
-        return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype)
+        return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype, self.calibration)
 
     def compute_score(self, sentence_pairs: Sequence[Sequence[str]], *, max_length: int | None = None) -> list[float]:
         """The score of each (query, document) pair, in their order; a long document is cut, where `rerank` chunks it.
@@ -146,7 +156,7 @@ class Reranker:
             first = broken[0]
             message = f"{NoScore.NON_FINITE_SCORE}: the model gave {logits[first]} for sentence_pairs[{first}]"
             raise InvalidInputError(message)
-        return (logits if self.config.raw_scores else sigmoid(logits)).tolist()  # type: ignore[no-any-return]
+        return (logits if self.config.raw_scores else relevance_scores(logits, self.calibration)).tolist()  # type: ignore[no-any-return]
 
     def rerank(
         self,
@@ -154,6 +164,8 @@ class Reranker:
         documents: Sequence[str],
         *,
         top_n: int | None = None,
+        score_threshold: float | None = None,
+        allow_uncalibrated: bool = False,
         max_query_length: int | None = None,
         max_length: int | None = None,
         overlap_tokens: int | None = None,
@@ -161,11 +173,15 @@ class Reranker:
         """The `top_n` best documents, best first; a long document is scored in chunks, where `compute_score` cuts it.
 
         The best of its chunks counts. Lengths left out are those of the configuration (512, 1024 and 80 by default,
-        clamped to the model). Raises InvalidInputError for texts that cannot be scored.
+        clamped to the model). Documents whose score, in 0..1, is below `score_threshold` are left out before the best
+        are taken; raises ConfigError for a threshold of a model without calibration, unless that is allowed. Raises
+        InvalidInputError for texts that cannot be scored.
         """
         [ranking] = self.rerank_lists(
             [CandidateList(query, documents)],
             top_n=top_n,
+            score_threshold=score_threshold,
+            allow_uncalibrated=allow_uncalibrated,
             max_query_length=max_query_length,
             max_length=max_length,
             overlap_tokens=overlap_tokens,
@@ -179,6 +195,8 @@ class Reranker:
         candidate_lists: Sequence[CandidateList | tuple[str, Sequence[str]]],
         *,
         top_n: int | None = None,
+        score_threshold: float | None = None,
+        allow_uncalibrated: bool = False,
         max_query_length: int | None = None,
         max_length: int | None = None,
         overlap_tokens: int | None = None,
@@ -188,20 +206,26 @@ class Reranker:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
 
         A list may also be a tuple (query, documents). The seconds that this call takes are added to `spent`.
-        Raises InvalidInputError for what is neither.
+        `score_threshold` is as in `rerank`. Raises InvalidInputError for what is neither.
         """
         check_top_n(top_n)
+        check_threshold(score_threshold, self.calibration, allow_uncalibrated)
         lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
         lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
         errors = [invalid_reason(one) for one in lists]
         valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
-        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
+        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, score_threshold, spent))
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
 
     def _rank_window(
-        self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None, spent: ScoringTime
+        self,
+        lists: Sequence[CandidateList],
+        lengths: Lengths,
+        top_n: int | None,
+        score_threshold: float | None,
+        spent: ScoringTime,
     ) -> list[Ranking]:
         began = self.clock()
         prepared = self.preparation.prepare(lists, lengths)
@@ -211,7 +235,16 @@ class Reranker:
         spent.forward += self.clock() - prepared_at
         parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
         return [
-            rank(candidates, part, one.chunks_per_document, one.usage, top_n, self.config.raw_scores)
+            rank(
+                candidates,
+                part,
+                one.chunks_per_document,
+                one.usage,
+                top_n,
+                self.config.raw_scores,
+                score_threshold,
+                self.calibration,
+            )
             for candidates, one, part in zip(lists, prepared, parts, strict=True)
         ]
 

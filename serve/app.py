@@ -31,7 +31,7 @@ def build_app(args: ServeArgs) -> Application:
     """The app: Endpoint and Scorer as deployments, the one with a handle to the other.
 
     Raises ConfigError for API keys that cannot be read, and for none where Serve listens beyond this machine;
-    ModelError for a model that is not there.
+    ModelError for a model that is not there, or a calibration of another one.
     """
     return app_behind(listening_host(), args)
 
@@ -44,7 +44,7 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
     if args.api_keys_file is not None:  # endpoints read it themselves, and may run in another folder
         args = args.model_copy(update={"api_keys_file": str(Path(args.api_keys_file).absolute())})
         keys = None
-    args, files = pinned(args)
+    args, files, config = pinned(args)
     scorer = serve.deployment(
         name="Scorer",
         ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
@@ -77,7 +77,7 @@ def app_behind(host: str | None, args: ServeArgs) -> Application:
         graceful_shutdown_timeout_s=GRACE_SECONDS,
         health_check_period_s=5,
     )(serve.ingress(create_api(current_endpoint))(Endpoint))
-    return endpoint.bind(args, keys, scorer.bind(args.reranker(), files), files)
+    return endpoint.bind(args, keys, scorer.bind(config, files), files, config.calibration)
 
 
 def current_endpoint() -> Endpoint:

@@ -60,6 +60,7 @@ PANELS = {
         "max_query_length",
         "overlap_tokens",
         "max_chunks_per_doc",
+        "calibration",
         "max_batch_tokens",
     ),
     "Replicas": ("num_threads", "num_gpus", "device", "queued_tokens_per_replica", "endpoints"),
@@ -136,6 +137,8 @@ class Server:
     keys: ApiKeys | None
     address: str | None
     """The Ray that it shall run on; None is a private one on this machine."""
+    is_calibrated: bool = True
+    """Whether scores mean something by themselves, and so a threshold."""
 
 
 @contextmanager
@@ -165,10 +168,10 @@ def checked_server(args: ServeArgs, host: str, port: int, address: str | None) -
 
     keys = api_keys(args)
     check_access(host, keys, args.allow_anonymous)
-    args = with_found_model(args)
+    args, is_calibrated = with_found_model(args)
     if address is None:
         check_port(host, port)
-    return Server(args, host, port, keys, address)
+    return Server(args, host, port, keys, address, is_calibrated)
 
 
 def start(server: Server, console: Console, num_cpus: float | None) -> None:
@@ -214,15 +217,20 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
-def with_found_model(args: ServeArgs) -> ServeArgs:
-    """The args with a directory's full path, since replicas may start elsewhere; raises ModelError for no model."""
+def with_found_model(args: ServeArgs) -> tuple[ServeArgs, bool]:
+    """The args with a directory's full path, since replicas may start elsewhere, and whether it is calibrated.
+
+    Raises ModelError for no model, and as `with_calibration`.
+    """
     from pipelines.preparation import Preparation
+    from serve.pinning import with_calibration
 
     Preparation.load(args.reranker())
+    is_calibrated = with_calibration(args).calibration is not None
     directory = Path(args.model).expanduser()
     if args.model == EMBEDDED or not directory.is_dir():
-        return args
-    return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name})
+        return args, is_calibrated
+    return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name}), is_calibrated
 
 
 def run(server: Server, console: Console) -> None:
@@ -278,6 +286,7 @@ Crossray serves {args.name}{" on all interfaces of this machine" if everywhere e
   Metrics   {url}/metrics
   API keys  {"none wanted" if keys is None else f"{len(keys.digests)} accepted"}
   Replicas  {number}; {each}
+  Scores    {"calibrated" if server.is_calibrated else "not calibrated, so score_threshold is refused by default"}
 
 Try it:
   curl {url}/v1/rerank {key}-d {shlex.quote(json.dumps(EXAMPLE))}

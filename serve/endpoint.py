@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
+from pipelines.calibration import Calibration
 from pipelines.errors import CrossrayError
 from pipelines.fingerprint import ServedModel
 from pipelines.lengths import Lengths
@@ -42,6 +43,7 @@ from serve.errors import (
     TooLongError,
     UnavailableError,
     UnbrokenTextError,
+    UncalibratedError,
     UnknownModelError,
 )
 from serve.keys_file import KeysFile
@@ -95,9 +97,10 @@ class Endpoint:
         keys: ApiKeys | None,
         scorer: DeploymentHandle[Scorer],
         files: str | None = None,
+        calibration: Calibration | None = None,
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        """Loads the tokenizer. `keys` are those that nobody watches; `args.api_keys_file` is read here, and watched.
+        """Loads the tokenizer. `calibration` is that of the replicas' model. `keys` are those that nobody watches; `args.api_keys_file` is read here, and watched.
 
         Raises ModelError, also where the model's files do not have the SHA-256 `files`, and ConfigError for a file
         without keys: those that the app was deployed with may have been revoked since.
@@ -109,6 +112,7 @@ class Endpoint:
             self.keys_file = KeysFile(Path(args.api_keys_file), logger.warning)
             self.keys_file.watch()
         self.scorer = scorer
+        self.calibration = calibration
         self.block_tokens = block_tokens
         self.preparation = Preparation.load(args.reranker())
         self.files = files_on_this_node(args.reranker())
@@ -202,7 +206,16 @@ class Endpoint:
                 outcomes.append(one)
             else:
                 part, start = logits[start : start + len(one.pairs)], start + len(one.pairs)
-                ranking = rank(task.candidates, part, one.chunks_per_document, one.usage, task.top_n, task.raw_scores)
+                ranking = rank(
+                    task.candidates,
+                    part,
+                    one.chunks_per_document,
+                    one.usage,
+                    task.top_n,
+                    task.raw_scores,
+                    task.score_threshold,
+                    self.calibration,
+                )
                 outcomes.append(ranking if ranking.error is None else not_ranked(ranking.error))
         return outcomes
 
@@ -300,6 +313,7 @@ class Endpoint:
         try:
             self.check_model(task.model)
             self._lengths_of(task)
+            self._check_threshold(task)
             self._check_pieces(task)
         except CrossrayError as error:
             return error
@@ -309,6 +323,11 @@ class Endpoint:
         return self.preparation.lengths_of_call(
             task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc
         )
+
+    def _check_threshold(self, task: RerankTask) -> None:
+        """Raises UncalibratedError for a threshold of scores that are not calibrated, unless that is allowed."""
+        if task.score_threshold is not None and self.calibration is None and not task.allow_uncalibrated:
+            raise UncalibratedError(self.args.name)
 
     def _check_pieces(self, task: RerankTask) -> None:
         """Raises UnbrokenTextError for a text that would take too much memory."""

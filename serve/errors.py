@@ -16,6 +16,7 @@ CrossrayError
     ├── UnbrokenTextError            413
     ├── EncodedBodyError             415
     ├── InvalidFieldsError           422
+    │   └── UncalibratedError             `score_threshold` of scores that mean nothing
     ├── OverloadedError              429
     ├── NonFiniteScoreError          500
     ├── InternalError                500  anything else
@@ -226,6 +227,17 @@ class InvalidFieldsError(AppError):
     @override
     def body(self, request_id: str) -> dict[str, Any]:
         return {"detail": self.message, "request_id": request_id, "errors": list(self.fields)}
+
+
+class UncalibratedError(InvalidFieldsError):
+    """A threshold for the scores of a model without calibration."""
+
+    def __init__(self, model: str) -> None:
+        message = (
+            f"the scores of {model} are not calibrated, so that a threshold means nothing; whoever runs the server can "
+            "fit them with `crossray calibrate`, and `allow_uncalibrated` true takes the threshold as it is"
+        )
+        super().__init__([{"field": "score_threshold", "message": message, "type": "uncalibrated"}])
 
 
 class OverloadedError(AppError):

@@ -255,7 +255,8 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         """The model that is served, its effective lengths, and what decides its scores."""
         endpoint = endpoint_of()
         described = await endpoint.describe()
-        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at)
+        calibrated = described.config.calibration is not None
+        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at, calibrated)
 
     @api.get(
         "/info",

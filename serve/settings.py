@@ -38,6 +38,8 @@ class ServeArgs(BaseModel):
     """Tokens that two neighbouring chunks of a long document share."""
     max_chunks_per_doc: int | None = None
     """Chunks scored of one document, by default all; what lies beyond is cut and counted."""
+    calibration: str | None = None
+    """A file of `crossray calibrate` for this model; by default the one in the model's directory."""
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,13 @@ SEED = 0
 PARTS_KEPT = 64
 """Parts of the second run whose rankings are held at a time."""
 PLACES = ("part_a", "row_a", "part_b", "row_b")
+
+
+class LogitScale(NamedTuple):
+    """How logits become scores: sigmoid(scale * logit + bias)."""
+
+    scale: float = 1.0
+    bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def lists_of(
         return
     for places, one, other in in_step(first, second, rows.take(drawn(rows.num_rows, sample)), []):
         unranked.note(one[first.error], other[second.error])
-        rankings = Rankings(one[first.answer], is_raw(first)), Rankings(other[second.answer], is_raw(second))
+        rankings = Rankings(one[first.answer], logits_of(first)), Rankings(other[second.answer], logits_of(second))
         for number, place in enumerate(places):
             found, also = (each.ranked(number) for each in rankings)
             if found is not None and also is not None:
@@ -97,7 +105,7 @@ def lists_of_pairs(
         unranked.note(one[first.error], other[second.error])
         queries = one[mapping.query_id if mapping.query_id in one.column_names else mapping.query].to_pylist()
         code = np.array([codes.setdefault(query, len(codes)) for query in queries], dtype=np.int64)
-        scores = scores_of(one[first.answer], is_raw(first)), scores_of(other[second.answer], is_raw(second))
+        scores = scores_of(one[first.answer], logits_of(first)), scores_of(other[second.answer], logits_of(second))
         parts.append((code, places, *scores))
     if not parts:
         return
@@ -133,13 +141,13 @@ def in_step(
 class Rankings:
     """A column `ranking`, list by list."""
 
-    def __init__(self, column: pa.ChunkedArray, is_raw: bool) -> None:
+    def __init__(self, column: pa.ChunkedArray, logits: LogitScale | None) -> None:
         array = column.combine_chunks()
         self.is_valid = np.asarray(array.is_valid())
         self.offsets = np.asarray(array.offsets)
         self.documents = array.values
         self.places = np.asarray(pc.struct_field(array.values, "index").cast(pa.int64()))
-        self.scores = scores_of(pc.struct_field(array.values, "relevance_score"), is_raw)
+        self.scores = scores_of(pc.struct_field(array.values, "relevance_score"), logits)
 
     def ranked(self, number: int) -> Ranked | None:
         """A list; None where there is no ranking."""
@@ -180,18 +188,20 @@ def by_score(scores: np.ndarray) -> Ranked:
     return Ranked(order, order, scores[order])
 
 
-def scores_of(column: pa.Array | pa.ChunkedArray, is_raw: bool) -> np.ndarray:
-    """Scores on 0..1, float64; NaN for null."""
+def scores_of(column: pa.Array | pa.ChunkedArray, logits: LogitScale | None) -> np.ndarray:
+    """Scores on 0..1, float64; NaN for null. Where they are logits, `logits` says how they become scores."""
     scores = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-    if is_raw:
+    if logits is not None:
         with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-scores))
+            return 1 / (1 + np.exp(-(logits.scale * scores + logits.bias)))
     return scores
 
 
-def is_raw(run: Run) -> bool:
-    """Whether its scores are logits."""
-    return run.manifest.options.raw_scores
+def logits_of(run: Run) -> LogitScale | None:
+    """By what its logits become scores, the calibration of its model; None where it has scores already."""
+    if not run.manifest.options.raw_scores:
+        return None
+    return LogitScale(*(run.manifest.fingerprint.get("calibration") or ()))
 
 
 def drawn(count: int, sample: int | None) -> np.ndarray:

@@ -103,6 +103,11 @@ def warnings(first: Run, second: Run, matched: Matched, unranked: Unranked, sett
             "the runs have different --top-n: documents that one cut off are in the other alone, and overlaps are "
             f"measured down to place {last_place(first, second)}"
         )
+    if is_of_lists(first) and first.manifest.options.score_threshold != second.manifest.options.score_threshold:
+        told.append(
+            "the runs have different --score-threshold: documents that one left out are in the other alone, and count "
+            "as moved"
+        )
     if settings.sample is not None:
         told.append(f"at most {settings.sample:,} list(s) are looked at, drawn the same way each time")
     return told

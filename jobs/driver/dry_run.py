@@ -77,8 +77,8 @@ def dry_run(settings: RerankSettings, console: Console | None = None) -> dict[st
     to measure.
     """
     console = console or Console()
-    settings = before_grouping(with_absolute_paths(settings))
-    settings, fingerprint = with_resolved_model(settings)
+    settings, fingerprint = with_resolved_model(with_absolute_paths(settings))
+    settings = before_grouping(settings)
     files = list_input(settings.input)
     say_left_out(console, settings.input, files.left_out)
     check_apart(settings.input, settings.output, files)
@@ -106,7 +106,7 @@ def before_grouping(settings: RerankSettings) -> RerankSettings:
     """
     if settings.group_by is None:
         return settings
-    return replace(settings, group_by=None, top_n=None, layout=Layout.PAIRS, overwrite=True)
+    return replace(settings, group_by=None, top_n=None, score_threshold=None, uncalibrated=False, layout=Layout.PAIRS, overwrite=True)
 
 
 def manifest_and_todo(

@@ -85,6 +85,11 @@ def checked_layout(found: Survey, settings: RerankSettings) -> Layout:
     layout = detect_layout(usable[0] if usable else schemas[0], mapping, settings.layout)
     if layout is Layout.PAIRS and settings.top_n is not None:
         raise ConfigError("--top-n does not go with pair rows: each row in is a row out; leave it out")
+    if layout is Layout.PAIRS and settings.score_threshold is not None:
+        raise ConfigError(
+            "--score-threshold does not go with pair rows: each row in is a row out; leave it out and filter the "
+            "output by relevance_score, or make lists with --group-by"
+        )
     if usable and layout is Layout.LISTS and (told := why_without_ids(usable[0], mapping)):
         logger.warning(told)
     check_dropped_columns(schemas, mapping)

@@ -58,10 +58,21 @@ def with_surveyed_corpus(settings: RerankSettings, files: Sequence[InputFile], c
 
 
 def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
-    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have."""
-    if settings.app is not None:
-        return with_model_of_app(settings, settings.app)
+    """The settings as replicas get them, nothing left to their surroundings, and the fingerprint they will have.
 
+    Raises ConfigError for a threshold of scores that are not calibrated, unless that is allowed.
+    """
+    resolved, fingerprint = with_own_model(settings) if settings.app is None else with_model_of_app(settings, settings.app)
+    if settings.score_threshold is not None and resolved.reranker.calibration is None and not settings.uncalibrated:
+        raise ConfigError(
+            f"--score-threshold is {settings.score_threshold:g}, and the scores of {resolved.reranker.model} are not "
+            "calibrated, so that it means nothing; fit them with `crossray calibrate`, or give --uncalibrated"
+        )
+    return resolved, fingerprint
+
+
+def with_own_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, Any]]:
+    """The settings with the model that each replica loads, and the fingerprint of its scores."""
     from pipelines.fingerprint import planned_fingerprint  # torch: seconds, spared to --help and usage errors
 
     given = settings.reranker
@@ -84,7 +95,16 @@ def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSetting
     for name, value in (("model", served.config.model), ("revision", served.config.revision), ("dtype", dtype)):
         if getattr(given, name) not in (getattr(default, name), value):
             raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
-    config = replace(given, model=served.config.model, revision=served.config.revision, dtype=dtype, device="cpu")
+    if given.calibration not in (None, served.config.calibration):
+        raise ConfigError(f"--calibration with --app {app}: the app's own holds; leave it out")
+    config = replace(
+        given,
+        model=served.config.model,
+        revision=served.config.revision,
+        dtype=dtype,
+        device="cpu",
+        calibration=served.config.calibration,
+    )
     fingerprint = served.fingerprint_with(Lengths.of(config))
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.records import InputFile
 from jobs.table.columns import ColumnMapping, GroupBy, Layout
 
-AS_ON_DISK = {"top_n", "raw_scores", "limit", "shard", "corpus", "partitions"}
+AS_ON_DISK = {"top_n", "score_threshold", "raw_scores", "limit", "shard", "corpus", "partitions"}
 """Fields of JobOptions whose values are JSON types."""
 
 
@@ -27,6 +27,7 @@ class JobOptions:
     mapping: ColumnMapping
     layout: Layout
     top_n: int | None = None
+    score_threshold: float | None = None
     raw_scores: bool = False
     limit: int | None = None
     shard: str | None = None
@@ -59,6 +60,7 @@ class JobOptions:
             "group_by": None if self.group_by is None else asdict(self.group_by),
             "corpus": self.corpus,
             "partitions": dict(self.partitions),
+            **({} if self.score_threshold is None else {"score_threshold": self.score_threshold}),
             **({} if self.group_by is None else {"grouped_files": grouped_files}),
             **self.unknown,
         }

@@ -28,16 +28,24 @@ class Answered:
 
 
 def answer(
-    table: pa.Table, scorer: ListScorer, layout: Layout, mapping: ColumnMapping, top_n: int | None = None
+    table: pa.Table,
+    scorer: ListScorer,
+    layout: Layout,
+    mapping: ColumnMapping,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
 ) -> Answered:
     """Each row with its ranking (or score) or its error; raises only what means that the scorer is unfit.
 
-    `top_n` is the scorer's.
+    `top_n` and the threshold are the scorer's. A null document has no score, and so none that reaches a threshold.
     """
     spent = Effort()
     rows = parse_rows(table, layout, mapping)
     rankings = rank(rows, scorer, spent)
-    return Answered(append_answers(table, rows, rankings, layout, mapping, top_n), count(rows, rankings), spent)
+    answered = append_answers(
+        table, rows, rankings, layout, mapping, top_n, with_nulls=score_threshold is None
+    )
+    return Answered(answered, count(rows, rankings), spent)
 
 
 def without_answers(table: pa.Table, error: str, layout: Layout, mapping: ColumnMapping) -> Answered:

@@ -72,7 +72,8 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
     spec = spec_of(files)
     engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
     tokenizer = pair_tokenizer(files, spec)
-    return Reranker(engine, tokenizer, config, files)  # type: ignore[arg-type]  # only a ReusingEngine will ask it
+    # Only a ReusingEngine will ask the engine.
+    return Reranker(engine, tokenizer, config, files, calibration=config.calibration)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,13 +63,20 @@ class Scorer:
         """`turn` is held while the engine computes; by default that is for one thread at a time."""
         self.reranker = reranker
         self.top_n = settings.top_n
+        self.score_threshold = settings.score_threshold
         self.stored = stored
         self.recent = RecentLogits(settings.recent_pairs)
         self.turn = Lock() if turn is None else turn
 
     def rerank_lists(self, lists: Sequence[CandidateList], spent: Effort) -> list[Ranking]:
         engine = ReusingEngine(self.reranker.engine, self.recent, self.stored, self.turn)
-        rankings = self.reranker.with_engine(engine).rerank_lists(lists, top_n=self.top_n, spent=spent)
+        rankings = self.reranker.with_engine(engine).rerank_lists(
+            lists,
+            top_n=self.top_n,
+            score_threshold=self.score_threshold,
+            allow_uncalibrated=True,  # the driver has seen to that
+            spent=spent,
+        )
         spent.waited += engine.waited
         spent.forward -= engine.waited
         spent.chunks_reused += engine.reused

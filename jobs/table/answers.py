@@ -19,10 +19,12 @@ def append_answers(
     layout: Layout,
     mapping: ColumnMapping,
     top_n: int | None = None,
+    *,
+    with_nulls: bool = True,
 ) -> pa.Table:
     """The rows with their two new columns, as list rows or pair rows have them."""
     if layout is Layout.LISTS:
-        return append_rankings(table, rows, rankings, mapping, top_n)
+        return append_rankings(table, rows, rankings, mapping, top_n, with_nulls=with_nulls)
     return append_scores(table, rows, rankings, mapping)
 
 
@@ -32,14 +34,16 @@ def append_rankings(
     rankings: Sequence[Ranking | None],
     mapping: ColumnMapping,
     top_n: int | None = None,
+    *,
+    with_nulls: bool = True,
 ) -> pa.Table:
     """The list rows with `ranking` and `error`: for each row one of the two is null.
 
     `rows` and `rankings` are as long as the table; a row with an error of its own needs no ranking. The rankings have
-    at most `top_n` documents each; where one has fewer, null documents follow.
+    at most `top_n` documents each; where one has fewer, null documents follow, or are left out without `with_nulls`.
     """
     errors = _errors(rows, rankings)
-    ranking_array = _ranking_array(rows, _scored(rankings, errors), top_n)
+    ranking_array = _ranking_array(rows, _scored(rankings, errors), top_n, with_nulls)
     return _with_answers(table, mapping, Layout.LISTS, ranking_array, errors)
 
 
@@ -70,7 +74,7 @@ def _scored(rankings: Sequence[Ranking | None], errors: Sequence[str | None]) ->
 
 
 def _ranking_array(
-    rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None], top_n: int | None
+    rows: Sequence[ParsedRow], scored: Sequence[list[RankedDocument] | None], top_n: int | None, with_nulls: bool
 ) -> pa.ListArray:
     starts: list[int | None] = []
     ids: list[str | None] = []
@@ -80,7 +84,7 @@ def _ranking_array(
         starts.append(None if documents is None else len(indexes))
         if documents is None:
             continue
-        ranked = [*_indexes_of(row, documents), *row.null_documents][:top_n]
+        ranked = [*_indexes_of(row, documents), *(row.null_documents if with_nulls else ())][:top_n]
         indexes += ranked
         scores += [one.relevance_score for one in documents] + [None] * (len(ranked) - len(documents))
         ids += [row.ids[index] if row.ids is not None else None for index in ranked]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from ..calibration import CALIBRATION, Calibration
 from ..encoder import PackedEncoder
 from ..errors import ModelRefusedError
 from ..families import EncoderSpec, model_limit, recognise
@@ -115,15 +116,28 @@ def write_model(
     *,
     small: bool = False,
     overwrite: bool = False,
+    calibration: Calibration | None = None,
 ) -> None:
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
 
-    With `small` the word embeddings are in 8 bits with a scale for each row, which transformers does not read.
+    A `calibration` comes to lie beside the weights, as one of them. With `small` the word embeddings are in 8 bits with a scale for each row, which transformers does not read.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.
     """
-    write_directory(lambda folder: write_files(encoder, base, folder, dtype, small), output, overwrite=overwrite)
+
+    def fill(folder: Path) -> None:
+        write_files(encoder, base, folder, dtype, small)
+        if calibration is not None:
+            write_calibration(calibration, folder)
+
+    write_directory(fill, output, overwrite=overwrite)
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> None:
+    """Writes a calibration beside the weights in the folder, as that of them."""
+    files = ModelFiles(str(folder), folder).digest()
+    (folder / CALIBRATION).write_text(replace(calibration, files=files).as_json())
 
 
 def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bool = False) -> None:

@@ -10,16 +10,33 @@ import torch.nn.functional as F
 
 from ..encoder import PackedEncoder
 
+FOLDED_IN = (
+    "Scale and bias are folded into the classifier. They were fitted (Platt 1999) on lists that were held back from the "
+    "training, with relevant and other passages weighted equally: 0.5 is the even bet between the two."
+)
+"""What the calibration.json of a trained model says of itself."""
 
-def platt(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Scale and bias of Platt's sigmoid (1999), both classes weighted equally, so that 0.5 means an even chance."""
-    scale_bias = torch.tensor([1.0, 0.0], requires_grad=True)
-    weights = torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
-    optimizer = torch.optim.LBFGS([scale_bias], max_iter=100)
+
+def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) -> tuple[float, float]:
+    """Scale and bias of Platt's sigmoid (1999), with which 0.5 means an even chance.
+
+    With `balanced` both classes are weighted equally: 0.5 is the even bet between a relevant passage and another one.
+    Without, every pair counts the same: 0.5 is the score of which half the pairs are relevant, in data like these.
+    Where no score separates the classes better than all others, Platt's targets keep the scale finite.
+    """
+    logits, labels = logits.double(), labels.double()
+    positives, negatives = labels.sum(), (1 - labels).sum()
+    if balanced:
+        targets, weights = labels, torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
+    else:
+        targets = torch.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+        weights = torch.ones_like(labels)
+    scale_bias = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scale_bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits * scale_bias[0] + scale_bias[1], labels, weight=weights)
+        value = F.binary_cross_entropy_with_logits(logits * scale_bias[0] + scale_bias[1], targets, weight=weights)
         value.backward()
         return value
 
@@ -36,7 +53,7 @@ def fold_in(encoder: PackedEncoder, scale: float, bias: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Reliability:
     """How well scores match labels: for each tenth of 0..1 the mean score, the share of positives, and the weight."""
 
     bins: tuple[tuple[float, float, float], ...]
@@ -45,7 +62,7 @@ class Calibration:
     pairs: int
 
 
-def calibration(logits_P: np.ndarray, labels_P: np.ndarray, bins: int = 10) -> Calibration | None:
+def calibration(logits_P: np.ndarray, labels_P: np.ndarray, bins: int = 10) -> Reliability | None:
     """The calibration of labelled pairs, None where a class is missing; each class counts half, as in `platt`."""
     is_positive = labels_P > 0
     if is_positive.all() or not is_positive.any():
@@ -58,4 +75,4 @@ def calibration(logits_P: np.ndarray, labels_P: np.ndarray, bins: int = 10) -> C
     mean_score = np.bincount(place, weights * scores, bins)[filled] / weight[filled]
     share = np.bincount(place, weights * is_positive, bins)[filled] / weight[filled]
     table = tuple(zip(mean_score.tolist(), share.tolist(), weight[filled].tolist(), strict=True))
-    return Calibration(table, float(np.abs(mean_score - share) @ weight[filled]), len(labels_P))
+    return Reliability(table, float(np.abs(mean_score - share) @ weight[filled]), len(labels_P))

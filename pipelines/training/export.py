@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..calibration import Calibration
 from ..encoder import PackedEncoder
 from .attention import training_attention
 from .base import Base, load_base, write_model
 from .batches import BatchMaker, draw
-from .calibration import fold_in, platt
+from .calibration import FOLDED_IN, fold_in, platt
 from .kit import Kit
 from .token_lists import TokenLists
 
@@ -92,7 +93,8 @@ def export(
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
     fold_in(encoder, scale, bias)
-    write_model(encoder, base, output, small=small)
+    folded = Calibration(1, 0, "", pairs=len(labels), relevant=float(labels.mean()), note=FOLDED_IN)
+    write_model(encoder, base, output, small=small, calibration=folded)
     return scale, bias
 
 

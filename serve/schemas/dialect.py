@@ -57,6 +57,21 @@ TopN = Annotated[
         description="How many come back, best first; null is all.",
     ),
 ]
+ScoreThreshold = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        examples=[0.5],
+        description="Results with a lower score are left out, before `top_n` are taken; it lies in 0..1, also with "
+        "`raw_scores`. A model whose scores are not calibrated (/v1/models says so) refuses it. Null is none.",
+    ),
+]
+AllowUncalibrated = Annotated[
+    bool | None,
+    Field(description="True: take `score_threshold` also where the scores are not calibrated. Null is false."),
+]
 ReturnDocuments = Annotated[bool | None, Field(validation_alias=AliasChoices(*RETURN_DOCUMENTS))]
 
 

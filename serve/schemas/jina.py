@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 from typing_extensions import override  # in typing from Python 3.12
@@ -11,9 +12,11 @@ from typing_extensions import override  # in typing from Python 3.12
 from pipelines.records import Ranking
 from serve.schemas.dialect import (
     REQUEST_EXAMPLE,
+    AllowUncalibrated,
     ListRequest,
     RankedResult,
     ReturnDocuments,
+    ScoreThreshold,
     UsageCounts,
     Warned,
     described,
@@ -21,11 +24,12 @@ from serve.schemas.dialect import (
     usage_counts,
 )
 from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
 from serve.schemas.values import Echo
 
 
-class RerankRequest(ListRequest):
-    """Jina's `/v1/rerank`, which Cohere's v1 clients use too."""
+class JinaRequest(ListRequest):
+    """A request as Jina's own API reads it."""
 
     return_documents: ReturnDocuments = None
     """Whether results carry their document. Null is the server's default: true, unless it was changed."""
@@ -38,6 +42,20 @@ class RerankRequest(ListRequest):
     def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> RerankAnswer:
         [task], [ranking] = tasks, rankings
         return rerank_answer(task, ranking, served)
+
+
+class RerankRequest(JinaRequest):
+    """Jina's `/v1/rerank`, which Cohere's v1 clients use too, with a threshold, which is an extension of ours."""
+
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
+
+    score_threshold: ScoreThreshold = None
+    allow_uncalibrated: AllowUncalibrated = None
+
+    @override
+    def tasks(self) -> list[RerankTask]:
+        threshold, allowed = self.score_threshold, self.allow_uncalibrated is True
+        return [replace(task, score_threshold=threshold, allow_uncalibrated=allowed) for task in super().tasks()]
 
 
 class StreamRequest(RerankRequest):

@@ -32,6 +32,8 @@ class ModelCard(TypedDict):
     overlap_tokens: Annotated[int, Field(examples=[80])]
     max_chunks_per_doc: int | None
     dtype: Annotated[str, Field(examples=["float32"])]
+    calibrated: bool
+    """Whether 0.5 of a score means an even chance; without that, `score_threshold` is refused."""
     fingerprint: str
     """Equal fingerprints give equal scores."""
 
@@ -43,7 +45,7 @@ class ModelsAnswer(TypedDict):
     data: list[ModelCard]
 
 
-def models_answer(model: str, fingerprint: Fingerprint, created: int) -> ModelsAnswer:
+def models_answer(model: str, fingerprint: Fingerprint, created: int, calibrated: bool) -> ModelsAnswer:
     """The list of the one model that is served; `created` in seconds since 1970."""
     card: ModelCard = {
         "id": model,
@@ -55,6 +57,7 @@ def models_answer(model: str, fingerprint: Fingerprint, created: int) -> ModelsA
         "overlap_tokens": fingerprint.overlap_tokens,
         "max_chunks_per_doc": fingerprint.max_chunks_per_doc,
         "dtype": fingerprint.dtype,
+        "calibrated": calibrated,
         "fingerprint": fingerprint.hash,
     }
     return {"object": "list", "data": [card]}

@@ -17,6 +17,7 @@ OTHER_NAMES = {
     "top_n": ("k", "n", "top", "limit", "num_results", "max_results"),
     "return_documents": ("return_docs", "return_texts", "include_documents", "with_documents"),
     "raw_scores": ("logits", "return_logits"),
+    "score_threshold": ("threshold", "min_score", "minimum_score", "min_relevance_score", "relevance_threshold"),
     "text": ("txt", "content", "passage", "body"),
     "inputs": ("text", "texts", "query"),
 }

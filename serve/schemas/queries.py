@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BeforeValidator,
@@ -29,8 +29,10 @@ from pipelines.records import Ranking, Usage
 from serve.schemas.dialect import (
     DOCUMENTS_EXAMPLE,
     QUERY_EXAMPLE,
+    AllowUncalibrated,
     Options,
     ReturnDocuments,
+    ScoreThreshold,
     TopN,
     UsageCounts,
     Warned,
@@ -41,6 +43,7 @@ from serve.schemas.jina import RerankAnswer, RerankRequest, StreamRequest, reran
 from serve.schemas.near_misses import LOOKED_AT
 from serve.schemas.synonyms import CONTRADICTION
 from serve.schemas.tasks import RerankTask, Served
+from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
 from serve.schemas.values import JINA, QUERIES, Echo, check_documents
 
 MAX_QUERIES = 1_000
@@ -96,6 +99,8 @@ class QueriesRequest(Options):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
+
     queries: Annotated[
         list[Annotated[OneOfQueries, WrapValidator(check_alone)]],
         Field(min_length=1, max_length=MAX_QUERIES),
@@ -103,6 +108,8 @@ class QueriesRequest(Options):
     ]
     """Each as a request of its own. The limit on documents holds for all of them together."""
     top_n: TopN = None
+    score_threshold: ScoreThreshold = None
+    allow_uncalibrated: AllowUncalibrated = None
     return_documents: ReturnDocuments = None
     """Whether results carry their document. Null is the server's default: true, unless it was changed."""
 

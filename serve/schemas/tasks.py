@@ -33,6 +33,10 @@ class RerankTask:
     """False: refuse the list rather than cut its query or a document."""
     raw_scores: bool = False
     """Logits instead of relevance scores in 0..1."""
+    score_threshold: float | None = None
+    """What has a lower relevance score, in 0..1 also with raw scores, is left out before `top_n` are taken."""
+    allow_uncalibrated: bool = False
+    """Whether there may be a threshold for a model without calibration."""
 
     @property
     def candidates(self) -> CandidateList:

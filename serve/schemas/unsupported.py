@@ -61,12 +61,17 @@ UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     # Jina
     "return_embeddings": Unsupported("the model makes scores, and no embeddings", lambda wanted: wanted is False),
 }
+OF_ANOTHER_DIALECT: Mapping[str, Unsupported] = {
+    **UNSUPPORTED_PARAMETERS,
+    "score_threshold": Unsupported("all results come back; /v1/rerank and /v1/rerank/stream leave some out"),
+}
+"""The same for all dialects but ours of Jina's."""
 
 
 class HonestRequest(BaseModel):
     """A request that refuses what it cannot honour."""
 
-    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED_PARAMETERS
+    unsupported: ClassVar[Mapping[str, Unsupported]] = OF_ANOTHER_DIALECT
     """By name; a dialect may add to it."""
     _warnings: list[str] = PrivateAttr(default_factory=list)
 
@@ -115,6 +120,8 @@ class HonestRequest(BaseModel):
         wanted = cls.model_fields[info.field_name or ""].annotation
         if wanted == int | None and isinstance(value, bool):
             raise PydanticKnownError("int_type")
+        if wanted == float | None and isinstance(value, bool):
+            raise PydanticKnownError("float_type")
         if wanted == bool | None and isinstance(value, int | float) and not isinstance(value, bool):
             raise PydanticKnownError("bool_type")
         return value

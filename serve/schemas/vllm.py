@@ -20,10 +20,10 @@ from serve.schemas.dialect import (
     described,
     usage_counts,
 )
-from serve.schemas.jina import RerankAnswer, RerankRequest
+from serve.schemas.jina import JinaRequest, RerankAnswer
 from serve.schemas.synonyms import QUERIES, RETURN_DOCUMENTS, SCORED, TOP_N
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
+from serve.schemas.unsupported import OF_ANOTHER_DIALECT, Unsupported
 from serve.schemas.values import Bounded, Document, DocumentInput, Query, TextObject
 
 ALL_IN_ORDER = Unsupported("every pair gets its score, in the order sent")
@@ -43,7 +43,7 @@ class ScoreRequest(OptionsRequest):
     )
 
     unsupported: ClassVar[Mapping[str, Unsupported]] = {
-        **UNSUPPORTED_PARAMETERS,
+        **OF_ANOTHER_DIALECT,
         **dict.fromkeys(TOP_N, ALL_IN_ORDER),
         **dict.fromkeys(RETURN_DOCUMENTS, SCORES_ALONE),
     }
@@ -93,7 +93,7 @@ class ScoreRequest(OptionsRequest):
         }
 
 
-class VllmRerankRequest(RerankRequest):
+class VllmRerankRequest(JinaRequest):
     """vLLM's `/rerank`, which is that of Jina."""
 
     @override

@@ -31,7 +31,7 @@ from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, read_shard, source_numbers
 from pipelines.model_files import ModelFiles
 from pipelines.training.base import load_base, write_model
-from pipelines.training.calibration import Calibration, calibration, fold_in, platt
+from pipelines.training.calibration import FOLDED_IN, Reliability, calibration, fold_in, platt
 from pipelines.training.loop import DivergedError, Progress, Trainer
 from pipelines.training.mapped_lists import join, load_mapped
 from pipelines.training.token_lists import TokenLists
@@ -240,15 +240,16 @@ class TrainingWorker:
             "validation_lists": len(self.numbers),
             "platt": None,
         }
-        fitted_on = numbers % 2 == 0
+        fitted_on, folded = numbers % 2 == 0, None
         if calibration(logits[fitted_on], labels[fitted_on]):
             scale, bias = platt(torch.from_numpy(logits[fitted_on]), torch.from_numpy(labels[fitted_on]))
             fold_in(self.trainer.encoder, scale, bias)
             result["platt"] = [scale, bias]
+            folded = self.folded(labels[fitted_on])
             logits, labels, numbers = (values[~fitted_on] for values in (logits, labels, numbers))
             result["calibration"] = self.calibrations(logits * scale + bias, labels, numbers)
         with tempfile.TemporaryDirectory() as folder:
-            write_model(self.trainer.encoder.cpu(), self.base, Path(folder) / "model")
+            write_model(self.trainer.encoder.cpu(), self.base, Path(folder) / "model", calibration=folded)
             result["digest"] = ModelFiles(self.config.name, Path(folder) / "model").digest()
             storage.make_directory(self.task.output.model)
             for path in sorted((Path(folder) / "model").iterdir()):
@@ -259,9 +260,14 @@ class TrainingWorker:
         if self.board:
             self.board.close()
 
+    def folded(self, labels: np.ndarray) -> Calibration:
+        """What the model says of its scores: scale and bias, fitted on pairs with these labels, are in its weights."""
+        data = tuple(self.task.source_names)
+        return Calibration(1, 0, "", pairs=len(labels), relevant=float((labels > 0).mean()), data=data, note=FOLDED_IN)
+
     def calibrations(self, logits: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
         """Calibration of all sources together and of each with both classes, on lists that the fit did not see."""
-        found: dict[str, Calibration | None] = {"all": calibration(logits, labels)}
+        found: dict[str, Reliability | None] = {"all": calibration(logits, labels)}
         for number, name in enumerate(self.task.source_names):
             of_source = self.sources[numbers] == number
             if of_source.any():
