@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import compare, convert, evaluate, importing, inspection, label, mine, pairs, rerank, scores, train
+from jobs import calibrate, compare, convert, evaluate, importing, inspection, label, mine, pairs, rerank, scores, train
 from jobs.flags import epilog
 
 PLUGINS = "crossray.commands"
@@ -21,6 +21,7 @@ app.command("mine", epilog=epilog(mine.EXAMPLES))(mine.command)
 app.command("label", epilog=epilog(label.EXAMPLES))(label.command)
 app.command("train", epilog=epilog(train.EXAMPLES))(train.command)
 app.command("evaluate", epilog=epilog(evaluate.EXAMPLES))(evaluate.command)
+app.command("calibrate", epilog=epilog(calibrate.EXAMPLES))(calibrate.command)
 app.command("compare", epilog=epilog(compare.EXAMPLES))(compare.command)
 app.command("import", epilog=epilog(importing.EXAMPLES))(importing.command)
 app.command("convert", epilog=epilog(convert.EXAMPLES))(convert.command)

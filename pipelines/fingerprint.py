@@ -82,8 +82,9 @@ class ServedModel(NamedTuple):
 def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Those parts of a fingerprint that decide the logit of a given token pair, and their hash.
 
-    Lengths and chunking do not, they only decide which pairs there are, nor do calibration and activation, which come after
-    the logit. A part that this function does not know counts as deciding: a pair may be scored twice then, never wrongly.
+    Lengths and chunking do not, they only decide which pairs there are, nor do calibration and activation, which come
+    after the logit. A part that this function does not know counts as deciding: a pair may be scored twice then, never
+    wrongly.
     """
     deciding = {name: value for name, value in parts.items() if name not in ("hash", *AFTER_OR_BEFORE_LOGITS)}
     return {"hash": hash_of(deciding), **deciding}

@@ -165,7 +165,9 @@ class ModelFiles:
             names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
             paths += [self.directory / name for name in names if (self.directory / name).is_file()]
         states = [(path, path.stat()) for path in paths]
-        return digest_of(self.directory, tuple((path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in states))
+        return digest_of(
+            self.directory, tuple((path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in states)
+        )
 
     def calibration(self) -> Calibration | None:
         """That of calibration.json, where there is one.

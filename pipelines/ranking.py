@@ -24,7 +24,8 @@ def rank(
 ) -> Ranking:
     """The documents by the best of their chunks, ties in their order; `chunk_logits` is float32, side by side.
 
-    Those whose relevance score, which is in 0..1 also with `raw_scores`, is below the threshold are left out. A logit that is not finite makes the ranking an error: NaN never leaves.
+    Those whose relevance score, which is in 0..1 also with `raw_scores`, is below the threshold are left out. A logit
+    that is not finite makes the ranking an error: NaN never leaves.
     """
     logits = max_over_chunks(chunk_logits, chunks_per_document)
     broken = np.flatnonzero(~np.isfinite(logits))

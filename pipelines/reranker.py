@@ -80,7 +80,8 @@ class Reranker:
     ) -> Reranker:
         """Loads `embedded`, a directory, a uri or a hub name. RerankerConfig says what each setting means.
 
-        `calibration` may be the path of a file that `crossray calibrate` wrote for this model. Raises ModelNotFoundError, ModelRefusedError or ConfigError.
+        `calibration` may be the path of a file that `crossray calibrate` wrote for this model. Raises
+        ModelNotFoundError, ModelRefusedError or ConfigError.
         """
         if calibration is not None and not isinstance(calibration, Calibration):
             calibration = Calibration.read(calibration)
@@ -216,7 +217,11 @@ class Reranker:
         valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
-        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, score_threshold, spent))
+        ranked = (
+            ranking
+            for window in windows
+            for ranking in self._rank_window(window, lengths, top_n, score_threshold, spent)
+        )
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
 
     def _rank_window(

@@ -100,7 +100,9 @@ class Endpoint:
         calibration: Calibration | None = None,
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        """Loads the tokenizer. `calibration` is that of the replicas' model. `keys` are those that nobody watches; `args.api_keys_file` is read here, and watched.
+        """Loads the tokenizer. `keys` are those that nobody watches; `args.api_keys_file` is read here, and watched.
+
+        `calibration` is that of the replicas' model.
 
         Raises ModelError, also where the model's files do not have the SHA-256 `files`, and ConfigError for a file
         without keys: those that the app was deployed with may have been revoked since.

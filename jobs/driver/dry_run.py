@@ -106,7 +106,15 @@ def before_grouping(settings: RerankSettings) -> RerankSettings:
     """
     if settings.group_by is None:
         return settings
-    return replace(settings, group_by=None, top_n=None, score_threshold=None, uncalibrated=False, layout=Layout.PAIRS, overwrite=True)
+    return replace(
+        settings,
+        group_by=None,
+        top_n=None,
+        score_threshold=None,
+        uncalibrated=False,
+        layout=Layout.PAIRS,
+        overwrite=True,
+    )
 
 
 def manifest_and_todo(

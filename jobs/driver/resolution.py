@@ -62,7 +62,9 @@ def with_resolved_model(settings: RerankSettings) -> tuple[RerankSettings, dict[
 
     Raises ConfigError for a threshold of scores that are not calibrated, unless that is allowed.
     """
-    resolved, fingerprint = with_own_model(settings) if settings.app is None else with_model_of_app(settings, settings.app)
+    resolved, fingerprint = (
+        with_own_model(settings) if settings.app is None else with_model_of_app(settings, settings.app)
+    )
     if settings.score_threshold is not None and resolved.reranker.calibration is None and not settings.uncalibrated:
         raise ConfigError(
             f"--score-threshold is {settings.score_threshold:g}, and the scores of {resolved.reranker.model} are not "

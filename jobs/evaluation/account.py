@@ -69,7 +69,9 @@ class Account:
                 continue
             pairs = ScoredPairs.of(system.scores, grades)
             self.pairs.setdefault(system.name, []).append(pairs)
-            told["systems"][system.name]["scores"] = about_scores(pairs, system.gives_probabilities)
+            told["systems"][system.name]["scores"] = about_scores(
+                pairs, system.gives_probabilities, *system.calibration
+            )
             moved = told["movers"][system.name] = movers(compared, system.name, measure)
             self.stories += [
                 told_story(
@@ -106,7 +108,9 @@ class Account:
         systems = self.systems[row]
         told = {"kind": str(systems[0].teacher.kind), "models": systems[0].models, "speed": speed_of(systems)}
         if row in self.pairs:
-            told["scores"] = about_scores(ScoredPairs.together(self.pairs[row]), systems[0].gives_probabilities)
+            told["scores"] = about_scores(
+                ScoredPairs.together(self.pairs[row]), systems[0].gives_probabilities, *systems[0].calibration
+            )
         return told
 
 

@@ -45,8 +45,11 @@ class ScoredPairs:
         return cls(np.concatenate([one.scores for one in parts]), np.concatenate([one.relevant for one in parts]))
 
 
-def about_scores(pairs: ScoredPairs, probabilities: bool) -> dict[str, Any]:
-    """How scores of relevant and other pairs lie, and, for logits of probabilities, how far these can be believed."""
+def about_scores(pairs: ScoredPairs, probabilities: bool, scale: float = 1.0, bias: float = 0.0) -> dict[str, Any]:
+    """How scores of relevant and other pairs lie, and, for logits of probabilities, how far these can be believed.
+
+    `scale` and `bias` are those of the model's calibration.
+    """
     if not len(pairs.scores):
         return {"pairs": 0, "relevant": 0}
     edges = np.linspace(*edges_of(pairs.scores), HISTOGRAM_BINS + 1)
@@ -59,7 +62,7 @@ def about_scores(pairs: ScoredPairs, probabilities: bool) -> dict[str, Any]:
         "relevant": int(pairs.relevant.sum()),
         "histogram": {"edges": [float(edge) for edge in edges], **counts},
     }
-    return told | ({"calibration": calibration(pairs)} if probabilities else {})
+    return told | ({"calibration": calibration(pairs, scale, bias)} if probabilities else {})
 
 
 def edges_of(scores: np.ndarray) -> tuple[float, float]:
@@ -68,9 +71,9 @@ def edges_of(scores: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def calibration(pairs: ScoredPairs) -> dict[str, Any]:
+def calibration(pairs: ScoredPairs, scale: float, bias: float) -> dict[str, Any]:
     """The reliability diagram of logits, and its expected calibration error."""
-    bins = reliability(probabilities_of(pairs.scores), pairs.relevant)
+    bins = reliability(probabilities_of(scale * pairs.scores + bias), pairs.relevant)
     return {"expected_calibration_error": expected_calibration_error(bins), "bins": [asdict(one) for one in bins]}
 
 

@@ -52,6 +52,12 @@ class System:
         """Whether its scores, after the sigmoid, are meant to say how likely a pair is relevant."""
         return self.is_model and all("sigmoid" in one.get("activation", "") for one in self.models.values())
 
+    @property
+    def calibration(self) -> tuple[float, float]:
+        """Scale and bias that make its logits those of its scores."""
+        scale, bias = next((found for one in self.models.values() if (found := one.get("calibration"))), (1.0, 0.0))
+        return scale, bias
+
     def order(self) -> Order:
         """The documents of each query by their scores, ties as the first stage has them."""
         return {query: best_first(scores) for query, scores in self.scores.items()}

@@ -42,9 +42,7 @@ def answer(
     spent = Effort()
     rows = parse_rows(table, layout, mapping)
     rankings = rank(rows, scorer, spent)
-    answered = append_answers(
-        table, rows, rankings, layout, mapping, top_n, with_nulls=score_threshold is None
-    )
+    answered = append_answers(table, rows, rankings, layout, mapping, top_n, with_nulls=score_threshold is None)
     return Answered(answered, count(rows, rankings), spent)
 
 

@@ -109,7 +109,9 @@ class Replica:
     def answer(self, table: pa.Table) -> Answered:
         """The rows with their answers; raises what means that this replica is unfit."""
         settings = self.assignment.settings
-        return answer(table, self.scorer, self.assignment.layout, settings.mapping, settings.top_n, settings.score_threshold)
+        return answer(
+            table, self.scorer, self.assignment.layout, settings.mapping, settings.top_n, settings.score_threshold
+        )
 
     def score_known_pair(self) -> None:
         """Scores a pair that harms nobody. The quarantine asks for it, to tell a broken machine from a deadly row.

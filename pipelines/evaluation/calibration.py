@@ -29,17 +29,17 @@ class ReliabilityBin:
 
 
 def reliability(
-    probabilities: Sequence[float] | np.ndarray, relevant: Sequence[bool] | np.ndarray
+    probabilities: Sequence[float] | np.ndarray, relevant: Sequence[bool] | np.ndarray, bins: int = RELIABILITY_BINS
 ) -> list[ReliabilityBin]:
     """The bins, of equal width in 0..1, that have a pair in them, lowest first."""
     said, came = np.asarray(probabilities, dtype=np.float64), np.asarray(relevant, dtype=bool)
-    places = np.clip(np.ceil(said * RELIABILITY_BINS).astype(int) - 1, 0, RELIABILITY_BINS - 1)
-    bins = []
+    places = np.clip(np.ceil(said * bins).astype(int) - 1, 0, bins - 1)
+    found = []
     for place in np.unique(places):
         inside = places == place
         count, hits = int(inside.sum()), int(came[inside].sum())
-        bins.append(ReliabilityBin(count, float(said[inside].mean()), hits / count, *wilson_interval(hits, count)))
-    return bins
+        found.append(ReliabilityBin(count, float(said[inside].mean()), hits / count, *wilson_interval(hits, count)))
+    return found
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:

@@ -120,7 +120,8 @@ def write_model(
 ) -> None:
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
 
-    A `calibration` comes to lie beside the weights, as one of them. With `small` the word embeddings are in 8 bits with a scale for each row, which transformers does not read.
+    A `calibration` comes to lie beside the weights. With `small` the word embeddings are in 8 bits with a scale for
+    each row, which transformers does not read.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from ..encoder import PackedEncoder
 
 FOLDED_IN = (
-    "Scale and bias are folded into the classifier. They were fitted (Platt 1999) on lists that were held back from the "
-    "training, with relevant and other passages weighted equally: 0.5 is the even bet between the two."
+    "Scale and bias are folded into the classifier. They were fitted (Platt 1999) on lists that were held back from "
+    "the training, with relevant and other passages weighted equally: 0.5 is the even bet between the two."
 )
 """What the calibration.json of a trained model says of itself."""
 
@@ -22,7 +22,7 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
 
     With `balanced` both classes are weighted equally: 0.5 is the even bet between a relevant passage and another one.
     Without, every pair counts the same: 0.5 is the score of which half the pairs are relevant, in data like these.
-    Where no score separates the classes better than all others, Platt's targets keep the scale finite.
+    Platt's targets, which are not quite 0 and 1, then keep the scale finite where the logits tell all pairs apart.
     """
     logits, labels = logits.double(), labels.double()
     positives, negatives = labels.sum(), (1 - labels).sum()

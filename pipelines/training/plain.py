@@ -11,7 +11,7 @@ from ..errors import ModelRefusedError
 from ..families import spec_of
 from ..families.modernbert import ModernBertSpec, plain_checkpoint
 from ..model_files import ModelFiles, read_tensors, refusals_naming
-from .base import write_config_and_tokenizer, write_directory
+from .base import write_calibration, write_config_and_tokenizer, write_directory
 
 
 def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
@@ -25,10 +25,14 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
     with refusals_naming(files.directory):
         tensors, config = plain_checkpoint(spec, read_tensors(files), files.config())
 
+    calibration = files.calibration()
+
     def fill(folder: Path) -> None:
         contents = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
         save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
         kept = {key: value for key, value in config.items() if key != "torch_dtype"}
         write_config_and_tokenizer(kept | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)
+        if calibration is not None:
+            write_calibration(calibration, folder)
 
     write_directory(fill, output)

@@ -19,7 +19,8 @@ def distributions(results: Results) -> Html | None:
         "The further apart the two kinds lie, the better a single threshold can tell them. Each kind is drawn in "
         "shares of its own, since relevant pairs are few. Pairs that nobody graded count as not relevant, so some of "
         "the downward bars on the right are documents that would be right.",
-        "A logit is what a model says before the sigmoid: 0 is a relevance_score of 0.5, 2 is 0.88, -2 is 0.12.",
+        "A logit is what a model says before the sigmoid: 0 is a relevance_score of 0.5, 2 is 0.88, -2 is 0.12, unless "
+        "the model has a calibration.json that shifts them.",
     )
     charts = element("div", *(score_histogram(row, one) for row, one in models.items()), class_="charts")
     return joined([told, charts])

@@ -95,19 +95,27 @@ def needed_columns(schema: pa.Schema, columns: Columns) -> list[str]:
     return [name for name in of_layout[layout] if name in schema.names]
 
 
-def training_rows(table: pa.Table, columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
-    """Yields (row number, what the row says); neighbouring pairs with the same query are one row."""
+def training_rows(
+    table: pa.Table, columns: Columns, *, positives_only: bool = True
+) -> Iterator[tuple[int, TrainingRow | BadRow]]:
+    """Yields (row number, what the row says); neighbouring pairs with the same query are one row.
+
+    Nothing can be learnt from a row without a positive; without `positives_only` it counts all the same, as it does
+    where scores are calibrated.
+    """
     layout = layout_of(table.schema, columns)
     queries = column_texts(table.column(columns.query))
     if layout is TrainingLayout.LISTS:
-        yield from enumerate(list_rows(table, queries, columns))
+        yield from enumerate(list_rows(table, queries, columns, positives_only=positives_only))
     elif layout is TrainingLayout.POSITIVES:
         yield from enumerate(positive_rows(table, queries, columns))
     else:
-        yield from pair_rows(table, queries, columns)
+        yield from pair_rows(table, queries, columns, positives_only=positives_only)
 
 
-def list_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
+def list_rows(
+    table: pa.Table, queries: Sequence[Text], columns: Columns, *, positives_only: bool = True
+) -> Iterator[TrainingRow | BadRow]:
     """Reads the layout LISTS; a null document is left out, with its label."""
     documents = column_lists(table.column(columns.documents), ColumnMapping(text_field=columns.text_field))
     labels, teacher = (
@@ -120,7 +128,13 @@ def list_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
         elif found is None or not found.texts:
             yield BadRow(Reason.NULL_DOCUMENTS, f"{columns.documents} is {'null' if found is None else 'empty'}")
         else:
-            yield list_row(str(query), found.texts, grades, scores, columns)
+            row = list_row(str(query), found.texts, grades, scores, columns)
+            teaches = isinstance(row, BadRow) or not positives_only or has_something_to_learn(row)
+            yield (
+                row
+                if teaches
+                else BadRow(Fault.NOTHING_TO_LEARN, f"no label of {columns.labels} is above 0, and no teacher scored")
+            )
 
 
 def list_row(
@@ -141,9 +155,12 @@ def list_row(
             return BadRow(Reason.INVALID_UTF8, f"{columns.documents}[{i}] is not valid UTF-8 at byte {text.start}")
     kept = [i for i, text in enumerate(texts) if text is not None]
     labels, teacher = ([values[i] for i in kept] for values in numbers)
-    if not any(label > 0 for label in labels) and all(math.isnan(score) for score in teacher):
-        return BadRow(Fault.NOTHING_TO_LEARN, f"no label of {columns.labels} is above 0, and no teacher scored")
     return TrainingRow(query, [str(texts[i]) for i in kept], labels, teacher)
+
+
+def has_something_to_learn(row: TrainingRow) -> bool:
+    """Whether a passage is better than others, or a teacher says how good passages are."""
+    return any(label > 0 for label in row.labels) or not all(math.isnan(score) for score in row.teacher)
 
 
 def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:
@@ -168,7 +185,9 @@ def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) ->
         yield TrainingRow(str(query), passages, labels, [UNKNOWN] * len(passages), page)
 
 
-def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[tuple[int, TrainingRow | BadRow]]:
+def pair_rows(
+    table: pa.Table, queries: Sequence[Text], columns: Columns, *, positives_only: bool = True
+) -> Iterator[tuple[int, TrainingRow | BadRow]]:
     """Reads the layout PAIRS: neighbouring rows with the same query become one."""
     documents = column_texts(table.column(columns.document))
     labels = [number_of(value) for value in table.column(columns.label).to_pylist()]
@@ -187,7 +206,7 @@ def pair_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Ite
     for query, run in groupby(good, key=lambda pair: pair[1]):
         pairs = list(run)
         texts, grades = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
-        if max(grades) > 0:
+        if max(grades) > 0 or not positives_only:
             yield pairs[0][0], TrainingRow(query, texts, grades, [UNKNOWN] * len(texts))
         else:
             why = BadRow(Fault.NOTHING_TO_LEARN, f"no {columns.label} of its query's neighbouring rows is above 0")

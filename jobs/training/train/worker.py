@@ -29,6 +29,7 @@ from jobs import storage
 from jobs.training.train.config import TrainConfig
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, read_shard, source_numbers
+from pipelines.calibration import Calibration
 from pipelines.model_files import ModelFiles
 from pipelines.training.base import load_base, write_model
 from pipelines.training.calibration import FOLDED_IN, Reliability, calibration, fold_in, platt
