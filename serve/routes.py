@@ -256,7 +256,7 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
         endpoint = endpoint_of()
         described = await endpoint.describe()
         calibrated = described.config.calibration is not None
-        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at, calibrated)
+        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at, calibrated=calibrated)
 
     @api.get(
         "/info",

@@ -45,7 +45,7 @@ class ModelsAnswer(TypedDict):
     data: list[ModelCard]
 
 
-def models_answer(model: str, fingerprint: Fingerprint, created: int, calibrated: bool) -> ModelsAnswer:
+def models_answer(model: str, fingerprint: Fingerprint, created: int, *, calibrated: bool) -> ModelsAnswer:
     """The list of the one model that is served; `created` in seconds since 1970."""
     card: ModelCard = {
         "id": model,

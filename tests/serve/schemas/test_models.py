@@ -9,7 +9,7 @@ from serve.schemas import info_answer, models_answer
 
 def test_the_list_of_models_shows_what_decides_the_scores() -> None:
     fingerprint = Fingerprint("files", "bert", "sigmoid", "float32", 512, 256, 80, None)
-    assert models_answer("m", fingerprint, 1_800_000_000) == {
+    assert models_answer("m", fingerprint, 1_800_000_000, calibrated=True) == {
         "object": "list",
         "data": [
             {
@@ -22,6 +22,7 @@ def test_the_list_of_models_shows_what_decides_the_scores() -> None:
                 "overlap_tokens": 80,
                 "max_chunks_per_doc": None,
                 "dtype": "float32",
+                "calibrated": True,
                 "fingerprint": fingerprint.hash,
             }
         ],
