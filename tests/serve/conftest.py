@@ -21,6 +21,7 @@ import uvicorn
 from serve.auth import ApiKeys, new_key
 from serve.endpoint import BLOCK_TOKENS, Endpoint
 from serve.gate import DEFAULT_BODY_LIMITS, BodyLimits
+from serve.pinning import with_calibration
 from serve.routes import create_api
 from serve.scorer import Scorer
 from serve.settings import ServeArgs
@@ -128,12 +129,20 @@ def start_server(scorers: dict[str, Scorer], bert_directory: Any) -> Iterator[St
 @contextmanager
 def run_server(args: ServeArgs, keys: bool, scorers: dict[str, Scorer], sizes: Sizes = REAL_SIZES) -> Iterator[Server]:
     """A uvicorn in a thread of its own."""
-    if args.model not in scorers:
-        scorers[args.model] = Scorer(args.reranker())
+    config = with_calibration(args)
+    name = f"{args.model} {config.calibration}"
+    if name not in scorers:
+        scorers[name] = Scorer(config)
     key = new_key("test") if keys else None
-    handle = LocalHandle(scorers[args.model])
+    handle = LocalHandle(scorers[name])
     accepted = ApiKeys.parse(key.line, "test") if key else None
-    endpoint = Endpoint(args, accepted, handle, block_tokens=sizes.block_tokens)  # type: ignore[arg-type]
+    endpoint = Endpoint(
+        args,
+        accepted,
+        handle,  # type: ignore[arg-type]
+        calibration=config.calibration,
+        block_tokens=sizes.block_tokens,
+    )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
