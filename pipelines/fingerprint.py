@@ -108,7 +108,9 @@ def fingerprint_of(
         max_query_length=lengths.max_query_length,
         overlap_tokens=lengths.overlap_tokens,
         max_chunks_per_doc=lengths.max_chunks_per_doc,
-        calibration=None if calibration is None or calibration.is_identity else (calibration.scale, calibration.bias),
+        calibration=None
+        if calibration is None or calibration.is_identity
+        else (float(calibration.scale), float(calibration.bias)),
     )
 
 

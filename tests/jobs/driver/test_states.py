@@ -227,6 +227,7 @@ def test_an_output_that_we_may_not_write_is_a_usage_error(
     ("settings", "named"),
     [
         ({"top_n": 2}, "--top-n was None, is 2"),
+        ({"score_threshold": 0.5, "uncalibrated": True}, "--score-threshold was None, is 0.5"),
         ({"reranker": {"raw_scores": True}}, "--raw-scores was False, is True"),
         ({"reranker": {"max_length": 64}}, "--max-length was 512, is 64; --max-query-length was 256, is 32"),
         ({"reranker": {"max_query_length": 32}}, "--max-query-length was 256, is 32"),

@@ -39,6 +39,7 @@ def options_of_jobs(draw: st.DrawFn) -> JobOptions:
         mapping=draw(mapping),
         layout=draw(st.sampled_from(Layout)),
         top_n=draw(st.none() | st.integers(1)),
+        score_threshold=draw(st.none() | st.floats(0, 1)),
         raw_scores=draw(st.booleans()),
         limit=draw(st.none() | st.integers(1)),
         shard=draw(st.none() | NAMES),
@@ -105,6 +106,14 @@ def test_what_an_earlier_version_did_not_write_is_what_it_did() -> None:
     earlier = {name: ON_DISK[name] for name in ("query", "drop", "layout", "top_n", "raw_scores")}
     mapping = ColumnMapping(query="q", drop=("padding",), strict_documents=True)
     assert JobOptions.from_dict(earlier) == JobOptions(mapping, Layout.LISTS, top_n=2, raw_scores=True)
+
+
+def test_a_threshold_is_on_disk_where_there_is_one() -> None:
+    """So that jobs without one have the options that they have always had."""
+    asked = RerankSettings("in", "out", score_threshold=0.25).result_options(Layout.LISTS, {})
+    without = RerankSettings("in", "out").result_options(Layout.LISTS, {})
+    assert asked.as_dict() == without.as_dict() | {"score_threshold": 0.25}
+    assert "score_threshold" not in without.as_dict()
 
 
 def test_what_only_another_version_knows_is_refused_with_its_value() -> None:
