@@ -112,7 +112,9 @@ def test_pair_rows_have_none_and_groups_of_them_do(
     [everything] = rankings(tmp_path / "all")
     run_job(source, tmp_path / "kept", own_scorer, **groups, score_threshold=everything[1][1])
     assert rankings(tmp_path / "kept") == [[one for one in everything if one[1] >= everything[1][1]]]
-    estimate = dry_run(settings_of(source, tmp_path / "new", **groups, score_threshold=0.5, dry_run=True, pairs_per_second=1.0))
+    estimate = dry_run(
+        settings_of(source, tmp_path / "new", **groups, score_threshold=0.5, dry_run=True, pairs_per_second=1.0)
+    )
     assert estimate["pairs"] == 4
 
 

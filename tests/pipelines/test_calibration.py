@@ -36,7 +36,9 @@ def calibrated(bert_directory: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_scores_are_the_sigmoid_of_the_scaled_logit_and_raw_ones_are_the_logit(bert: Reranker, calibrated: Path) -> None:
+def test_scores_are_the_sigmoid_of_the_scaled_logit_and_raw_ones_are_the_logit(
+    bert: Reranker, calibrated: Path
+) -> None:
     ours = Reranker.load(str(calibrated), device="cpu", num_threads=1)
     pairs = [(QUERY, one) for one in DOCUMENTS]
     raw = Reranker.load(str(calibrated), device="cpu", num_threads=1, raw_scores=True)
@@ -194,7 +196,9 @@ class TestThresholds:
             assert len(self.indexes(float(str(score)))) == len(self.indexes(float(score))) == kept
 
     def test_a_model_without_calibration_refuses_it_unless_that_is_allowed(self, bert: Reranker) -> None:
-        with pytest.raises(ConfigError, match=r"score_threshold is 0.5, and the scores of this model are not calibrated"):
+        with pytest.raises(
+            ConfigError, match=r"score_threshold is 0.5, and the scores of this model are not calibrated"
+        ):
             bert.rerank(QUERY, DOCUMENTS, score_threshold=0.5)
         allowed = bert.rerank(QUERY, DOCUMENTS, score_threshold=0.5, allow_uncalibrated=True)
         everything = bert.rerank(QUERY, DOCUMENTS)
