@@ -27,15 +27,15 @@ import yaml
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-import jobs.driver.passes
-import jobs.driver.run
+import jobs.calibration.run
 import serve.cli
 from jobs import rerank
 from jobs.cli import app
 from serve.auth import ApiKeys, new_key
 from serve.environment import SERVE_ENVIRONMENT
 from serve.settings import ServeArgs
-from tests.jobs.stubs import no_ray_session, score_units_here
+from tests.jobs.stubs import no_ray_session
+from tests.jobs.training.here import stay_here
 from tests.serve.conftest import run_server
 from tests.serve.test_clients import ENVIRONMENT, PYTHON
 
@@ -65,6 +65,14 @@ TEXTS = {
 }
 LISTS = {"q1": ("sort a list", [12, 11, 13]), "q2": ("open a file", [22, 21])}
 """By query id: the query, and the ids of its documents."""
+RELEVANT = {
+    "sort a list": {11, 13},
+    "open a file": {21},
+    "what colour is a ripe banana": {12},
+    "read a file": {21},
+    "sort in place": {11, 13},
+}
+"""By query, the texts that somebody judged to be relevant; the others are not."""
 
 
 def with_blocks(*languages: str) -> list[str]:
@@ -212,7 +220,8 @@ def run_commands(block: str) -> str:
 def run_command(line: str) -> str:
     expected = int((re.findall(r"# exit code (\d+)$", line) or ["0"])[0])
     words = shlex.split(line, comments=True)
-    if words[:2] in (["crossray", "rerank"], ["crossray", "inspect"]):  # in this process, which has Ray already
+    if words[:1] == ["crossray"] and words[1] in ("rerank", "inspect", "calibrate"):
+        # In this process, which has Ray already.
         done = CliRunner().invoke(app, words[1:], env={"COLUMNS": "10000", "TERM": "dumb"})
         assert done.exit_code == expected, done.output
         return done.output
@@ -255,9 +264,8 @@ def plain(text: str) -> str:
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job has one replica, in this process; all else is as it is."""
-    monkeypatch.setattr(jobs.driver.run, "ray_session", no_ray_session)
-    monkeypatch.setattr(jobs.driver.passes, "ray_session", no_ray_session)
-    monkeypatch.setattr(jobs.driver.passes, "score_units", score_units_here)
+    stay_here(monkeypatch)
+    monkeypatch.setattr(jobs.calibration.run, "ray_session", no_ray_session)
 
 
 def write_files(directory: Path) -> None:
@@ -279,6 +287,13 @@ def write_files(directory: Path) -> None:
                 "query_id": ["n1", "n2", "n3", "n4"],
                 "query": ["open a file", None, "sort a list", "   "],
                 "documents": [[None, TEXTS[21]], [TEXTS[21]], None, [TEXTS[11]]],
+            }
+        ),
+        "judged": pa.table(
+            {
+                "query": [query for query in RELEVANT for _ in TEXTS],
+                "document": [text for _ in RELEVANT for text in TEXTS.values()],
+                "label": [int(one in ids) for ids in RELEVANT.values() for one in TEXTS],
             }
         ),
         "logs/morning": of_day(log.slice(0, 1), datetime(2026, 11, 27, 8)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.config import RerankerConfig
+from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
+from tests.checkpoints import copy_model
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -43,6 +47,20 @@ def test_modernberts_become_what_transformers_loads(
     with torch.inference_mode():
         [actual] = model(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
     assert actual == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["jina_v2", "ettin"])
+def test_a_calibration_comes_along(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """As that of the weights that are written, which give the same scores."""
+    directory = copy_model(request.getfixturevalue(f"{family}_directory"), tmp_path / "given")
+    given = Calibration(0.5, -1.0, ModelFiles("", directory).digest(), pairs=7)
+    (directory / CALIBRATION).write_text(given.as_json())
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    before, after = (Reranker.load(str(tmp_path / name), device="cpu") for name in ("given", "model"))
+    assert after.calibration == replace(given, files=ModelFiles("", tmp_path / "model").digest())
+    pairs = [("zebra river", "river salmon")]
+    assert after.compute_score(pairs) == pytest.approx(before.compute_score(pairs), abs=1e-4)
 
 
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:

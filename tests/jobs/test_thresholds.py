@@ -1,4 +1,4 @@
-"""`--score-threshold` and `--calibration`: which documents a job leaves out, of which models, and what a resumption has."""
+"""`--score-threshold` and `--calibration`: what a job leaves out, of which models, and what a resumption has."""
 
 from __future__ import annotations
 

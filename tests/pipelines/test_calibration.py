@@ -16,8 +16,8 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.fingerprint import logits_fingerprint, planned_fingerprint, resolved
 from pipelines.model_files import find_model
-from pipelines.records import CandidateList, Usage
 from pipelines.ranking import rank, sigmoid
+from pipelines.records import CandidateList, Usage
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, read_weights, words, write_weights
 

@@ -28,8 +28,8 @@ def test_a_directory_that_was_replaced_is_noticed_when_a_process_starts(
     bert_directory: Path, other_directory: Path
 ) -> None:
     """By replicas and endpoints; the message has both digests."""
-    _, expected = pinned(ServeArgs(model=str(bert_directory)))
-    args, found = pinned(ServeArgs(model=str(other_directory)))
+    expected = pinned(ServeArgs(model=str(bert_directory))).files
+    args, found, _ = pinned(ServeArgs(model=str(other_directory)))
     assert expected == find_model(str(bert_directory)).digest() != found
     message = rf"SHA-256 {found}\) are not those that the app was deployed with \({expected}\)"
     with pytest.raises(ModelRefusedError, match=message):
@@ -67,7 +67,7 @@ def test_a_hub_name_is_resolved_once(bert_directory: Path, tmp_path: Path, monke
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
 
-    args, _ = pinned(ServeArgs(model="owner/name"))
+    args, _, _ = pinned(ServeArgs(model="owner/name"))
     (repository / "refs" / "main").write_text("b" * 40)
 
     assert (args.revision, args.name) == ("a" * 40, "owner/name")

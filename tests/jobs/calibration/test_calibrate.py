@@ -326,11 +326,18 @@ def test_the_embedded_model_is_calibrated_on_ray_and_the_file_serves_a_job(
     done = calibrate("embedded", labels, "--output", output, "--address", cluster)
     assert done.exit_code == 0, done.output
     made = Calibration.read(output)
-    ranked = CliRunner().invoke(
-        app,
-        ["rerank", str(labels), str(tmp_path / "out"), "--calibration", str(output), "--score-threshold", "0.5"]
-        + ["--address", cluster],
-    )
+    given = [
+        "rerank",
+        labels,
+        tmp_path / "out",
+        "--calibration",
+        output,
+        "--score-threshold",
+        0.5,
+        "--address",
+        cluster,
+    ]
+    ranked = CliRunner().invoke(app, [*map(str, given)])
     assert ranked.exit_code == 0, ranked.output
     manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
     assert manifest["fingerprint"]["calibration"] == [made.scale, made.bias]

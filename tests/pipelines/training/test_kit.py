@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import Reranker
+from pipelines.calibration import CALIBRATION
 from pipelines.training import export, kit, make_kit
 from pipelines.training.token_lists import TokenLists
 
@@ -66,6 +67,10 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     theirs = load_file(model / "model.safetensors")["bert.encoder.layer.0.attention.output.dense.weight"].float()
     torch.testing.assert_close(theirs, kit.load_weights(trained)["layers.0.attention_out.weight"])
     assert {path.name for path in model.iterdir()} >= {"SHA256SUMS", "config.json", "model.safetensors"}
+    calibration = reranker.calibration
+    assert calibration is not None
+    assert calibration.is_identity
+    assert f"  {CALIBRATION}\n" in (model / "SHA256SUMS").read_text()
 
     with pytest.raises(ValueError, match="has no classification head"):
         run(export.main, folder, trained, backbone, "--base", backbone, "--output", tmp_path / "headless")

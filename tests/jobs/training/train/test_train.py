@@ -113,6 +113,9 @@ def test_a_run_learns_and_says_so(finished: Path) -> None:
 def test_the_card_is_written_from_the_run(finished: Path) -> None:
     model = finished.parent / "run" / "model"
     card = (model / "README.md").read_text()
+    calibration = ModelFiles("", model).calibration()
+    assert calibration is not None
+    assert (calibration.is_identity, calibration.data) == (True, ("clicks",))
     assert "| clicks | our own logs | 300 | 300 |" in card
     assert ModelFiles("", model).digest() in card
     assert "expected calibration error" in card
