@@ -42,6 +42,8 @@ class RerankerConfig:
     """Chunks scored of one document; what lies beyond is cut and counted. None is all of them."""
     raw_scores: bool = False
     """Logits instead of relevance scores in 0..1."""
+    instruction: str | None = None
+    """What a language model is told to look for, such as Qwen3-Reranker; None is its publisher's. Others take none."""
 
     def __post_init__(self) -> None:
         if not self.model:

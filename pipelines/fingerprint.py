@@ -19,7 +19,14 @@ from .stores import is_uri
 
 ENGINE_REVISION = 1
 """Raised whenever our own code moves scores by more than 1e-4."""
-AFTER_OR_BEFORE_LOGITS = ("activation", "max_length", "max_query_length", "overlap_tokens", "max_chunks_per_doc")
+AFTER_OR_BEFORE_LOGITS = (
+    "activation",
+    "instruction",
+    "max_length",
+    "max_query_length",
+    "overlap_tokens",
+    "max_chunks_per_doc",
+)
 """Parts of a fingerprint that the logit of a given token pair does not depend on."""
 
 
@@ -40,10 +47,12 @@ class Fingerprint:
     max_chunks_per_doc: int | None
     quantization: str | None = None
     engine_revision: int = ENGINE_REVISION
+    instruction: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The parts as JSON types."""
-        return asdict(self)
+        """The parts as JSON types; a model without an instruction has the hash that it had before there were any."""
+        parts = asdict(self)
+        return parts if self.instruction is not None else {k: v for k, v in parts.items() if k != "instruction"}
 
     @property
     def hash(self) -> str:
@@ -82,7 +91,9 @@ def hash_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype) -> Fingerprint:
+def fingerprint_of(
+    files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype, instruction: str | None = None
+) -> Fingerprint:
     """The fingerprint of a model under given lengths and dtype; reads the files once, loads no weights."""
     return Fingerprint(
         files=files.digest(),
@@ -93,6 +104,7 @@ def fingerprint_of(files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: 
         max_query_length=lengths.max_query_length,
         overlap_tokens=lengths.overlap_tokens,
         max_chunks_per_doc=lengths.max_chunks_per_doc,
+        instruction=instruction,
     )
 
 
@@ -110,4 +122,6 @@ def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
     files = find_model(config.model, config.revision, config.token)
     spec = spec_of(files)
     lengths = Lengths.of(config).clamped(model_limit(spec, files))
-    return fingerprint_of(files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)))
+    return fingerprint_of(
+        files, spec, lengths, resolve_dtype(config.dtype, resolve_device(config.device)), config.instruction
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .chunking import chunk_windows
-from .config import SPECIAL_TOKENS_PER_TEXT, RerankerConfig
+from .config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT, RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
@@ -48,7 +48,7 @@ class Preparation:
         """The preparation of the model that `config` names, whose weights are not loaded; raises ModelError."""
         files = find_model(config.model, config.revision, config.token)
         spec = spec_of(files)
-        return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
+        return cls(pair_tokenizer(files, spec, config.instruction), config, model_limit(spec, files))
 
     def prepare(
         self, lists: Sequence[CandidateList], lengths: Lengths, max_tokens_per_doc: int | None = None
@@ -57,8 +57,8 @@ class Preparation:
 
         Of a document no more than `max_tokens_per_doc` are read.
         """
-        queries = self.tokenizer.token_ids([one.query for one in lists])
-        documents = iter(self.tokenizer.token_ids([document for one in lists for document in one.documents]))
+        queries = self.tokenizer.query_ids([one.query for one in lists])
+        documents = iter(self.tokenizer.passage_ids([document for one in lists for document in one.documents]))
         return [
             self._prepare_list(query_ids, [next(documents) for _ in one.documents], lengths, max_tokens_per_doc)
             for query_ids, one in zip(queries, lists, strict=True)
@@ -66,9 +66,14 @@ class Preparation:
 
     def prepare_pair(self, query_ids: np.ndarray, document_ids: np.ndarray, lengths: Lengths) -> TokenPair:
         """One pair without chunks: the document loses what exceeds max_length, the query only beyond half of it."""
-        kept = query_ids[: lengths.max_length // 2 - SPECIAL_TOKENS_PER_TEXT]
+        kept = self._cut_query(query_ids, lengths.max_length // 2, lengths)
         window = lengths.max_length - len(kept) - self.tokenizer.template.size
         return self.tokenizer.template.join(kept, document_ids[:window])
+
+    def _cut_query(self, query_ids: np.ndarray, most: int, lengths: Lengths) -> np.ndarray:
+        """The query with its special tokens in `most` tokens, and in half of what a prompt leaves of a pair."""
+        template = self.tokenizer.template
+        return template.cut(query_ids, min(most - SPECIAL_TOKENS_PER_TEXT, (lengths.max_length - template.size) // 2))
 
     def _prepare_list(
         self,
@@ -78,7 +83,7 @@ class Preparation:
         max_tokens_per_doc: int | None,
     ) -> PreparedList:
         template = self.tokenizer.template
-        kept = query_ids[: lengths.max_query_length - SPECIAL_TOKENS_PER_TEXT]
+        kept = self._cut_query(query_ids, lengths.max_query_length, lengths)
         window = lengths.max_length - len(kept) - template.size
         pairs, chunks_per_document, cut_documents = [], [], 0
         for whole_ids in documents_ids:
@@ -119,6 +124,12 @@ class Preparation:
 
     def _clamp(self, lengths: Lengths) -> Lengths:
         clamped = lengths.clamped(self.model_limit)
+        least = self.tokenizer.template.size + MIN_MAX_LENGTH
+        if self.tokenizer.template.is_prompt and clamped.max_length < least:
+            raise ConfigError(
+                f"max_length is {clamped.max_length}; the prompt of {self.config.model} alone has "
+                f"{self.tokenizer.template.size} tokens, so give at least {least}"
+            )
         lost = lengths.choices_lost(clamped)
         if lost - self._said:
             self._said |= lost
@@ -126,11 +137,14 @@ class Preparation:
         return clamped
 
 
-def pair_tokenizer(files: ModelFiles, spec: ModelSpec) -> PairTokenizer:
-    """The tokenizer of a model with its pair template; raises ModelRefusedError where they do not belong together."""
+def pair_tokenizer(files: ModelFiles, spec: ModelSpec, instruction: str | None = None) -> PairTokenizer:
+    """The tokenizer of a model with its pair template, and the instruction in it.
+
+    Raises ModelRefusedError where they do not belong together, ConfigError where the model takes no instruction.
+    """
     tokenizer = files.tokenizer()
     with refusals_naming(files.directory):
-        return PairTokenizer(tokenizer, spec.pair_template(tokenizer))
+        return PairTokenizer(tokenizer, spec.pair_template(tokenizer, instruction))
 
 
 def check_top_n(top_n: int | None) -> None:

@@ -71,6 +71,7 @@ class Reranker:
         overlap_tokens: int = 80,
         max_chunks_per_doc: int | None = None,
         raw_scores: bool = False,
+        instruction: str | None = None,
     ) -> Reranker:
         """Loads `embedded`, a directory, a uri or a hub name. RerankerConfig says what each setting means.
 
@@ -90,6 +91,7 @@ class Reranker:
                 overlap_tokens=overlap_tokens,
                 max_chunks_per_doc=max_chunks_per_doc,
                 raw_scores=raw_scores,
+                instruction=instruction,
             )
         )
 
@@ -103,7 +105,7 @@ class Reranker:
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
         if engine.spec.licence_note:
             logger.warning(engine.spec.licence_note)
-        return cls(engine, pair_tokenizer(files, engine.spec), config, files)
+        return cls(engine, pair_tokenizer(files, engine.spec, config.instruction), config, files)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
         """A copy of this reranker whose pairs another engine scores."""
@@ -119,7 +121,7 @@ class Reranker:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What decides the scores of this reranker; reads its files once."""
-        return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype)
+        return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype, self.config.instruction)
 
     def compute_score(self, sentence_pairs: Sequence[Sequence[str]], *, max_length: int | None = None) -> list[float]:
         """The score of each (query, document) pair, in their order; a long document is cut, where `rerank` chunks it.
@@ -134,8 +136,8 @@ class Reranker:
                 raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
             check_query(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")
-        queries = self.tokenizer.token_ids([query for query, _ in sentence_pairs])
-        documents = self.tokenizer.token_ids([document for _, document in sentence_pairs])
+        queries = self.tokenizer.query_ids([query for query, _ in sentence_pairs])
+        documents = self.tokenizer.passage_ids([document for _, document in sentence_pairs])
         token_pairs = [
             self.preparation.prepare_pair(query_ids, document_ids, lengths)
             for query_ids, document_ids in zip(queries, documents, strict=True)

@@ -30,11 +30,25 @@ class PairTemplate:
     last: tuple[int, ...]
     has_segments: bool
     """Whether the model reads token_type_ids: 0 up to the middle, 1 from the passage on."""
+    around_query: tuple[str, str] = ("", "")
+    """Characters before and after a query that are tokenized with it."""
+    before_passage: str = ""
+    """Characters before a passage that are tokenized with it."""
+    after_cut_query: tuple[int, ...] = ()
+    """What stands in the place of the end of a query that is cut."""
+    is_prompt: bool = False
+    """Whether these are words to a language model, which no tokenizer puts around a pair by itself."""
 
     @property
     def size(self) -> int:
         """Special tokens of one pair."""
         return len(self.first) + len(self.middle) + len(self.last)
+
+    def cut(self, query_ids: np.ndarray, most: int) -> np.ndarray:
+        """The query, of `most` tokens at most."""
+        if len(query_ids) <= most:
+            return query_ids
+        return np.concatenate([query_ids[: max(0, most - len(self.after_cut_query))], self.after_cut_query])
 
     def join(self, query_ids: np.ndarray, passage_ids: np.ndarray) -> TokenPair:
         """The pair as the model reads it."""
@@ -60,8 +74,19 @@ class PairTokenizer:
         self.characters_per_call = characters_per_call
         self.cuts_at_spaces = cuts_at_spaces(tokenizer)
         with tokenizer_faults("tokenizer.json fails on plain texts"):
-            self._check_template()
+            if not template.is_prompt:
+                self._check_template()
             self.token_ids([UNKNOWN_CHARACTERS])
+
+    def query_ids(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """As `token_ids`, of texts that are queries."""
+        before, after = self.template.around_query
+        return self.token_ids([f"{before}{query}{after}" for query in queries] if before or after else queries)
+
+    def passage_ids(self, passages: Sequence[str]) -> list[np.ndarray]:
+        """As `token_ids`, of texts that are passages."""
+        before = self.template.before_passage
+        return self.token_ids([f"{before}{passage}" for passage in passages] if before else passages)
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text without special tokens, int32, uncut; all texts must be valid (see `check_text`)."""

@@ -20,6 +20,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
+from ..rotary import Rotation, rotated, rotation_of
 from .chain import POOLINGS, Chain
 from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
 from .encoder_config import choice, flag, number, one_label, size
@@ -45,9 +46,6 @@ PLAIN_ACTIVATIONS = {
 """What transformers calls the activations of sentence-transformers' modules."""
 NOT_COMPUTED = ("is_causal", "causal_mask", "is_decoder", "rope_scaling", "quantization_config", "head_dim")
 """Keys that change what a model computes, and with it a score, in a way that is not implemented here."""
-
-Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosine and sine of each token's angles, float32 [T, 1, 1, H / 2] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,20 +195,6 @@ def norm(shape: ModernBertShape) -> nn.LayerNorm:
 def ends_at_first_tokens(shape: ModernBertShape, pooling: str) -> bool:
     """Whether the last layer has to give the first token of each pair alone, and this sees all others."""
     return pooling == "cls" and shape.is_global(shape.num_hidden_layers - 1)
-
-
-def rotation_of(position_ids: torch.Tensor, theta: float, head_width: int) -> Rotation:
-    """The angles of rotary positions: position / theta ** (2 i / H) for the i-th pair of numbers of a head."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=position_ids.device) / head_width
-    angles = position_ids[:, None, None, None].float() * (1.0 / theta**exponents)
-    return angles.cos(), angles.sin()
-
-
-def rotated(x_TXNH: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Queries or keys, the i-th number of each head turned with the one half a head after it."""
-    cos, sin = rotation
-    first, second = x_TXNH.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_TXNH.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
