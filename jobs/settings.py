@@ -34,9 +34,14 @@ MODEL_FLAGS = {
     "max_chunks_per_doc": Flag("So many chunks of a document are scored; by default all.", Panel.MODEL),
     "max_batch_tokens": Flag("A pass of the model takes so many tokens; by default what suits it.", Panel.MODEL),
     "raw_scores": Flag("Write logits instead of scores in 0..1.", Panel.MODEL, "--raw-scores"),
+    "instruction": Flag(
+        "What a model that takes an instruction (Qwen3-Reranker, mxbai-rerank-v2) is told to look for; by default its "
+        "publisher's.",
+        Panel.MODEL,
+    ),
 }
 """By field of RerankerConfig, as those below by field of theirs."""
-OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
+OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length", "instruction")
 OF_THE_SCORES = ("scores", "scores_memory")
 OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
 """Parameters that other commands have as `rerank` has them."""

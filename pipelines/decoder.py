@@ -123,7 +123,6 @@ class Decoder(PackedNetwork):
     """Embeddings, layers, and the one row of numbers that makes the logit of the last token's vector."""
 
     attention: WindowedAttention = staticmethod(sdpa_attention)
-    shares_prefixes = True
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()

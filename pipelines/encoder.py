@@ -95,8 +95,6 @@ class PackedNetwork(nn.Module):
 
     attention: Attention = staticmethod(sdpa_attention)
     """Replaced at load by what `attention.select_attention` finds."""
-    shares_prefixes = False
-    """Whether it takes a `SharedBatch`, in which what pairs begin with alike stands once, and no `PackedBatch`."""
 
 
 class PackedEncoder(PackedNetwork):

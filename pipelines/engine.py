@@ -83,7 +83,7 @@ class CrossEncoder:
         """The logit of each pair, in the order given, for pairs of which no two are equal; float32 [len(pairs)]."""
         lengths = [len(pair.input_ids) for pair in pairs]
         budget = even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches)
-        shares = self.encoder.shares_prefixes
+        shares = self.spec.shares_prefixes
         runs = list(split_by_prefixes(pairs, budget) if shares else split_by_token_budget(lengths, budget))
         batches = ([pairs[i] for i in run] for run in runs)
         logits = np.empty(len(pairs), dtype=np.float32)
@@ -97,7 +97,7 @@ class CrossEncoder:
     def _forward(self, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
         """Logits of the pairs, on the device, in one piece, or in more where memory does not suffice for one."""
         try:
-            shares = self.encoder.shares_prefixes
+            shares = self.spec.shares_prefixes
             batch = pack_shared(pairs) if shares else pack(pairs, self.spec.padding_id)
             return [self.encoder(batch.to(self.device))]
         except (MemoryError, RuntimeError) as error:

@@ -38,6 +38,8 @@ class ServeArgs(BaseModel):
     """Tokens that two neighbouring chunks of a long document share."""
     max_chunks_per_doc: int | None = None
     """Chunks scored of one document, by default all; what lies beyond is cut and counted."""
+    instruction: str | None = None
+    """What a model that takes an instruction is told to look for; by default its publisher's."""
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
@@ -107,6 +109,7 @@ class ServeArgs(BaseModel):
                 "max_query_length",
                 "overlap_tokens",
                 "max_chunks_per_doc",
+                "instruction",
             }
         )
         device = self.device if self.device != "auto" else "cuda" if self.num_gpus else "cpu"

@@ -66,6 +66,11 @@ class ModelSpec(ABC):
         return 1
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether `network` takes a `SharedBatch`, in which what pairs begin with alike stands once."""
+        return False
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
         return ()
@@ -81,6 +86,13 @@ class ModelSpec(ABC):
     @abstractmethod
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """The checkpoint's tensors under the names of `network`; raises ModelRefusedError for other tensors."""
+
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """Tensors and config.json of a class of transformers that gives the same logits: here, they are as they were.
+
+        Raises ModelRefusedError where there is no such class.
+        """
+        return dict(tensors), config
 
     def pair_template(self, tokenizer: Tokenizer, instruction: str | None = None) -> PairTemplate:
         """The template with this tokenizer's ids, and an instruction, if the model takes one.
@@ -168,5 +180,7 @@ class Family:
     """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""
     behind_chain: Callable[[Config, Chain], ModelSpec] | None = None
     """As `spec`, for a model whose score sentence-transformers' modules make; None where this is not supported."""
+    is_packed_encoder: bool = True
+    """Whether its models are those of `EncoderSpec`."""
     with_logit_score: Callable[[Config, LogitScore], ModelSpec] | None = None
     """As `spec`, for a language model of which sentence-transformers takes one logit, or two."""

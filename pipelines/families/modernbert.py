@@ -255,6 +255,45 @@ class ModernBertSpec(ModelSpec):
                         state |= {f"{ours}.{part}.{kind}": tensor for part, tensor in zip(parts, rows, strict=True)}
         return state | {f"head.{name}": tensor for name, tensor in state_of_head(tensors, self.head).items()}
 
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """As in `ModelSpec`, of transformers' ModernBertForSequenceClassification.
+
+        What stands behind an ettin reranker is such a head but for the bias of its norm, which goes into that of the
+        classifier. Raises ModelRefusedError for modules that are no such head.
+        """
+        if self.body == BODY:
+            return ModelSpec.plain_checkpoint(self, tensors, config)
+        kinds = [type(step) for step in self.head]
+        if kinds != [Dense, Norm, Dense]:
+            raise ModelRefusedError("transformers has no head for these modules; it has Dense, LayerNorm and Dense")
+        dense, norm_, out = self.head
+        assert isinstance(dense, Dense)
+        assert isinstance(norm_, Norm)
+        assert isinstance(out, Dense)
+        activation = PLAIN_ACTIVATIONS.get(dense.activation)
+        if activation is None or PLAIN_ACTIVATIONS.get(out.activation) != "linear" or norm_.eps != self.shape.norm_eps:
+            raise ModelRefusedError(
+                f"transformers has no head with {dense.activation}, a norm with epsilon {norm_.eps} and "
+                f"{out.activation}"
+            )
+        body = {f"{BODY}{name}": tensor for name, tensor in tensors.items() if name not in shapes_of_head(self.head)}
+        weight, shift = tensors[f"{out.name}.weight"].float(), tensors[f"{norm_.name}.bias"].float()
+        bias = tensors[f"{out.name}.bias"].float() if out.bias else torch.zeros(1)
+        head = {"head.norm.weight": tensors[f"{norm_.name}.weight"], "classifier.weight": weight}
+        head |= renamed(tensors, {dense.name: "head.dense"})
+        if self.shape.norm_bias:
+            head |= {"head.norm.bias": shift, "classifier.bias": bias}
+        else:
+            head |= {"classifier.bias": bias + weight @ shift}
+        return body | head, config | {
+            "architectures": ["ModernBertForSequenceClassification"],
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+            "classifier_pooling": self.pooling,
+            "classifier_bias": dense.bias,
+            "classifier_activation": activation,
+        }
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor that the checkpoint must hold."""
         shape = self.shape
@@ -277,47 +316,6 @@ class ModernBertSpec(ModelSpec):
             add(f"layers.{i}.mlp.Wi", (2 * wide, width), shape.mlp_bias)
             add(f"layers.{i}.mlp.Wo", (width, wide), shape.mlp_bias)
         return found | shapes_of_head(self.head)
-
-
-def plain_checkpoint(
-    spec: ModernBertSpec, tensors: Mapping[str, torch.Tensor], config: Config
-) -> tuple[Tensors, Config]:
-    """Tensors and config.json of transformers' ModernBertForSequenceClassification that gives the same logits.
-
-    What stands behind an ettin reranker is such a head but for the bias of its norm, which goes into that of the
-    classifier. Raises ModelRefusedError for modules that are no such head.
-    """
-    if spec.body == BODY:
-        return dict(tensors), config
-    kinds = [type(step) for step in spec.head]
-    if kinds != [Dense, Norm, Dense]:
-        raise ModelRefusedError("transformers has no head for these modules; it has Dense, LayerNorm and Dense")
-    dense, norm_, out = spec.head
-    assert isinstance(dense, Dense)
-    assert isinstance(norm_, Norm)
-    assert isinstance(out, Dense)
-    activation = PLAIN_ACTIVATIONS.get(dense.activation)
-    if activation is None or PLAIN_ACTIVATIONS.get(out.activation) != "linear" or norm_.eps != spec.shape.norm_eps:
-        raise ModelRefusedError(
-            f"transformers has no head with {dense.activation}, a norm with epsilon {norm_.eps} and {out.activation}"
-        )
-    body = {f"{BODY}{name}": tensor for name, tensor in tensors.items() if name not in shapes_of_head(spec.head)}
-    weight, shift = tensors[f"{out.name}.weight"].float(), tensors[f"{norm_.name}.bias"].float()
-    bias = tensors[f"{out.name}.bias"].float() if out.bias else torch.zeros(1)
-    head = {"head.norm.weight": tensors[f"{norm_.name}.weight"], "classifier.weight": weight}
-    head |= renamed(tensors, {dense.name: "head.dense"})
-    if spec.shape.norm_bias:
-        head |= {"head.norm.bias": shift, "classifier.bias": bias}
-    else:
-        head |= {"classifier.bias": bias + weight @ shift}
-    return body | head, config | {
-        "architectures": ["ModernBertForSequenceClassification"],
-        "id2label": {"0": "LABEL_0"},
-        "label2id": {"LABEL_0": 0},
-        "classifier_pooling": spec.pooling,
-        "classifier_bias": dense.bias,
-        "classifier_activation": activation,
-    }
 
 
 def renamed(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, str]) -> Tensors:
@@ -444,4 +442,4 @@ def rope_thetas(config: Config) -> dict[str, float]:
     return found
 
 
-MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain)
+MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain, is_packed_encoder=False)

@@ -109,6 +109,11 @@ class QwenSpec(ModelSpec):
         """As in `ModelSpec`."""
         return self.shape.vocab_size
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """As in `ModelSpec`."""
+        return True
+
     def network(self) -> Decoder:
         """As in `ModelSpec`."""
         return Decoder(self.shape)
@@ -164,6 +169,16 @@ class QwenSpec(ModelSpec):
         row = head[yes].float() if no is None else head[yes].float() - head[no].float()
         return row[None]
 
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """As in `ModelSpec`, of transformers' Qwen3ForSequenceClassification or Qwen2ForSequenceClassification."""
+        body = {name: tensor for name, tensor in tensors.items() if name not in (HEAD, SCORE)}
+        return body | {SCORE: self.score(tensors)}, config | {
+            "architectures": [f"Qwen{self.kind[-1]}{CLASSIFIER}"],
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+            "tie_word_embeddings": False,
+        }
+
     def shapes(self, there: Collection[str]) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor that the checkpoint must hold; a head that is the embeddings may be left out."""
         shape = self.shape
@@ -192,7 +207,7 @@ class QwenSpec(ModelSpec):
 
 def is_qwen(config: Config, tensor_names: Collection[str]) -> bool:
     """Whether config.json says so."""
-    return config.get("model_type") in PROMPTS
+    return config.get("model_type") in tuple(PROMPTS)
 
 
 def qwen_spec(config: Config) -> QwenSpec:
@@ -287,4 +302,4 @@ def rope_theta(config: Config) -> float:
     return number({"rope_theta": config.get("rope_theta", 10_000.0)} | given, "rope_theta", most=None)
 
 
-QWEN = Family("qwen", is_qwen, qwen_spec, with_logit_score=qwen_with_logit_score)
+QWEN = Family("qwen", is_qwen, qwen_spec, is_packed_encoder=False, with_logit_score=qwen_with_logit_score)

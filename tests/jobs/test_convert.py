@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipelines.config import RerankerConfig
+from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
+from tests.checkpoints import write_qwen
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -42,6 +44,27 @@ def test_modernberts_become_what_transformers_loads(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     with torch.inference_mode():
         [actual] = model(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
+    assert actual == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2"])
+def test_language_models_become_classifiers(kind: str, tmp_path: Path) -> None:
+    """Whoever scores with it writes the prompt around each pair, as here its tokens are."""
+    directory = write_qwen(tmp_path / "source", kind)
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    source, converted = (
+        Reranker.load(str(path), raw_scores=True, device="cpu") for path in (directory, tmp_path / "model")
+    )
+    [expected] = source.compute_score([("zebra river", "river salmon")])
+    assert converted.compute_score([("zebra river", "river salmon")]) == [pytest.approx(expected, abs=1e-4)]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["missing_keys"] | loading["unexpected_keys"]
+    lists = [CandidateList("zebra river", ["river salmon"])]
+    [[pair]] = (one.pairs for one in source.preparation.prepare(lists, source.lengths))
+    with torch.inference_mode():
+        [[actual]] = model.eval()(input_ids=torch.tensor([pair.input_ids.tolist()])).logits.tolist()
     assert actual == pytest.approx(expected, abs=1e-4)
 
 
