@@ -159,11 +159,12 @@ class Reranker:
         max_query_length: int | None = None,
         max_length: int | None = None,
         overlap_tokens: int | None = None,
+        instruction: str | None = None,
     ) -> list[RankedDocument]:
         """The `top_n` best documents, best first; a long document is scored in chunks, where `compute_score` cuts it.
 
-        The best of its chunks counts. Lengths left out are those of the configuration (512, 1024 and 80 by default,
-        clamped to the model). Raises InvalidInputError for texts that cannot be scored.
+        The best of its chunks counts. Lengths and an instruction left out are those of the configuration (512, 1024 and
+        80 by default, clamped to the model). Raises InvalidInputError for texts that cannot be scored.
         """
         [ranking] = self.rerank_lists(
             [CandidateList(query, documents)],
@@ -171,6 +172,7 @@ class Reranker:
             max_query_length=max_query_length,
             max_length=max_length,
             overlap_tokens=overlap_tokens,
+            instruction=instruction,
         )
         if ranking.error is not None:
             raise InvalidInputError(ranking.error)
@@ -185,6 +187,7 @@ class Reranker:
         max_length: int | None = None,
         overlap_tokens: int | None = None,
         max_chunks_per_doc: int | None = None,
+        instruction: str | None = None,
         spent: ScoringTime | None = None,
     ) -> list[Ranking]:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
@@ -194,19 +197,28 @@ class Reranker:
         """
         check_top_n(top_n)
         lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
-        lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
+        lengths = self.preparation.lengths_of_call(
+            max_query_length, max_length, overlap_tokens, max_chunks_per_doc, instruction
+        )
         errors = [invalid_reason(one) for one in lists]
         valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
         spent = spent or ScoringTime()
-        ranked = (ranking for window in windows for ranking in self._rank_window(window, lengths, top_n, spent))
+        ranked = (
+            ranking for window in windows for ranking in self._rank_window(window, lengths, instruction, top_n, spent)
+        )
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
 
     def _rank_window(
-        self, lists: Sequence[CandidateList], lengths: Lengths, top_n: int | None, spent: ScoringTime
+        self,
+        lists: Sequence[CandidateList],
+        lengths: Lengths,
+        instruction: str | None,
+        top_n: int | None,
+        spent: ScoringTime,
     ) -> list[Ranking]:
         began = self.clock()
-        prepared = self.preparation.prepare(lists, lengths)
+        prepared = self.preparation.prepare(lists, lengths, instruction=instruction)
         prepared_at = self.clock()
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
         spent.tokenize += prepared_at - began

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from .config import SPECIAL_TOKENS_PER_TEXT
-from .errors import InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
+from .errors import ConfigError, InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
 from .long_texts import cuts_at_spaces, pieces_of
 from .packing import TokenPair, cut_by_size
 
@@ -64,19 +65,38 @@ class PairTokenizer:
     """A `tokenizer.json` with the template of its model; truncation and padding are ours, not the tokenizer's."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: PairTemplate, characters_per_call: int = CHARACTERS_PER_CALL
+        self,
+        tokenizer: Tokenizer,
+        template: PairTemplate,
+        characters_per_call: int = CHARACTERS_PER_CALL,
+        ask: Callable[[str], PairTemplate] | None = None,
     ) -> None:
-        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says, or fails."""
+        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says, or fails.
+
+        `ask` gives the template with another instruction, or raises ConfigError where the model takes none.
+        """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.template = template
         self.characters_per_call = characters_per_call
+        self.ask = ask
         self.cuts_at_spaces = cuts_at_spaces(tokenizer)
         with tokenizer_faults("tokenizer.json fails on plain texts"):
             if not template.is_prompt:
                 self._check_template()
             self.token_ids([UNKNOWN_CHARACTERS])
+
+    def with_instruction(self, instruction: str | None) -> PairTokenizer:
+        """The same with another instruction, or this one where there is none; raises ConfigError."""
+        if instruction is None:
+            return self
+        check_text(instruction, "instruction")
+        if self.ask is None:
+            raise ConfigError("the model takes no instruction, and one is given; leave it out")
+        other = copy.copy(self)
+        other.template = self.ask(instruction)
+        return other
 
     def query_ids(self, queries: Sequence[str]) -> list[np.ndarray]:
         """As `token_ids`, of texts that are queries."""
