@@ -40,8 +40,8 @@ def command(
     """
     import torch  # seconds, spared to --help
 
-    from pipelines.families.modernbert import LAYOUT as MODERNBERT
-    from pipelines.model_files import find_model
+    from pipelines.families import family_of
+    from pipelines.model_files import find_model, tensor_headers
     from pipelines.training.base import load_base, write_model
     from pipelines.training.plain import write_plain
 
@@ -50,7 +50,7 @@ def command(
         if dtype not in WRITTEN_DTYPES:
             raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(WRITTEN_DTYPES)}")
         files = find_model(model, revision, token)
-        if files.config().get("model_type") == MODERNBERT:
+        if not family_of(files.config(), tensor_headers(files)).is_packed_encoder:
             write_plain(files, directory, getattr(torch, dtype))
         else:
             base = load_base(model, revision, token)

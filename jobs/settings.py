@@ -40,9 +40,14 @@ MODEL_FLAGS = {
         Panel.MODEL,
         parse=Calibration.read,
     ),
+    "instruction": Flag(
+        "What a model that takes an instruction (Qwen3-Reranker, mxbai-rerank-v2) is told to look for; by default its "
+        "publisher's.",
+        Panel.MODEL,
+    ),
 }
 """By field of RerankerConfig, as those below by field of theirs."""
-OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length")
+OF_THE_MODEL = ("revision", "token", "dtype", "max_length", "max_query_length", "instruction")
 OF_THE_SCORES = ("scores", "scores_memory")
 OF_THE_CLUSTER = ("replicas", "num_cpus", "num_gpus", "address")
 """Parameters that other commands have as `rerank` has them."""

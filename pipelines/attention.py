@@ -1,8 +1,9 @@
 """Attention over packed pairs, behind one signature: flash-attn or torch's varlen kernel on CUDA, SDPA elsewhere.
 
 Shapes: T packed tokens, N heads, H head width. `cu_seqlens_q` and `cu_seqlens_k` differ when only some tokens ask
-(the last layer asks for the first token of each pair alone). With a `window_size` they are the same, and each token
-sees only so many on its left and right.
+(the last layer asks for the first token of each pair alone). With a window on both sides they are the same, and each
+token sees only so many on its left and right. With CAUSAL the tokens that ask are the last ones of the keys, and each
+sees what stands before it. Keys and values may have fewer heads than queries: each of theirs serves several neighbours.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ WindowSize = tuple[int, int]
 """Tokens on the left and on the right of a token that it sees besides itself."""
 EVERYWHERE = (-1, -1)
 """The window size that stands for no window, here and in both CUDA kernels."""
+CAUSAL = (-1, 0)
+"""The window size of a token that sees all before it and nothing after it, here and in both CUDA kernels."""
 QUERIES_PER_BLOCK = 128
 """Of a long pair with a window so many tokens at a time look at the keys around them: 64 to 256 measure alike."""
 
@@ -74,7 +77,8 @@ def torch_varlen_attention(
     from torch.nn.attention.varlen import varlen_attn  # loads CUDA-only code
 
     bounds = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    o_TNH = varlen_attn(q_TNH, k_TNH, v_TNH, *bounds, window_size=window_size)
+    has_groups = q_TNH.shape[1] != k_TNH.shape[1]
+    o_TNH = varlen_attn(q_TNH, k_TNH, v_TNH, *bounds, window_size=window_size, enable_gqa=has_groups)
     assert isinstance(o_TNH, torch.Tensor)  # a tuple only when auxiliary outputs are asked for
     return o_TNH
 
@@ -100,13 +104,27 @@ def sdpa_attention(
         q_BNLH = q_TNH[q_at:q_end].unflatten(0, (count, q_length)).transpose(1, 2)
         k_BNLH = k_TNH[k_at:k_end].unflatten(0, (count, k_length)).transpose(1, 2)
         v_BNLH = v_TNH[k_at:k_end].unflatten(0, (count, k_length)).transpose(1, 2)
-        if window_size == EVERYWHERE or q_length <= 1 + min(window_size):  # all of them see all
+        if window_size == CAUSAL:
+            o_BNLH = causal_attention(q_BNLH, k_BNLH, v_BNLH)
+        elif window_size == EVERYWHERE or q_length <= 1 + min(window_size):  # all of them see all
             o_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH)
         else:
             o_BNLH = attention_in_window(q_BNLH, k_BNLH, v_BNLH, window_size)
         outputs.append(o_BNLH.transpose(1, 2).flatten(0, 1))
         q_at, k_at = q_end, k_end
     return torch.cat(outputs)
+
+
+def causal_attention(q_BNLH: torch.Tensor, k_BNLH: torch.Tensor, v_BNLH: torch.Tensor) -> torch.Tensor:
+    """Attention in which the queries belong to the last keys, and each sees the keys up to its own."""
+    q_length, k_length = q_BNLH.shape[2], k_BNLH.shape[2]
+    has_groups = q_BNLH.shape[1] != k_BNLH.shape[1]
+    if q_length == k_length:
+        return F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, is_causal=True, enable_gqa=has_groups)
+    sees_QK = None
+    if q_length > 1:
+        sees_QK = torch.ones(q_length, k_length, dtype=torch.bool, device=q_BNLH.device).tril(k_length - q_length)
+    return F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, attn_mask=sees_QK, enable_gqa=has_groups)
 
 
 def attention_in_window(

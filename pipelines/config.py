@@ -45,6 +45,8 @@ class RerankerConfig:
     """Logits instead of relevance scores in 0..1."""
     calibration: Calibration | None = None
     """Scale and bias of the scores; None takes those in the model's directory, if there are any."""
+    instruction: str | None = None
+    """What a language model is told to look for, such as Qwen3-Reranker; None is its publisher's. Others take none."""
 
     def __post_init__(self) -> None:
         if not self.model:

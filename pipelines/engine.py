@@ -21,6 +21,7 @@ from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
 from .model_files import ModelFiles, read_tensors, refusals_naming
 from .packing import TokenPair, pack, split_by_token_budget
+from .shared_prefixes import pack_shared, split_by_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,9 @@ class CrossEncoder:
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each pair, in the order given, for pairs of which no two are equal; float32 [len(pairs)]."""
         lengths = [len(pair.input_ids) for pair in pairs]
-        runs = list(
-            split_by_token_budget(lengths, even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches))
-        )
+        budget = even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches)
+        shares = self.spec.shares_prefixes
+        runs = list(split_by_prefixes(pairs, budget) if shares else split_by_token_budget(lengths, budget))
         batches = ([pairs[i] for i in run] for run in runs)
         logits = np.empty(len(pairs), dtype=np.float32)
         map_batches = self.workers.map if self.device.type == "cpu" else map
@@ -96,7 +97,9 @@ class CrossEncoder:
     def _forward(self, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
         """Logits of the pairs, on the device, in one piece, or in more where memory does not suffice for one."""
         try:
-            return [self.encoder(pack(pairs, self.spec.padding_id).to(self.device))]
+            shares = self.spec.shares_prefixes
+            batch = pack_shared(pairs) if shares else pack(pairs, self.spec.padding_id)
+            return [self.encoder(batch.to(self.device))]
         except (MemoryError, RuntimeError) as error:
             if len(pairs) == 1 or not is_out_of_memory(error):
                 raise

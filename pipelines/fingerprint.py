@@ -23,6 +23,7 @@ ENGINE_REVISION = 1
 AFTER_OR_BEFORE_LOGITS = (
     "activation",
     "calibration",
+    "instruction",
     "max_length",
     "max_query_length",
     "overlap_tokens",
@@ -50,12 +51,15 @@ class Fingerprint:
     engine_revision: int = ENGINE_REVISION
     calibration: tuple[float, float] | None = None
     """Scale and bias of the logits; None is 1 and 0, which change no score."""
+    instruction: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The parts as JSON types; without a calibration they are those that earlier versions wrote."""
+        """The parts as JSON types; without calibration and instruction they are those that earlier versions wrote."""
         parts = asdict(self)
-        calibration = parts.pop("calibration")
-        return parts if calibration is None else {**parts, "calibration": list(calibration)}
+        if self.calibration is not None:
+            parts["calibration"] = list(self.calibration)
+        optional = ("calibration", "instruction")
+        return {name: value for name, value in parts.items() if value is not None or name not in optional}
 
     @property
     def hash(self) -> str:
@@ -96,7 +100,12 @@ def hash_of(parts: Mapping[str, Any]) -> str:
 
 
 def fingerprint_of(
-    files: ModelFiles, spec: ModelSpec, lengths: Lengths, dtype: torch.dtype, calibration: Calibration | None = None
+    files: ModelFiles,
+    spec: ModelSpec,
+    lengths: Lengths,
+    dtype: torch.dtype,
+    instruction: str | None = None,
+    calibration: Calibration | None = None,
 ) -> Fingerprint:
     """The fingerprint of a model under given lengths and dtype; reads the files once, loads no weights."""
     return Fingerprint(
@@ -111,6 +120,7 @@ def fingerprint_of(
         calibration=None
         if calibration is None or calibration.is_identity
         else (float(calibration.scale), float(calibration.bias)),
+        instruction=instruction,
     )
 
 
@@ -144,4 +154,4 @@ def planned_fingerprint(config: RerankerConfig) -> Fingerprint:
     spec = spec_of(files)
     lengths = Lengths.of(config).clamped(model_limit(spec, files))
     dtype = resolve_dtype(config.dtype, resolve_device(config.device))
-    return fingerprint_of(files, spec, lengths, dtype, calibration_of(config, files))
+    return fingerprint_of(files, spec, lengths, dtype, config.instruction, calibration_of(config, files))

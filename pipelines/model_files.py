@@ -45,12 +45,14 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 MODULE_FOLDERS = "[0-9]*_*"
 """Folders of the modules that modules.json lists, such as 1_Pooling."""
 OF_A_CHAIN = (
     MODULES,
     TRANSFORMER_CONFIG,
     PROMPTS,
+    CHAT_TEMPLATE,
     *(f"{MODULE_FOLDERS}/{name}" for name in ("config.json", "model.safetensors")),
 )
 """What sentence-transformers writes beside the files of a model that it puts modules behind."""
@@ -122,6 +124,15 @@ class ModelFiles:
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
             raise ModelRefusedError(f"{path}: model_max_length is {shown(limit)}; it is a number from 1 on, or null")
         return int(limit) if limit < 1_000_000 else None
+
+    def chat_template(self) -> str | None:
+        """The text of the template that makes a prompt of messages, from its own file or tokenizer_config.json."""
+        path = self.directory / CHAT_TEMPLATE
+        if path.is_file():
+            return path.read_text(encoding="utf-8", errors="replace")
+        settings = self.directory / "tokenizer_config.json"
+        template = read_json(settings).get("chat_template") if settings.is_file() else None
+        return template if isinstance(template, str) else None
 
     def modules(self) -> list[ModuleEntry]:
         """The modules of sentence-transformers that make a score of what the model gives; none where it does itself.

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from .chunking import chunk_windows
-from .config import SPECIAL_TOKENS_PER_TEXT, RerankerConfig
+from .config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT, RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
 from .model_files import ModelFiles, find_model, refusals_naming
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
-from .tokens import PairTokenizer, check_query, check_text, count_tokens
+from .tokens import PairTemplate, PairTokenizer, check_query, check_text, count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -42,60 +43,47 @@ class Preparation:
         self.model_limit = model_limit
         self._said: set[str] = set()
         self.lengths = self._clamp(Lengths.of(config))
+        self._check_room(tokenizer.template, self.lengths)
 
     @classmethod
     def load(cls, config: RerankerConfig) -> Preparation:
         """The preparation of the model that `config` names, whose weights are not loaded; raises ModelError."""
         files = find_model(config.model, config.revision, config.token)
         spec = spec_of(files)
-        return cls(pair_tokenizer(files, spec), config, model_limit(spec, files))
+        return cls(pair_tokenizer(files, spec, config.instruction), config, model_limit(spec, files))
+
+    @property
+    def takes_instructions(self) -> bool:
+        """Whether the model is told what to look for."""
+        return self.tokenizer.template.is_prompt
 
     def prepare(
-        self, lists: Sequence[CandidateList], lengths: Lengths, max_tokens_per_doc: int | None = None
+        self,
+        lists: Sequence[CandidateList],
+        lengths: Lengths,
+        max_tokens_per_doc: int | None = None,
+        instruction: str | None = None,
     ) -> list[PreparedList]:
         """The pairs of each list, whose texts must be valid (see `invalid_reason`).
 
-        Of a document no more than `max_tokens_per_doc` are read.
+        Of a document no more than `max_tokens_per_doc` are read. An `instruction`, which `lengths_of_call` has checked,
+        takes the place of the configured one.
         """
-        queries = self.tokenizer.token_ids([one.query for one in lists])
-        documents = iter(self.tokenizer.token_ids([document for one in lists for document in one.documents]))
+        tokenizer = self.tokenizer.with_instruction(instruction)
+        queries = tokenizer.query_ids([one.query for one in lists])
+        documents = iter(tokenizer.passage_ids([document for one in lists for document in one.documents]))
         return [
-            self._prepare_list(query_ids, [next(documents) for _ in one.documents], lengths, max_tokens_per_doc)
+            prepared_list(
+                query_ids, [next(documents) for _ in one.documents], tokenizer.template, lengths, max_tokens_per_doc
+            )
             for query_ids, one in zip(queries, lists, strict=True)
         ]
 
     def prepare_pair(self, query_ids: np.ndarray, document_ids: np.ndarray, lengths: Lengths) -> TokenPair:
         """One pair without chunks: the document loses what exceeds max_length, the query only beyond half of it."""
-        kept = query_ids[: lengths.max_length // 2 - SPECIAL_TOKENS_PER_TEXT]
-        window = lengths.max_length - len(kept) - self.tokenizer.template.size
-        return self.tokenizer.template.join(kept, document_ids[:window])
-
-    def _prepare_list(
-        self,
-        query_ids: np.ndarray,
-        documents_ids: list[np.ndarray],
-        lengths: Lengths,
-        max_tokens_per_doc: int | None,
-    ) -> PreparedList:
         template = self.tokenizer.template
-        kept = query_ids[: lengths.max_query_length - SPECIAL_TOKENS_PER_TEXT]
-        window = lengths.max_length - len(kept) - template.size
-        pairs, chunks_per_document, cut_documents = [], [], 0
-        for whole_ids in documents_ids:
-            document_ids = whole_ids[:max_tokens_per_doc]
-            windows = chunk_windows(len(document_ids), window, lengths.overlap_tokens)
-            scored = windows[: lengths.max_chunks_per_doc]
-            cut_documents += len(scored) < len(windows) or len(document_ids) < len(whole_ids)
-            chunks_per_document.append(len(scored))
-            pairs += [template.join(kept, document_ids[start:end]) for start, end in scored]
-        usage = Usage(
-            tokens=count_tokens(query_ids, documents_ids),
-            pairs=len(documents_ids),
-            chunks=len(pairs),
-            cut_queries=int(len(kept) < len(query_ids)),
-            cut_documents=cut_documents,
-        )
-        return PreparedList(pairs, chunks_per_document, usage)
+        kept = cut_query(query_ids, template, lengths.max_length // 2, lengths)
+        return template.join(kept, document_ids[: lengths.max_length - len(kept) - template.size])
 
     def lengths_of_call(
         self,
@@ -103,8 +91,12 @@ class Preparation:
         max_length: int | None = None,
         overlap_tokens: int | None = None,
         max_chunks_per_doc: int | None = None,
+        instruction: str | None = None,
     ) -> Lengths:
-        """The configured lengths with those that a call gives; raises ConfigError for values that cannot work."""
+        """The configured lengths with those that a call gives.
+
+        Raises ConfigError for values that cannot work, also with the `instruction` of the call.
+        """
         given = {
             "max_query_length": max_query_length,
             "max_length": max_length,
@@ -112,10 +104,21 @@ class Preparation:
             "max_chunks_per_doc": max_chunks_per_doc,
         }
         changed = {name: value for name, value in given.items() if value is not None}
-        if not changed:
+        if not changed and instruction is None:
             return self.lengths
         replace(self.config, **changed)  # type: ignore[arg-type]  # RerankerConfig checks the values
-        return self._clamp(replace(Lengths.of(self.config), **changed))
+        lengths = self._clamp(replace(Lengths.of(self.config), **changed))
+        self._check_room(self.tokenizer.with_instruction(instruction).template, lengths)
+        return lengths
+
+    def _check_room(self, template: PairTemplate, lengths: Lengths) -> None:
+        """Raises ConfigError for a prompt that leaves no room for a pair."""
+        least = template.size + MIN_MAX_LENGTH
+        if template.is_prompt and lengths.max_length < least:
+            raise ConfigError(
+                f"max_length is {lengths.max_length}; the prompt of {self.config.model} alone has {template.size} "
+                f"tokens, so give at least {least}"
+            )
 
     def _clamp(self, lengths: Lengths) -> Lengths:
         clamped = lengths.clamped(self.model_limit)
@@ -126,11 +129,48 @@ class Preparation:
         return clamped
 
 
-def pair_tokenizer(files: ModelFiles, spec: ModelSpec) -> PairTokenizer:
-    """The tokenizer of a model with its pair template; raises ModelRefusedError where they do not belong together."""
+def prepared_list(
+    query_ids: np.ndarray,
+    documents_ids: list[np.ndarray],
+    template: PairTemplate,
+    lengths: Lengths,
+    max_tokens_per_doc: int | None,
+) -> PreparedList:
+    """The pairs of a list, by its token ids."""
+    kept = cut_query(query_ids, template, lengths.max_query_length, lengths)
+    window = lengths.max_length - len(kept) - template.size
+    pairs, chunks_per_document, cut_documents = [], [], 0
+    for whole_ids in documents_ids:
+        document_ids = whole_ids[:max_tokens_per_doc]
+        windows = chunk_windows(len(document_ids), window, lengths.overlap_tokens)
+        scored = windows[: lengths.max_chunks_per_doc]
+        cut_documents += len(scored) < len(windows) or len(document_ids) < len(whole_ids)
+        chunks_per_document.append(len(scored))
+        pairs += [template.join(kept, document_ids[start:end]) for start, end in scored]
+    usage = Usage(
+        tokens=count_tokens(query_ids, documents_ids),
+        pairs=len(documents_ids),
+        chunks=len(pairs),
+        cut_queries=int(len(kept) < len(query_ids)),
+        cut_documents=cut_documents,
+    )
+    return PreparedList(pairs, chunks_per_document, usage)
+
+
+def cut_query(query_ids: np.ndarray, template: PairTemplate, most: int, lengths: Lengths) -> np.ndarray:
+    """The query, with its special tokens in `most` tokens, and in half of what a prompt leaves of a pair."""
+    return template.cut(query_ids, min(most - SPECIAL_TOKENS_PER_TEXT, (lengths.max_length - template.size) // 2))
+
+
+def pair_tokenizer(files: ModelFiles, spec: ModelSpec, instruction: str | None = None) -> PairTokenizer:
+    """The tokenizer of a model with its pair template, and the instruction in it.
+
+    Raises ModelRefusedError where they do not belong together, ConfigError where the model takes no instruction.
+    """
     tokenizer = files.tokenizer()
     with refusals_naming(files.directory):
-        return PairTokenizer(tokenizer, spec.pair_template(tokenizer))
+        template = spec.pair_template(tokenizer, instruction)
+        return PairTokenizer(tokenizer, template, ask=partial(spec.pair_template, tokenizer))
 
 
 def check_top_n(top_n: int | None) -> None:

@@ -77,6 +77,7 @@ class Reranker:
         max_chunks_per_doc: int | None = None,
         raw_scores: bool = False,
         calibration: str | os.PathLike[str] | Calibration | None = None,
+        instruction: str | None = None,
     ) -> Reranker:
         """Loads `embedded`, a directory, a uri or a hub name. RerankerConfig says what each setting means.
 
@@ -100,6 +101,7 @@ class Reranker:
                 max_chunks_per_doc=max_chunks_per_doc,
                 raw_scores=raw_scores,
                 calibration=calibration,
+                instruction=instruction,
             )
         )
 
@@ -114,7 +116,8 @@ class Reranker:
         engine = CrossEncoder.load(files, device, resolve_dtype(config.dtype, device), config.max_batch_tokens)
         if engine.spec.licence_note:
             logger.warning(engine.spec.licence_note)
-        return cls(engine, pair_tokenizer(files, engine.spec), config, files, calibration=calibration)
+        tokenizer = pair_tokenizer(files, engine.spec, config.instruction)
+        return cls(engine, tokenizer, config, files, calibration=calibration)
 
     def with_engine(self, engine: ReusingEngine) -> Reranker:
         """A copy of this reranker whose pairs another engine scores."""
@@ -130,7 +133,9 @@ class Reranker:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What decides the scores of this reranker; reads its files once."""
-        return fingerprint_of(self.files, self.engine.spec, self.lengths, self.engine.dtype, self.calibration)
+        return fingerprint_of(
+            self.files, self.engine.spec, self.lengths, self.engine.dtype, self.config.instruction, self.calibration
+        )
 
     def compute_score(self, sentence_pairs: Sequence[Sequence[str]], *, max_length: int | None = None) -> list[float]:
         """The score of each (query, document) pair, in their order; a long document is cut, where `rerank` chunks it.
@@ -145,8 +150,8 @@ class Reranker:
                 raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
             check_query(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")
-        queries = self.tokenizer.token_ids([query for query, _ in sentence_pairs])
-        documents = self.tokenizer.token_ids([document for _, document in sentence_pairs])
+        queries = self.tokenizer.query_ids([query for query, _ in sentence_pairs])
+        documents = self.tokenizer.passage_ids([document for _, document in sentence_pairs])
         token_pairs = [
             self.preparation.prepare_pair(query_ids, document_ids, lengths)
             for query_ids, document_ids in zip(queries, documents, strict=True)
@@ -170,13 +175,14 @@ class Reranker:
         max_query_length: int | None = None,
         max_length: int | None = None,
         overlap_tokens: int | None = None,
+        instruction: str | None = None,
     ) -> list[RankedDocument]:
         """The `top_n` best documents, best first; a long document is scored in chunks, where `compute_score` cuts it.
 
-        The best of its chunks counts. Lengths left out are those of the configuration (512, 1024 and 80 by default,
-        clamped to the model). Documents whose score, in 0..1, is below `score_threshold` are left out before the best
-        are taken; raises ConfigError for a threshold of a model without calibration, unless that is allowed. Raises
-        InvalidInputError for texts that cannot be scored.
+        The best of its chunks counts. Lengths and an instruction left out are those of the configuration (512, 1024 and
+        80 by default, clamped to the model). Documents whose score, in 0..1, is below `score_threshold` are left out
+        before the best are taken; raises ConfigError for a threshold of a model without calibration, unless that is
+        allowed. Raises InvalidInputError for texts that cannot be scored.
         """
         [ranking] = self.rerank_lists(
             [CandidateList(query, documents)],
@@ -186,6 +192,7 @@ class Reranker:
             max_query_length=max_query_length,
             max_length=max_length,
             overlap_tokens=overlap_tokens,
+            instruction=instruction,
         )
         if ranking.error is not None:
             raise InvalidInputError(ranking.error)
@@ -202,6 +209,7 @@ class Reranker:
         max_length: int | None = None,
         overlap_tokens: int | None = None,
         max_chunks_per_doc: int | None = None,
+        instruction: str | None = None,
         spent: ScoringTime | None = None,
     ) -> list[Ranking]:
         """One ranking per list, in their order, batched across lists; a list that cannot be ranked has an `error`.
@@ -212,7 +220,9 @@ class Reranker:
         check_top_n(top_n)
         check_threshold(score_threshold, self.calibration, allow_uncalibrated)
         lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
-        lengths = self.preparation.lengths_of_call(max_query_length, max_length, overlap_tokens, max_chunks_per_doc)
+        lengths = self.preparation.lengths_of_call(
+            max_query_length, max_length, overlap_tokens, max_chunks_per_doc, instruction
+        )
         errors = [invalid_reason(one) for one in lists]
         valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
@@ -220,7 +230,7 @@ class Reranker:
         ranked = (
             ranking
             for window in windows
-            for ranking in self._rank_window(window, lengths, top_n, score_threshold, spent)
+            for ranking in self._rank_window(window, lengths, instruction, top_n, score_threshold, spent)
         )
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
 
@@ -228,12 +238,13 @@ class Reranker:
         self,
         lists: Sequence[CandidateList],
         lengths: Lengths,
+        instruction: str | None,
         top_n: int | None,
         score_threshold: float | None,
         spent: ScoringTime,
     ) -> list[Ranking]:
         began = self.clock()
-        prepared = self.preparation.prepare(lists, lengths)
+        prepared = self.preparation.prepare(lists, lengths, instruction=instruction)
         prepared_at = self.clock()
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
         spent.tokenize += prepared_at - began

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from .config import SPECIAL_TOKENS_PER_TEXT
-from .errors import InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
+from .errors import ConfigError, InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
 from .long_texts import cuts_at_spaces, pieces_of
 from .packing import TokenPair, cut_by_size
 
@@ -30,11 +31,25 @@ class PairTemplate:
     last: tuple[int, ...]
     has_segments: bool
     """Whether the model reads token_type_ids: 0 up to the middle, 1 from the passage on."""
+    around_query: tuple[str, str] = ("", "")
+    """Characters before and after a query that are tokenized with it."""
+    before_passage: str = ""
+    """Characters before a passage that are tokenized with it."""
+    after_cut_query: tuple[int, ...] = ()
+    """What stands in the place of the end of a query that is cut."""
+    is_prompt: bool = False
+    """Whether these are words to a language model, which no tokenizer puts around a pair by itself."""
 
     @property
     def size(self) -> int:
         """Special tokens of one pair."""
         return len(self.first) + len(self.middle) + len(self.last)
+
+    def cut(self, query_ids: np.ndarray, most: int) -> np.ndarray:
+        """The query, of `most` tokens at most."""
+        if len(query_ids) <= most:
+            return query_ids
+        return np.concatenate([query_ids[: max(0, most - len(self.after_cut_query))], self.after_cut_query])
 
     def join(self, query_ids: np.ndarray, passage_ids: np.ndarray) -> TokenPair:
         """The pair as the model reads it."""
@@ -50,18 +65,48 @@ class PairTokenizer:
     """A `tokenizer.json` with the template of its model; truncation and padding are ours, not the tokenizer's."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: PairTemplate, characters_per_call: int = CHARACTERS_PER_CALL
+        self,
+        tokenizer: Tokenizer,
+        template: PairTemplate,
+        characters_per_call: int = CHARACTERS_PER_CALL,
+        ask: Callable[[str], PairTemplate] | None = None,
     ) -> None:
-        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says, or fails."""
+        """Raises ModelRefusedError when the tokenizer itself builds pairs otherwise than `template` says, or fails.
+
+        `ask` gives the template with another instruction, or raises ConfigError where the model takes none.
+        """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.template = template
         self.characters_per_call = characters_per_call
+        self.ask = ask
         self.cuts_at_spaces = cuts_at_spaces(tokenizer)
         with tokenizer_faults("tokenizer.json fails on plain texts"):
-            self._check_template()
+            if not template.is_prompt:
+                self._check_template()
             self.token_ids([UNKNOWN_CHARACTERS])
+
+    def with_instruction(self, instruction: str | None) -> PairTokenizer:
+        """The same with another instruction, or this one where there is none; raises ConfigError."""
+        if instruction is None:
+            return self
+        check_text(instruction, "instruction")
+        if self.ask is None:
+            raise ConfigError("the model takes no instruction, and one is given; leave it out")
+        other = copy.copy(self)
+        other.template = self.ask(instruction)
+        return other
+
+    def query_ids(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """As `token_ids`, of texts that are queries."""
+        before, after = self.template.around_query
+        return self.token_ids([f"{before}{query}{after}" for query in queries] if before or after else queries)
+
+    def passage_ids(self, passages: Sequence[str]) -> list[np.ndarray]:
+        """As `token_ids`, of texts that are passages."""
+        before = self.template.before_passage
+        return self.token_ids([f"{before}{passage}" for passage in passages] if before else passages)
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text without special tokens, int32, uncut; all texts must be valid (see `check_text`)."""

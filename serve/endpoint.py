@@ -45,11 +45,13 @@ from serve.errors import (
     UnbrokenTextError,
     UncalibratedError,
     UnknownModelError,
+    UnsupportedParameterError,
 )
 from serve.keys_file import KeysFile
 from serve.lanes import Lane
 from serve.pinning import check_pinned, files_on_this_node
 from serve.recent import Recent
+from serve.schemas.unsupported import NO_INSTRUCTIONS
 from serve.scorer import SECOND_BOUNDS, Scored, Scorer
 from serve.settings import ServeArgs
 from serve.speed import LiveSpeeds
@@ -302,7 +304,9 @@ class Endpoint:
     def _prepare_alike(self, tasks: Sequence[RerankTask]) -> list[PreparedList | CrossrayError]:
         first = tasks[0]
         candidates = [task.candidates for task in tasks]
-        prepared = self.preparation.prepare(candidates, self._lengths_of(first), first.max_tokens_per_doc)
+        prepared = self.preparation.prepare(
+            candidates, self._lengths_of(first), first.max_tokens_per_doc, first.instruction
+        )
         return [
             one if task.truncate or not (one.usage.cut_queries or one.usage.cut_documents) else TooLongError(one.usage)
             for task, one in zip(tasks, prepared, strict=True)
@@ -314,6 +318,7 @@ class Endpoint:
             return task
         try:
             self.check_model(task.model)
+            self._check_instruction(task)
             self._lengths_of(task)
             self._check_threshold(task)
             self._check_pieces(task)
@@ -321,9 +326,14 @@ class Endpoint:
             return error
         return task
 
+    def _check_instruction(self, task: RerankTask) -> None:
+        """Raises UnsupportedParameterError for an instruction that the model would not read."""
+        if task.instruction is not None and not self.preparation.takes_instructions:
+            raise UnsupportedParameterError("instruction", NO_INSTRUCTIONS)
+
     def _lengths_of(self, task: RerankTask) -> Lengths:
         return self.preparation.lengths_of_call(
-            task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc
+            task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc, task.instruction
         )
 
     def _check_threshold(self, task: RerankTask) -> None:
@@ -391,10 +401,10 @@ def documents_of(tasks: Sequence[RerankTask | CrossrayError]) -> int:
     return sum(len(task.documents) for task in tasks if not isinstance(task, CrossrayError))
 
 
-def reading_of(task: RerankTask) -> tuple[int | None, ...]:
+def reading_of(task: RerankTask) -> tuple[int | str | None, ...]:
     """What decides how the texts of a task become tokens."""
     lengths = (task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc)
-    return *lengths, task.max_tokens_per_doc
+    return *lengths, task.max_tokens_per_doc, task.instruction
 
 
 def all_sound(outcomes: Sequence[T | CrossrayError]) -> list[T]:

@@ -40,6 +40,8 @@ class ServeArgs(BaseModel):
     """Chunks scored of one document, by default all; what lies beyond is cut and counted."""
     calibration: str | None = None
     """A file of `crossray calibrate` for this model; by default the one in the model's directory."""
+    instruction: str | None = None
+    """What a model that takes an instruction is told to look for; by default its publisher's."""
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
@@ -109,6 +111,7 @@ class ServeArgs(BaseModel):
                 "max_query_length",
                 "overlap_tokens",
                 "max_chunks_per_doc",
+                "instruction",
             }
         )
         device = self.device if self.device != "auto" else "cuda" if self.num_gpus else "cpu"

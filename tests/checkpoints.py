@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import NFC, NFKC, BertNormalizer, Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Sequence, Split
 from tokenizers.processors import TemplateProcessing
 
 Tensors = dict[str, torch.Tensor]
@@ -33,8 +33,10 @@ XLM_ROBERTA_LENGTH = 512
 JINA_V2_LENGTH = 1024
 MODERNBERT_LENGTH = 8192
 ETTIN_LENGTH = 7999
+QWEN_LENGTH = 40960
 PACKAGE = "sentence_transformers"
 POOLED = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
+CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MODERNBERT_WINDOW = 16
 """Published ones have 128."""
 
@@ -510,3 +512,94 @@ class WeightDraw:
         }
         width = config["hidden_size"]
         return {f"{prefix}.{name}.weight": self.normal(rows, width, std=0.02) for name, rows in sizes.items()}
+
+
+def chat_tokenizer() -> Tokenizer:
+    """As that of Qwen2 and Qwen3: bytes and words, cut by the same rule, and no template for a pair.
+
+    The four answers have the ids that they have in Qwen's vocabulary, which leaves gaps in this one.
+    """
+    pieces = [*sorted(ByteLevel.alphabet()), *WORDS, *(f"Ġ{word}" for word in WORDS), "?Ċ", "ĊĊ", ":Ċ", ".Ċ"]
+    ids = {"0": 15, "1": 16, "no": 2152, "yes": 9693, **{token: 9694 + i for i, token in enumerate(CHAT_TOKENS)}}
+    free = (number for number in range(17, 2000))
+    vocabulary = {piece: ids.get(piece) or next(free) for piece in pieces} | ids
+    tokenizer = Tokenizer(BPE(vocabulary, [], ignore_merges=True))
+    tokenizer.normalizer = NFC()
+    rule = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    )
+    tokenizer.pre_tokenizer = Sequence(
+        [Split(Regex(rule), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.add_special_tokens(list(CHAT_TOKENS))
+    return tokenizer
+
+
+def qwen_config(kind: str) -> dict[str, Any]:
+    """config.json of a small language model of the kind `qwen3` or `qwen2`."""
+    config: dict[str, Any] = {
+        "architectures": ["Qwen3ForCausalLM" if kind == "qwen3" else "Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 9694,
+        "eos_token_id": 9696,
+        "hidden_act": "silu",
+        "hidden_size": WIDTH,
+        "initializer_range": 0.02,
+        "intermediate_size": 2 * WIDTH,
+        "max_position_embeddings": QWEN_LENGTH,
+        "max_window_layers": 3,
+        "model_type": kind,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "pad_token_id": 9694,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": 9728,
+    }
+    return config | ({"attention_bias": False, "head_dim": 16} if kind == "qwen3" else {})
+
+
+def qwen_tensors(config: Mapping[str, Any], seed: int) -> Tensors:
+    """What transformers' Qwen3Model or Qwen2Model saves."""
+    draw = WeightDraw(seed)
+    width, wide, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head = config.get("head_dim") or width // heads
+    groups, is_qwen3 = config["num_key_value_heads"], config["model_type"] == "qwen3"
+    tensors = {"model.embed_tokens.weight": draw.normal(config["vocab_size"], width, std=0.3)}
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        for name, rows in {"q": heads * head, "k": groups * head, "v": groups * head}.items():
+            projection = draw.linear(f"{layer}.self_attn.{name}_proj", rows, width)
+            tensors |= without_bias(projection) if is_qwen3 else projection
+        if is_qwen3:
+            for name in ("q_norm", "k_norm"):
+                tensors |= without_bias(draw.norm(f"{layer}.self_attn.{name}", head))
+        tensors |= without_bias(draw.linear(f"{layer}.self_attn.o_proj", width, heads * head))
+        for name in ("gate_proj", "up_proj"):
+            tensors |= without_bias(draw.linear(f"{layer}.mlp.{name}", wide, width))
+        tensors |= without_bias(draw.linear(f"{layer}.mlp.down_proj", width, wide))
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors |= without_bias(draw.norm(f"{layer}.{name}", width))
+    return tensors | without_bias(draw.norm("model.norm", width))
+
+
+def write_qwen(directory: Path, kind: str = "qwen3", seed: int = 11, **changes: Any) -> Path:
+    """A language model as Qwen/Qwen3-Reranker-0.6B is published, or mixedbread-ai/mxbai-rerank-base-v2 (`qwen2`).
+
+    bfloat16, its head the embeddings unless `tie_word_embeddings` is false. Returns `directory`.
+    """
+    config = qwen_config(kind) | changes
+    tensors = qwen_tensors(config, seed)
+    if not config["tie_word_embeddings"]:
+        tensors["lm_head.weight"] = WeightDraw(seed + 1).normal(config["vocab_size"], config["hidden_size"], std=0.3)
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    settings = {"model_max_length": 131072, "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer"}
+    return write_model(directory, config, tensors, chat_tokenizer(), settings)

@@ -7,6 +7,7 @@ python -m jobs.benchmark load       # from a cold start to a loaded model
 python -m jobs.benchmark gpu        # the engine on a GPU against CrossEncoder, and against plain GEMM
 python -m jobs.benchmark documents  # documents per 50 ms by length, in the sizes of published models; on a GPU or CPUs
 python -m jobs.benchmark families   # ModernBERT and ettin against CrossEncoder: same weights and threads
+python -m jobs.benchmark prefixes   # a language model: what pairs share runs once; against CrossEncoder
 python -m jobs.benchmark replicas | memory | skew     # how a job scales, with scorers that only wait
 """
 
@@ -20,11 +21,12 @@ from jobs.benchmark.families import families
 from jobs.benchmark.gpu import gpu
 from jobs.benchmark.job import job
 from jobs.benchmark.load import load
+from jobs.benchmark.prefixes import prefixes
 from jobs.benchmark.reuse import reuse
 from jobs.benchmark.scale import memory, replicas, skew
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-for command in (engine, job, reuse, load, gpu, documents, families, replicas, memory, skew):
+for command in (engine, job, reuse, load, gpu, documents, families, prefixes, replicas, memory, skew):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from torch import nn
 
 from pipelines.encoder import EncoderShape, PackedEncoder
@@ -20,9 +24,16 @@ from pipelines.families.bert import NAMES as BERT
 from pipelines.families.chain import chain_of
 from pipelines.families.checkpoint import to_checkpoint
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
+from pipelines.families.prompt import MARKS
+from pipelines.families.qwen import QwenSpec
 from pipelines.model_files import ModelFiles, find_model
 
 TOKENIZER = "tokenizer_config.json"
+PADDING = "<|endoftext|>"
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""What is a word to the tokenizers of Qwen2 and Qwen3."""
 HEAD_GAIN = 8
 """With it scores spread as a real model's do."""
 
@@ -123,3 +134,53 @@ def write_modules(directory: Path, width: int) -> None:
         (directory / folder / "config.json").write_text(json.dumps(config))
     (directory / "modules.json").write_text(json.dumps(listed))
     (directory / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))
+
+
+def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> str:
+    """A Qwen3 sequence classifier of the size of Qwen3-Reranker-0.6B, but for the vocabulary; its directory."""
+    tokenizer = chat_tokenizer()
+    config = {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "model_type": "qwen3",
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": width // 8,
+        "intermediate_size": 3 * width,
+        "vocab_size": max(tokenizer.get_vocab().values()) + 1,
+        "max_position_embeddings": 40_960,
+        "rope_theta": 1_000_000,
+        "rms_norm_eps": 1e-6,
+        "id2label": {"0": "LABEL_0"},
+        "pad_token_id": tokenizer.token_to_id(PADDING),
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {"model_max_length": 40_960, "pad_token": PADDING, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (directory / TOKENIZER).write_text(json.dumps(settings))
+    spec = recognise(config, ())
+    assert isinstance(spec, QwenSpec)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: (torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * width**-0.5).half()
+        for name, shape in spec.shapes(()).items()
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return str(directory)
+
+
+def chat_tokenizer() -> Tokenizer:
+    """Bytes, and the words of the embedded model's vocabulary, cut by the rule of Qwen's tokenizers."""
+    words = sorted(
+        token for token in find_model("embedded").tokenizer().get_vocab() if token.isascii() and token.isalpha()
+    )
+    pieces = [*sorted(ByteLevel.alphabet()), *words, *(f"\u0120{word}" for word in words)]
+    pieces = [*dict.fromkeys(pieces), PADDING, *MARKS]
+    tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
+    tokenizer.normalizer = NFC()
+    tokenizer.pre_tokenizer = Sequence(
+        [Split(Regex(QWEN_WORDS), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.add_special_tokens([PADDING, *MARKS])
+    return tokenizer

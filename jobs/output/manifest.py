@@ -137,6 +137,7 @@ NAMES_OF_MODEL = {
     "max_query_length": "--max-query-length",
     "overlap_tokens": "--overlap-tokens",
     "max_chunks_per_doc": "--max-chunks-per-doc",
+    "instruction": "--instruction",
 }
 """How a message calls parts of a fingerprint; those without a name here have no flag."""
 NAMES_OF_OPTIONS = {

@@ -5,6 +5,6 @@ computes otherwise than the packed encoder (`pipelines/encoder.py`) brings its f
 """
 
 from .family import EncoderSpec, ModelSpec
-from .recognition import model_limit, recognise, spec_of
+from .recognition import family_of, model_limit, recognise, spec_of
 
-__all__ = ["EncoderSpec", "ModelSpec", "model_limit", "recognise", "spec_of"]
+__all__ = ["EncoderSpec", "ModelSpec", "family_of", "model_limit", "recognise", "spec_of"]

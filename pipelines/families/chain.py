@@ -36,6 +36,12 @@ AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "do_lower_case": (False,),
 }
 """What the Transformer's own config may say; what it says of padding and length changes no score."""
+AS_LANGUAGE_MODEL: dict[str, tuple[Any, ...]] = {
+    "transformer_task": ("text-generation",),
+    "module_output_name": ("causal_logits",),
+    "do_lower_case": (False,),
+}
+"""As AS_PUBLISHED, before a LogitScore."""
 HARMLESS = ("unpad_inputs", "max_seq_length")
 
 
@@ -53,7 +59,19 @@ class Chain:
     """Tokens of the longest pair, where the chain says so."""
 
 
-def chain_of(files: ModelFiles) -> Chain | None:
+@dataclass(frozen=True, slots=True)
+class LogitScore:
+    """The module behind a causal language model: the logit of a token, or of one minus another."""
+
+    true_token_id: int
+    false_token_id: int | None
+    chat_template: str | None
+    """The text of the template that puts query and passage into words, where there is one."""
+    max_length: int | None
+    """As in `Chain`."""
+
+
+def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
     """The modules behind a model, or None where it gives a score by itself.
 
     Raises ModelRefusedError for a module, or a setting of one, that would not be computed here.
@@ -62,14 +80,20 @@ def chain_of(files: ModelFiles) -> Chain | None:
     if not modules:
         return None
     (first, transformer), (second, pooling), *others = [(kind_of(module), module) for module in modules]
-    if (first, second) != ("Transformer", "Pooling") or transformer.path:
+    if first != "Transformer" or second not in ("Pooling", "LogitScore") or transformer.path:
         raise ModelRefusedError(
-            f"{MODULES} begins with {first} and {second}; supported are a Transformer and a Pooling"
+            f"{MODULES} begins with {first} and {second}; supported are a Transformer, and a Pooling or LogitScore"
         )
     config = files.directory / TRANSFORMER_CONFIG
     settings = read_json(config) if config.is_file() else {}
-    check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
+    longest = None if settings.get("max_seq_length") is None else size(settings, "max_seq_length")
     check_no_prompt(files)
+    if second == "LogitScore":
+        check_known(settings, AS_LANGUAGE_MODEL, (*HARMLESS, "processing_kwargs"), TRANSFORMER_CONFIG)
+        if others:
+            raise ModelRefusedError(f"{MODULES} has {others[0][0]} behind a LogitScore, which gives the score")
+        return logit_score(files, pooling, longest)
+    check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
     pooled = read_json(files.directory / pooling.path / "config.json")
     width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
     steps: list[Step] = []
@@ -83,8 +107,16 @@ def chain_of(files: ModelFiles) -> Chain | None:
         given = gives
     if not steps:
         raise ModelRefusedError(f"{MODULES} ends with a Pooling: this is an embedding model, which gives no score")
-    longest = None if settings.get("max_seq_length") is None else size(settings, "max_seq_length")
     return Chain(pooling_of(pooled), tuple(steps), width, longest)
+
+
+def logit_score(files: ModelFiles, module: ModuleEntry, max_length: int | None) -> LogitScore:
+    """The rows of the language model's head that a LogitScore names."""
+    where = f"{module.path}/config.json"
+    config = read_json(files.directory / where)
+    check_known(config, {"module_input_name": ("causal_logits",)}, ("true_token_id", "false_token_id"), where)
+    no = None if config.get("false_token_id") is None else size(config, "false_token_id", least=0)
+    return LogitScore(size(config, "true_token_id", least=0), no, files.chat_template(), max_length)
 
 
 def kind_of(module: ModuleEntry) -> str:

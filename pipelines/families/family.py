@@ -12,10 +12,10 @@ import torch
 from tokenizers import Tokenizer
 
 from ..encoder import EncoderShape, PackedEncoder, PackedNetwork
-from ..errors import ModelRefusedError
+from ..errors import ConfigError, ModelRefusedError
 from ..model_files import TensorHeader, shown
 from ..tokens import PairTemplate
-from .chain import Chain
+from .chain import Chain, LogitScore
 from .checkpoint import TensorNames, Tensors, check_headers, from_checkpoint
 
 Config = dict[str, Any]
@@ -66,6 +66,11 @@ class ModelSpec(ABC):
         return 1
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether `network` takes a `SharedBatch`, in which what pairs begin with alike stands once."""
+        return False
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
         return ()
@@ -82,8 +87,21 @@ class ModelSpec(ABC):
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """The checkpoint's tensors under the names of `network`; raises ModelRefusedError for other tensors."""
 
-    def pair_template(self, tokenizer: Tokenizer) -> PairTemplate:
-        """The template with this tokenizer's ids; raises ModelRefusedError when it lacks the special tokens."""
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """Tensors and config.json of a class of transformers that gives the same logits: here, they are as they were.
+
+        Raises ModelRefusedError where there is no such class.
+        """
+        return dict(tensors), config
+
+    def pair_template(self, tokenizer: Tokenizer, instruction: str | None = None) -> PairTemplate:
+        """The template with this tokenizer's ids, and an instruction, if the model takes one.
+
+        Raises ModelRefusedError when the tokenizer lacks the special tokens, ConfigError for an instruction that the
+        model does not take.
+        """
+        if instruction is not None:
+            raise ConfigError(f"{self.layout} models take no instruction, and one is given; leave it out")
         known = (style for style in self.pair_styles if tokenizer.token_to_id(style.start) is not None)
         style = next(known, self.pair_styles[0])
         start, separator = tokenizer.token_to_id(style.start), tokenizer.token_to_id(style.separator)
@@ -91,18 +109,23 @@ class ModelSpec(ABC):
             raise ModelRefusedError(
                 f"tokenizer.json has no {style.start} or {style.separator}; it does not belong to a {self.layout} model"
             )
-        token, highest = max(tokenizer.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
-        if highest >= self.vocab_size:  # on a GPU such an id would kill the process
-            raise ModelRefusedError(
-                f"tokenizer.json gives {shown(token)} the id {highest}, and vocab_size of config.json is "
-                f"{self.vocab_size}; take the tokenizer that belongs to the weights"
-            )
+        check_highest_id(tokenizer, self.vocab_size)
         if style.has_segments and self.segments < 2:  # the passage is segment 1
             raise ModelRefusedError(
                 f"type_vocab_size is {self.segments}, and the passages of a pair are segment 1 with the "
                 f"tokenizer's {style.start} and {style.separator}; a cross-encoder with this tokenizer has 2 segments"
             )
         return PairTemplate((start,), (separator,) * style.separators_between, (separator,), style.has_segments)
+
+
+def check_highest_id(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raises ModelRefusedError for a tokenizer with ids that have no embedding."""
+    token, highest = max(tokenizer.get_vocab(with_added_tokens=True).items(), key=itemgetter(1))
+    if highest >= vocab_size:  # on a GPU such an id would kill the process
+        raise ModelRefusedError(
+            f"tokenizer.json gives {shown(token)} the id {highest}, and vocab_size of config.json is {vocab_size}; "
+            "take the tokenizer that belongs to the weights"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,3 +180,7 @@ class Family:
     """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""
     behind_chain: Callable[[Config, Chain], ModelSpec] | None = None
     """As `spec`, for a model whose score sentence-transformers' modules make; None where this is not supported."""
+    is_packed_encoder: bool = True
+    """Whether its models are those of `EncoderSpec`."""
+    with_logit_score: Callable[[Config, LogitScore], ModelSpec] | None = None
+    """As `spec`, for a language model of which sentence-transformers takes one logit, or two."""

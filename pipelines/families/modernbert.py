@@ -20,6 +20,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
+from ..rotary import Rotation, rotated, rotation_of
 from .chain import POOLINGS, Chain
 from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
 from .encoder_config import choice, flag, number, one_label, size
@@ -45,9 +46,6 @@ PLAIN_ACTIVATIONS = {
 """What transformers calls the activations of sentence-transformers' modules."""
 NOT_COMPUTED = ("is_causal", "causal_mask", "is_decoder", "rope_scaling", "quantization_config", "head_dim")
 """Keys that change what a model computes, and with it a score, in a way that is not implemented here."""
-
-Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosine and sine of each token's angles, float32 [T, 1, 1, H / 2] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +197,6 @@ def ends_at_first_tokens(shape: ModernBertShape, pooling: str) -> bool:
     return pooling == "cls" and shape.is_global(shape.num_hidden_layers - 1)
 
 
-def rotation_of(position_ids: torch.Tensor, theta: float, head_width: int) -> Rotation:
-    """The angles of rotary positions: position / theta ** (2 i / H) for the i-th pair of numbers of a head."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=position_ids.device) / head_width
-    angles = position_ids[:, None, None, None].float() * (1.0 / theta**exponents)
-    return angles.cos(), angles.sin()
-
-
-def rotated(x_TXNH: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Queries or keys, the i-th number of each head turned with the one half a head after it."""
-    cos, sin = rotation
-    first, second = x_TXNH.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_TXNH.dtype)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModernBertSpec(ModelSpec):
     """A ModernBERT, and how a logit is made of its tokens."""
@@ -271,6 +255,45 @@ class ModernBertSpec(ModelSpec):
                         state |= {f"{ours}.{part}.{kind}": tensor for part, tensor in zip(parts, rows, strict=True)}
         return state | {f"head.{name}": tensor for name, tensor in state_of_head(tensors, self.head).items()}
 
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """As in `ModelSpec`, of transformers' ModernBertForSequenceClassification.
+
+        What stands behind an ettin reranker is such a head but for the bias of its norm, which goes into that of the
+        classifier. Raises ModelRefusedError for modules that are no such head.
+        """
+        if self.body == BODY:
+            return ModelSpec.plain_checkpoint(self, tensors, config)
+        kinds = [type(step) for step in self.head]
+        if kinds != [Dense, Norm, Dense]:
+            raise ModelRefusedError("transformers has no head for these modules; it has Dense, LayerNorm and Dense")
+        dense, norm_, out = self.head
+        assert isinstance(dense, Dense)
+        assert isinstance(norm_, Norm)
+        assert isinstance(out, Dense)
+        activation = PLAIN_ACTIVATIONS.get(dense.activation)
+        if activation is None or PLAIN_ACTIVATIONS.get(out.activation) != "linear" or norm_.eps != self.shape.norm_eps:
+            raise ModelRefusedError(
+                f"transformers has no head with {dense.activation}, a norm with epsilon {norm_.eps} and "
+                f"{out.activation}"
+            )
+        body = {f"{BODY}{name}": tensor for name, tensor in tensors.items() if name not in shapes_of_head(self.head)}
+        weight, shift = tensors[f"{out.name}.weight"].float(), tensors[f"{norm_.name}.bias"].float()
+        bias = tensors[f"{out.name}.bias"].float() if out.bias else torch.zeros(1)
+        head = {"head.norm.weight": tensors[f"{norm_.name}.weight"], "classifier.weight": weight}
+        head |= renamed(tensors, {dense.name: "head.dense"})
+        if self.shape.norm_bias:
+            head |= {"head.norm.bias": shift, "classifier.bias": bias}
+        else:
+            head |= {"classifier.bias": bias + weight @ shift}
+        return body | head, config | {
+            "architectures": ["ModernBertForSequenceClassification"],
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+            "classifier_pooling": self.pooling,
+            "classifier_bias": dense.bias,
+            "classifier_activation": activation,
+        }
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor that the checkpoint must hold."""
         shape = self.shape
@@ -293,47 +316,6 @@ class ModernBertSpec(ModelSpec):
             add(f"layers.{i}.mlp.Wi", (2 * wide, width), shape.mlp_bias)
             add(f"layers.{i}.mlp.Wo", (width, wide), shape.mlp_bias)
         return found | shapes_of_head(self.head)
-
-
-def plain_checkpoint(
-    spec: ModernBertSpec, tensors: Mapping[str, torch.Tensor], config: Config
-) -> tuple[Tensors, Config]:
-    """Tensors and config.json of transformers' ModernBertForSequenceClassification that gives the same logits.
-
-    What stands behind an ettin reranker is such a head but for the bias of its norm, which goes into that of the
-    classifier. Raises ModelRefusedError for modules that are no such head.
-    """
-    if spec.body == BODY:
-        return dict(tensors), config
-    kinds = [type(step) for step in spec.head]
-    if kinds != [Dense, Norm, Dense]:
-        raise ModelRefusedError("transformers has no head for these modules; it has Dense, LayerNorm and Dense")
-    dense, norm_, out = spec.head
-    assert isinstance(dense, Dense)
-    assert isinstance(norm_, Norm)
-    assert isinstance(out, Dense)
-    activation = PLAIN_ACTIVATIONS.get(dense.activation)
-    if activation is None or PLAIN_ACTIVATIONS.get(out.activation) != "linear" or norm_.eps != spec.shape.norm_eps:
-        raise ModelRefusedError(
-            f"transformers has no head with {dense.activation}, a norm with epsilon {norm_.eps} and {out.activation}"
-        )
-    body = {f"{BODY}{name}": tensor for name, tensor in tensors.items() if name not in shapes_of_head(spec.head)}
-    weight, shift = tensors[f"{out.name}.weight"].float(), tensors[f"{norm_.name}.bias"].float()
-    bias = tensors[f"{out.name}.bias"].float() if out.bias else torch.zeros(1)
-    head = {"head.norm.weight": tensors[f"{norm_.name}.weight"], "classifier.weight": weight}
-    head |= renamed(tensors, {dense.name: "head.dense"})
-    if spec.shape.norm_bias:
-        head |= {"head.norm.bias": shift, "classifier.bias": bias}
-    else:
-        head |= {"classifier.bias": bias + weight @ shift}
-    return body | head, config | {
-        "architectures": ["ModernBertForSequenceClassification"],
-        "id2label": {"0": "LABEL_0"},
-        "label2id": {"LABEL_0": 0},
-        "classifier_pooling": spec.pooling,
-        "classifier_bias": dense.bias,
-        "classifier_activation": activation,
-    }
 
 
 def renamed(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, str]) -> Tensors:
@@ -460,4 +442,4 @@ def rope_thetas(config: Config) -> dict[str, float]:
     return found
 
 
-MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain)
+MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain, is_packed_encoder=False)

@@ -8,13 +8,14 @@ from ..config import MIN_MAX_LENGTH
 from ..errors import ModelRefusedError
 from ..model_files import MODULES, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
-from .chain import Chain, chain_of
+from .chain import Chain, LogitScore, chain_of
 from .family import Config, Family, ModelSpec
 from .jina_v2 import JINA_V2
 from .modernbert import MODERNBERT
+from .qwen import QWEN
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT)
+FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, QWEN)
 """The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
 
 CHAINED = " or ".join(family.layout for family in FAMILIES if family.behind_chain is not None)
@@ -32,7 +33,7 @@ def spec_of(files: ModelFiles) -> ModelSpec:
     return spec
 
 
-def recognise(config: Config, tensor_names: Collection[str], chain: Chain | None = None) -> ModelSpec:
+def recognise(config: Config, tensor_names: Collection[str], chain: Chain | LogitScore | None = None) -> ModelSpec:
     """The model that a `config.json`, its tensors' names and the modules behind it describe.
 
     Raises ModelRefusedError.
@@ -41,6 +42,12 @@ def recognise(config: Config, tensor_names: Collection[str], chain: Chain | None
     try:
         if chain is None:
             return family.spec(config)
+        if isinstance(chain, LogitScore):
+            if family.with_logit_score is None:
+                raise ModelRefusedError(
+                    f"{MODULES} puts a LogitScore behind a {family.layout} model; supported is Qwen"
+                )
+            return family.with_logit_score(config, chain)
         if family.behind_chain is None:
             raise ModelRefusedError(f"{MODULES} puts modules behind a {family.layout} model; supported is {CHAINED}")
         return family.behind_chain(config, chain)
@@ -60,7 +67,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
             return family
     raise ModelRefusedError(
         f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa and ModernBERT "
-        f"cross-encoders and jina-reranker-v2 ({', '.join(family.layout for family in FAMILIES)})"
+        "cross-encoders, jina-reranker-v2, Qwen3-Reranker and mxbai-rerank-v2 "
+        f"({', '.join(family.layout for family in FAMILIES)})"
     )
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..errors import ModelRefusedError
 from ..families import spec_of
-from ..families.modernbert import ModernBertSpec, plain_checkpoint
 from ..model_files import ModelFiles, read_tensors, refusals_naming
 from .base import write_calibration, write_config_and_tokenizer, write_directory
 
@@ -19,11 +17,8 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
 
     Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
     """
-    spec = spec_of(files)
-    if not isinstance(spec, ModernBertSpec):
-        raise ModelRefusedError(f"this is a {spec.layout} model, which is written by `write_model`")
     with refusals_naming(files.directory):
-        tensors, config = plain_checkpoint(spec, read_tensors(files), files.config())
+        tensors, config = spec_of(files).plain_checkpoint(read_tensors(files), files.config())
 
     calibration = files.calibration()
 

@@ -136,6 +136,8 @@ class Options(HonestRequest):
     truncate_prompt_tokens: Annotated[int | None, Field(ge=-1), check_fewest(-1, MIN_MAX_LENGTH)] = None
     """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
     be scored as further chunks. -1 is `max_length`; null does not cut."""
+    instruction: Annotated[Text | None, Field(examples=["Given a question, find the passage that answers it"])] = None
+    """What a model that takes one (Qwen3-Reranker, mxbai-rerank-v2) is told to look for. Null is the server's."""
     truncate: Annotated[bool | None, Field(validation_alias=AliasChoices(*TRUNCATE))] = None
     """False: 400 rather than cut the query or a document. A document in chunks is not cut. Null is true."""
     raw_scores: bool | None = None
@@ -182,6 +184,7 @@ class OptionsRequest(Options, DialectRequest):
             overlap_tokens=self.overlap_tokens,
             max_chunks_per_doc=self.max_chunks_per_doc if self.truncate_prompt_tokens is None else 1,
             max_tokens_per_doc=self.max_tokens_per_doc or None,
+            instruction=self.instruction,
             truncate=self.truncate is not False,
             raw_scores=self.wants_logits,
         )

@@ -31,6 +31,8 @@ class RerankTask:
     """Tokens of a document that are read."""
     truncate: bool = True
     """False: refuse the list rather than cut its query or a document."""
+    instruction: str | None = None
+    """What the model is told to look for; None leaves it to the server."""
     raw_scores: bool = False
     """Logits instead of relevance scores in 0..1."""
     score_threshold: float | None = None

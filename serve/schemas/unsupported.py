@@ -45,10 +45,10 @@ def is_right(side: Any) -> bool:
 
 FROM_THE_BEGINNING = "texts are read from their beginning"
 NO_INSTRUCTIONS = "the model takes a query and a document, and no instructions"
+"""Of what no model takes, and of an instruction where this server's takes none."""
 UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     # vLLM
     "truncation_side": Unsupported(FROM_THE_BEGINNING, is_right),
-    "instruction": Unsupported(NO_INSTRUCTIONS),
     "chat_template": Unsupported(NO_INSTRUCTIONS),
     "chat_template_kwargs": Unsupported(NO_INSTRUCTIONS),
     "messages": Unsupported("the model knows no chats"),

@@ -14,8 +14,9 @@ from jobs.cli import app
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.config import RerankerConfig
 from pipelines.model_files import ModelFiles
+from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
-from tests.checkpoints import copy_model
+from tests.checkpoints import copy_model, write_qwen
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -61,6 +62,27 @@ def test_a_calibration_comes_along(family: str, request: pytest.FixtureRequest, 
     assert after.calibration == replace(given, files=ModelFiles("", tmp_path / "model").digest())
     pairs = [("zebra river", "river salmon")]
     assert after.compute_score(pairs) == pytest.approx(before.compute_score(pairs), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2"])
+def test_language_models_become_classifiers(kind: str, tmp_path: Path) -> None:
+    """Whoever scores with it writes the prompt around each pair, as here its tokens are."""
+    directory = write_qwen(tmp_path / "source", kind)
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    source, converted = (
+        Reranker.load(str(path), raw_scores=True, device="cpu") for path in (directory, tmp_path / "model")
+    )
+    [expected] = source.compute_score([("zebra river", "river salmon")])
+    assert converted.compute_score([("zebra river", "river salmon")]) == [pytest.approx(expected, abs=1e-4)]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["missing_keys"] | loading["unexpected_keys"]
+    lists = [CandidateList("zebra river", ["river salmon"])]
+    [[pair]] = (one.pairs for one in source.preparation.prepare(lists, source.lengths))
+    with torch.inference_mode():
+        [[actual]] = model.eval()(input_ids=torch.tensor([pair.input_ids.tolist()])).logits.tolist()
+    assert actual == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.attention import (
+    CAUSAL,
     EVERYWHERE,
     WindowedAttention,
     WindowSize,
@@ -89,6 +90,25 @@ def test_a_window_hides_what_is_beyond_it(lengths: list[int], window_size: Windo
     torch.testing.assert_close(actual, naive(qkv, lengths, lengths, window_size), atol=1e-5, rtol=1e-5)
 
 
+@given(lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=6))
+@settings(max_examples=50)
+def test_causal_queries_are_the_last_of_the_keys_and_share_heads(lengths: list[tuple[int, int]]) -> None:
+    """After a prefix of any length, with two heads of queries for each of the keys."""
+    q_lengths, k_lengths = [own for own, _ in lengths], [own + prefix for own, prefix in lengths]
+    q_TNH, k_TGH, v_TGH = draw_qkv(q_lengths, k_lengths)
+    q_TNH = torch.cat([q_TNH, -q_TNH], dim=1)
+
+    actual = run(sdpa_attention, [q_TNH, k_TGH, v_TGH], q_lengths, k_lengths, CAUSAL)
+
+    keys, values = (part.repeat_interleave(2, dim=1).split(k_lengths) for part in (k_TGH, v_TGH))
+    expected = []
+    for q_QNH, k_KNH, v_KNH in zip(q_TNH.split(q_lengths), keys, values, strict=True):
+        for i in range(len(q_QNH)):
+            seen = len(k_KNH) - len(q_QNH) + i + 1
+            expected.append(naive([q_QNH[i : i + 1], k_KNH[:seen], v_KNH[:seen]], [1], [seen]))
+    torch.testing.assert_close(actual, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
 def test_one_query_per_pair_reads_all_keys_of_its_pair() -> None:
     """What the last layer asks for."""
     q_lengths, k_lengths = [1, 1, 1, 1], [7, 7, 3, 1]
@@ -155,13 +175,17 @@ def test_a_gpu_older_than_ampere_gets_sdpa(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", ["torch", "flash_attn"])
-@pytest.mark.parametrize("queries", ["all", "first", "in windows"])
+@pytest.mark.parametrize("queries", ["all", "first", "in windows", "causal after a prefix"])
 def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
-    """float16, head width 64, queries of all tokens, of each pair's first, and with 64 tokens on both sides."""
+    """float16, head width 64: queries of all tokens, of each pair's first, with 64 tokens on both sides, and causal."""
     k_lengths = [300, 128, 128, 17, 1]
     q_lengths = [1] * len(k_lengths) if queries == "first" else k_lengths
     window_size = (64, 64) if queries == "in windows" else EVERYWHERE
+    if queries == "causal after a prefix":
+        q_lengths, window_size = [200, 128, 1, 5, 1], CAUSAL
     qkv = [part.to(cuda, torch.float16) for part in draw_qkv(q_lengths, k_lengths, head_width=64)]
+    if window_size == CAUSAL:
+        qkv[0] = torch.cat([qkv[0], -qkv[0]], dim=1)  # heads of keys that several of queries share
     if kernel == "torch":
         attention: WindowedAttention = torch_varlen_attention
     else:

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_one_costs_no_other(start_server: StartServer) -> Non
         ("INPUT_TOKEN_LIMIT_EXCEEDED", "truncate is false, but the query is longer than max_query_le"),
         ("UNBROKEN_TEXT", "a text has 1,200,000 characters without a space between two "),
         ("MODEL_NOT_FOUND", "model 'another' is not served here; use tiny, or leave it ou"),
-        ("UNSUPPORTED_PARAMETER", "queries[13].instruction is not supported here: the model tak"),
+        ("UNSUPPORTED_PARAMETER", "instruction is not supported here: the model takes a query a"),
     ]
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.benchmark import prefixes
 from jobs.benchmark.documents import LONGEST, PASSAGES, list_of
 from jobs.benchmark.families import EQUAL, sides_of
 from jobs.benchmark.lists import long_document, make_lists
-from jobs.benchmark.random_models import Size, write_random_model, write_random_modernbert
+from jobs.benchmark.random_models import Size, write_random_model, write_random_modernbert, write_random_qwen
 from pipelines.reranker import Reranker
 
 LISTS = make_lists(1, 6, long_document)
@@ -52,3 +53,9 @@ def test_random_modernberts_score_alike_here_and_in_sentence_transformers(tmp_pa
         sides, difference = sides_of(write_random_modernbert(folder, Size(4, 32, 2, 48), chained), LISTS, threads=1)
         assert difference < EQUAL
         assert len(sides["crossray"]()[0]) == len(LISTS[0].documents)
+
+
+def test_a_language_model_gives_the_peers_logits_with_and_without_what_pairs_share(tmp_path: Path) -> None:
+    sides, difference = prefixes.sides_of(write_random_qwen(tmp_path, layers=2, width=64), LISTS[0], threads=1)
+    assert difference < prefixes.EQUAL
+    assert len(sides[prefixes.OURS]()) == len(LISTS[0].documents)

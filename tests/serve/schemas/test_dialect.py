@@ -243,6 +243,7 @@ ROUTES: dict[str, dict[str, Any]] = {
         ({"truncation_direction": "Right"}, "truncate", True),
         ({"rank_fields": ["text"]}, "truncate", True),
         ({"return_embeddings": False, "instruction": None}, "truncate", True),
+        ({"instruction": "find code"}, "instruction", "find code"),
     ],
 )
 def test_what_a_dialect_knows_is_honoured_on_every_route(
@@ -258,7 +259,7 @@ def test_what_a_dialect_knows_is_honoured_on_every_route(
     [
         ("truncation_side", "left"),
         ("truncation_direction", "Left"),
-        ("instruction", "find code"),
+        ("prompt_name", "find code"),
         ("chat_template", "{{ query }}"),
         ("chat_template_kwargs", {}),
         ("rank_fields", ["title"]),

@@ -72,7 +72,7 @@ def test_scores_and_logits_are_one_option_under_two_names(
         (body(documents=["\ud800"]), ("documents", 0), "invalid_unicode"),
         (body(top_n=0), ("top_n",), "greater_than_equal"),
         (body(top_n=1, top_k=2), ("top_n",), "contradiction"),
-        (body(instruction="find code"), ("instruction",), "unsupported_parameter"),
+        (body(chat_template="find code"), ("chat_template",), "unsupported_parameter"),
         ({"queries": [body()]}, ("query",), "missing"),
         (None, (), "model_type"),
         ("text", (), "model_type"),
@@ -100,7 +100,7 @@ def test_a_mistake_in_one_query_is_none_of_another(path: str, wrong: Any, field:
         ({"queries": [body()], "documents": []}, "documents", "contradiction"),
         ({"queries": [body()], "top_n": 0}, "top_n", "greater_than_equal"),
         ({"queries": [body()], "top_n": 1, "top_k": 2}, "top_n", "contradiction"),
-        ({"queries": [body()], "instruction": "find code"}, "instruction", "unsupported_parameter"),
+        ({"queries": [body()], "chat_template": "find code"}, "chat_template", "unsupported_parameter"),
     ],
 )
 def test_a_mistake_of_the_whole_request_is_refused(path: str, sent: Any, field: str, kind: str) -> None:

@@ -1,0 +1,254 @@
+"""Qwen3-Reranker and mxbai-rerank-v2: logits as their publishers' own programs compute them, in all three forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from pipelines.config import RerankerConfig
+from pipelines.errors import ConfigError, ModelRefusedError
+from pipelines.families import spec_of
+from pipelines.model_files import find_model
+from pipelines.records import CandidateList
+from pipelines.reranker import Reranker
+from tests.checkpoints import (
+    copy_model,
+    edit_config,
+    read_weights,
+    shard_weights,
+    words,
+    write_module,
+    write_qwen,
+    write_weights,
+)
+from tests.pipelines.references import TextPair
+
+TOLERANCE = 1e-4
+LISTS = [
+    CandidateList(words(4, seed=1), [words(1 + 7 * i, seed=100 + i) for i in range(9)]),
+    CandidateList("how long?", ["", " ", "\nas long as it takes\n", "3 days", "?", words(150, seed=3), "yes", "yes"]),
+    CandidateList("  naïve ½ 中文!\n\n", ["🙂 <|im_end|> apple", "¿dónde?", "e\u0301te\u0301", "1234567890"]),
+    CandidateList("?!", ["alone"]),
+]
+"""Queries whose end the tokenizer joins with the line break behind it, and documents that begin with anything."""
+PAIRS: list[TextPair] = [(one.query, document) for one in LISTS for document in one.documents]
+INSTRUCTION = "Given a question, find the bridge that answers it"
+
+QWEN3_SYSTEM = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+QWEN3_END = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+MXBAI_SYSTEM = (
+    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n"
+)
+MXBAI_TASK = (
+    "You are a search relevance expert who evaluates how well documents match search queries. For each query-document "
+    "pair, carefully analyze the semantic relationship between them, then provide your binary relevance judgment (0 "
+    "for not relevant, 1 for relevant).\nRelevance:"
+)
+MXBAI_END = "<|im_end|>\n<|im_start|>assistant\n"
+
+Encode = Callable[[str], list[int]]
+
+
+def qwen3_ids(encode: Encode, query: str, document: str, instruction: str | None) -> list[int]:
+    """As QwenLM's example tokenizes a pair: the words before and after by themselves, and all between in one."""
+    asked = instruction or "Given a web search query, retrieve relevant passages that answer the query"
+    body = f"<Instruct>: {asked}\n<Query>: {query}\n<Document>: {document}"
+    return [*encode(QWEN3_SYSTEM), *encode(body), *encode(QWEN3_END)]
+
+
+def mxbai_ids(encode: Encode, query: str, document: str, instruction: str | None) -> list[int]:
+    """As the package mxbai-rerank does: query and document by themselves, with ids of a line break between."""
+    asked = f"query: {query}" if instruction is None else f"instruction: {instruction}\nquery: {query}"
+    line = encode("\n")
+    pair = [*encode(asked), *line, *encode(f"document: {document}")]
+    return [*encode(MXBAI_SYSTEM), *pair, *line, *encode(MXBAI_TASK), *encode(MXBAI_END)]
+
+
+PUBLISHED = {"qwen3": (qwen3_ids, 9693, 2152), "qwen2": (mxbai_ids, 16, 15)}
+"""How a publisher makes ids of a pair, and the tokens for yes and no."""
+
+
+@torch.inference_mode()
+def published_logits(model: Path, kind: str, instruction: str | None = None) -> np.ndarray:
+    """Logits of PAIRS by transformers' causal language model, one pair at a time, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    loaded, loading = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    ids_of, yes, no = PUBLISHED[kind]
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    rows = [
+        loaded(input_ids=torch.tensor([ids_of(encode, query, document, instruction)])).logits[0, -1]
+        for query, document in PAIRS
+    ]
+    return np.array([float(row[yes] - row[no]) for row in rows])
+
+
+def ours(model: Path, **settings: Any) -> np.ndarray:
+    """Logits of PAIRS, by list, in one call."""
+    reranker = Reranker.from_config(RerankerConfig(str(model), device="cpu", raw_scores=True, **settings))
+    rankings = reranker.rerank_lists(LISTS)
+    found = [{one.index: one.relevance_score for one in ranking.documents} for ranking in rankings]
+    return np.array([scores[i] for scores in found for i in range(len(scores))])
+
+
+def as_logit_score(source: Path, directory: Path, yes: int, no: int | None) -> Path:
+    """The language model with sentence-transformers' modules beside it."""
+    copy_model(source, directory)
+    settings = {"transformer_task": "text-generation", "module_output_name": "causal_logits"}
+    (directory / "sentence_bert_config.json").write_text(json.dumps(settings))
+    module = {"true_token_id": yes, "false_token_id": no, "module_input_name": "causal_logits"}
+    write_module(directory, 1, "cross_encoder.modules.logit_score.LogitScore", module, {})
+    return directory
+
+
+def as_classifier(source: Path, directory: Path, kind: str) -> Path:
+    """The sequence classifier that published programs make of the language model."""
+    copy_model(source, directory)
+    _, yes, no = PUBLISHED[kind]
+    tensors = {name: tensor.float() for name, tensor in read_weights(source).items()}
+    head = tensors.pop("lm_head.weight", tensors["model.embed_tokens.weight"])
+    write_weights(directory, tensors | {"score.weight": (head[yes] - head[no])[None].contiguous()})
+    name = f"{'Qwen3' if kind == 'qwen3' else 'Qwen2'}ForSequenceClassification"
+    return edit_config(directory, architectures=[name], num_labels=1, id2label={"0": "LABEL_0"})
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+@pytest.mark.parametrize("instruction", [None, INSTRUCTION])
+def test_logits_are_those_of_the_publisher_in_all_three_forms(
+    kind: str, instruction: str | None, tmp_path: Path
+) -> None:
+    model = write_qwen(tmp_path / "model", kind)
+    _, yes, no = PUBLISHED[kind]
+    expected = published_logits(model, kind, instruction)
+    assert expected.std() > 0.3
+    close = partial(np.testing.assert_allclose, desired=expected, atol=TOLERANCE, rtol=0)
+    settings = {"instruction": instruction, "num_threads": 1}
+    close(ours(model, **settings))
+    close(ours(model, max_batch_tokens=300, **settings))
+    close(ours(as_logit_score(model, tmp_path / "chain", yes, no), **settings))
+    close(ours(as_classifier(model, tmp_path / "classifier", kind), **settings))
+    reranker = Reranker.from_config(RerankerConfig(str(model), device="cpu", raw_scores=True, **settings))
+    close(np.array(reranker.compute_score(PAIRS)))
+    close(np.array([reranker.compute_score([pair])[0] for pair in PAIRS]))
+
+
+def test_a_head_of_its_own_and_shards_are_read(tmp_path: Path) -> None:
+    model = shard_weights(write_qwen(tmp_path / "model", tie_word_embeddings=False))
+    np.testing.assert_allclose(ours(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
+
+
+def test_what_all_pairs_of_a_list_begin_with_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reranker = Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", num_threads=1)
+    documents = [words(10, seed=i) for i in range(50)]
+    tokens = []
+    forward = type(reranker.engine.encoder).forward
+
+    def counted(self: Any, batch: Any) -> torch.Tensor:
+        tokens.append(len(batch.input_ids))
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(reranker.engine.encoder), "forward", counted)
+    reranker.rerank("apple bread", documents)
+    prompt = reranker.tokenizer.template.size + 3
+    end = len(reranker.tokenizer.template.last)
+    assert sum(tokens) < 50 * (10 + end + 2) + len(tokens) * prompt
+    assert sum(tokens) < 0.5 * 50 * (prompt + 10)
+
+
+def test_long_documents_are_chunked_and_long_queries_cut_within_the_prompt(tmp_path: Path) -> None:
+    reranker = Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", max_length=700, overlap_tokens=8)
+    size = reranker.tokenizer.template.size
+    [prepared] = reranker.preparation.prepare([CandidateList(words(900), [words(900, seed=2)])], reranker.lengths)
+    assert prepared.usage.cut_queries == 1
+    assert len(prepared.pairs) > 1
+    assert {len(pair.input_ids) for pair in prepared.pairs} == {700}
+    first = reranker.tokenizer.template
+    line_break = reranker.tokenizer.token_ids(["\n"])[0].tolist()
+    kept = (700 - size) // 2
+    ids = list(prepared.pairs[0].input_ids)
+    at = len(first.first) + kept
+    assert ids[at - 1 : at + len(first.middle)] == [*line_break, *first.middle]
+
+
+def test_a_prompt_that_leaves_no_room_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_length is 64; the prompt of .* alone has \d+ tokens"):
+        Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", max_length=64)
+
+
+def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
+    tmp_path: Path, bert_directory: Path
+) -> None:
+    model = str(write_qwen(tmp_path / "model"))
+    plain, asked = (
+        Reranker.load(model, device="cpu", instruction=instruction).fingerprint for instruction in (None, INSTRUCTION)
+    )
+    assert plain.hash != asked.hash
+    assert (plain.layout, asked.instruction) == ("qwen3-reranker", INSTRUCTION)
+    assert "instruction" not in plain.as_dict()
+    with pytest.raises(ConfigError, match="take no instruction"):
+        Reranker.load(str(bert_directory), device="cpu", instruction=INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"use_sliding_window": True}, "use_sliding_window is True"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling is"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "only unscaled positions"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"attention_bias": True}, "attention_bias is true"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads 3"),
+        ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
+        ({"num_hidden_layers": 4}, "missing"),
+        ({"tie_word_embeddings": False}, "lm_head.weight"),
+    ],
+)
+def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    model = edit_config(write_qwen(tmp_path / "model"), **changes)
+    with pytest.raises(ModelRefusedError, match=told):
+        spec_of(find_model(str(model)))
+
+
+def test_chains_with_another_prompt_or_more_modules_are_refused(tmp_path: Path) -> None:
+    source = write_qwen(tmp_path / "model")
+    other = as_logit_score(source, tmp_path / "other", 9693, 2152)
+    (other / "chat_template.jinja").write_text("{{ query }} and {{ document }}")
+    with pytest.raises(ModelRefusedError, match="the chat template does not say 'Judge whether"):
+        spec_of(find_model(str(other)))
+    (other / "chat_template.jinja").write_text(QWEN3_SYSTEM + "<Query>: {{ query }} <Document>: {{ document }}")
+    assert spec_of(find_model(str(other))).layout == "qwen3-reranker"
+    write_module(other, 2, "sentence_transformer.modules.Dense", {}, {})
+    with pytest.raises(ModelRefusedError, match="has Dense behind a LogitScore"):
+        spec_of(find_model(str(other)))
+
+
+def test_one_token_alone_may_be_the_score(tmp_path: Path) -> None:
+    source = write_qwen(tmp_path / "model")
+    yes = ours(as_logit_score(source, tmp_path / "yes", 9693, None))
+    no = ours(as_logit_score(source, tmp_path / "no", 2152, None))
+    np.testing.assert_allclose(yes - no, ours(source), atol=TOLERANCE, rtol=0)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, bert_directory: Path) -> None:
+    model = write_qwen(tmp_path / "model")
+    (model / "tokenizer.json").write_bytes((bert_directory / "tokenizer.json").read_bytes())
+    with pytest.raises(ModelRefusedError, match=r"tokenizer.json gives 'yes' the id None"):
+        Reranker.load(str(model), device="cpu")
