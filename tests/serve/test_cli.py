@@ -19,6 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import serve.cli
+from pipelines.calibration import CALIBRATION
+from pipelines.model_files import EMBEDDED_DIRECTORY
 from serve.auth import ApiKeys, new_key
 from serve.cli import PANELS, Server, command, keys, run, welcome
 from serve.private_ray import free_port
@@ -77,6 +79,7 @@ def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_p
         "max_query_length": 32,
         "overlap_tokens": 8,
         "max_chunks_per_doc": 4,
+        "calibration": str(EMBEDDED_DIRECTORY / CALIBRATION),
         "max_batch_tokens": 512,
         "num_cpus": 3,
         "num_threads": 2,
@@ -207,6 +210,26 @@ def test_the_command_says_where_everything_is(host: str, url: str) -> None:
     with_keys = welcome(Server(ServeArgs(), host, 8000, ApiKeys.parse(new_key().line, "test"), None))
     assert '-H "Authorization: Bearer $KEY"' in with_keys
     assert "1 accepted" in with_keys
+
+
+def test_the_command_says_whether_scores_are_calibrated(started: list[Server], port: int, bert_directory: Path) -> None:
+    for model in ("embedded", bert_directory):
+        assert invoke("serve", "--port", port, "--model", model).exit_code == 0
+    assert [one.is_calibrated for one in started] == [True, False]
+    told = ["Scores    calibrated\n", "Scores    not calibrated, so score_threshold is refused by default\n"]
+    assert [line in welcome(one) for line, one in zip(told, started, strict=True)] == [True, True]
+
+
+def test_a_calibration_that_does_not_fit_is_refused_before_anything_starts(
+    started: list[Server], port: int, bert_directory: Path, tmp_path: Path
+) -> None:
+    for file, told in (
+        (EMBEDDED_DIRECTORY / CALIBRATION, "the calibration was fitted for other files"),
+        (tmp_path / "none.json", "cannot be read: No such file or directory"),
+    ):
+        ended = invoke("serve", "--port", port, "--model", bert_directory, "--calibration", file)
+        assert (ended.exit_code, told in ended.output) == (2, True), ended.output
+    assert started == []
 
 
 def test_a_new_key_is_let_in_by_its_line_and_told_once() -> None:
