@@ -124,10 +124,18 @@ def test_several_queries_are_answered_in_their_order_and_one_that_is_wrong_costs
     assert (line["id"], [list(one) for one in line["responses"]]) == (7, [list(one) for one in answer["responses"]])
 
 
+def test_a_threshold_of_the_embedded_models_scores(live_app: LiveApp, embedded: Reranker) -> None:
+    threshold = embedded.rerank(**LISTS[0])[9].relevance_score - 1e-3
+    answer = live_app.post("/v1/rerank", LISTS[0] | {"score_threshold": threshold}).json()
+    wanted = [one.index for one in embedded.rerank(**LISTS[0], score_threshold=threshold)]
+    assert [one["index"] for one in answer["results"]] == wanted
+    assert 10 <= len(wanted) < 40
+
+
 def test_models_health_and_ready(live_app: LiveApp, embedded: Reranker) -> None:
     [card] = requests.get(f"{live_app.base_url}/v1/models", headers=live_app.headers, timeout=10).json()["data"]
     assert (card["id"], card["max_length"], card["max_query_length"]) == ("embedded", 512, 256)
-    assert card["dtype"] == "float32"
+    assert (card["dtype"], card["calibrated"]) == ("float32", True)
     for path in ("/health", "/ready", "/ping"):
         assert requests.get(live_app.base_url + path, timeout=10).status_code == 200
 

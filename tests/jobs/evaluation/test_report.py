@@ -203,6 +203,10 @@ def test_scores_are_counted_as_they_are(made: tuple[dict[str, Any], Account]) ->
 
 def test_scores_that_are_no_probabilities_have_no_diagram() -> None:
     pairs = ScoredPairs(np.array([3.0, 3.0]), np.array([True, False]))
+    calibrated = about_scores(pairs, True, 0.5, -1.0)["calibration"]  # of a model whose calibration.json has these
+    shifted = ScoredPairs(0.5 * pairs.scores - 1.0, pairs.relevant)
+    assert calibrated == about_scores(shifted, True)["calibration"]
+    assert calibrated != about_scores(pairs, True)["calibration"]
     told = about_scores(pairs, probabilities=False)
     assert "calibration" not in told
     assert sum(told["histogram"]["relevant"]) == 1

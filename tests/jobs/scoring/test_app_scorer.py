@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import requests
+from ray import serve
 from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from rich.console import Console
@@ -26,13 +28,17 @@ from jobs.errors import USAGE, DeadlyError, RefusedError, StoppedError
 from jobs.rerank import exit_code
 from jobs.scoring.app_scorer import AppEngine
 from jobs.settings import RerankSettings
+from pipelines.calibration import Calibration
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.fingerprint import ServedModel, planned_fingerprint
 from pipelines.lengths import Lengths
+from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.records import CandidateList, Ranking, ScoringTime
+from serve.app import build_app
+from serve.settings import ServeArgs
 from tests.checkpoints import words
 from tests.conftest import LiveApp
 from tests.jobs.conftest import RunJob
@@ -112,6 +118,30 @@ def test_a_job_of_an_app_keeps_and_reuses_scores_as_its_own_replicas_do(tmp_path
         summary = run_with(app, source, output, scores=scores)
         assert summary["chunks_reused"] == summary["chunks"] == first["chunks"]
         assert_same_answers(read_output(output), read_output(tmp_path / "first"))
+
+
+@pytest.mark.slow
+def test_a_job_of_a_calibrated_app_has_the_apps_scale_and_bias(tmp_path: Path, live_app: LiveApp) -> None:
+    """With a threshold of these scores; a file for the job itself contradicts the app."""
+    given = Calibration(0.5, -1.0, find_model("embedded").digest())
+    (tmp_path / "given.json").write_text(given.as_json())
+    args = ServeArgs(num_cpus=0, num_threads=1, endpoints=1, calibration=str(tmp_path / "given.json"))
+    serve.run(build_app(args), name="calibrated", route_prefix="/calibrated")
+    try:
+        source = write_input(tmp_path / "in", a=wide_table(20))
+        run_with("calibrated", source, tmp_path / "app", score_threshold=0.25)
+        run_with(None, source, tmp_path / "own", score_threshold=0.25, reranker=RerankerConfig(calibration=given))
+        assert_same_answers(read_output(tmp_path / "app"), read_output(tmp_path / "own"))
+        scores = [one["relevance_score"] for row in read_output(tmp_path / "app")["ranking"].to_pylist() for one in row]
+        assert 0 < len(scores) < 60
+        assert min(scores) >= 0.25
+        other = RerankerConfig(calibration=Calibration(2.0, 0.0, given.files))
+        with pytest.raises(ConfigError, match="--calibration with --app calibrated: the app's own holds; leave it out"):
+            run_with("calibrated", source, tmp_path / "other", reranker=other)
+        answer = requests.get(f"{live_app.base_url}/calibrated/v1/models", headers=live_app.headers, timeout=10)
+        assert answer.json()["data"][0]["calibrated"] is True
+    finally:
+        serve.delete("calibrated")
 
 
 @pytest.mark.slow
