@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from jobs import calibrate, compare, convert, evaluate, importing, inspection, label, mine, pairs, rerank, scores, train
+from jobs import (
+    calibrate,
+    compare,
+    convert,
+    evaluate,
+    importing,
+    inspection,
+    label,
+    mine,
+    models,
+    pairs,
+    rerank,
+    scores,
+    train,
+)
 from jobs.flags import epilog
 
 PLUGINS = "crossray.commands"
@@ -25,6 +39,7 @@ app.command("calibrate", epilog=epilog(calibrate.EXAMPLES))(calibrate.command)
 app.command("compare", epilog=epilog(compare.EXAMPLES))(compare.command)
 app.command("import", epilog=epilog(importing.EXAMPLES))(importing.command)
 app.command("convert", epilog=epilog(convert.EXAMPLES))(convert.command)
+app.command("models", epilog=epilog(models.EXAMPLES))(models.command)
 app.add_typer(scores.app, name="scores")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,10 +82,12 @@ class CrossEncoder:
 
     def distinct_logits(self, pairs: Sequence[TokenPair]) -> np.ndarray:
         """The logit of each pair, in the order given, for pairs of which no two are equal; float32 [len(pairs)]."""
-        lengths = [len(pair.input_ids) for pair in pairs]
-        budget = even_budget(sum(lengths), self.max_batch_tokens, self.parallel_batches)
-        shares = self.spec.shares_prefixes
-        runs = list(split_by_prefixes(pairs, budget) if shares else split_by_token_budget(lengths, budget))
+        budget_of = partial(even_budget, max_batch_tokens=self.max_batch_tokens, parallel_batches=self.parallel_batches)
+        if self.spec.shares_prefixes:
+            runs = list(split_by_prefixes(pairs, budget_of))
+        else:
+            lengths = [len(pair.input_ids) for pair in pairs]
+            runs = list(split_by_token_budget(lengths, budget_of(sum(lengths))))
         batches = ([pairs[i] for i in run] for run in runs)
         logits = np.empty(len(pairs), dtype=np.float32)
         map_batches = self.workers.map if self.device.type == "cpu" else map

@@ -42,8 +42,11 @@ def test_each_pair_sees_its_own_tokens_in_their_order(ids: list[list[int]]) -> N
 @given(st.lists(IDS, min_size=1, max_size=12), st.integers(1, 40))
 def test_runs_hold_every_pair_once_and_keep_to_the_budget(ids: list[list[int]], budget: int) -> None:
     pairs = pairs_of(ids)
-    runs = list(split_by_prefixes(pairs, budget))
+    told = []
+    runs = list(split_by_prefixes(pairs, lambda tokens: told.append(tokens) or budget))
     assert sorted(index for run in runs for index in run) == list(range(len(ids)))
+    order = [index for run in split_by_prefixes(pairs, lambda tokens: tokens) for index in run]
+    assert told[0] == len(pack_shared([pairs[index] for index in order]).input_ids)
     for run in runs:
         tokens = len(pack_shared([pairs[index] for index in run]).input_ids)
         assert tokens <= budget or len(run) == 1
@@ -57,6 +60,10 @@ def test_lists_that_share_a_prompt_share_more_within_each() -> None:
     batch = pack_shared(pairs_of(ids))
     assert len(batch.input_ids) == 2 * 25 + 16 * 2
     assert torch.equal(batch.cu_prefixes, torch.tensor([0, 25, 50], dtype=torch.int32))
+
+
+def test_no_pairs_make_no_runs() -> None:
+    assert list(split_by_prefixes([], lambda tokens: tokens + 1)) == []
 
 
 def test_single_documents_share_the_prompt() -> None:

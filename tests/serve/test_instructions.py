@@ -1,0 +1,49 @@
+"""A model that is told what to look for, behind HTTP: by the server's setting, and by a request's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.reranker import Reranker
+from tests.checkpoints import words, write_qwen
+from tests.serve.conftest import StartServer
+
+QUERY, DOCUMENTS = words(4, seed=1), [words(3 + 9 * i, seed=10 + i) for i in range(5)]
+OWN, OTHER = "Given a question, find the bridge that answers it", "Given a word, find rivers"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_qwen(tmp_path_factory.mktemp("qwen") / "model"))
+
+
+def test_a_request_may_have_an_instruction_of_its_own(model: str, start_server: StartServer) -> None:
+    server = start_server(model=model, instruction=OWN)
+    reranker = Reranker.load(model, device="cpu", num_threads=1)
+    sent = {"query": QUERY, "documents": DOCUMENTS}
+    for path, instruction in (("/v1/rerank", None), ("/v1/rerank", OTHER), ("/v2/rerank", OTHER)):
+        answer = server.post(path, sent | ({"instruction": instruction} if instruction else {}))
+        assert answer.status_code == 200, answer.text
+        expected = {
+            one.index: one.relevance_score for one in reranker.rerank(QUERY, DOCUMENTS, instruction=instruction or OWN)
+        }
+        found = {one["index"]: one["relevance_score"] for one in answer.json()["results"]}
+        assert found == pytest.approx(expected, abs=1e-4)
+    queries = [{**sent, "instruction": OWN}, sent]
+    several = server.post("/v1/rerank", {"queries": queries, "instruction": OTHER}).json()["responses"]
+    scores = [sorted(one["relevance_score"] for one in answer["results"]) for answer in several]
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+def test_an_instruction_that_leaves_no_room_is_a_422(model: str, start_server: StartServer) -> None:
+    server = start_server(model=model)
+    answer = server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS, "instruction": words(2000)})
+    assert answer.status_code == 422
+    assert "the prompt of" in answer.text
+
+
+def test_a_model_that_takes_none_refuses_it_by_name(start_server: StartServer) -> None:
+    server = start_server()
+    answer = server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS, "instruction": OWN})
+    assert (answer.status_code, answer.json()["detail"]["code"]) == (400, "UNSUPPORTED_PARAMETER")
+    assert "instruction is not supported here" in answer.json()["detail"]["message"]
