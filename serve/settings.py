@@ -39,7 +39,8 @@ class ServeArgs(BaseModel):
     max_chunks_per_doc: int | None = None
     """Chunks scored of one document, by default all; what lies beyond is cut and counted."""
     calibration: str | None = None
-    """A file of `crossray calibrate` for this model; by default the one in the model's directory."""
+    """A file of `crossray calibrate` for this model, read when the app is deployed; by default the one in the model's
+    directory."""
     instruction: str | None = None
     """What a model that takes an instruction is told to look for; by default its publisher's."""
 

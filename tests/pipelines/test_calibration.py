@@ -15,7 +15,7 @@ from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.fingerprint import logits_fingerprint, planned_fingerprint, resolved
-from pipelines.model_files import find_model
+from pipelines.model_files import find_model, is_needed
 from pipelines.ranking import rank, sigmoid
 from pipelines.records import CandidateList, Usage
 from pipelines.reranker import Reranker
@@ -87,6 +87,11 @@ def test_the_embedded_model_brings_one_of_its_own_weights() -> None:
     assert found is not None
     found.check_fits(files.digest(), files.name)
     assert found.is_identity
+
+
+def test_it_is_fetched_with_the_other_files_of_a_model() -> None:
+    """From a store or the hub."""
+    assert is_needed(CALIBRATION)
 
 
 def test_another_process_gets_what_was_found_here(calibrated: Path) -> None:
