@@ -60,6 +60,7 @@ PANELS = {
         "max_query_length",
         "overlap_tokens",
         "max_chunks_per_doc",
+        "instruction",
         "calibration",
         "max_batch_tokens",
     ),

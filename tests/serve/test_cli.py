@@ -25,6 +25,7 @@ from serve.auth import ApiKeys, new_key
 from serve.cli import PANELS, Server, command, keys, run, welcome
 from serve.private_ray import free_port
 from serve.settings import ServeArgs
+from tests.checkpoints import write_qwen
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +106,15 @@ def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_p
     switches = {"strict_model": True, "return_documents": False, "allow_anonymous": True}
     asked = {"min_replicas": 2, "max_replicas": 5} | switches | settings
     assert start.args == ServeArgs(**asked)
-    assert set(asked) | {"model"} == set(ServeArgs.model_fields)
+    assert set(asked) | {"model", "instruction"} == set(ServeArgs.model_fields)
+
+
+def test_an_instruction_is_for_models_that_take_one(started: list[Server], port: int, tmp_path: Path) -> None:
+    model = write_qwen(tmp_path / "model")
+    assert invoke("serve", "--port", port, "--model", model, "--instruction", "find code").exit_code == 0
+    assert started[0].args.instruction == "find code"
+    refused = invoke("serve", "--port", port, "--instruction", "find code")
+    assert (refused.exit_code, "take no instruction" in refused.output) == (2, True)
 
 
 def test_every_setting_is_a_flag_of_the_help() -> None:
