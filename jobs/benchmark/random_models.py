@@ -25,7 +25,7 @@ from pipelines.families.chain import chain_of
 from pipelines.families.checkpoint import to_checkpoint
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
 from pipelines.families.prompt import MARKS
-from pipelines.families.qwen import QwenSpec
+from pipelines.families.qwen import QWEN3, QwenSpec
 from pipelines.model_files import ModelFiles, find_model
 
 TOKENIZER = "tokenizer_config.json"
@@ -171,16 +171,16 @@ def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> s
 
 
 def chat_tokenizer() -> Tokenizer:
-    """Bytes, and the words of the embedded model's vocabulary, cut by the rule of Qwen's tokenizers."""
-    words = sorted(
-        token for token in find_model("embedded").tokenizer().get_vocab() if token.isascii() and token.isalpha()
-    )
+    """Bytes, and the words of the embedded model's vocabulary and of Qwen3-Reranker's prompt, cut by Qwen's rule."""
+    cut = Sequence([Split(Regex(QWEN_WORDS), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
+    vocabulary = find_model("embedded").tokenizer().get_vocab()
+    words = sorted(token for token in vocabulary if token.isascii() and token.isalpha())
+    prompt = "".join([*QWEN3.first, *QWEN3.middle, *QWEN3.last]).replace("{instruction}", QWEN3.instruction or "")
     pieces = [*sorted(ByteLevel.alphabet()), *words, *(f"\u0120{word}" for word in words)]
+    pieces += [piece for piece, _ in cut.pre_tokenize_str(prompt)]
     pieces = [*dict.fromkeys(pieces), PADDING, *MARKS]
     tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
     tokenizer.normalizer = NFC()
-    tokenizer.pre_tokenizer = Sequence(
-        [Split(Regex(QWEN_WORDS), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    tokenizer.pre_tokenizer = cut
     tokenizer.add_special_tokens([PADDING, *MARKS])
     return tokenizer
