@@ -97,7 +97,7 @@ class QwenSpec(ModelSpec):
     named_by_modules: bool = False
     """Whether modules.json names these rows; else they are the words of the prompt, and the tokenizer has to agree."""
     is_tied: bool = False
-    """Whether the head is the embeddings, where a checkpoint has none of its own."""
+    """Whether the head is the embeddings, whatever the checkpoint has beside them."""
 
     @property
     def layout(self) -> str:
@@ -164,7 +164,7 @@ class QwenSpec(ModelSpec):
         """The row that makes the logit, [1, D]."""
         if self.answers is None:
             return tensors[SCORE]
-        head = tensors[HEAD if HEAD in tensors else EMBEDDINGS]
+        head = tensors[EMBEDDINGS if self.is_tied else HEAD]
         yes, no = self.answers
         row = head[yes].float() if no is None else head[yes].float() - head[no].float()
         return row[None]
@@ -215,8 +215,8 @@ def qwen_spec(config: Config) -> QwenSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing.
     """
-    kind = str(config["model_type"])
-    architecture = str((config.get("architectures") or [LANGUAGE_MODEL])[0])
+    kind, listed = str(config["model_type"]), config.get("architectures", [LANGUAGE_MODEL])
+    architecture = str(listed[0]) if isinstance(listed, list) and listed else shown(listed)
     if architecture.endswith(CLASSIFIER):
         one_label(config)
         return of_config(config, answers=None)
@@ -225,14 +225,13 @@ def qwen_spec(config: Config) -> QwenSpec:
             f"architectures is {shown(architecture)}; a {LAYOUTS[kind]} model is a {LANGUAGE_MODEL} or {CLASSIFIER}"
         )
     yes, no = (ANSWER_TOKENS[word] for word in PROMPTS[kind].answers)
+    check_rows(config, yes, no)
     return of_config(config, answers=(yes, no))
 
 
 def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
     """What config.json says of a language model whose rows modules.json names; raises as `qwen_spec`."""
-    for row in (module.true_token_id, module.false_token_id or 0):
-        if row >= size(config, "vocab_size"):
-            raise ModelRefusedError(f"LogitScore names the token {row}, and vocab_size is {config['vocab_size']}")
+    check_rows(config, module.true_token_id, module.false_token_id or 0)
     kind = str(config["model_type"])
     if module.chat_template is not None and PROMPTS[kind].telltale not in module.chat_template:
         raise ModelRefusedError(
@@ -241,6 +240,12 @@ def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
         )
     answers = module.true_token_id, module.false_token_id
     return of_config(config, answers, named_by_modules=True, max_length=module.max_length)
+
+
+def check_rows(config: Config, *rows: int) -> None:
+    """Raises ModelRefusedError for a token that the model's head has no row of."""
+    if max(rows) >= size(config, "vocab_size"):
+        raise ModelRefusedError(f"the score is that of token {max(rows)}, and vocab_size is {config['vocab_size']}")
 
 
 def of_config(
@@ -254,7 +259,8 @@ def of_config(
         if config.get(key):
             raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for Qwen models")
     kind = str(config["model_type"])
-    if any(one != "full_attention" for one in config.get("layer_types") or ()):
+    layers = config.get("layer_types") or []
+    if not isinstance(layers, list) or any(one != "full_attention" for one in layers):
         raise ModelRefusedError(f"layer_types is {shown(config['layer_types'])}; supported is full_attention")
     choice(config, "hidden_act", "silu", ("silu",))
     heads, width = size(config, "num_attention_heads"), size(config, "hidden_size")

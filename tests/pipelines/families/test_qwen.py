@@ -155,6 +155,14 @@ def test_a_head_of_its_own_and_shards_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
 
 
+def test_a_head_beside_embeddings_that_are_tied_is_not_read(tmp_path: Path) -> None:
+    model = write_qwen(tmp_path / "model")
+    expected = ours(model)
+    tensors = read_weights(model)
+    write_weights(model, tensors | {"lm_head.weight": torch.zeros_like(tensors["model.embed_tokens.weight"])})
+    np.testing.assert_array_equal(ours(model), expected)
+
+
 def test_what_all_pairs_of_a_list_begin_with_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", num_threads=1)
     documents = [words(10, seed=i) for i in range(50)]
@@ -219,6 +227,9 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
         ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
         ({"num_hidden_layers": 4}, "missing"),
         ({"tie_word_embeddings": False}, "lm_head.weight"),
+        ({"vocab_size": 9000}, "the score is that of token 9693, and vocab_size is 9000"),
+        ({"architectures": 7}, "architectures is"),
+        ({"layer_types": "sliding_attention"}, "layer_types is"),
     ],
 )
 def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
