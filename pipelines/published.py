@@ -52,6 +52,7 @@ PUBLISHED = (
         7999,
         "Apache-2.0",
     ),
+    Published("gte", "gte-multilingual", ("Alibaba-NLP/gte-multilingual-reranker-base",), 8192, "Apache-2.0"),
     Published(
         "flash-xlm-roberta",
         "jina-reranker-v2",

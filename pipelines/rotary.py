@@ -11,10 +11,13 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, float32 [T, 1, 1, H / 2] each."""
 
 
-def rotation_of(position_ids: torch.Tensor, theta: float, head_width: int) -> Rotation:
-    """The angles of rotary positions: position / theta ** (2 i / H) for the i-th pair of numbers of a head."""
+def rotation_of(position_ids: torch.Tensor, theta: float, head_width: int, stretch: float = 1.0) -> Rotation:
+    """The angles of rotary positions: position / (stretch * theta ** (2 i / H)) for the i-th pair of numbers of a head.
+
+    float32, of the tokens at `position_ids`.
+    """
     exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=position_ids.device) / head_width
-    angles = position_ids[:, None, None, None].float() * (1.0 / theta**exponents)
+    angles = position_ids[:, None, None, None].float() * (1.0 / (stretch * theta**exponents))
     return angles.cos(), angles.sin()
 
 

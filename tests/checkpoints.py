@@ -603,3 +603,54 @@ def write_qwen(directory: Path, kind: str = "qwen3", seed: int = 11, **changes: 
     tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     settings = {"model_max_length": 131072, "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer"}
     return write_model(directory, config, tensors, chat_tokenizer(), settings)
+
+
+def write_gte(directory: Path, seed: int = 13, **changes: Any) -> Path:
+    """A reranker as Alibaba-NLP/gte-multilingual-reranker-base is published, float16, with `changes` of its config."""
+    tokenizer = unigram_tokenizer()
+    config: dict[str, Any] = {
+        "architectures": ["NewForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.0,
+        "auto_map": {"AutoConfig": "Alibaba-NLP/new-impl--configuration.NewConfig"},
+        "classifier_dropout": 0.0,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "intermediate_size": FEED_FORWARD,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-12,
+        "layer_norm_type": "layer_norm",
+        "logn_attention_clip1": False,
+        "logn_attention_scale": False,
+        "max_position_embeddings": MODERNBERT_LENGTH,
+        "model_type": "new",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 3,
+        "pack_qkv": True,
+        "pad_token_id": 1,
+        "position_embedding_type": "rope",
+        "rope_scaling": {"factor": 8.0, "type": "ntk"},
+        "rope_theta": 20000,
+        "torch_dtype": "float16",
+        "type_vocab_size": 1,
+        "unpad_inputs": False,
+        "use_memory_efficient_attention": False,
+        "vocab_size": tokenizer.get_vocab_size(),
+        **changes,
+    }
+    draw, width, wide = WeightDraw(seed), config["hidden_size"], config["intermediate_size"]
+    tensors = {"new.embeddings.word_embeddings.weight": draw.normal(config["vocab_size"], width, std=0.02)}
+    tensors["new.embeddings.token_type_embeddings.weight"] = draw.normal(1, width, std=0.02)
+    tensors |= draw.norm("new.embeddings.LayerNorm", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"new.encoder.layer.{i}"
+        tensors |= draw.linear(f"{layer}.attention.qkv_proj", 3 * width, width)
+        tensors |= draw.linear(f"{layer}.attention.o_proj", width, width)
+        tensors |= draw.norm(f"{layer}.attn_ln", width)
+        tensors |= without_bias(draw.linear(f"{layer}.mlp.up_gate_proj", 2 * wide, width))
+        tensors |= draw.linear(f"{layer}.mlp.down_proj", width, wide)
+        tensors |= draw.norm(f"{layer}.mlp_ln", width)
+    tensors |= draw.linear("new.pooler.dense", width, width) | draw.linear("classifier", 1, width, gain=4)
+    tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(32768))

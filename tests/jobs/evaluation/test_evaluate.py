@@ -224,18 +224,6 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ('[other]\n"nDCG@10" = 0.5\n', "--gate has [other], which is no SET of this evaluation; these are small"),
-        ('[small]\n"nDCG@10" = 50\n', "nDCG@10 of [small] is 50; it is a number in 0..1"),
-        ("[small]\nquality = 0.5\n", "--measure is 'quality'; give nDCG@10"),
-        ("nDCG = 0.5\n", "give a table for each set"),
-        ("", "asks for nothing"),
-        ("[small\n", "cannot be read"),
-        ("a = " + "[" * 5000, "cannot be read"),
-    ],
-)
-@pytest.mark.parametrize(
     "system", [("--model", "not-there/"), ("--model", "embedded", "--baseline", "dense:not-there/")]
 )
 def test_a_model_that_is_not_there_is_named_before_ray_starts(
@@ -248,6 +236,18 @@ def test_a_model_that_is_not_there_is_named_before_ray_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[other]\n"nDCG@10" = 0.5\n', "--gate has [other], which is no SET of this evaluation; these are small"),
+        ('[small]\n"nDCG@10" = 50\n', "nDCG@10 of [small] is 50; it is a number in 0..1"),
+        ("[small]\nquality = 0.5\n", "--measure is 'quality'; give nDCG@10"),
+        ("nDCG = 0.5\n", "give a table for each set"),
+        ("", "asks for nothing"),
+        ("[small\n", "cannot be read"),
+        ("a = " + "[" * 5000, "cannot be read"),
+    ],
+)
 def test_a_gate_that_asks_for_nothing_that_is_measured_is_a_usage_error(
     folder: Path, tmp_path: Path, content: str, told: str
 ) -> None:
