@@ -21,8 +21,8 @@ from .families.int8_rows import with_restored_rows
 from .linear import pack_linear_layers
 from .memory import first_places, pair_digest
 from .model_files import ModelFiles, read_tensors, refusals_naming
-from .packing import TokenPair, pack, split_by_token_budget
-from .shared_prefixes import pack_shared, split_by_prefixes
+from .packing import PackedBatch, TokenPair, pack, split_by_token_budget
+from .shared_prefixes import SharedBatch, pack_shared, split_by_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -100,19 +100,21 @@ class CrossEncoder:
     def _forward(self, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
         """Logits of the pairs, on the device, in one piece, or in more where memory does not suffice for one."""
         try:
-            shares = self.spec.shares_prefixes
-            batch = pack_shared(pairs) if shares else pack(pairs, self.spec.padding_id)
-            return [self.encoder(batch.to(self.device))]
+            return [self.encoder(self._packed(pairs).to(self.device))]
         except (MemoryError, RuntimeError) as error:
             if len(pairs) == 1 or not is_out_of_memory(error):
                 raise
         # Only here is the traceback gone, and with it what it kept in memory.
         torch.cuda.empty_cache()
-        tokens = sum(len(pair.input_ids) for pair in pairs)
+        tokens = len(self._packed(pairs).input_ids)
         self.max_batch_tokens = min(self.max_batch_tokens, tokens // 2)
         logger.warning("no memory for %d tokens on %s; the token budget is %d now", tokens, self.device, tokens // 2)
         middle = len(pairs) // 2
         return self._forward(pairs[:middle]) + self._forward(pairs[middle:])
+
+    def _packed(self, pairs: Sequence[TokenPair]) -> PackedBatch | SharedBatch:
+        """The batch that the model's network takes."""
+        return pack_shared(pairs) if self.spec.shares_prefixes else pack(pairs, self.spec.padding_id)
 
 
 def even_budget(tokens: int, max_batch_tokens: int, parallel_batches: int) -> int:

@@ -78,9 +78,12 @@ class ServedModel(NamedTuple):
     loaded_at: int
     """Seconds since 1970."""
 
-    def fingerprint_with(self, lengths: Lengths) -> Fingerprint:
-        """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here."""
-        return replace(self.fingerprint, **asdict(lengths.clamped(self.model_limit)))
+    def fingerprint_with(self, lengths: Lengths, instruction: str | None) -> Fingerprint:
+        """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here.
+
+        An `instruction` may be another one, too: whoever makes the pairs writes it into them.
+        """
+        return replace(self.fingerprint, instruction=instruction, **asdict(lengths.clamped(self.model_limit)))
 
 
 def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ import torch
 
 from .packing import TokenPair
 
+KEYS_PER_TOKEN = 4
+"""Each layer gathers the keys of a prefix once for each pair: a run has at most so many for each token to compute."""
+
 
 class SharedBatch(NamedTuple):
     """The pairs of one forward pass, laid end to end: first each shared prefix once, then what pairs have of their own.
@@ -75,17 +78,19 @@ def split_by_prefixes(pairs: Sequence[TokenPair], budget_of: Callable[[int], int
     groups = groups_of([ids[index] for index in order])
     max_batch_tokens = budget_of(tokens_of(ids, groups, budget_of))
     run: list[int] = []
-    tokens = 0
+    tokens = keys = 0
     for group in groups:
         begun = False  # this group's prefix is in the run
         for place in range(group.start, group.end):
             own = len(ids[order[place]]) - group.shared
             more = own if begun else own + group.shared
-            if run and tokens + more > max_batch_tokens:
+            seen = own + group.shared
+            if run and (tokens + more > max_batch_tokens or keys + seen > KEYS_PER_TOKEN * max_batch_tokens):
                 yield run
-                run, tokens, more = [], 0, own + group.shared
+                run, tokens, keys, more = [], 0, 0, seen
             run.append(order[place])
             tokens += more
+            keys += seen
             begun = True
     if run:
         yield run

@@ -106,8 +106,9 @@ def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSetting
         dtype=dtype,
         device="cpu",
         calibration=served.config.calibration,
+        instruction=given.instruction or served.config.instruction,
     )
-    fingerprint = served.fingerprint_with(Lengths.of(config))
+    fingerprint = served.fingerprint_with(Lengths.of(config), config.instruction)
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
 
 

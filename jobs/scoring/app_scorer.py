@@ -61,7 +61,7 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
     config = settings.reranker
     served = served_model(settings.app)
     files = find_model(config.model, config.revision, config.token)
-    now = served.fingerprint_with(Lengths.of(config)).hash
+    now = served.fingerprint_with(Lengths.of(config), config.instruction).hash
     if now != fingerprint:
         raise RuntimeError(f"{changed(settings.app)}: fingerprint {now} instead of {fingerprint}")
     if files.digest() != served.fingerprint.files:
@@ -71,7 +71,7 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
         )
     spec = spec_of(files)
     engine = AppEngine(scorer_handle(settings.app), settings.app, served.fingerprint.hash, spec)
-    tokenizer = pair_tokenizer(files, spec)
+    tokenizer = pair_tokenizer(files, spec, config.instruction)
     # Only a ReusingEngine will ask the engine.
     return Reranker(engine, tokenizer, config, files, calibration=config.calibration)  # type: ignore[arg-type]
 

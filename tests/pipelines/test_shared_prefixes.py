@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.packing import TokenPair
-from pipelines.shared_prefixes import groups_of, pack_shared, split_by_prefixes
+from pipelines.shared_prefixes import KEYS_PER_TOKEN, groups_of, pack_shared, split_by_prefixes
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 """Few tokens, so that many begin alike."""
@@ -50,6 +50,7 @@ def test_runs_hold_every_pair_once_and_keep_to_the_budget(ids: list[list[int]], 
     for run in runs:
         tokens = len(pack_shared([pairs[index] for index in run]).input_ids)
         assert tokens <= budget or len(run) == 1
+        assert sum(len(ids[index]) for index in run) <= KEYS_PER_TOKEN * budget or len(run) == 1
 
 
 def test_lists_that_share_a_prompt_share_more_within_each() -> None:

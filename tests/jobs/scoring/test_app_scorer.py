@@ -39,7 +39,7 @@ from pipelines.pair_block import PairBlock
 from pipelines.records import CandidateList, Ranking, ScoringTime
 from serve.app import build_app
 from serve.settings import ServeArgs
-from tests.checkpoints import words
+from tests.checkpoints import words, write_qwen
 from tests.conftest import LiveApp
 from tests.jobs.conftest import RunJob
 from tests.jobs.stubs import POISON, StubScorer
@@ -142,6 +142,23 @@ def test_a_job_of_a_calibrated_app_has_the_apps_scale_and_bias(tmp_path: Path, l
         assert answer.json()["data"][0]["calibrated"] is True
     finally:
         serve.delete("calibrated")
+
+
+@pytest.mark.slow
+def test_a_job_of_an_app_asks_what_the_app_asks_or_what_it_is_told(tmp_path: Path, live_app: LiveApp) -> None:
+    model = str(write_qwen(tmp_path / "model"))
+    args = ServeArgs(model=model, num_cpus=0, num_threads=1, endpoints=1, instruction="find code")
+    serve.run(build_app(args), name="asked", route_prefix="/asked")
+    try:
+        source = write_input(tmp_path / "in", a=wide_table(10))
+        for given, asked in ((None, "find code"), ("find rivers", "find rivers")):
+            run_with("asked", source, tmp_path / f"app {asked}", reranker=RerankerConfig(instruction=given))
+            run_with(None, source, tmp_path / f"own {asked}", reranker=RerankerConfig(model, instruction=asked))
+            assert_same_answers(read_output(tmp_path / f"app {asked}"), read_output(tmp_path / f"own {asked}"))
+        one, other = (read_output(tmp_path / f"app {asked}")["ranking"] for asked in ("find code", "find rivers"))
+        assert one != other
+    finally:
+        serve.delete("asked")
 
 
 @pytest.mark.slow
@@ -365,7 +382,7 @@ def test_the_fingerprint_of_a_job_is_the_apps_with_the_jobs_lengths() -> None:
     served = ServedModel(config, model_limit=512, fingerprint=planned_fingerprint(config), loaded_at=0)
     for changes in ({}, {"max_length": 4096}, {"max_length": 100, "max_chunks_per_doc": 2}):
         ours = RerankerConfig(device="cpu", dtype="float32", **changes)  # type: ignore[arg-type]
-        assert served.fingerprint_with(Lengths.of(ours)) == planned_fingerprint(ours)
+        assert served.fingerprint_with(Lengths.of(ours), ours.instruction) == planned_fingerprint(ours)
 
 
 class StoppingScorer(StubScorer):
