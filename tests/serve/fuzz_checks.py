@@ -7,9 +7,16 @@ from typing import Any
 
 import schemathesis
 
-BEYOND_SCHEMA = {"blank_query", "contradiction", "lengths_differ", "too_few_tokens"}
+BEYOND_SCHEMA = {"blank_query", "contradiction", "lengths_differ", "too_few_tokens", "uncalibrated"}
 """Why a request may be refused that fits the schema: JSON Schema has no words for these."""
-IN_WORDS = ("nothing but white space", "mean the same", "says the opposite", "or at least", "is not supported here")
+IN_WORDS = (
+    "nothing but white space",
+    "mean the same",
+    "says the opposite",
+    "or at least",
+    "is not supported here",
+    "not calibrated",
+)
 """The same in the words of the message."""
 
 
