@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from .lengths import Lengths
 from .model_files import ModelFiles, find_model, refusals_naming
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
-from .tokens import PairTemplate, PairTokenizer, check_query, check_text, count_tokens
+from .tokens import PairTemplate, PairTokenizer, check_instruction, check_query, check_text, count_tokens
 
 logger = logging.getLogger(__name__)
+INSTRUCTIONS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,11 @@ def pair_tokenizer(files: ModelFiles, spec: ModelSpec, instruction: str | None =
     """
     tokenizer = files.tokenizer()
     with refusals_naming(files.directory):
-        template = spec.pair_template(tokenizer, instruction)
-        return PairTokenizer(tokenizer, template, ask=partial(spec.pair_template, tokenizer))
+        if instruction is not None:
+            check_instruction(instruction)
+        # Requests ask the same over and over.
+        ask = lru_cache(INSTRUCTIONS_KEPT)(partial(spec.pair_template, tokenizer))
+        return PairTokenizer(tokenizer, spec.pair_template(tokenizer, instruction), ask=ask)
 
 
 def check_top_n(top_n: int | None) -> None:

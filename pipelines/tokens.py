@@ -16,6 +16,8 @@ from .packing import TokenPair, cut_by_size
 
 CHARACTERS_PER_CALL = 1_000_000
 """The tokenizer keeps ~100 bytes per token until a call ends: long inputs go through it in slices."""
+MAX_INSTRUCTION_CHARACTERS = 16_384
+"""Strangers send instructions, and each is tokenized before its length in tokens is known."""
 PIECES_PER_CALL = 4
 """A long text is cut, if it can be, so that a slice holds some pieces, which are tokenized side by side."""
 UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"
@@ -91,7 +93,7 @@ class PairTokenizer:
         """The same with another instruction, or this one where there is none; raises ConfigError."""
         if instruction is None:
             return self
-        check_text(instruction, "instruction")
+        check_instruction(instruction)
         if self.ask is None:
             raise ConfigError("the model takes no instruction, and one is given; leave it out")
         other = copy.copy(self)
@@ -151,6 +153,19 @@ def check_text(text: object, what: str) -> str:
                 "replace it before sending"
             ) from None
     return text
+
+
+def check_instruction(instruction: object) -> None:
+    """Raises ConfigError for what is no text that can be tokenized, or is no instruction for its length."""
+    try:
+        text = check_text(instruction, "instruction")
+    except InvalidInputError as error:
+        raise ConfigError(str(error)) from None
+    if len(text) > MAX_INSTRUCTION_CHARACTERS:
+        raise ConfigError(
+            f"instruction has {len(text):,} characters, so that the prompt of a model would leave no room for a pair; "
+            f"at most {MAX_INSTRUCTION_CHARACTERS:,} are read"
+        )
 
 
 def check_query(text: object, what: str) -> str:

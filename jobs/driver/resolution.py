@@ -81,6 +81,10 @@ def with_own_model(settings: RerankSettings) -> tuple[RerankSettings, dict[str, 
     device = "cuda" if settings.num_gpus else "cpu"
     dtype = given.dtype if given.dtype != "auto" else "float16" if settings.num_gpus else "float32"
     config = replace(resolved_model(given), device=device, dtype=dtype, num_threads=settings.num_cpus)
+    if given.instruction is not None:
+        from pipelines.preparation import Preparation
+
+        Preparation.load(config)  # a model that takes none, or a prompt that leaves no room, is told before Ray starts
     fingerprint = planned_fingerprint(replace(config, device="cpu"))  # the driver's machine may have no GPU
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
 
@@ -106,7 +110,7 @@ def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSetting
         dtype=dtype,
         device="cpu",
         calibration=served.config.calibration,
-        instruction=given.instruction or served.config.instruction,
+        instruction=given.instruction if given.instruction is not None else served.config.instruction,
     )
     fingerprint = served.fingerprint_with(Lengths.of(config), config.instruction)
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}

@@ -67,7 +67,7 @@ LAYOUTS = {"qwen3": "qwen3-reranker", "qwen2": "mxbai-rerank-v2"}
 """By model_type."""
 CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForCausalLM"
 HEAD, SCORE, EMBEDDINGS = "lm_head.weight", "score.weight", "model.embed_tokens.weight"
-NOT_COMPUTED = ("rope_scaling", "quantization_config", "use_sliding_window")
+NOT_COMPUTED = ("auto_map", "rope_scaling", "quantization_config", "use_sliding_window")
 """Keys that change what a model computes in a way that is not implemented here."""
 UNSCALED = {"rope_type": "default", "rope_theta": 0}
 """What `rope_parameters` says, besides the base itself."""

@@ -29,7 +29,11 @@ def spec_of(files: ModelFiles) -> ModelSpec:
     """
     config, headers = files.config(), tensor_headers(files)
     with refusals_naming(files.directory):
-        spec = recognise(config, headers, chain_of(files))
+        try:
+            chain = chain_of(files)
+        except KeyError as error:
+            raise ModelRefusedError(f"a module of {MODULES} lacks {error} in its config.json") from None
+        spec = recognise(config, headers, chain)
         spec.check_tensors(headers)
     return spec
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from jobs.driver.resolution import with_resolved_model
+from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.families import spec_of
@@ -229,6 +231,7 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
         ({"tie_word_embeddings": False}, "lm_head.weight"),
         ({"vocab_size": 9000}, "the score is that of token 9693, and vocab_size is 9000"),
         ({"architectures": 7}, "architectures is"),
+        ({"auto_map": {"AutoConfig": "theirs.Config"}}, "auto_map is"),
         ({"layer_types": "sliding_attention"}, "layer_types is"),
     ],
 )
@@ -256,6 +259,27 @@ def test_one_token_alone_may_be_the_score(tmp_path: Path) -> None:
     yes = ours(as_logit_score(source, tmp_path / "yes", 9693, None))
     no = ours(as_logit_score(source, tmp_path / "no", 2152, None))
     np.testing.assert_allclose(yes - no, ours(source), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "told"),
+    [("\ud800", "lone surrogate"), ("a " * 10_000, "instruction has 20,000 characters"), (words(900), "give at least")],
+)
+def test_an_instruction_that_cannot_be_asked_is_a_usage_error(instruction: str, told: str, tmp_path: Path) -> None:
+    model = str(write_qwen(tmp_path / "model"))
+    with pytest.raises(ConfigError, match=told):
+        Reranker.load(model, device="cpu", instruction=instruction)
+    with pytest.raises(ConfigError, match=told):
+        Reranker.load(model, device="cpu").rerank("query", ["passage"], instruction=instruction)
+    with pytest.raises(ConfigError, match=told):
+        with_resolved_model(RerankSettings("in", "out", RerankerConfig(model, instruction=instruction)))
+
+
+def test_a_module_without_its_tokens_is_refused(tmp_path: Path) -> None:
+    model = as_logit_score(write_qwen(tmp_path / "model"), tmp_path / "chain", 9693, 2152)
+    (model / "1_LogitScore" / "config.json").write_text("{}")
+    with pytest.raises(ModelRefusedError, match=r"lacks 'true_token_id' in its config\.json"):
+        spec_of(find_model(str(model)))
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, bert_directory: Path) -> None:
