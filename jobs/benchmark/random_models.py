@@ -164,7 +164,7 @@ def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> s
     generator = torch.Generator().manual_seed(0)
     tensors = {
         name: (torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * width**-0.5).half()
-        for name, shape in spec.shapes(()).items()
+        for name, shape in spec.shapes().items()
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return str(directory)

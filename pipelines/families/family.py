@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -16,7 +16,16 @@ from ..errors import ConfigError, ModelRefusedError
 from ..model_files import TensorHeader, shown
 from ..tokens import PairTemplate
 from .chain import Chain, LogitScore
-from .checkpoint import TensorNames, Tensors, check_headers, from_checkpoint
+from .checkpoint import (
+    TensorNames,
+    Tensors,
+    check_headers,
+    check_number_of_layers,
+    check_same_names,
+    check_same_shapes,
+    check_types,
+    from_checkpoint,
+)
 
 Config = dict[str, Any]
 """A parsed config.json."""
@@ -166,6 +175,60 @@ class EncoderSpec(ModelSpec):
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """As in `ModelSpec`."""
         return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
+
+
+class Sizes(Protocol):
+    """What the shapes of all forward passes have, under the names that config.json gives them."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSpec(ModelSpec):
+    """A model whose family has a forward pass of its own, and says which tensors a checkpoint holds."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """The sizes of the model."""
+
+    @property
+    def vocab_size(self) -> int:
+        """As in `ModelSpec`."""
+        return self.sizes.vocab_size
+
+    @property
+    def may_lack(self) -> tuple[str, ...]:
+        """Names of tensors that a checkpoint may hold or not."""
+        return ()
+
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor of a checkpoint, also of those in `may_lack`."""
+
+    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
+        """As in `ModelSpec`."""
+        self.check_names(headers)
+        sizes = {name: getattr(self.sizes, name) for name in ("vocab_size", "hidden_size", "intermediate_size")}
+        found = {name: header.shape for name, header in headers.items()}
+        check_same_shapes(found, self.expected(headers), sizes)
+        check_types(headers)
+
+    def check_names(self, found: Collection[str]) -> None:
+        """Raises ModelRefusedError where tensors are missing or left over."""
+        check_number_of_layers(found, self.sizes.num_hidden_layers)
+        check_same_names(found, self.expected(found), self.layout, self.sizes.num_hidden_layers)
+
+    def expected(self, found: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """The shapes that a checkpoint with these names of tensors is held against."""
+        return {name: shape for name, shape in self.shapes().items() if name in found or name not in self.may_lack}
 
 
 @dataclass(frozen=True, slots=True)

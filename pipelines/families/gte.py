@@ -18,12 +18,12 @@ from ..attention import Attention, sdpa_attention
 from ..encoder import HIDDEN_ACTIVATIONS, PackedNetwork, embedding
 from ..errors import ModelRefusedError
 from ..linear import Linear
-from ..model_files import TensorHeader, shown
+from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
-from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
+from .checkpoint import Tensors
 from .encoder_config import choice, epsilon, number, one_label, size
-from .family import Config, Family, ModelSpec, PairStyle
+from .family import Config, Family, OwnSpec, PairStyle
 
 LAYOUT = "gte"
 PUBLISHERS_TYPE = "new"
@@ -146,7 +146,7 @@ class Gte(PackedNetwork):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GteSpec(ModelSpec):
+class GteSpec(OwnSpec):
     """A gte-multilingual reranker."""
 
     shape: GteShape
@@ -157,28 +157,18 @@ class GteSpec(ModelSpec):
         return LAYOUT
 
     @property
-    def vocab_size(self) -> int:
-        """As in `ModelSpec`."""
-        return self.shape.vocab_size
+    def sizes(self) -> GteShape:
+        """As in `OwnSpec`."""
+        return self.shape
 
     def network(self) -> Gte:
         """As in `ModelSpec`."""
         return Gte(self.shape)
 
-    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
-        """As in `ModelSpec`."""
-        count = self.shape.num_hidden_layers
-        check_number_of_layers(headers, count)
-        check_same_names(headers, self.shapes(), LAYOUT, count)
-        sizes = {name: getattr(self.shape, name) for name in ("vocab_size", "hidden_size", "intermediate_size")}
-        check_same_shapes({name: header.shape for name, header in headers.items()}, self.shapes(), sizes)
-        check_types(headers)
-
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """As in `ModelSpec`."""
         count = self.shape.num_hidden_layers
-        check_number_of_layers(tensors, count)
-        check_same_names(tensors, self.shapes(), LAYOUT, count)
+        self.check_names(tensors)
         names = {
             f"{BODY}embeddings.word_embeddings": "word_embeddings",
             f"{BODY}embeddings.token_type_embeddings": "token_type_embeddings",
@@ -206,7 +196,7 @@ class GteSpec(ModelSpec):
         return state
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor that the checkpoint must hold."""
+        """As in `OwnSpec`."""
         shape = self.shape
         width, wide = shape.hidden_size, shape.intermediate_size
         found: dict[str, tuple[int, ...]] = {

@@ -18,13 +18,13 @@ from ..attention import EVERYWHERE, WindowedAttention, WindowSize, sdpa_attentio
 from ..encoder import HIDDEN_ACTIVATIONS, PackedNetwork, embedding
 from ..errors import ModelRefusedError
 from ..linear import Linear
-from ..model_files import TensorHeader, shown
+from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
 from .chain import POOLINGS, Chain
-from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
+from .checkpoint import Tensors
 from .encoder_config import choice, flag, number, one_label, size
-from .family import Config, Family, ModelSpec, PairStyle
+from .family import Config, Family, ModelSpec, OwnSpec, PairStyle
 from .head import ACTIVATIONS, Dense, Head, Norm, Step, shapes_of_head, state_of_head
 
 LAYOUT = "modernbert"
@@ -198,7 +198,7 @@ def ends_at_first_tokens(shape: ModernBertShape, pooling: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModernBertSpec(ModelSpec):
+class ModernBertSpec(OwnSpec):
     """A ModernBERT, and how a logit is made of its tokens."""
 
     shape: ModernBertShape
@@ -213,28 +213,18 @@ class ModernBertSpec(ModelSpec):
         return LAYOUT
 
     @property
-    def vocab_size(self) -> int:
-        """As in `ModelSpec`."""
-        return self.shape.vocab_size
+    def sizes(self) -> ModernBertShape:
+        """As in `OwnSpec`."""
+        return self.shape
 
     def network(self) -> ModernBert:
         """As in `ModelSpec`."""
         return ModernBert(self.shape, self.pooling, self.head)
 
-    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
-        """As in `ModelSpec`."""
-        check_number_of_layers(headers, self.shape.num_hidden_layers)
-        expected = self.shapes()
-        check_same_names(headers, expected, self.layout, self.shape.num_hidden_layers)
-        sizes = {name: getattr(self.shape, name) for name in ("vocab_size", "hidden_size", "intermediate_size")}
-        check_same_shapes({name: header.shape for name, header in headers.items()}, expected, sizes)
-        check_types(headers)
-
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """As in `ModelSpec`."""
         count = self.shape.num_hidden_layers
-        check_number_of_layers(tensors, count)
-        check_same_names(tensors, self.shapes(), self.layout, count)
+        self.check_names(tensors)
         body = {name.removeprefix(self.body): tensor for name, tensor in tensors.items() if name.startswith(self.body)}
         state = renamed(body, {"embeddings.tok_embeddings": "word_embeddings", "embeddings.norm": "embedding_norm"})
         state |= renamed(body, {"final_norm": "final_norm"})
@@ -295,7 +285,7 @@ class ModernBertSpec(ModelSpec):
         }
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor that the checkpoint must hold."""
+        """As in `OwnSpec`."""
         shape = self.shape
         width, wide = shape.hidden_size, shape.intermediate_size
         found: dict[str, tuple[int, ...]] = {f"{self.body}embeddings.tok_embeddings.weight": (shape.vocab_size, width)}

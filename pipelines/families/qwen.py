@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 
 from ..decoder import Decoder, DecoderShape
 from ..errors import ModelRefusedError
-from ..model_files import TensorHeader, shown
+from ..model_files import shown
 from ..tokens import PairTemplate
 from .chain import LogitScore
-from .checkpoint import Tensors, check_number_of_layers, check_same_names, check_same_shapes, check_types
+from .checkpoint import Tensors
 from .encoder_config import choice, flag, number, one_label, size
-from .family import Config, Family, ModelSpec, check_highest_id
+from .family import Config, Family, OwnSpec, check_highest_id
 from .prompt import Prompt
 
 ANSWER_TOKENS = {"yes": 9693, "no": 2152, "1": 16, "0": 15}
@@ -86,7 +86,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QwenSpec(ModelSpec):
+class QwenSpec(OwnSpec):
     """A Qwen2 or Qwen3, and how a logit is made of its last token."""
 
     kind: str
@@ -105,9 +105,9 @@ class QwenSpec(ModelSpec):
         return LAYOUTS[self.kind]
 
     @property
-    def vocab_size(self) -> int:
-        """As in `ModelSpec`."""
-        return self.shape.vocab_size
+    def sizes(self) -> DecoderShape:
+        """As in `OwnSpec`."""
+        return self.shape
 
     @property
     def shares_prefixes(self) -> bool:
@@ -132,20 +132,10 @@ class QwenSpec(ModelSpec):
                     )
         return prompt.template(tokenizer, instruction, self.layout)
 
-    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
-        """As in `ModelSpec`."""
-        check_number_of_layers(headers, self.shape.num_hidden_layers)
-        expected = self.shapes(headers)
-        check_same_names(headers, expected, self.layout, self.shape.num_hidden_layers)
-        sizes = {name: getattr(self.shape, name) for name in ("vocab_size", "hidden_size", "intermediate_size")}
-        check_same_shapes({name: header.shape for name, header in headers.items()}, expected, sizes)
-        check_types(headers)
-
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """As in `ModelSpec`."""
         count = self.shape.num_hidden_layers
-        check_number_of_layers(tensors, count)
-        check_same_names(tensors, self.shapes(tensors), self.layout, count)
+        self.check_names(tensors)
         state = {"word_embeddings.weight": tensors[EMBEDDINGS], "final_norm.weight": tensors["model.norm.weight"]}
         state[SCORE] = self.score(tensors)
         for i in range(count):
@@ -179,14 +169,19 @@ class QwenSpec(ModelSpec):
             "tie_word_embeddings": False,
         }
 
-    def shapes(self, there: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor that the checkpoint must hold; a head that is the embeddings may be left out."""
+    @property
+    def may_lack(self) -> tuple[str, ...]:
+        """As in `OwnSpec`: a head that is the embeddings."""
+        return (HEAD,) if self.is_tied else ()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """As in `OwnSpec`."""
         shape = self.shape
         width, wide, queries = shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim
         found = {EMBEDDINGS: (shape.vocab_size, width), "model.norm.weight": (width,)}
         if self.answers is None:
             found[SCORE] = (1, width)
-        elif not self.is_tied or HEAD in there:
+        else:
             found[HEAD] = (shape.vocab_size, width)
         for i in range(shape.num_hidden_layers):
             layer = f"model.layers.{i}"
