@@ -27,7 +27,7 @@ from rich.console import Console
 
 from pipelines.records import CandidateList
 from serve.load import DOCUMENTS_PER_LIST, Load, closed_loop, make_lists, open_loop, send_request
-from serve.private_ray import free_port, ray_session
+from serve.private_ray import ray_session, reserve_port
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -207,7 +207,7 @@ def run_app(threads: int) -> Iterator[str]:
     from serve.settings import ServeArgs
 
     with ray_session(None, Console(stderr=True)):
-        port = free_port(0)
+        port = reserve_port(18_000)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         args = ServeArgs(num_cpus=1, num_threads=threads, max_queued_tokens=50_000)
         serve.run(build_app(args), name="crossray", route_prefix="/")
@@ -217,7 +217,7 @@ def run_app(threads: int) -> Iterator[str]:
 @contextmanager
 def run_common(threads: int) -> Iterator[str]:
     """The common server in a process of its own; its URL."""
-    port = free_port(0)
+    port = reserve_port(18_000)
     process = subprocess.Popen([sys.executable, "-m", "serve.benchmark", "common", str(port), str(threads)])
     url = f"http://127.0.0.1:{port}"
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +25,9 @@ from serve.settings import ServeArgs
 
 CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 """The actor that is there when Serve runs on a Ray."""
-PORTS_TRIED = 100
+PORTS_TRIED = 1000
+RESERVATIONS: list[socket.socket] = []
+"""What this process holds of its ports until it ends; see `reserve_port`."""
 
 
 @contextmanager
@@ -86,11 +88,10 @@ def private_environment(directory: Path) -> dict[str, str]:
     """
     return {
         "RAY_worker_niceness": "0",  # Ray's own 15 would let anything else on the machine go first
-        # Not the first free ones: two servers that start at the same time would find the same.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(random.randrange(8600, 9000))),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(random.randrange(9200, 9900))),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(reserve_port(8600)),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(reserve_port(9200)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(reserve_port(8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(reserve_port(9101)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
@@ -99,16 +100,31 @@ def private_environment(directory: Path) -> dict[str, str]:
     }
 
 
-def free_port(usual: int) -> int:
-    """The usual port, or one soon after it where that is taken; for 0, any free port.
+def reserve_port(usual: int) -> int:
+    """The usual port, or the first after it that nobody has, for what this process starts until it ends.
 
-    Where the usual port is taken, the system is not asked for another: it gives out those that Ray's own processes are
-    about to take.
+    HAProxy takes its ports seconds after they are chosen, and again when it has died: the port itself cannot be held
+    for it. What is held is a name of the same number, which on Linux whoever shares the ports of this process shares
+    too, so that two servers never choose the same. The system is not asked for a port: it gives out those that Ray's
+    own processes are about to take.
     """
-    for port in range(usual, usual + PORTS_TRIED) if usual else (0,):
-        with suppress(OSError), socket.create_server(("", port)) as listener:
-            return int(listener.getsockname()[1])
-    raise RuntimeError("no port is free on this machine")
+    for port in range(usual, usual + PORTS_TRIED):
+        with suppress(OSError), socket.create_server(("", port)):
+            if sys.platform == "linux":
+                RESERVATIONS.append(bound_to(f"\0crossray-port-{port}"))
+            return port
+    raise RuntimeError(f"none of the ports {usual} to {usual + PORTS_TRIED - 1} is free on this machine")
+
+
+def bound_to(name: str) -> socket.socket:
+    """A Unix socket of this name; raises OSError where somebody has it."""
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        one.bind(name)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def fitted(args: ServeArgs, num_cpus: float | None, resources: Mapping[str, float]) -> ServeArgs:

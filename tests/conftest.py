@@ -19,7 +19,7 @@ from hypothesis import settings
 
 from serve import haproxy
 from serve.environment import set_serve_environment
-from serve.private_ray import free_port, private_environment
+from serve.private_ray import private_environment, reserve_port
 from tests.checkpoints import write_bert, write_ettin, write_jina_v2, write_mmarco, write_modernbert, write_xlm_roberta
 from tests.stores import (
     AzureTestContainer,
@@ -197,7 +197,7 @@ def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
         max_queued_tokens=60_000,
         api_keys_file=str(keys_file),
     )
-    port = free_port(0)
+    port = reserve_port(18_000)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build_app(args), name="crossray", route_prefix="/")
     return LiveApp(f"http://127.0.0.1:{port}", key.key, args)

@@ -23,7 +23,7 @@ from pipelines.calibration import CALIBRATION
 from pipelines.model_files import EMBEDDED_DIRECTORY
 from serve.auth import ApiKeys, new_key
 from serve.cli import PANELS, Server, command, keys, run, welcome
-from serve.private_ray import free_port
+from serve.private_ray import reserve_port
 from serve.settings import ServeArgs
 from tests.checkpoints import write_qwen
 
@@ -43,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
 @pytest.fixture
 def port() -> int:
     """One that nothing listens on."""
-    return free_port(0)
+    return reserve_port(18_000)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import requests
 
 from serve.auth import new_key
 from serve.drain import under_way
-from serve.private_ray import free_port
+from serve.private_ray import reserve_port
 from serve.settings import ServeArgs
 from tests.serve.conftest import LiveApp, duplex
 
@@ -61,7 +60,7 @@ def started(bert_directory: Path, tmp_path: Path, flags: list[str]) -> Iterator[
     """With a Ray of its own that wants a token, as for everybody who starts it."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     # Not one that the system gives out: others take those before the server is up.
-    output, port = tmp_path / "said.txt", free_port(random.randrange(20_000, 30_000))
+    output, port = tmp_path / "said.txt", reserve_port(20_000)
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve.cli", "--model", str(bert_directory), "--port", str(port), *flags],

@@ -25,7 +25,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from serve import haproxy
-from serve.private_ray import free_port
+from serve.private_ray import reserve_port
 
 Render = Callable[..., Path]
 
@@ -37,15 +37,15 @@ def render(tmp_path: Path) -> Render:
     def write(servers: dict[str, int] | None = None, fallback: int = 1, host: str = "127.0.0.1") -> Path:
         directory = tmp_path / "node"
         config = HAProxyConfig(
-            http_options=HTTPOptions(host=host, port=free_port(0)),
+            http_options=HTTPOptions(host=host, port=reserve_port(18_000)),
             is_head=True,
             has_received_routes=bool(servers),
             socket_path=str(directory / "admin.sock"),
             server_state_base=str(directory),
             server_state_file=str(directory / "state"),
             metrics_socket_path=str(directory / "metrics.sock"),
-            stats_port=free_port(0),
-            metrics_port=free_port(0),
+            stats_port=reserve_port(18_000),
+            metrics_port=reserve_port(18_000),
         )
         backends = {
             name: BackendConfig(

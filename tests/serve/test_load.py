@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from serve.load import DOCUMENTS_PER_LIST, closed_loop, make_lists, open_loop
-from serve.private_ray import free_port
+from serve.private_ray import reserve_port
 from tests.serve.conftest import StartServer
 
 
@@ -27,7 +27,7 @@ def test_loops_count_every_answer(start_server: StartServer) -> None:
 
 
 def test_a_server_that_is_not_there_is_counted_too() -> None:
-    url = f"http://127.0.0.1:{free_port(0)}"
+    url = f"http://127.0.0.1:{reserve_port(18_000)}"
     load = asyncio.run(open_loop(url, make_lists(1), rate=10, seconds=0.3))
     assert sum(load.codes.values()) == 3
     assert load.latencies == []

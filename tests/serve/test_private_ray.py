@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,35 @@ import pytest
 from rich.console import Console
 
 from pipelines.errors import ConfigError
-from serve.private_ray import check_token, fitted, free_port, private_environment
+from serve.private_ray import check_token, fitted, private_environment, reserve_port
 from serve.settings import ServeArgs
 
 
 def test_two_private_rays_share_no_file_and_no_port(tmp_path: Path) -> None:
     one, other = (private_environment(tmp_path / name) for name in ("one", "other"))
-    files = [name for name in one if not name.endswith(("_PORT", "niceness"))]
-    assert len(files) == 5
-    assert all(one[name] != other[name] for name in files)
+    own = [name for name in one if not name.endswith("niceness")]
+    assert len(own) == 9
+    assert all(one[name] != other[name] for name in own)
+
+
+def test_a_port_on_which_somebody_listens_is_not_chosen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listening = listener.getsockname()[1]
-        assert free_port(listening) != listening
+        assert reserve_port(listening) > listening
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port that nobody uses yet cannot be held")
+def test_a_port_that_another_process_has_chosen_and_not_taken_yet_is_not_chosen() -> None:
+    code = "from serve.private_ray import reserve_port; print(reserve_port(19_000), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        theirs = int(one.stdout.readline())
+        assert reserve_port(theirs) != theirs
+        one.communicate("")
+    assert reserve_port(theirs) == theirs  # since that process has ended
 
 
 def test_a_port_that_others_may_share_is_not_taken_for_free(tmp_path: Path) -> None:
@@ -31,7 +50,7 @@ def test_a_port_that_others_may_share_is_not_taken_for_free(tmp_path: Path) -> N
     port = int(private_environment(tmp_path)["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"])
     assert port != 8500  # where another server's may be about to listen
     with socket.create_server(("127.0.0.1", port), reuse_port=True):
-        assert free_port(port) != port
+        assert reserve_port(port) != port
 
 
 @pytest.mark.parametrize("before", [None, "a token that Ray made"])

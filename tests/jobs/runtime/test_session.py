@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serve.private_ray import free_port
+from serve.private_ray import reserve_port
 
 ROOT = Path(__file__).parents[3]
 JOB = """
@@ -39,7 +39,7 @@ GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None)
 
 @pytest.mark.parametrize(
     ("module", "arguments", "code"),
-    [("jobs.rerank", ["in", "out"], 4), ("serve.cli", ["--port", str(free_port(18_000))], 1)],
+    [("jobs.rerank", ["in", "out"], 4), ("serve.cli", ["--port", str(reserve_port(18_000))], 1)],
 )
 def test_a_ray_that_does_not_start_is_no_traceback(
     tmp_path: Path, module: str, arguments: list[str], code: int
