@@ -98,6 +98,7 @@ def load_backbone(directory: Path) -> torch.nn.Module:
     model, info = AutoModel.from_pretrained(
         directory,
         add_pooling_layer=False,  # BERT's own, which is no part of a vector
+        dtype=torch.float32,  # whatever the file has: autocast takes no half precision on a CPU
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,

@@ -3,19 +3,23 @@
     python -m pipelines.training.make_kit STAGE.toml ... --data FOLDER --base MODEL --dense DIR --output KIT
 
 The stages name the sources, as `crossray train` has them: Parquet files in FOLDER with `query, positive, negatives,
-group`, and how many lists of each. `kit.py` trains from what this writes.
+group`, and how many lists of each. `kit.py` trains from what this writes. The same command again goes on behind the
+sources that are done.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import shutil
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from tokenizers import Tokenizer
 
@@ -31,6 +35,8 @@ TOKENIZED_CHARACTERS = 6000
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
 """Lists of a source for which its stage names no number."""
+SOURCES = "sources"
+"""Folder of OUTPUT with the lists of each source that is done, until the kit is."""
 RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
@@ -58,8 +64,10 @@ def sources_of(stages: Sequence[Path]) -> dict[str, int]:
     return sources
 
 
-def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
-    """The lists of every source, one source after the other."""
+def source_lists(
+    args: argparse.Namespace, tokenizer: Tokenizer, held_back_share: float, length: int
+) -> Iterator[TokenList]:
+    """The lists of every source, one source after the other; those of a source are kept in OUTPUT when it is done."""
     encoder = partial(DenseEncoder, max_length=max(args.max_lengths), dtype=fastest_dtype())
     dense = [Dense(encoder(path)) for path in args.dense]
     dense += [
@@ -67,15 +75,30 @@ def taught_sources(args: argparse.Namespace) -> Iterator[TaughtList]:
         for path in args.multilingual
     ]
     for name, lists in sources_of(args.stages).items():
-        began = time.monotonic()
-        queries = max(1, round(lists * args.scale))
-        unlabelled = round(queries * args.unlabelled)
-        rng = random.Random(f"{args.seed}/{Path(name).stem}")
-        count = 0
-        for one in teach_source(args.data / name, dense, queries, args.depth, rng, unlabelled, args.pool):
-            yield one
-            count += 1
-        print(f"{name}: {count} lists, {time.monotonic() - began:.0f} s", flush=True)
+        done = args.output / SOURCES / f"{quote(name, safe='')}.npz"
+        if not done.exists():
+            began = time.monotonic()
+            queries = max(1, round(lists * args.scale))
+            rng = random.Random(f"{args.seed}/{Path(name).stem}")
+            unlabelled = round(queries * args.unlabelled)
+            taught = teach_source(args.data / name, dense, queries, args.depth, rng, unlabelled, args.pool)
+            held_back = random.Random(f"{args.seed}/{name}/held back")
+            of_source = TokenLists.of(token_lists(taught, tokenizer, held_back, held_back_share, length))
+            unfinished = done.with_suffix(".tmp")
+            of_source.save(unfinished)
+            unfinished.rename(done)
+            print(f"{name}: {len(of_source)} lists, {time.monotonic() - began:.0f} s", flush=True)
+        yield from TokenLists.load(done)
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Makes OUTPUT, or finds there what the same command began; raises FileExistsError for another's."""
+    asked = json.dumps(vars(args) | {"output": None}, default=str, indent=2, sort_keys=True)
+    settings = args.output / SOURCES / "settings.json"
+    if settings.exists() and settings.read_text() != asked:
+        raise FileExistsError(f"{args.output} was begun with other arguments, see {settings}; give another --output")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(asked)
 
 
 def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> None:
@@ -110,10 +133,13 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
     if not args.dense and not args.multilingual:
         parser.error("give at least one bi-encoder: --dense or --multilingual")
     base = load_base(args.base, seed=args.seed)
-    rng = random.Random(args.seed)
-    length = max(recipe.max_lengths)
-    lists = TokenLists.of(token_lists(taught_sources(args), base.tokenizer, rng, held_back_share, length))
+    try:
+        begin(args)
+    except FileExistsError as error:
+        parser.error(str(error))
+    lists = TokenLists.of(source_lists(args, base.tokenizer, held_back_share, max(recipe.max_lengths)))
     Kit(base.spec.shape, base.layout, recipe).save(args.output, lists, base.encoder.state_dict())
+    shutil.rmtree(args.output / SOURCES)
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")
 

@@ -6,7 +6,7 @@ Each text is stored once, however many lists it stands in. torch and numpy suffi
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -59,6 +59,18 @@ class TokenLists:
     def text(self, number: int) -> np.ndarray:
         """The token ids of one text."""
         return self.tokens[self.text_starts[number] : self.text_starts[number + 1]]
+
+    def __iter__(self) -> Iterator[TokenList]:
+        """The lists, as `of` takes them."""
+        for i, query in enumerate(self.queries):
+            of_list = slice(self.list_starts[i], self.list_starts[i + 1])
+            yield TokenList(
+                self.text(query).tolist(),
+                [self.text(passage).tolist() for passage in self.passages[of_list]],
+                self.labels[of_list].tolist(),
+                self.teacher[of_list].tolist(),
+                bool(self.held_back[i]),
+            )
 
     @classmethod
     def of(cls, lists: Iterable[TokenList]) -> TokenLists:

@@ -90,6 +90,28 @@ def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
     assert make_kit.sources_of([tmp_path / "1.toml", tmp_path / "2.toml"]) == {"a": 7, "b": make_kit.MOST_LISTS}
 
 
+def test_a_kit_that_was_interrupted_goes_on_behind_the_sources_that_are_done(
+    sources: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stage.toml").write_text('[[sources]]\npath = "mbxp.parquet"\n[[sources]]\npath = "late.parquet"\n')
+    arguments = (tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone, "--scale", 0.002)
+    folder = tmp_path / "kit"
+    with pytest.raises(FileNotFoundError, match=r"late\.parquet"):
+        run(make_kit.main, *arguments, "--output", folder)
+    (sources / "mbxp.parquet").rename(sources / "late.parquet")  # so the first one cannot be read again
+    assert "mbxp.parquet: 40 lists" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        run(make_kit.main, *arguments, "--output", folder, "--seed", 1)
+    assert "was begun with other arguments" in capsys.readouterr().err
+    run(make_kit.main, *arguments, "--output", folder)
+    assert "mbxp.parquet" not in capsys.readouterr().out
+    (sources / "mbxp.parquet").write_bytes((sources / "late.parquet").read_bytes())
+    run(make_kit.main, *arguments, "--output", tmp_path / "whole")
+    for name in ("lists.npz", "kit.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {path.name for path in folder.iterdir()} == {"kit.json", "lists.npz", "weights-0.bin"}
+
+
 def test_a_kit_without_held_back_positives_cannot_be_calibrated(sources: Path, backbone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kit"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,

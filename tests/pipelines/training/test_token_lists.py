@@ -31,6 +31,9 @@ def test_a_saved_file_comes_back_as_it_was(tmp_path: Path) -> None:
         [65535],
     ]
     assert again.held_back.tolist() == [False, True]
+    collected = TokenLists.of(again)
+    for name in TokenLists.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(collected, name), getattr(lists, name))
 
 
 def test_equal_texts_are_stored_once() -> None:

@@ -1,0 +1,476 @@
+"""Makes a cross-encoder whose logit is, before any training, the similarity that a bi-encoder gives its two texts.
+
+    python -m pipelines.training.from_bi_encoder BI_ENCODER OUTPUT --texts "train/*/*.parquet"
+
+A plain encoder with a new head ranks at random, and needs hundreds of thousands of pairs to find again what the
+bi-encoder knew. This model has the bi-encoder's order from the start. Training teaches it the rest: to look from one
+text into the other. It is an ordinary BERT. Its weights are those of the bi-encoder, and some that are built:
+
+- Each vector gets the coordinates of one more head. Marks there say to which text a token belongs. Two of the
+  dimensions of each head are given up for them: they forbid a token to look into the other text. The first token is
+  looked at by both, as each of them had it alone. What little the heads lose is chosen by how queries and keys spread.
+- The added head and the rest of the feed-forward units are free: training can use them to look across.
+- A last layer pools both texts, each into the principal half of its dimensions, and multiplies the two coordinate by
+  coordinate: gelu(z) + gelu(-z) is nearly a square, and (q + p)^2 - (q - p)^2 = 4 q p.
+
+A norm over more coordinates is the old one where the new coordinates have the old ones' mean. So what is written to a
+vector is centred, which no norm after it notices, and some new coordinates carry the mean that is left.
+
+Shape legend: D width of the bi-encoder, W of the cross-encoder, H of a head, F feed-forward units, K any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ..encoder import HIDDEN_ACTIVATIONS
+from ..errors import ModelRefusedError
+from ..model_files import ModelFiles
+from .base import write_directory
+from .dense import load_backbone
+from .embedding import Pooling, read_embedding
+from .vocabulary import queries_and_positives
+
+MARK = 0.25
+"""Size of a mark: small beside what a norm divides by, so that norms hardly notice it."""
+PENALTY = 2000.0
+"""Taken from the logit of a token of the other text; a token of which the norm made much smaller marks is still far."""
+STEEPNESS, THRESHOLD, HALF_RAMP = 250.0, 8.0, 2.0
+"""A mark x becomes 0 or 1 by gelu(z + HALF_RAMP) - gelu(z - HALF_RAMP), where z = STEEPNESS x - THRESHOLD: exactly 0
+below, also in bfloat16, and about 1 from a twentieth of a mark on. What is 0 has to be exact, the rest has not."""
+EXTRA_UNITS = 32
+"""Feed-forward units beside those of the bi-encoder; 22 keep marks and means."""
+FREE_DEVIATION = 0.02
+"""Of the weights that training can use as it likes."""
+GAIN = 30.0
+"""Of the pooled texts beside what the first token held before."""
+ARGUMENT = 0.1
+"""Of the gelus that multiply: small, since gelu(z) + gelu(-z) is a square near 0 only."""
+SCORE = 4.0
+"""Of the coordinate that holds the similarity, for equal texts."""
+HEAD_SCALE, OUT_SCALE = 0.1, 20.0
+"""Of the head: tanh of a small number is that number."""
+SAMPLE, SAMPLE_TOKENS = 2000, 96
+"""Texts that are measured, and tokens of each."""
+BATCH = 50
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(slots=True)
+class Measures:
+    """What the bi-encoder does on a sample of texts."""
+
+    spreads: dict[str, float] = field(default_factory=dict)
+    """By norm: the median over tokens of the standard deviation of what comes in."""
+    moments: Tensors = field(default_factory=dict)
+    """By linear layer of queries or keys: float64 [heads, H, H]; of keys about their mean, which no softmax notices."""
+    means: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """[texts, D]: the mean over each text's tokens."""
+
+
+@torch.inference_mode()
+def measure(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> Measures:
+    """Runs a BertModel on texts."""
+    outputs: dict[str, list[torch.Tensor]] = {}
+    mask = torch.empty(0)
+
+    def kept(name: str, of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., None]:
+        """A hook that keeps something of each token's input and output."""
+        return lambda _module, inputs, output: outputs.setdefault(name, []).append(of(inputs[0], output)[mask])
+
+    hooks = []
+    for name, module in model.named_modules():
+        if name.endswith("LayerNorm"):
+            hooks.append(module.register_forward_hook(kept(name, lambda x, _: x.std(-1, correction=0))))
+        elif name.endswith((".query", ".key")):
+            hooks.append(module.register_forward_hook(kept(name, lambda _, y: y)))
+    measures, pooled = Measures(), []
+    for at in range(0, len(ids), BATCH):
+        batch = [torch.tensor(row) for row in ids[at : at + BATCH]]
+        input_ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+        lengths = torch.tensor([len(row) for row in batch])
+        mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
+        hidden = model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        pooled.append((hidden * mask[..., None]).sum(1) / lengths[:, None])
+    for hook in hooks:
+        hook.remove()
+    heads = model.config.num_attention_heads  # type: ignore[union-attr]
+    for name, parts in outputs.items():
+        x = torch.cat(parts)
+        if x.dim() == 1:
+            measures.spreads[name] = float(x.median())
+            continue
+        x = x.double().unflatten(-1, (heads, -1)).transpose(0, 1)
+        x = x - x.mean(1, keepdim=True) if name.endswith(".key") else x
+        measures.moments[name] = x.transpose(1, 2) @ x / x.shape[1]
+    measures.means = torch.cat(pooled)
+    return measures
+
+
+class Builder:
+    """Puts the weights of the cross-encoder together, under the names that transformers gives to a BertModel."""
+
+    def __init__(self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int) -> None:
+        self.old, self.config, self.measures, self.first_token = tensors, config, measures, first_token
+        self.new: Tensors = {}
+        self.depth = int(config["num_hidden_layers"])
+        self.heads = int(config["num_attention_heads"])
+        self.width = int(config["hidden_size"])
+        self.head = self.width // self.heads
+        self.wide = self.width + self.head
+        self.units = int(config["intermediate_size"])
+        self.wide_units = self.units + EXTRA_UNITS
+        self.random = torch.Generator().manual_seed(0)
+        # Marks are pairs of coordinates, x and -x, so that they add nothing to a mean. A reader takes their difference.
+        self.asks_as_query, self.passage, self.seen_as_query = (self.width + 2 * i for i in range(3))
+        marks_end = self.width + 6
+        self.score = marks_end
+        """The coordinate of the similarity in the last layer; what it is minus stands in the next."""
+        self.pairs = (self.head - 6) // 2
+        self.carriers = slice(marks_end, marks_end + self.pairs)
+        self.counterweights = slice(marks_end + self.pairs, self.wide)
+        if self.heads % 2 or self.pairs < 1 or (self.head - 6) % 2:
+            raise ModelRefusedError(
+                f"{self.heads} heads of {self.head} dimensions; an even number of heads is needed, of 8 dimensions or "
+                "more, and an even number of those"
+            )
+
+    def build(self) -> Tensors:
+        """The tensors of a BertForSequenceClassification with one layer more than the bi-encoder."""
+        self.embed()
+        for i in range(self.depth):
+            self.attend(f"encoder.layer.{i}.", self.norm_before(i))
+            self.feed_forward(f"encoder.layer.{i}.")
+        self.compare(f"encoder.layer.{self.depth}.")
+        head = {
+            "bert.pooler.dense.weight": HEAD_SCALE * torch.eye(self.wide),
+            "bert.pooler.dense.bias": torch.zeros(self.wide),
+            "classifier.weight": torch.zeros(1, self.wide),
+            "classifier.bias": torch.zeros(1),
+        }
+        head["classifier.weight"][0, self.score] = OUT_SCALE
+        return {f"bert.{name}": tensor for name, tensor in self.new.items()} | head
+
+    def norm_before(self, layer: int) -> str:
+        """The norm whose output is the input of a layer."""
+        return f"encoder.layer.{layer - 1}.output.LayerNorm" if layer else "embeddings.LayerNorm"
+
+    def embed(self) -> None:
+        """The embeddings, centred, with the marks in those of the segments."""
+        mark = MARK * self.measures.spreads["embeddings.LayerNorm"]  # embeddings may be as small as they like
+        weights_D = self.norm("embeddings.LayerNorm", carries_mean=True, mark=mark)
+        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+            rows_KD = self.old[f"embeddings.{name}.weight"]
+            if name == "token_type_embeddings":  # a text of a bi-encoder is segment 0
+                rows_KD = rows_KD[:1].expand(2, -1)
+            rows_KD = rows_KD - rows_KD.mean(1, keepdim=True)
+            wide = torch.zeros(len(rows_KD), self.wide)
+            wide[:, : self.width] = rows_KD
+            self.carry_mean(wide.T, self.mean_left(weights_D, rows_KD.T))
+            self.new[f"embeddings.{name}.weight"] = wide
+        segments = self.new["embeddings.token_type_embeddings.weight"]
+        for place, segment in ((self.asks_as_query, 0), (self.seen_as_query, 0), (self.passage, 1)):
+            segments[segment, place : place + 2] = torch.tensor([mark, -mark])
+        seen = slice(self.seen_as_query, self.seen_as_query + 2)  # both texts look at the first token
+        self.new["embeddings.word_embeddings.weight"][self.first_token, seen] = -segments[0, seen]
+
+    def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
+        """A norm over W coordinates that does to the first D what the old one did; the weights [D] of these.
+
+        Marks of this size come out in the size MARK.
+        """
+        spread = self.measures.spreads[name]
+        scale = math.sqrt(self.width / self.wide * (1 + 4 * mark**2 / (self.width * spread**2)))
+        weight, bias = torch.zeros(self.wide), torch.zeros(self.wide)
+        weight[: self.width] = self.old[f"{name}.weight"] * scale
+        bias[: self.width] = self.old[f"{name}.bias"]
+        weight[self.width : self.score] = spread * scale * MARK / mark
+        weight[self.carriers] = float(carries_mean)
+        self.new[f"{name}.weight"], self.new[f"{name}.bias"] = weight, bias
+        return weight[: self.width]
+
+    def mean_left(self, weights_D: torch.Tensor, x_DK: torch.Tensor) -> torch.Tensor:
+        """What each carrier has to be before a norm with these weights: [K], for the coordinates x before it.
+
+        After the norm all carriers together are W - D times the mean of the first D coordinates, biases left aside.
+        """
+        return weights_D @ x_DK * ((self.wide - self.width) / self.width / self.pairs)
+
+    def carry_mean(self, x_WK: torch.Tensor, values_K: torch.Tensor) -> None:
+        """Sets the carriers; their counterweights keep the mean before the norm, which then removes them."""
+        x_WK[self.carriers] = values_K
+        x_WK[self.counterweights] = -values_K
+
+    def attend(self, layer: str, norm_before: str) -> None:
+        """The attention of a layer, in which no token looks into the other text."""
+        kept = self.head - 2
+        query, key = (f"{layer}attention.self.{name}" for name in ("query", "key"))
+        weights = {name: torch.zeros(self.wide, self.wide) for name in ("query", "key", "value")}
+        biases = {name: torch.zeros(self.wide) for name in weights}
+        for head in range(self.heads):
+            rows = slice(head * self.head, (head + 1) * self.head)
+            to_q, to_k = best_of_lower_rank(self.measures.moments[query][head], self.measures.moments[key][head], kept)
+            into = slice(rows.start, rows.start + kept)
+            weights["query"][into, : self.width] = to_q @ self.old[f"{query}.weight"][rows]
+            biases["query"][into] = to_q @ self.old[f"{query}.bias"][rows]
+            weights["key"][into, : self.width] = to_k @ self.old[f"{key}.weight"][rows]
+            self.forbid(weights, into.stop, self.asks_as_query, self.passage)
+            self.forbid(weights, into.stop + 1, self.passage, self.seen_as_query)
+        value = f"{layer}attention.self.value"
+        weights["value"][: self.width, : self.width] = self.old[f"{value}.weight"]
+        biases["value"][: self.width] = self.old[f"{value}.bias"]
+        for name, weight in weights.items():
+            weight[self.width :] = self.free(self.head, self.wide)
+            self.new[f"{layer}attention.self.{name}.weight"] = weight
+            self.new[f"{layer}attention.self.{name}.bias"] = biases[name]
+        out = f"{layer}attention.output.dense"
+        weight, bias = torch.zeros(self.wide, self.wide), torch.zeros(self.wide)
+        weight[: self.width, : self.width] = centred(self.old[f"{out}.weight"])
+        # The mean of the biases of the norm before goes here; the carriers have the rest of the mean.
+        bias[: self.width] = centred(self.old[f"{out}.bias"]) - self.old[f"{norm_before}.bias"].mean()
+        self.new[f"{out}.weight"], self.new[f"{out}.bias"] = weight, bias
+        self.norm(f"{layer}attention.output.LayerNorm", carries_mean=False)
+
+    def forbid(self, weights: Tensors, row: int, asks: int, seen: int) -> None:
+        """Takes PENALTY from the logit of a key with the mark `seen` for a query with the mark `asks`."""
+        size = math.sqrt(PENALTY * math.sqrt(self.head)) / MARK / 2
+        weights["query"][row, asks : asks + 2] = torch.tensor([-size, size])
+        weights["key"][row, seen : seen + 2] = torch.tensor([size, -size])
+
+    def feed_forward(self, layer: str) -> None:
+        """The units of a layer, and those that keep means and marks."""
+        weights_D = self.norm(f"{layer}output.LayerNorm", carries_mean=True)
+        into, out = torch.zeros(self.wide_units, self.wide), torch.zeros(self.wide, self.wide_units)
+        into_bias, out_bias = torch.zeros(self.wide_units), torch.zeros(self.wide)
+        into[: self.units, : self.width] = self.old[f"{layer}intermediate.dense.weight"]
+        into_bias[: self.units] = self.old[f"{layer}intermediate.dense.bias"]
+        out[: self.width, : self.units] = centred(self.old[f"{layer}output.dense.weight"])
+        out_bias[: self.width] = centred(self.old[f"{layer}output.dense.bias"])
+        self.carry_mean(out[:, : self.units], self.mean_left(weights_D, out[: self.width, : self.units]))
+        self.carry_mean(out_bias[:, None], self.mean_left(weights_D, out_bias[: self.width, None]))
+        unit = iter(range(self.units, self.wide_units))
+
+        def pass_on(from_W: torch.Tensor, to_W: torch.Tensor) -> None:
+            """Adds a linear function of the input, since gelu(z) - gelu(-z) = z."""
+            for sign in (1, -1):
+                at = next(unit)
+                into[at], out[:, at] = sign * from_W, sign * to_W
+
+        first_D = torch.zeros(self.wide)
+        first_D[: self.width] = 1
+        pass_on(first_D / self.width, -first_D)  # centred, as all else that is written
+        of_mean, to_carriers = torch.zeros(self.wide), torch.zeros(self.wide, 1)
+        of_mean[: self.width] = centred(weights_D)
+        self.carry_mean(to_carriers, torch.tensor([(self.wide - self.width) / self.width / self.pairs]))
+        pass_on(of_mean, to_carriers[:, 0])
+        for mark in (self.asks_as_query, self.passage, self.seen_as_query):
+            for place in (mark, mark + 1):
+                one = torch.zeros(self.wide)
+                one[place] = 4 / MARK
+                pass_on(one, -one * (MARK / 4) ** 2)  # what is left of the mark goes
+            for sign in (1, -1):  # and it comes in its first size
+                at = next(unit)
+                into[at, mark : mark + 2] = torch.tensor([1.0, -1.0]) * STEEPNESS / MARK / 2
+                into_bias[at] = sign * HALF_RAMP - THRESHOLD
+                out[mark : mark + 2, at] = torch.tensor([1.0, -1.0]) * sign * MARK / 2 / HALF_RAMP
+        self.new[f"{layer}intermediate.dense.weight"], self.new[f"{layer}intermediate.dense.bias"] = into, into_bias
+        self.new[f"{layer}output.dense.weight"], self.new[f"{layer}output.dense.bias"] = out, out_bias
+
+    def compare(self, layer: str) -> None:
+        """The layer in which the first token pools both texts, and multiplies them."""
+        half, mean_D = self.width // 2, self.measures.means.mean(0)
+        _, spread, axes = torch.linalg.svd(self.measures.means - mean_D, full_matrices=False)
+        if len(axes) < half:
+            raise ModelRefusedError(f"{len(axes)} texts are measured, and at least {half} are needed")
+        axes = axes[:half]
+        size = float(spread[:half].square().sum().div(len(self.measures.means) * half).sqrt())
+        weights = {name: self.free(self.wide, self.wide) for name in ("query", "key", "value")}
+        biases = {name: torch.zeros(self.wide) for name in weights}
+        out = torch.zeros(self.wide, self.wide)
+        of_text = self.heads // 2 * self.head
+        for head in range(self.heads):
+            rows = slice(head * self.head, (head + 1) * self.head)
+            for name in ("query", "key"):
+                weights[name][rows] = 0
+            last, other = rows.stop - 1, self.passage if rows.start < of_text else self.asks_as_query
+            biases["query"][last] = -math.sqrt(PENALTY * math.sqrt(self.head))
+            weights["key"][last, other : other + 2] = torch.tensor([0.5, -0.5]) * -float(biases["query"][last]) / MARK
+        for text in (slice(0, half), slice(half, 2 * half)):
+            weights["value"][text] = 0
+            weights["value"][text, : self.width] = axes
+            biases["value"][text] = -axes @ mean_D
+        out[: self.width, : self.width] = GAIN / size * torch.eye(self.width)
+        into, to_score = self.free(self.wide_units, self.wide), torch.zeros(self.wide, self.wide_units)
+        weight = SCORE * 2 / self.wide / (4 * math.sqrt(2 / math.pi) * ARGUMENT**2)
+        for i in range(half):
+            for unit, (q, p) in enumerate(((1, 1), (-1, -1), (1, -1), (-1, 1)), 4 * i):
+                into[unit] = 0
+                into[unit, i], into[unit, half + i] = q * ARGUMENT, p * ARGUMENT
+                self.carry_score(to_score, unit, q * p * weight)
+        for name, matrix in weights.items():
+            self.new[f"{layer}attention.self.{name}.weight"] = matrix
+            self.new[f"{layer}attention.self.{name}.bias"] = biases[name]
+        zeros = torch.zeros(self.wide)
+        self.new |= {f"{layer}attention.output.dense.weight": out, f"{layer}attention.output.dense.bias": zeros}
+        self.new |= {f"{layer}intermediate.dense.weight": into, f"{layer}output.dense.weight": to_score}
+        self.new |= {
+            f"{layer}intermediate.dense.bias": torch.zeros(self.wide_units),
+            f"{layer}output.dense.bias": zeros,
+        }
+        for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+            self.new |= {f"{layer}{norm}.weight": torch.ones(self.wide), f"{layer}{norm}.bias": zeros}
+
+    def carry_score(self, to_score: torch.Tensor, unit: int, weight: float) -> None:
+        """Adds a unit to the coordinate of the score, and takes it from its neighbour, so that the mean stays."""
+        to_score[self.score, unit], to_score[self.score + 1, unit] = weight, -weight
+
+    def free(self, *size: int) -> torch.Tensor:
+        """Weights for training to use."""
+        return torch.randn(*size, generator=self.random) * FREE_DEVIATION
+
+
+def centred(x: torch.Tensor) -> torch.Tensor:
+    """Without the mean over the coordinates that come out."""
+    return x - x.mean(0, keepdim=True)
+
+
+def best_of_lower_rank(of_queries: torch.Tensor, of_keys: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two maps [rank, H], of queries and keys, whose products are nearest to those of H dimensions.
+
+    Nearest in the mean square for the second moments given, float64 [H, H]: the singular value decomposition between
+    whitened queries and keys (Eckart and Young 1936).
+    """
+    ridge = torch.eye(len(of_queries), dtype=torch.float64) * 1e-9
+    root_q, root_k = (torch.linalg.cholesky(moments + ridge) for moments in (of_queries, of_keys))
+    left, sizes, right = torch.linalg.svd(root_q.T @ root_k)
+    roots = sizes[:rank].sqrt()[:, None]
+    to_q = roots * (left[:, :rank].T @ torch.linalg.inv(root_q))
+    return to_q.float(), (roots * (right[:rank] @ torch.linalg.inv(root_k))).float()
+
+
+def with_berts_pairs(tokenizer: dict[str, Any], first: str | None, last: str | None) -> dict[str, Any]:
+    """The content of a tokenizer.json that joins pairs as BERT's does; its own special tokens get BERT's names."""
+    names = {first: "[CLS]", last: "[SEP]"}
+    model = tokenizer["model"]
+    changed = tokenizer | {
+        "added_tokens": [
+            token | {"content": names.get(token["content"], token["content"])} for token in tokenizer["added_tokens"]
+        ]
+    }
+    if isinstance(model["vocab"], dict):
+        vocabulary: Any = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+    else:
+        vocabulary = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    ids = {names[token["content"]]: token["id"] for token in tokenizer["added_tokens"] if token["content"] in names}
+
+    def special(name: str, segment: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": name, "type_id": segment}}
+
+    query, passage = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    single = [special("[CLS]", 0), query, special("[SEP]", 0)]
+    changed["model"] = model | {"vocab": vocabulary}
+    changed["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, passage, special("[SEP]", 1)],
+        "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()},
+    }
+    return changed
+
+
+def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
+    """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
+
+    Raises ModelRefusedError for one that is no BERT, or does not take the mean of its tokens, and FileExistsError.
+    """
+    embedding = read_embedding(bi_encoder)
+    files = ModelFiles(str(bi_encoder), embedding.transformer)
+    config = files.config()
+    if config.get("model_type") != "bert" or embedding.pooling is not Pooling.MEAN or embedding.lower_case:
+        raise ModelRefusedError(
+            f"{bi_encoder} is a model of type {config.get('model_type')!r} that takes the {embedding.pooling} of its "
+            "tokens; this wants a bert that takes their mean, and whose tokenizer lower-cases by itself"
+        )
+    if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
+        raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
+    tokenizer = files.tokenizer()
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(SAMPLE_TOKENS)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    model = load_backbone(embedding.transformer).eval()
+    first, last = ids[0][0], ids[0][-1]
+    tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    builder = Builder(tensors, config, measure(model, ids), first)
+    weights = builder.build()
+    own = {
+        "architectures": ["BertForSequenceClassification"],
+        "hidden_size": builder.wide,
+        "num_hidden_layers": builder.depth + 1,
+        "num_attention_heads": builder.heads + 1,
+        "intermediate_size": builder.wide_units,
+        "type_vocab_size": 2,
+        "num_labels": 1,
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "dtype": "float32",
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+    }
+    content = json.loads((embedding.transformer / "tokenizer.json").read_text(encoding="utf-8"))
+    if tokenizer.token_to_id("[CLS]") is None:
+        content = with_berts_pairs(content, tokenizer.id_to_token(first), tokenizer.id_to_token(last))
+
+    def fill(folder: Path) -> None:
+        config.pop("tokenizer_class", None)
+        save_file({name: tensor.clone() for name, tensor in weights.items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config | own, indent=2) + "\n")
+        (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(special, indent=2) + "\n")
+
+    write_directory(fill, output)
+
+
+def sample(patterns: Sequence[str], count: int) -> list[str]:
+    """About `count` texts, as many of each Parquet file that matches a pattern; raises FileNotFoundError for none."""
+    paths = sorted(path for pattern in patterns for path in glob.glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no file matches {' '.join(patterns)}")
+    texts = []
+    for path in paths:
+        of_file = list(queries_and_positives([glob.escape(path)]))
+        texts += random.Random(0).sample(of_file, min(len(of_file), math.ceil(count / len(paths))))
+    return texts
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "bi_encoder", type=Path, help="directory of a BERT bi-encoder that takes the mean of its tokens"
+    )
+    parser.add_argument("output", type=Path)
+    parser.add_argument(
+        "--texts", nargs="+", required=True, help="Parquet files (`query`, `positive`) to measure it on"
+    )
+    args = parser.parse_args()
+    try:
+        convert(args.bi_encoder, args.output, sample(args.texts, SAMPLE))
+    except (ModelRefusedError, FileNotFoundError, FileExistsError) as error:
+        parser.error(str(error))
+    print(f"a cross-encoder that ranks as its bi-encoder does, in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

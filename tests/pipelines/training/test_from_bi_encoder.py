@@ -1,0 +1,166 @@
+"""A cross-encoder made of a bi-encoder reads its two texts apart, and its score follows their similarity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from pipelines.errors import ModelRefusedError
+from pipelines.reranker import Reranker
+from pipelines.training.base import load_base
+from pipelines.training.dense import DenseEncoder
+from pipelines.training.from_bi_encoder import best_of_lower_rank, convert, sample, with_berts_pairs
+from tests.checkpoints import HEADS, WIDTH, copy_model, edit_config, words
+
+QUERIES = [words(5, seed=seed) for seed in range(6)]
+PASSAGES = [words(4 + seed, seed=100 + seed) for seed in range(16)]
+SAMPLE = [words(3 + seed % 20, seed=seed) for seed in range(200)]
+
+
+@pytest.fixture(scope="module")
+def bi_encoder(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT without its head, and without positions: random ones would say more than the words."""
+    directory = copy_model(bert_directory, tmp_path_factory.mktemp("bi") / "encoder")
+    tensors = load_file(directory / "model.safetensors")
+    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bert.pooler.", "classifier."))}
+    plain["bert.embeddings.position_embeddings.weight"].zero_()
+    save_file(plain, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def made(bi_encoder: Path) -> Path:
+    convert(bi_encoder, bi_encoder.parent / "cross", SAMPLE)
+    return bi_encoder.parent / "cross"
+
+
+def model_inputs(reranker: Reranker, query: str, passage: str) -> dict[str, torch.Tensor]:
+    """A pair as transformers takes it."""
+    [query_ids], [passage_ids] = reranker.tokenizer.query_ids([query]), reranker.tokenizer.passage_ids([passage])
+    pair = reranker.tokenizer.template.join(query_ids, passage_ids)
+    assert pair.token_type_ids is not None
+    return {"input_ids": torch.tensor(pair.input_ids[None]), "token_type_ids": torch.tensor(pair.token_type_ids[None])}
+
+
+def logits(reranker: Reranker, query: str, passages: list[str]) -> np.ndarray:
+    [query_ids] = reranker.tokenizer.query_ids([query])
+    join = reranker.tokenizer.template.join
+    pairs = [join(query_ids, passage_ids) for passage_ids in reranker.tokenizer.passage_ids(passages)]
+    return np.asarray(reranker.engine.logits(pairs))
+
+
+def test_each_text_is_read_as_if_it_were_alone(bi_encoder: Path, made: Path) -> None:
+    reranker = Reranker.load(str(made), device="cpu")
+    cross, alone = (AutoModel.from_pretrained(name, dtype=torch.float32).eval() for name in (made, bi_encoder))
+    inputs = model_inputs(reranker, QUERIES[0], PASSAGES[9])
+    ends = [int((inputs["token_type_ids"][0] == 0).sum()), inputs["input_ids"].shape[1]]
+    first = inputs["input_ids"][:, :1]
+    with torch.inference_mode():
+        hidden = cross(**inputs, output_hidden_states=True).hidden_states[-2][0, :, :WIDTH]
+        query = alone(input_ids=inputs["input_ids"][:, : ends[0]]).last_hidden_state[0]
+        passage = alone(input_ids=torch.cat([first, inputs["input_ids"][:, ends[0] :]], 1)).last_hidden_state[0, 1:]
+    similar = torch.nn.functional.cosine_similarity(hidden, torch.cat([query, passage]))
+    assert similar.min() > 0.93  # two of the eight dimensions of each head are given up
+    assert similar.mean() > 0.97
+
+
+def test_the_score_follows_the_similarity(bi_encoder: Path, made: Path) -> None:
+    reranker, encoder = Reranker.load(str(made), device="cpu"), DenseEncoder(bi_encoder)
+    mean = encoder.encode(SAMPLE).mean(0)
+    passages = encoder.encode(PASSAGES) - mean
+    correlations = []
+    for query in QUERIES:
+        similarity = passages @ (encoder.encode([query])[0] - mean) / np.linalg.norm(passages, axis=1)
+        correlations.append(np.corrcoef(logits(reranker, query, PASSAGES), similarity)[0, 1])
+    assert np.mean(correlations) > 0.7  # of half of the axes
+
+
+def test_it_is_an_ordinary_bert_in_which_every_weight_can_be_trained(made: Path) -> None:
+    reranker = Reranker.load(str(made), device="cpu")
+    theirs = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
+    for query, passage in zip(QUERIES, PASSAGES, strict=False):
+        with torch.inference_mode():
+            expected = theirs(**model_inputs(reranker, query, passage)).logits.item()
+        assert logits(reranker, query, [passage])[0] == pytest.approx(expected, abs=1e-3)
+    base = load_base(str(made))
+    assert base.has_head
+    assert base.encoder.shape.num_attention_heads == HEADS + 1
+    assert all(parameter.isfinite().all() for parameter in base.encoder.parameters())
+
+
+def test_marks_are_exact_in_half_precision_too(made: Path) -> None:
+    """Where a logit differed by a hundredth of the penalty, nothing would be left of the order."""
+    whole, half = (Reranker.load(str(made), device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    for query in QUERIES:
+        assert np.corrcoef(logits(whole, query, PASSAGES), logits(half, query, PASSAGES))[0, 1] > 0.99
+
+
+def test_of_all_maps_of_lower_rank_those_are_taken_that_change_products_least() -> None:
+    random = torch.Generator().manual_seed(0)
+    queries, keys = (
+        torch.randn(500, 4, generator=random, dtype=torch.float64) * torch.tensor([3.0, 1, 1, size])
+        for size in (0.01, 1)
+    )
+    moments = [x.T @ x / len(x) for x in (queries, keys)]
+    exact = queries @ keys.T
+    for rank, within in ((4, 1e-4), (3, 0.02)):  # of the fourth dimension of queries, nothing is seen
+        to_q, to_k = best_of_lower_rank(*moments, rank)
+        assert to_q.shape == to_k.shape == (rank, 4)
+        found = (queries @ to_q.double().T) @ (keys @ to_k.double().T).T
+        assert (found - exact).square().mean().sqrt() < within * exact.square().mean().sqrt()
+
+
+def test_a_tokenizer_with_other_special_tokens_joins_pairs_as_berts_does(xlm_roberta_directory: Path) -> None:
+    before = Tokenizer.from_file(str(xlm_roberta_directory / "tokenizer.json"))
+    content = json.loads(before.to_str())
+    after = Tokenizer.from_str(json.dumps(with_berts_pairs(content, "<s>", "</s>")))
+    start, end = before.token_to_id("<s>"), before.token_to_id("</s>")
+    query, passage = (before.encode(text, add_special_tokens=False).ids for text in ("alpine apple", "river"))
+    joined = after.encode("alpine apple", "river")
+    assert joined.ids == [start, *query, end, *passage, end]
+    assert joined.type_ids == [0] * (len(query) + 2) + [1] * (len(passage) + 1)
+    assert joined.tokens[0] == "[CLS]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 1}, "1 heads of 32 dimensions; an even number of heads is needed"),
+        ({"num_attention_heads": 8}, "8 heads of 4 dimensions"),
+        ({"model_type": "xlm-roberta"}, "a model of type 'xlm-roberta'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused(
+    bi_encoder: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    directory = copy_model(bi_encoder, tmp_path / "encoder")
+    edit_config(directory, **changes)
+    with pytest.raises(ModelRefusedError, match=message):
+        convert(directory, tmp_path / "cross", SAMPLE)
+    assert not (tmp_path / "cross").exists()
+
+
+def test_too_few_texts_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match="3 texts are measured, and at least 16 are needed"):
+        convert(bi_encoder, tmp_path / "cross", SAMPLE[:3])
+
+
+def test_texts_are_drawn_from_every_file(tmp_path: Path) -> None:
+    for name, rows in (("large", 500), ("small", 4)):
+        texts = [f"{name} {i}" for i in range(rows)]
+        pq.write_table(pa.table({"query": texts, "positive": texts}), tmp_path / f"{name}.parquet")
+    drawn = sample([str(tmp_path / "*.parquet")], 40)
+    assert [sum(text.startswith(name) for text in drawn) for name in ("large", "small")] == [20, 8]
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        sample([str(tmp_path / "none*")], 40)
