@@ -77,6 +77,8 @@ class ServedModel(NamedTuple):
     fingerprint: Fingerprint
     loaded_at: int
     """Seconds since 1970."""
+    takes_instruction: bool = False
+    """Whether the model reads one before query and document."""
 
     def fingerprint_with(self, lengths: Lengths, instruction: str | None) -> Fingerprint:
         """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here.

@@ -78,6 +78,16 @@ PUBLISHED = (
 )
 
 
+def family_of(layout: str) -> str:
+    """The name of a family by its layout: "XLM-RoBERTa"; the layout itself where no published model has it."""
+    return next((one.family.partition(":")[0] for one in PUBLISHED if one.layout == layout), layout)
+
+
+def licence_of(model: str) -> str | None:
+    """The licence of a published model's weights, by its name; None for a model that is not listed, or of one's own."""
+    return next((one.licence for one in PUBLISHED if model in one.models), None)
+
+
 def as_markdown() -> str:
     """The table of all, with the names as links to their cards."""
 

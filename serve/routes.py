@@ -254,9 +254,7 @@ def add_operations(api: FastAPI, endpoint_of: Callable[[], Endpoint]) -> None:
     async def models() -> ModelsAnswer:
         """The model that is served, its effective lengths, and what decides its scores."""
         endpoint = endpoint_of()
-        described = await endpoint.describe()
-        calibrated = described.config.calibration is not None
-        return models_answer(endpoint.args.name, described.fingerprint, described.loaded_at, calibrated=calibrated)
+        return models_answer(endpoint.args.name, await endpoint.describe())
 
     @api.get(
         "/info",

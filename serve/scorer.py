@@ -55,6 +55,7 @@ class Scorer:
             self.reranker.model_limit,
             self.reranker.fingerprint,
             loaded_at=int(time.time()),
+            takes_instruction=self.reranker.tokenizer.template.is_prompt,
         )
         check_pinned(config.model, self.served.fingerprint.files, files)
         self.name = uuid.uuid4().hex

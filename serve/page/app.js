@@ -18,15 +18,18 @@ const ranking = new Ranking(element("ranking"), element("document"));
 let example = OWN;
 let running = new AbortController(); // The request under way, or the last one.
 let apiKey = recallKey();
+let models = [];
 let waitsForKey = false; // A key sends the request again.
 
 function currentRequest() {
   const topN = element("top-n").valueAsNumber;
+  const instruction = element("instruction").value.trim();
   return {
     model: element("model").value || ANY_MODEL,
     query: query.value,
     documents: splitDocuments(documents.value),
     ...(topN >= 1 && { top_n: topN }),
+    ...(!element("instruction-field").hidden && instruction && { instruction }),
   };
 }
 
@@ -167,17 +170,28 @@ function askForKey(sendAgain) {
 
 async function showModels() {
   try {
-    const models = await listModels(apiKey);
-    const options = models.map(({ id, max_length }) => {
-      const length = max_length ? ` (${max_length.toLocaleString("en")} tokens)` : "";
-      return new Option(id + length, id);
-    });
-    element("model").replaceChildren(...options);
-    showSnippet();
+    models = await listModels(apiKey);
+    element("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
+    showModel();
   } catch (error) {
     if (error.status === 401) askForKey(false);
     else showError(error);
   }
+}
+
+// What the chosen model is, and a field for its instruction if it takes one.
+function showModel() {
+  const model = models.find(({ id }) => id === element("model").value);
+  element("about").textContent = model ? about(model) : "";
+  element("instruction-field").hidden = !model?.takes_instruction;
+  element("instruction").placeholder = model?.instruction ?? "";
+  showSnippet();
+}
+
+function about({ family, max_length, licence, calibrated }) {
+  const scores = calibrated ? "scores are calibrated: 0.5 is an even chance" : "scores are not calibrated";
+  const length = max_length && `${max_length.toLocaleString("en")} tokens`;
+  return [family, length, licence && `weights under ${licence}`, scores].filter(Boolean).join(" · ");
 }
 
 async function copy() {
@@ -224,6 +238,7 @@ documents.addEventListener("input", () => {
   leaveExample();
   showDocuments();
 });
+element("model").addEventListener("input", showModel);
 element("edit").addEventListener("click", () => edit(element("editor").hidden));
 element("order").addEventListener("click", () => {
   const byScore = element("order").getAttribute("aria-pressed") === "true";

@@ -24,7 +24,7 @@ export function endpoint(path) {
   return new URL(path, document.baseURI).href;
 }
 
-/** The models served: [{id, max_length}]. */
+/** The models served: [{id, family, licence, calibrated, takes_instruction, instruction, max_length}]. */
 export async function listModels(key) {
   const answer = await call("v1/models", key);
   return answer.data ?? [];

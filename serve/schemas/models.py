@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
+from pipelines.published import family_of, licence_of
 from serve.schemas.dialect import described
 
 if TYPE_CHECKING:
-    from pipelines.fingerprint import Fingerprint, ServedModel  # imports torch
+    from pipelines.fingerprint import ServedModel  # imports torch
 
 
 RERANKER = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
@@ -26,6 +27,13 @@ class ModelCard(TypedDict):
     created: int
     """When it was loaded, in seconds since 1970."""
     owned_by: str
+    family: Annotated[str, Field(examples=["XLM-RoBERTa"])]
+    licence: Annotated[str | None, Field(examples=["Apache-2.0"])]
+    """Of the weights, as the card of a published model says; null for others."""
+    takes_instruction: bool
+    """Whether the model reads an `instruction` before query and document; others refuse one."""
+    instruction: str | None
+    """The one that requests without their own are asked with; null is its publisher's."""
     max_length: Annotated[int, Field(examples=[1024])]
     """Lengths are the effective ones: clamped to what the model can read."""
     max_query_length: Annotated[int, Field(examples=[512])]
@@ -45,19 +53,24 @@ class ModelsAnswer(TypedDict):
     data: list[ModelCard]
 
 
-def models_answer(model: str, fingerprint: Fingerprint, created: int, *, calibrated: bool) -> ModelsAnswer:
-    """The list of the one model that is served; `created` in seconds since 1970."""
+def models_answer(model: str, served: ServedModel) -> ModelsAnswer:
+    """The list of the one model that is served, under the name `model`."""
+    fingerprint = served.fingerprint
     card: ModelCard = {
         "id": model,
         "object": "model",
-        "created": created,
+        "created": served.loaded_at,
         "owned_by": "crossray",
+        "family": family_of(fingerprint.layout),
+        "licence": licence_of(served.config.model),
+        "takes_instruction": served.takes_instruction,
+        "instruction": fingerprint.instruction,
         "max_length": fingerprint.max_length,
         "max_query_length": fingerprint.max_query_length,
         "overlap_tokens": fingerprint.overlap_tokens,
         "max_chunks_per_doc": fingerprint.max_chunks_per_doc,
         "dtype": fingerprint.dtype,
-        "calibrated": calibrated,
+        "calibrated": served.config.calibration is not None,
         "fingerprint": fingerprint.hash,
     }
     return {"object": "list", "data": [card]}

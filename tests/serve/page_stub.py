@@ -47,6 +47,8 @@ class Stub:
     """The answer to every request for a ranking."""
     may_answer: threading.Event = field(default_factory=threading.Event)
     """Clear it, and requests for a ranking wait."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the list of models says of the one there is, besides its name and limit."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """The bodies that came to /v1/rerank."""
 
@@ -55,7 +57,7 @@ class Stub:
         if path.startswith("/v1/") and self.api_key and authorization != f"Bearer {self.api_key}":
             return json_answer(401, {"detail": "Unauthorized"})
         if path == "/v1/models":
-            return json_answer(200, {"object": "list", "data": [{"id": MODEL, "max_length": 1024}]})
+            return json_answer(200, {"object": "list", "data": [{"id": MODEL, "max_length": 1024} | self.model]})
         if path == "/v1/rerank":
             request = json.loads(body)
             self.requests.append(request)

@@ -35,6 +35,16 @@ def test_a_request_may_have_an_instruction_of_its_own(model: str, start_server: 
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
 
 
+@pytest.mark.parametrize(("qwen", "family", "takes"), [(True, "Qwen3-Reranker", True), (False, "BERT", False)])
+def test_the_list_of_models_says_whether_one_is_taken(
+    model: str, start_server: StartServer, qwen: bool, family: str, takes: bool
+) -> None:
+    server = start_server(model=model, instruction=OWN) if qwen else start_server()
+    [card] = server.get("/v1/models").json()["data"]
+    assert (card["family"], card["takes_instruction"], card["licence"]) == (family, takes, None)
+    assert card["instruction"] == (OWN if qwen else None)
+
+
 def test_an_instruction_that_leaves_no_room_is_a_422(model: str, start_server: StartServer) -> None:
     server = start_server(model=model)
     answer = server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS, "instruction": words(2000)})

@@ -232,6 +232,36 @@ def test_the_summary_names_time_tokens_and_model(stubbed: Page) -> None:
     assert words[1:] == ["6 tokens", MODEL]
 
 
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (
+            {"family": "BERT", "licence": "MIT", "calibrated": True},
+            "BERT · 1,024 tokens · weights under MIT · scores are calibrated: 0.5 is an even chance",
+        ),
+        ({"family": "BERT", "licence": None}, "BERT · 1,024 tokens · scores are not calibrated"),
+    ],
+)
+def test_it_says_what_the_model_is(stub: Stub, driver: Chrome, model: dict[str, Any], line: str) -> None:
+    stub.model = model
+    with opened(driver, stub.base_url) as page:
+        assert page.text("#about") == line
+        assert page.text("#instruction-field") == ""
+        page.rerank()
+    assert "instruction" not in stub.requests[0]
+
+
+def test_a_model_that_takes_an_instruction_can_be_given_one(stub: Stub, driver: Chrome) -> None:
+    stub.model = {"takes_instruction": True, "instruction": "Find the river"}
+    with opened(driver, stub.base_url) as page:
+        assert page.js("return document.getElementById('instruction').placeholder") == "Find the river"
+        page.rerank()
+        page.type("#instruction", "Find the alp ")
+        assert page.request_in_curl()["instruction"] == "Find the alp"
+        page.rerank()
+    assert [request.get("instruction") for request in stub.requests] == [None, "Find the alp"]
+
+
 def test_the_original_order_comes_back_on_request(page: Page) -> None:
     before = page.texts()
     page.rerank()
@@ -245,7 +275,7 @@ def test_the_original_order_comes_back_on_request(page: Page) -> None:
 
 def test_documents_glide_from_where_they_were(stubbed: Page) -> None:
     stubbed.emulate(motion="no-preference")
-    documents = [f"document {number}" for number in range(6)]
+    documents = [f"document {number}" for number in range(4)]  # all of them on the screen
     stubbed.fill("q", "\n".join(documents))
     stubbed.click("#edit")
     stubbed.js("""window.glides = {};

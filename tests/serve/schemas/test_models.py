@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pipelines.calibration import Calibration
 from pipelines.config import RerankerConfig
 from pipelines.fingerprint import Fingerprint, ServedModel
 from serve.schemas import info_answer, models_answer
 
 
 def test_the_list_of_models_shows_what_decides_the_scores() -> None:
-    fingerprint = Fingerprint("files", "bert", "sigmoid", "float32", 512, 256, 80, None)
-    assert models_answer("m", fingerprint, 1_800_000_000, calibrated=True) == {
+    fingerprint = Fingerprint("files", "qwen3-reranker", "sigmoid", "float32", 512, 256, 80, None, instruction="Find")
+    config = RerankerConfig(model="Qwen/Qwen3-Reranker-0.6B", calibration=Calibration(1.5, 0.0, "files"))
+    served = ServedModel(config, 512, fingerprint, 1_800_000_000, takes_instruction=True)
+    assert models_answer("m", served) == {
         "object": "list",
         "data": [
             {
@@ -17,6 +20,10 @@ def test_the_list_of_models_shows_what_decides_the_scores() -> None:
                 "object": "model",
                 "created": 1_800_000_000,
                 "owned_by": "crossray",
+                "family": "Qwen3-Reranker",
+                "licence": "Apache-2.0",
+                "takes_instruction": True,
+                "instruction": "Find",
                 "max_length": 512,
                 "max_query_length": 256,
                 "overlap_tokens": 80,
@@ -27,6 +34,13 @@ def test_the_list_of_models_shows_what_decides_the_scores() -> None:
             }
         ],
     }
+
+
+def test_a_model_of_ones_own_has_no_licence_that_we_know() -> None:
+    fingerprint = Fingerprint("files", "modernbert", "sigmoid", "float32", 512, 256, 80, None)
+    [card] = models_answer("m", ServedModel(RerankerConfig(model="./mine"), 512, fingerprint, 0))["data"]
+    assert (card["family"], card["licence"], card["calibrated"]) == ("ModernBERT", None, False)
+    assert (card["takes_instruction"], card["instruction"]) == (False, None)
 
 
 def test_teis_info_has_what_its_clients_look_at() -> None:
