@@ -112,6 +112,8 @@ class Counts:
     """Rows of the unit that `--where` left out, on top of `rows`."""
     null_documents: int = 0
     """Documents that are null in lists whose other documents are ranked."""
+    documents_below_threshold: int = 0
+    """Documents that `--score-threshold` left out."""
 
     def __add__(self, other: Counts) -> Counts:
         errors = dict(Counter(self.errors) + Counter(other.errors))
@@ -121,23 +123,26 @@ class Counts:
             usage=self.usage + other.usage,
             rows_left_out=self.rows_left_out + other.rows_left_out,
             null_documents=self.null_documents + other.null_documents,
+            documents_below_threshold=self.documents_below_threshold + other.documents_below_threshold,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types: the counts of rows, errors, and the fields of Usage beside them."""
-        rows = {"rows": self.rows, "rows_left_out": self.rows_left_out, "null_documents": self.null_documents}
-        return {**rows, "errors": self.errors, **asdict(self.usage)}
+        names = ("rows", "rows_left_out", "null_documents", "documents_below_threshold")
+        return {**{name: getattr(self, name) for name in names}, "errors": self.errors, **asdict(self.usage)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Counts:
         """The inverse of `as_dict`; fields that it does not know are left out."""
         raw = {"rows_left_out": 0, **UNWRITTEN_COUNTS, **raw}
         usage = Usage(**{name: raw[name] for name in Usage.__dataclass_fields__})
-        return cls(raw["rows"], raw["errors"], usage, raw["rows_left_out"], raw["null_documents"])
+        unwritten = {name: raw[name] for name in UNWRITTEN_COUNTS}
+        return cls(raw["rows"], raw["errors"], usage, raw["rows_left_out"], **unwritten)
 
 
-UNWRITTEN_COUNTS = {"null_documents": 0}
-"""What a part or summary of an earlier version does not say: to it, a list with a null document was an error."""
+UNWRITTEN_COUNTS = {"null_documents": 0, "documents_below_threshold": 0}
+"""What a part or summary of an earlier version does not say: to it, a list with a null document was an error, and there
+was no threshold, or what it left out was not counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,8 @@ def count_rows(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield f"  {reason}", f"{rows:,}"
     if summary["null_documents"]:
         yield "null documents, ranked last", f"{summary['null_documents']:,}"
+    if summary["documents_below_threshold"]:
+        yield "documents below the threshold", f"{summary['documents_below_threshold']:,}"
 
 
 def reuse_rows(attempts: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:

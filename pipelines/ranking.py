@@ -36,10 +36,11 @@ def rank(
     best_first = np.argsort(-logits, kind="stable")  # by logit: the sigmoid is 1.0 from 17 on
     if score_threshold is not None:  # compared as float32: who repeats a score of ours keeps its document
         best_first = best_first[scores[best_first] >= np.float32(score_threshold)]
+    below_threshold = len(logits) - len(best_first)
     best_first = best_first[:top_n]
     scores = logits if raw_scores else scores
     documents = [RankedDocument(int(i), float(scores[i]), candidates.documents[i]) for i in best_first]
-    return Ranking(documents, usage)
+    return Ranking(documents, usage, below_threshold=below_threshold)
 
 
 def relevance_scores(logits: np.ndarray, calibration: Calibration | None = None) -> np.ndarray:

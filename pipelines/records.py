@@ -62,3 +62,5 @@ class Ranking:
     usage: Usage
     error: str | None = None
     """Why this list could not be ranked; the lists beside it are not affected."""
+    below_threshold: int = 0
+    """Documents that are left out since their score is below `score_threshold`; `top_n` does not count."""

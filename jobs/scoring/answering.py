@@ -77,7 +77,7 @@ def rank_alone(candidates: CandidateList, scorer: ListScorer, spent: Effort) -> 
 
 
 def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Counts:
-    """Rows, errors by reason, usage and null documents of a unit."""
+    """Rows, errors by reason, usage, and the documents of a unit that are null or below the threshold."""
     answered = [ranking for ranking in rankings if ranking is not None]
     messages = [row.error for row in rows] + [ranking.error for ranking in answered]
     errors = Counter(reason_of(message) for message in messages if message is not None)
@@ -86,4 +86,5 @@ def count(rows: Sequence[ParsedRow], rankings: Sequence[Ranking | None]) -> Coun
         errors=dict(sorted(errors.items())),
         usage=sum((one.usage for one in answered), Usage()),
         null_documents=sum(len(row.null_documents) for row in rows),
+        documents_below_threshold=sum(one.below_threshold for one in answered),
     )

@@ -17,6 +17,7 @@ from jobs.driver.dry_run import dry_run
 from jobs.driver.resolution import with_resolved_model
 from jobs.errors import RefusedError
 from jobs.scoring.scorer import own_scorer
+from jobs.screen import count_rows
 from jobs.settings import RerankSettings
 from jobs.table.columns import GroupBy, Layout
 from pipelines.calibration import CALIBRATION, Calibration
@@ -65,7 +66,11 @@ def test_what_is_below_is_left_out_before_top_n_and_counts_all_the_same(
     assert [summary[name] for name in ("rows", "pairs", "tokens")] == [
         everything[name] for name in ("rows", "pairs", "tokens")
     ]
-    run_job(source, tmp_path / "two", own_scorer, reranker=model, score_threshold=threshold, top_n=2)
+    assert everything["documents_below_threshold"] == 0
+    assert summary["documents_below_threshold"] == 120 - sum(map(len, kept))
+    two = run_job(source, tmp_path / "two", own_scorer, reranker=model, score_threshold=threshold, top_n=2)
+    assert two["documents_below_threshold"] == summary["documents_below_threshold"]  # `--top-n` cuts what is above
+    assert ("documents below the threshold", str(two["documents_below_threshold"])) in count_rows(two)
     assert rankings(tmp_path / "two") == [row[:2] for row in kept]
     run_job(source, tmp_path / "none", own_scorer, reranker=model, score_threshold=1)
     assert [(row["ranking"], row["error"]) for row in rows_of_output(tmp_path / "none")] == [([], None)] * 20
