@@ -45,6 +45,12 @@ class Calibration:
     note: str | None = None
     """What whoever reads the scores should know."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a scale or bias that would turn the order round, or make scores NaN."""
+        for name in ("scale", "bias"):
+            if told := fault(name, getattr(self, name)):
+                raise ConfigError(f"{name} of a calibration is {getattr(self, name)!r:.60}; {told}")
+
     @property
     def is_identity(self) -> bool:
         """Whether scores are the same without it, since scale and bias are in the weights already."""
@@ -80,8 +86,9 @@ class Calibration:
             if Path(path).stat().st_size > MAX_BYTES:
                 raise ModelRefusedError(f"{path} has more than {MAX_BYTES:,} bytes, and is no calibration")
             content = Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"the calibration {path} cannot be read: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"the calibration {path} cannot be read: {why}") from None
         return cls.from_json(content, str(path))
 
     @classmethod

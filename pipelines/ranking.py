@@ -54,8 +54,9 @@ def check_threshold(score_threshold: float | None, calibration: Calibration | No
     """Raises ConfigError for a threshold beyond 0..1, and for one of scores that are not calibrated."""
     if score_threshold is None:
         return
-    if not 0 <= score_threshold <= 1:
-        raise ConfigError(f"score_threshold is {score_threshold}; it lies in 0..1, also where raw scores are given")
+    given: object = score_threshold
+    if isinstance(given, bool) or not isinstance(given, int | float | np.floating) or not 0 <= given <= 1:
+        raise ConfigError(f"score_threshold is {score_threshold!r}; it lies in 0..1, also where raw scores are given")
     if calibration is None and not allow_uncalibrated:
         raise ConfigError(
             f"score_threshold is {score_threshold}, and the scores of this model are not calibrated, so that it means "

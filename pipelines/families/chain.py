@@ -115,8 +115,13 @@ def logit_score(files: ModelFiles, module: ModuleEntry, max_length: int | None) 
     where = f"{module.path}/config.json"
     config = read_json(files.directory / where)
     check_known(config, {"module_input_name": ("causal_logits",)}, ("true_token_id", "false_token_id"), where)
+    yes = size(config, "true_token_id", least=0)
     no = None if config.get("false_token_id") is None else size(config, "false_token_id", least=0)
-    return LogitScore(size(config, "true_token_id", least=0), no, files.chat_template(), max_length)
+    if yes == no:
+        raise ModelRefusedError(
+            f"{where}: true_token_id and false_token_id are both {yes}, so all scores would be equal"
+        )
+    return LogitScore(yes, no, files.chat_template(), max_length)
 
 
 def kind_of(module: ModuleEntry) -> str:

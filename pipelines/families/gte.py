@@ -286,7 +286,8 @@ def rope(config: Config, head_width: int) -> tuple[float, float]:
     """
     if config["model_type"] == LAYOUT:
         given: Any = config.get("rope_parameters") or {}
-        if not isinstance(given, dict) or given.get("rope_type", "default") not in ("default", "linear"):
+        known = isinstance(given, dict) and given.keys() <= {"rope_type", "rope_theta", "factor"}
+        if not known or given.get("rope_type", "default") not in ("default", "linear"):
             raise ModelRefusedError(f"rope_parameters is {shown(given)}; supported are default and linear positions")
         return (
             number({"rope_theta": 160_000.0} | given, "rope_theta", most=None),

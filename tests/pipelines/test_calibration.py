@@ -219,3 +219,30 @@ class TestThresholds:
         reranker = Reranker.load("embedded", device="cpu", num_threads=1)
         documents = ["sorted() returns a new list", "bananas"]
         assert [one.index for one in reranker.rerank("sort a list", documents, score_threshold=0.5)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("scale", "bias", "message"),
+    [
+        (math.nan, 0.0, "scale of a calibration is nan; it is a number"),
+        (0.0, 0.0, "scale of a calibration is 0.0; it is more than 0"),
+        (-1.0, 0.0, "scale of a calibration is -1.0; it is more than 0"),
+        (1.0, math.inf, "bias of a calibration is inf; it is a number"),
+    ],
+)
+def test_one_of_ones_own_is_checked_too(scale: float, bias: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Calibration(scale, bias, "files")
+
+
+@pytest.mark.parametrize("threshold", ["0.5", True, math.nan, -0.1, 1.5, [0.5]])
+def test_a_threshold_that_is_no_number_in_its_range_is_refused(calibrated: Path, threshold: Any) -> None:
+    ours = Reranker.load(str(calibrated), device="cpu", num_threads=1)
+    with pytest.raises(ConfigError, match=r"score_threshold is .*; it lies in 0\.\.1"):
+        ours.rerank(QUERY, DOCUMENTS, score_threshold=threshold)
+    assert ours.rerank(QUERY, DOCUMENTS, score_threshold=np.float32(0.0))
+
+
+def test_a_path_that_no_system_has_is_told(calibrated: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        Calibration.read("a\0b")

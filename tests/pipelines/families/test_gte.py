@@ -87,6 +87,7 @@ def test_shards_are_read_and_convert_writes_what_transformers_loads(tmp_path: Pa
         ({"num_hidden_layers": 4}, "missing"),
         ({"intermediate_size": 32}, "intermediate_size"),
         ({"model_type": "gte", "rope_parameters": {"rope_type": "yarn"}}, "supported are default and linear"),
+        ({"model_type": "gte", "rope_parameters": {"partial_rotary_factor": 0.5}}, "supported are default and linear"),
     ],
 )
 def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:

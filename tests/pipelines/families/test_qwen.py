@@ -282,6 +282,12 @@ def test_a_module_without_its_tokens_is_refused(tmp_path: Path) -> None:
         spec_of(find_model(str(model)))
 
 
+def test_one_token_that_says_both_yes_and_no_is_refused(tmp_path: Path) -> None:
+    model = as_logit_score(write_qwen(tmp_path / "model"), tmp_path / "chain", 5, 5)
+    with pytest.raises(ModelRefusedError, match="true_token_id and false_token_id are both 5"):
+        spec_of(find_model(str(model)))
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, bert_directory: Path) -> None:
     model = write_qwen(tmp_path / "model")
     (model / "tokenizer.json").write_bytes((bert_directory / "tokenizer.json").read_bytes())
