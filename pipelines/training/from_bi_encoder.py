@@ -123,7 +123,7 @@ class Builder:
     """Puts the weights of the cross-encoder together, under the names that transformers gives to a BertModel."""
 
     def __init__(self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int) -> None:
-        self.old, self.config, self.measures, self.first_token = tensors, config, measures, first_token
+        self.old, self.measures, self.first_token = tensors, measures, first_token
         self.new: Tensors = {}
         self.depth = int(config["num_hidden_layers"])
         self.heads = int(config["num_attention_heads"])
