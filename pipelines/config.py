@@ -8,7 +8,8 @@ from .calibration import Calibration
 from .errors import ConfigError
 
 EMBEDDED = "embedded"
-"""Names the model in this package, also where a directory of the same name lies; `./embedded` is that directory."""
+EMBEDDED_MODELS = (EMBEDDED, "embedded-multilingual")
+"""Name the models in this package, also where a directory of the same name lies; `./embedded` is that directory."""
 MIN_MAX_LENGTH = 16
 SPECIAL_TOKENS_PER_TEXT = 2
 """Special tokens around a text that stands alone: [CLS] and [SEP], or <s> and </s>."""
@@ -20,7 +21,7 @@ class RerankerConfig:
     """How to load a reranker and how it reads texts. Raises ConfigError for values that cannot work."""
 
     model: str = EMBEDDED
-    """`embedded`, a local directory, a directory in an object store (s3://, abfss://, gs://), or a hub name."""
+    """An embedded model, a local directory, a directory in an object store (s3://, abfss://, gs://), or a hub name."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None is its default branch."""
     token: str | None = field(default=None, repr=False)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .calibration import Calibration
-from .config import EMBEDDED, RerankerConfig
+from .config import EMBEDDED_MODELS, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
@@ -141,11 +141,11 @@ def calibration_of(config: RerankerConfig, files: ModelFiles) -> Calibration | N
 
 
 def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:
-    """`config` for another process: its model is `embedded`, an absolute directory, a uri, or a hub name and commit.
+    """`config` for another process: its model is embedded, an absolute directory, a uri, or a hub name and commit.
 
     It carries the calibration along, whatever lies beside the model there. Raises as `calibration_of`.
     """
-    is_name = files.commit is not None or config.model == EMBEDDED or is_uri(config.model)
+    is_name = files.commit is not None or config.model in EMBEDDED_MODELS or is_uri(config.model)
     model = config.model if is_name else str(files.directory)
     return replace(config, model=model, revision=files.commit, calibration=calibration_of(config, files))
 

@@ -1,4 +1,4 @@
-"""`embedded`, a directory, a uri or a hub name -> a local directory with config.json, tokenizer.json and safetensors.
+"""An embedded model, a directory, a uri or a hub name -> a local directory with config, tokenizer and safetensors.
 
 Only data is read: no pickled weights (`pytorch_model.bin`), no code that a model brings along.
 """
@@ -24,7 +24,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from tokenizers import Tokenizer
 
 from .calibration import CALIBRATION, Calibration
-from .config import EMBEDDED
+from .config import EMBEDDED_MODELS
 from .errors import ModelNotFoundError, ModelRefusedError, tokenizer_faults
 from .stores import filesystem, is_uri, parse_given_uri, without_signature
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 COPY_BYTES = 8 << 20
-EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
+EMBEDDED_DIRECTORIES = {name: Path(__file__).parent / name.replace("-", "_") for name in EMBEDDED_MODELS}
 NEEDED = (
     "config.json",
     "tokenizer.json",
@@ -189,7 +189,7 @@ class ModelFiles:
         if not path.is_file():
             return None
         found = Calibration.read(path)
-        if self.directory != EMBEDDED_DIRECTORY:  # whose files come together, and are loaded often
+        if self.directory not in EMBEDDED_DIRECTORIES.values():  # whose files come together, and are loaded often
             found.check_fits(self.digest(), self.name)
         return found
 
@@ -209,12 +209,12 @@ def digest_of(directory: Path, files: tuple[tuple[Path, int, int, int], ...]) ->
 
 
 def find_model(name: str, revision: str | None = None, token: str | None = None) -> ModelFiles:
-    """The files of `embedded`, of a directory, of a uri or of a hub name (both fetched once, then from the cache).
+    """The files of an embedded model, a directory, a uri or a hub name (these two fetched once, then from the cache).
 
     Raises ModelNotFoundError with what to try. HF_HUB_OFFLINE, HF_TOKEN and HF_HOME mean what huggingface_hub says.
     """
-    if name == EMBEDDED:
-        return ModelFiles(name, EMBEDDED_DIRECTORY)
+    if name in EMBEDDED_DIRECTORIES:
+        return ModelFiles(name, EMBEDDED_DIRECTORIES[name])
     if is_uri(name):
         return fetch(name)
     directory = Path(name).expanduser()

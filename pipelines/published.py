@@ -19,7 +19,7 @@ class Published:
     """Of their family, as in fingerprints."""
     family: str
     models: tuple[str, ...]
-    """Names on Hugging Face's hub, or `embedded`."""
+    """Names on Hugging Face's hub, or of the embedded models."""
     tokens: int
     """Of the longest pair."""
     licence: str
@@ -32,6 +32,7 @@ class Published:
 
 PUBLISHED = (
     Published("bert", "BERT", ("embedded",), 512, "Apache-2.0"),
+    Published("bert", "BERT", ("embedded-multilingual",), 512, "MIT"),
     Published("bert", "BERT", ("cross-encoder/ms-marco-MiniLM-L6-v2",), 512, "Apache-2.0", MS_MARCO),
     Published("xlm-roberta", "XLM-RoBERTa", ("BAAI/bge-reranker-base", "BAAI/bge-reranker-large"), 512, "MIT"),
     Published("xlm-roberta", "XLM-RoBERTa", ("BAAI/bge-reranker-v2-m3",), 8192, "Apache-2.0"),
@@ -92,7 +93,7 @@ def as_markdown() -> str:
     """The table of all, with the names as links to their cards."""
 
     def linked(name: str) -> str:
-        return f"`{name}`" if name == "embedded" else f"[{name}](https://huggingface.co/{name})"
+        return f"[{name}](https://huggingface.co/{name})" if "/" in name else f"`{name}`"
 
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
     lines += [(one.family, ", ".join(map(linked, one.models)), *one.cells()[2:]) for one in PUBLISHED]

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.config import EMBEDDED
+from pipelines.config import EMBEDDED_MODELS
 from pipelines.errors import ConfigError, ModelError
 from serve.auth import check_access, new_key
 from serve.deaths import say_deaths_of_haproxy
@@ -229,7 +229,7 @@ def with_found_model(args: ServeArgs) -> tuple[ServeArgs, bool]:
     Preparation.load(args.reranker())
     is_calibrated = with_calibration(args).calibration is not None
     directory = Path(args.model).expanduser()
-    if args.model == EMBEDDED or not directory.is_dir():
+    if args.model in EMBEDDED_MODELS or not directory.is_dir():
         return args, is_calibrated
     return args.model_copy(update={"model": str(directory.resolve()), "served_model_name": args.name}), is_calibrated
 

@@ -36,7 +36,7 @@ from jobs.training.label.teachers import Kind, Teacher
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.evaluation.sets import LISTS
-from pipelines.model_files import EMBEDDED_DIRECTORY
+from pipelines.model_files import EMBEDDED_DIRECTORIES
 
 ROOM = ".scoring"
 """Put behind the name of the result: the directory in which the model scores."""
@@ -114,7 +114,8 @@ def output_of(settings: CalibrateSettings) -> str:
     if settings.output is not None:
         return settings.output
     directory = Path(settings.model).expanduser()
-    if settings.model == "embedded" or not directory.is_dir() or directory.resolve() == EMBEDDED_DIRECTORY:
+    is_embedded = settings.model in EMBEDDED_DIRECTORIES or directory.resolve() in EMBEDDED_DIRECTORIES.values()
+    if is_embedded or not directory.is_dir():
         raise ConfigError(
             f"{settings.model} is no directory of yours to write {CALIBRATION} into; give --output FILE, and that to "
             "other commands as --calibration FILE"

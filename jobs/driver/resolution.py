@@ -17,7 +17,7 @@ from jobs.scoring.app_scorer import served_model
 from jobs.screen import say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import absolute, check_apart
-from pipelines.config import EMBEDDED, RerankerConfig
+from pipelines.config import EMBEDDED_MODELS, RerankerConfig
 from pipelines.errors import ConfigError
 
 JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -124,7 +124,7 @@ def resolved_model(config: RerankerConfig) -> RerankerConfig:
     from pipelines.fingerprint import resolved
     from pipelines.model_files import find_model
 
-    if JOB_ENVIRONMENT in os.environ and config.model != EMBEDDED and os.path.isdir(config.model):
+    if JOB_ENVIRONMENT in os.environ and config.model not in EMBEDDED_MODELS and os.path.isdir(config.model):
         absolute(config.model, "--model", allow_relative=False)
 
     return resolved(config, find_model(config.model, config.revision, config.token))

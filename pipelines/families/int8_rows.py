@@ -1,4 +1,4 @@
-"""Matrices in 8 bits with a scale for each row: the large word embeddings of the embedded models."""
+"""Matrices in 8 bits with a scale for each row: all large ones of a model that shall be small."""
 
 from __future__ import annotations
 

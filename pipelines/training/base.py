@@ -120,8 +120,8 @@ def write_model(
 ) -> None:
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
 
-    A `calibration` comes to lie beside the weights. With `small` the word embeddings are in 8 bits with a scale for
-    each row, which transformers does not read.
+    A `calibration` comes to lie beside the weights. With `small` all matrices but the embeddings of positions and
+    segments are in 8 bits with a scale for each row, which transformers does not read.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.
@@ -166,8 +166,10 @@ def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.d
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
     contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
     if small:
-        words = f"{names.modules(encoder.shape.num_hidden_layers)['word_embeddings']}.weight"
-        contents[words], contents[f"{words}{SCALES}"] = in_8_bits(tensors[words].detach().cpu())
+        modules = names.modules(encoder.shape.num_hidden_layers)
+        whole = {f"{modules[name]}.weight" for name in ("position_embeddings", "token_type_embeddings", "head_out")}
+        for name in (name for name, tensor in tensors.items() if tensor.dim() == 2 and name not in whole):
+            contents[name], contents[f"{name}{SCALES}"] = in_8_bits(tensors[name].detach().cpu())
     save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
     config = written_config(base, names.layout, dtype)
     write_config_and_tokenizer(config, base.files, folder)

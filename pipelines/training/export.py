@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("trained", nargs="+", help="folder that `kit train` wrote, or a model that began as the kit's")
     parser.add_argument("--base", required=True, help="what the kit was made from; the model takes its tokenizer")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--small", action="store_true", help="word embeddings in 8 bits")
+    parser.add_argument("--small", action="store_true", help="matrices in 8 bits, half the size")
     args = parser.parse_args()
     scale, bias = export(args.kit, args.trained, args.base, args.output, small=args.small)
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}; the model is in {args.output}")

@@ -10,8 +10,9 @@ text into the other. It is an ordinary BERT. Its weights are those of the bi-enc
   dimensions of each head are given up for them: they forbid a token to look into the other text. The first token is
   looked at by both, as each of them had it alone. What little the heads lose is chosen by how queries and keys spread.
 - The added head and the rest of the feed-forward units are free: training can use them to look across.
-- A last layer pools both texts, each into the principal half of its dimensions, and multiplies the two coordinate by
-  coordinate: gelu(z) + gelu(-z) is nearly a square, and (q + p)^2 - (q - p)^2 = 4 q p.
+- Of two layers more, the first gives each token the mean of its text, and the second takes the passage's mean from that
+  in the first token. The norm behind it divides by the length of what is left, and so tells the distance of the two: a
+  coordinate that was a constant before it is larger after it, the nearer the texts are.
 
 A norm over more coordinates is the old one where the new coordinates have the old ones' mean. So what is written to a
 vector is centred, which no norm after it notices, and some new coordinates carry the mean that is left.
@@ -36,6 +37,7 @@ from safetensors.torch import save_file
 
 from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ModelRefusedError
+from ..families.int8_rows import INT8_MAX
 from ..model_files import ModelFiles
 from .base import write_directory
 from .dense import load_backbone
@@ -53,12 +55,10 @@ EXTRA_UNITS = 32
 """Feed-forward units beside those of the bi-encoder; 22 keep marks and means."""
 FREE_DEVIATION = 0.02
 """Of the weights that training can use as it likes."""
-GAIN = 30.0
-"""Of the pooled texts beside what the first token held before."""
-ARGUMENT = 0.1
-"""Of the gelus that multiply: small, since gelu(z) + gelu(-z) is a square near 0 only."""
-SCORE = 4.0
-"""Of the coordinate that holds the similarity, for equal texts."""
+GAIN = 100.0
+"""Of the mean of a text beside what its tokens held before."""
+SCORE = 3.0
+"""Of the coordinate that holds the similarity, for each unit of 1 / distance; its zero is at a distance of 1."""
 HEAD_SCALE, OUT_SCALE = 0.1, 20.0
 """Of the head: tanh of a small number is that number."""
 SAMPLE, SAMPLE_TOKENS = 2000, 96
@@ -141,19 +141,17 @@ class Builder:
         self.pairs = (self.head - 6) // 2
         self.carriers = slice(marks_end, marks_end + self.pairs)
         self.counterweights = slice(marks_end + self.pairs, self.wide)
-        if self.heads % 2 or self.pairs < 1 or (self.head - 6) % 2:
-            raise ModelRefusedError(
-                f"{self.heads} heads of {self.head} dimensions; an even number of heads is needed, of 8 dimensions or "
-                "more, and an even number of those"
-            )
+        if self.pairs < 1 or self.head % 2:
+            raise ModelRefusedError(f"heads of {self.head} dimensions; 8 or more are needed, and an even number")
 
     def build(self) -> Tensors:
-        """The tensors of a BertForSequenceClassification with one layer more than the bi-encoder."""
+        """The tensors of a BertForSequenceClassification with two layers more than the bi-encoder."""
         self.embed()
         for i in range(self.depth):
             self.attend(f"encoder.layer.{i}.", self.norm_before(i))
             self.feed_forward(f"encoder.layer.{i}.")
-        self.compare(f"encoder.layer.{self.depth}.")
+        self.pool(f"encoder.layer.{self.depth}.")
+        self.compare(f"encoder.layer.{self.depth + 1}.")
         head = {
             "bert.pooler.dense.weight": HEAD_SCALE * torch.eye(self.wide),
             "bert.pooler.dense.bias": torch.zeros(self.wide),
@@ -169,7 +167,12 @@ class Builder:
 
     def embed(self) -> None:
         """The embeddings, centred, with the marks in those of the segments."""
-        mark = MARK * self.measures.spreads["embeddings.LayerNorm"]  # embeddings may be as small as they like
+        first_D = self.old["embeddings.word_embeddings.weight"][self.first_token]
+        first_D = first_D - first_D.mean()
+        # Embeddings may be as small as they like.
+        mark, largest = exact_in_8_bits(
+            MARK * self.measures.spreads["embeddings.LayerNorm"], float(first_D.abs().max())
+        )
         weights_D = self.norm("embeddings.LayerNorm", carries_mean=True, mark=mark)
         for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
             rows_KD = self.old[f"embeddings.{name}.weight"]
@@ -184,7 +187,10 @@ class Builder:
         for place, segment in ((self.asks_as_query, 0), (self.seen_as_query, 0), (self.passage, 1)):
             segments[segment, place : place + 2] = torch.tensor([mark, -mark])
         seen = slice(self.seen_as_query, self.seen_as_query + 2)  # both texts look at the first token
-        self.new["embeddings.word_embeddings.weight"][self.first_token, seen] = -segments[0, seen]
+        first_W = self.new["embeddings.word_embeddings.weight"][self.first_token]
+        first_W[seen] = -segments[0, seen]
+        at = first_D.abs().argmax()
+        first_W[at] = first_D[at].sign() * largest
 
     def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
         """A norm over W coordinates that does to the first D what the old one did; the weights [D] of these.
@@ -288,53 +294,65 @@ class Builder:
         self.new[f"{layer}intermediate.dense.weight"], self.new[f"{layer}intermediate.dense.bias"] = into, into_bias
         self.new[f"{layer}output.dense.weight"], self.new[f"{layer}output.dense.bias"] = out, out_bias
 
+    def pool(self, layer: str) -> None:
+        """The layer in which each token gets the mean of its text, about that of all texts."""
+        mean_D = self.measures.means.mean(0)
+        size = float((self.measures.means - mean_D).square().mean().sqrt())
+        weights = {"query": torch.zeros(self.wide, self.wide), "key": self.free(self.wide, self.wide)}
+        for row in range(0, self.wide, self.head):
+            weights["key"][row : row + 2] = 0
+            self.forbid(weights, row, self.asks_as_query, self.passage)
+            self.forbid(weights, row + 1, self.passage, self.asks_as_query)
+        out = torch.eye(self.wide) * GAIN  # of the marks too, which are the mean of their text
+        out[: self.width] /= size
+        out[self.score :] = 0
+        self.last_layer(layer, weights, {"value": torch.cat([-mean_D, torch.zeros(self.head)])}, out)
+        self.new[f"{layer}output.dense.weight"] = torch.zeros(self.wide, self.wide_units)
+
     def compare(self, layer: str) -> None:
-        """The layer in which the first token pools both texts, and multiplies them."""
-        half, mean_D = self.width // 2, self.measures.means.mean(0)
-        _, spread, axes = torch.linalg.svd(self.measures.means - mean_D, full_matrices=False)
-        if len(axes) < half:
-            raise ModelRefusedError(f"{len(axes)} texts are measured, and at least {half} are needed")
-        axes = axes[:half]
-        size = float(spread[:half].square().sum().div(len(self.measures.means) * half).sqrt())
-        weights = {name: self.free(self.wide, self.wide) for name in ("query", "key", "value")}
-        biases = {name: torch.zeros(self.wide) for name in weights}
+        """The layer in which the first token takes the mean of the passage from that of the query."""
+        weights = {"query": torch.zeros(self.wide, self.wide), "key": self.free(self.wide, self.wide)}
+        constant = torch.zeros(self.wide)
+        rows = torch.arange(0, self.wide, self.head)
+        constant[rows] = -math.sqrt(PENALTY * math.sqrt(self.head))
+        weights["key"][rows] = 0
+        weights["key"][rows, self.asks_as_query] = -constant[rows] / MARK / 2
+        weights["key"][rows, self.asks_as_query + 1] = constant[rows] / MARK / 2
         out = torch.zeros(self.wide, self.wide)
-        of_text = self.heads // 2 * self.head
-        for head in range(self.heads):
-            rows = slice(head * self.head, (head + 1) * self.head)
-            for name in ("query", "key"):
-                weights[name][rows] = 0
-            last, other = rows.stop - 1, self.passage if rows.start < of_text else self.asks_as_query
-            biases["query"][last] = -math.sqrt(PENALTY * math.sqrt(self.head))
-            weights["key"][last, other : other + 2] = torch.tensor([0.5, -0.5]) * -float(biases["query"][last]) / MARK
-        for text in (slice(0, half), slice(half, 2 * half)):
-            weights["value"][text] = 0
-            weights["value"][text, : self.width] = axes
-            biases["value"][text] = -axes @ mean_D
-        out[: self.width, : self.width] = GAIN / size * torch.eye(self.width)
-        into, to_score = self.free(self.wide_units, self.wide), torch.zeros(self.wide, self.wide_units)
-        weight = SCORE * 2 / self.wide / (4 * math.sqrt(2 / math.pi) * ARGUMENT**2)
-        for i in range(half):
-            for unit, (q, p) in enumerate(((1, 1), (-1, -1), (1, -1), (-1, 1)), 4 * i):
-                into[unit] = 0
-                into[unit, i], into[unit, half + i] = q * ARGUMENT, p * ARGUMENT
-                self.carry_score(to_score, unit, q * p * weight)
-        for name, matrix in weights.items():
-            self.new[f"{layer}attention.self.{name}.weight"] = matrix
-            self.new[f"{layer}attention.self.{name}.bias"] = biases[name]
+        out[: self.width, : self.width] = -torch.eye(self.width)
+        self.last_layer(layer, weights, {"query": constant}, out)
+        # Several constants, so that in half precision not all are rounded alike.
+        pairs = (self.wide - self.score) // 2
+        constants = MARK * (1 + torch.arange(pairs) / pairs)
+        ahead = torch.arange(self.score, self.wide, 2)
+        bias = self.new[f"{layer}attention.output.dense.bias"]
+        bias[ahead], bias[ahead + 1] = constants, -constants
+        to_score = torch.zeros(self.wide, self.wide_units)
+        for unit, sign in enumerate((1, -1)):  # gelu(z) - gelu(-z) = z
+            into = self.new[f"{layer}intermediate.dense.weight"]
+            into[unit] = 0
+            into[unit, ahead], into[unit, ahead + 1] = sign / constants / pairs / 2, -sign / constants / pairs / 2
+            self.new[f"{layer}intermediate.dense.bias"][unit] = -sign
+            to_score[self.score, unit], to_score[self.score + 1, unit] = sign * SCORE, -sign * SCORE
+        self.new[f"{layer}output.dense.weight"] = to_score
+
+    def last_layer(self, layer: str, weights: Tensors, biases: Tensors, out: torch.Tensor) -> None:
+        """Sets a layer whose values are its input, and whose feed-forward units do nothing yet.
+
+        Where queries are 0, keys are not, so that training can look at something else.
+        """
+        weights = weights | {"value": torch.eye(self.wide)}
         zeros = torch.zeros(self.wide)
-        self.new |= {f"{layer}attention.output.dense.weight": out, f"{layer}attention.output.dense.bias": zeros}
-        self.new |= {f"{layer}intermediate.dense.weight": into, f"{layer}output.dense.weight": to_score}
-        self.new |= {
-            f"{layer}intermediate.dense.bias": torch.zeros(self.wide_units),
-            f"{layer}output.dense.bias": zeros,
-        }
+        for name, weight in weights.items():
+            self.new[f"{layer}attention.self.{name}.weight"] = weight
+            self.new[f"{layer}attention.self.{name}.bias"] = biases.get(name, zeros)
+        self.new[f"{layer}attention.output.dense.weight"] = out
+        self.new[f"{layer}attention.output.dense.bias"] = zeros.clone()
+        self.new[f"{layer}intermediate.dense.weight"] = self.free(self.wide_units, self.wide)
+        self.new[f"{layer}intermediate.dense.bias"] = torch.zeros(self.wide_units)
+        self.new[f"{layer}output.dense.bias"] = zeros
         for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
             self.new |= {f"{layer}{norm}.weight": torch.ones(self.wide), f"{layer}{norm}.bias": zeros}
-
-    def carry_score(self, to_score: torch.Tensor, unit: int, weight: float) -> None:
-        """Adds a unit to the coordinate of the score, and takes it from its neighbour, so that the mean stays."""
-        to_score[self.score, unit], to_score[self.score + 1, unit] = weight, -weight
 
     def free(self, *size: int) -> torch.Tensor:
         """Weights for training to use."""
@@ -344,6 +362,16 @@ class Builder:
 def centred(x: torch.Tensor) -> torch.Tensor:
     """Without the mean over the coordinates that come out."""
     return x - x.mean(0, keepdim=True)
+
+
+def exact_in_8_bits(mark: float, largest: float) -> tuple[float, float]:
+    """A mark and a largest value of its row near those given, such that the mark is exact where the row is in 8 bits.
+
+    It is exact in bfloat16 too. The mark of the first token has to cancel that of its segment: a penalty depends on it.
+    """
+    steps = min(max(round(mark / largest * INT8_MAX), 1), INT8_MAX)
+    mark = float(torch.tensor(largest * steps / INT8_MAX).bfloat16())
+    return mark, mark * INT8_MAX / steps
 
 
 def best_of_lower_rank(of_queries: torch.Tensor, of_keys: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -393,7 +421,8 @@ def with_berts_pairs(tokenizer: dict[str, Any], first: str | None, last: str | N
 def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
     """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
 
-    Raises ModelRefusedError for one that is no BERT, or does not take the mean of its tokens, and FileExistsError.
+    Raises ModelRefusedError for one that is no BERT, or does not take the mean of its tokens, and for fewer than two
+    texts; FileExistsError where something lies at `output`.
     """
     embedding = read_embedding(bi_encoder)
     files = ModelFiles(str(bi_encoder), embedding.transformer)
@@ -408,7 +437,10 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
     tokenizer = files.tokenizer()
     tokenizer.no_padding()
     tokenizer.enable_truncation(SAMPLE_TOKENS)
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) < 2:
+        raise ModelRefusedError(f"{len(distinct)} texts to measure {bi_encoder} on; give some hundreds that differ")
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(distinct)]
     model = load_backbone(embedding.transformer).eval()
     first, last = ids[0][0], ids[0][-1]
     tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
@@ -417,7 +449,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
     own = {
         "architectures": ["BertForSequenceClassification"],
         "hidden_size": builder.wide,
-        "num_hidden_layers": builder.depth + 1,
+        "num_hidden_layers": builder.depth + 2,
         "num_attention_heads": builder.heads + 1,
         "intermediate_size": builder.wide_units,
         "type_vocab_size": 2,

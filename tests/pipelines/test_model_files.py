@@ -16,7 +16,7 @@ import torch
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError, ModelRefusedError
 from pipelines.fingerprint import planned_fingerprint, resolved
-from pipelines.model_files import EMBEDDED_DIRECTORY, find_model
+from pipelines.model_files import EMBEDDED_DIRECTORIES, find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
     copy_model,
@@ -42,7 +42,7 @@ def load(directory: Path) -> Reranker:
 
 
 def test_embedded_is_the_directory_in_the_package() -> None:
-    assert find_model("embedded").directory == EMBEDDED_DIRECTORY
+    assert find_model("embedded").directory == EMBEDDED_DIRECTORIES["embedded"]
 
 
 def test_a_directory_is_found_relative_to_home(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

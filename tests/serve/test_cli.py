@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import serve.cli
 from pipelines.calibration import CALIBRATION
-from pipelines.model_files import EMBEDDED_DIRECTORY
+from pipelines.model_files import EMBEDDED_DIRECTORIES
 from serve.auth import ApiKeys, new_key
 from serve.cli import PANELS, Server, command, keys, run, welcome
 from serve.private_ray import reserve_port
@@ -80,7 +80,7 @@ def test_every_flag_reaches_the_settings(started: list[Server], port: int, tmp_p
         "max_query_length": 32,
         "overlap_tokens": 8,
         "max_chunks_per_doc": 4,
-        "calibration": str(EMBEDDED_DIRECTORY / CALIBRATION),
+        "calibration": str(EMBEDDED_DIRECTORIES["embedded"] / CALIBRATION),
         "max_batch_tokens": 512,
         "num_cpus": 3,
         "num_threads": 2,
@@ -233,7 +233,7 @@ def test_a_calibration_that_does_not_fit_is_refused_before_anything_starts(
     started: list[Server], port: int, bert_directory: Path, tmp_path: Path
 ) -> None:
     for file, told in (
-        (EMBEDDED_DIRECTORY / CALIBRATION, "the calibration was fitted for other files"),
+        (EMBEDDED_DIRECTORIES["embedded"] / CALIBRATION, "the calibration was fitted for other files"),
         (tmp_path / "none.json", "cannot be read: No such file or directory"),
     ):
         ended = invoke("serve", "--port", port, "--model", bert_directory, "--calibration", file)

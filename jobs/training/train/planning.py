@@ -16,7 +16,7 @@ from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
 from jobs.training.train.paths import RunFiles, base_model
 from jobs.training.train.shards import ShardReport, Stretch
-from pipelines.config import EMBEDDED
+from pipelines.config import EMBEDDED_MODELS
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
@@ -70,10 +70,10 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
 def definite_base(base: str, folder: Path) -> str:
     """The model that training begins from: a directory beside the config file, else one where the command runs.
 
-    Anything else stays as it is: a uri, a hub name, and `embedded`, whatever directories there are. Raises RefusedError
-    for the output of a run that is not complete.
+    Anything else stays as it is: a uri, a hub name, and an embedded model, whatever directories there are. Raises
+    RefusedError for the output of a run that is not complete.
     """
-    if base == EMBEDDED:
+    if base in EMBEDDED_MODELS:
         return base
     if is_uri(base):
         return base_model(base)
