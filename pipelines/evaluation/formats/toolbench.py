@@ -20,7 +20,7 @@ from .writing import NewSet
 
 FORMAT = Format(
     files="the folder data/retrieval/G1 (or G2, G3) of ToolBench's data (https://github.com/OpenBMB/ToolBench), or its "
-    "files of instructions (G1_query.json, test_instruction/G1_instruction.json); with --queries one of them asks alone",
+    "files of instructions (G1_query.json, test_instruction/G1_instruction.json); --queries says which one asks",
     publisher="https://github.com/OpenBMB/ToolBench/blob/master/toolbench/retrieval/train.py",
     measure="recall@3",
     split="test",

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from ...errors import ConfigError
@@ -84,8 +84,7 @@ def xml_topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
     try:
         for place, line in source.lines(path, blank=True):
             parser.feed(f"{line}\n")
-            for event in parser.read_events():
-                element: Element = event[1]
+            for _, element in cast(Iterator[tuple[str, Element]], parser.read_events()):
                 if element.tag == "topic":
                     number, text = element.get("number"), topic_text(element)
                     if number is None or not text:
