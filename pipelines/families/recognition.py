@@ -9,6 +9,7 @@ from ..errors import ModelRefusedError
 from ..model_files import MODULES, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
 from .chain import Chain, LogitScore, chain_of
+from .deberta import DEBERTA
 from .family import Config, Family, ModelSpec
 from .gte import GTE
 from .jina_v2 import JINA_V2
@@ -16,7 +17,7 @@ from .modernbert import MODERNBERT
 from .qwen import QWEN
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, QWEN)
+FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN)
 """The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
 
 CHAINED = " or ".join(family.layout for family in FAMILIES if family.behind_chain is not None)
@@ -71,8 +72,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa and ModernBERT "
-        "cross-encoders, gte-multilingual, jina-reranker-v2, Qwen3-Reranker and mxbai-rerank-v2 "
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT "
+        "and DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v2, Qwen3-Reranker and mxbai-rerank-v2 "
         f"({', '.join(family.layout for family in FAMILIES)})"
     )
 
