@@ -10,6 +10,7 @@ layers share, and no pair changes them, so they are computed once, at load.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -54,21 +55,24 @@ SCORES_PER_CALL = 1 << 22
 class Run(NamedTuple):
     """Neighbours in a batch that have the same length, and go through the attention together."""
 
-    count: int
+    pairs: int
     length: int
 
 
-class Distances(NamedTuple):
-    """Rows of the positions' tables for the distances in one batch, whose longest pair has R tokens: int64 [2R - 1]."""
+class Plan(NamedTuple):
+    """What all layers need to know of a batch."""
 
+    first_tokens: torch.Tensor
+    """Where each pair begins: int32 [P]."""
+    runs: Sequence[Run]
     rising: torch.Tensor
-    """Of query minus key, from 1 - R to R - 1."""
+    """Rows of the distances' tables for query minus key from 1 - L to L - 1, L tokens being the longest pair."""
     falling: torch.Tensor
-    """The same from R - 1 to 1 - R."""
+    """The same from L - 1 to 1 - L."""
 
     @property
     def zero(self) -> int:
-        """Where the distance 0 stands."""
+        """Where the distance 0 stands in both."""
         return len(self.rising) // 2
 
 
@@ -90,18 +94,17 @@ class Layer(DebertaBlock):
         super().__init__(shape)
         self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size)
 
-    def forward(
-        self, x_TD: torch.Tensor, batch: PackedBatch, runs: Sequence[Run], distances: Distances
-    ) -> torch.Tensor:
+    def forward(self, x_TD: torch.Tensor, plan: Plan) -> torch.Tensor:
         """[T, D] -> [T, D]."""
-        keys_RNH, queries_RNH = self.position_keys[distances.falling], self.position_queries[distances.rising]
+        keys_RNH, queries_RNH = self.position_keys[plan.falling], self.position_queries[plan.rising]
 
         def bias(q_BQNH: torch.Tensor, k_BKNH: torch.Tensor) -> torch.Tensor:
-            first, last = distances.zero - (k_BKNH.shape[1] - 1), distances.zero + k_BKNH.shape[1]
-            return distance_bias(q_BQNH, k_BKNH, keys_RNH[first:last], queries_RNH[first:last])
+            farthest = k_BKNH.shape[1] - 1
+            within = slice(plan.zero - farthest, plan.zero + farthest + 1)
+            return distance_bias(q_BQNH, k_BKNH, keys_RNH[within], queries_RNH[within])
 
         q_TNH, k_TNH, v_TNH = self.qkv(x_TD).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        return self.after_attention(x_TD, biased_attention(q_TNH, k_TNH, v_TNH, runs, bias, self.scale))
+        return self.after_attention(x_TD, biased_attention(q_TNH, k_TNH, v_TNH, plan.runs, bias, self.scale))
 
 
 class FirstTokenLayer(DebertaBlock):
@@ -112,11 +115,9 @@ class FirstTokenLayer(DebertaBlock):
         self.q = Linear(shape.hidden_size, shape.hidden_size)
         self.kv = Linear(shape.hidden_size, 2 * shape.hidden_size)
 
-    def forward(
-        self, x_TD: torch.Tensor, batch: PackedBatch, runs: Sequence[Run], distances: Distances
-    ) -> torch.Tensor:
+    def forward(self, x_TD: torch.Tensor, plan: Plan) -> torch.Tensor:
         """[T, D] -> [P, D]."""
-        backwards = distances.falling[distances.zero :]
+        backwards = plan.falling[plan.zero :]
         keys_RNH, queries_RNH = self.position_keys[backwards], self.position_queries[backwards]
 
         def bias(q_BQNH: torch.Tensor, k_BKNH: torch.Tensor) -> torch.Tensor:
@@ -125,10 +126,10 @@ class FirstTokenLayer(DebertaBlock):
             by_key_BKN = (k_BKNH * queries_RNH[:length]).sum(-1)
             return (by_query_BKN + by_key_BKN).transpose(1, 2)[:, :, None]
 
-        x_PD = x_TD[batch.cu_seqlens[:-1]]
+        x_PD = x_TD[plan.first_tokens]
         q_PNH = self.q(x_PD).unflatten(-1, (self.num_heads, -1))
         k_TNH, v_TNH = self.kv(x_TD).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
-        return self.after_attention(x_PD, biased_attention(q_PNH, k_TNH, v_TNH, runs, bias, self.scale))
+        return self.after_attention(x_PD, biased_attention(q_PNH, k_TNH, v_TNH, plan.runs, bias, self.scale))
 
 
 class Deberta(PackedNetwork):
@@ -149,10 +150,11 @@ class Deberta(PackedNetwork):
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Logits of the pairs of `batch`, in their order: float32 [P]."""
         runs = runs_of(batch.cu_seqlens.diff().tolist(), self.shape.num_attention_heads)
-        distances = distances_of(batch.max_seqlen, self.shape.max_position_embeddings, batch.input_ids.device)
+        rising = distance_rows(batch.max_seqlen, self.shape.max_position_embeddings).to(batch.input_ids.device)
+        plan = Plan(batch.cu_seqlens[:-1], runs, rising, rising.flip(0))
         x = self.embedding_norm(self.word_embeddings(batch.input_ids))
         for layer in self.layers:
-            x = layer(x, batch, runs, distances)
+            x = layer(x, plan)
         return self.head_out(self.head_dense.gelu(x, self.pooler_approximation)).squeeze(-1).float()  # type: ignore[no-any-return]
 
 
@@ -160,25 +162,24 @@ def runs_of(lengths: Sequence[int], heads: int) -> list[Run]:
     """The runs of a batch with pairs of these lengths, none of them too large for one call."""
     runs = []
     for length, same in groupby(lengths):
-        count = sum(1 for _ in same)
+        pairs = sum(1 for _ in same)
         most = max(1, SCORES_PER_CALL // (heads * length**2))
-        runs += [Run(min(most, count - done), length) for done in range(0, count, most)]
+        runs += [Run(min(most, pairs - done), length) for done in range(0, pairs, most)]
     return runs
 
 
-def distances_of(longest: int, reach: int, device: torch.device) -> Distances:
-    """The tables' rows for pairs of up to `longest` tokens, of a model for pairs of `reach` tokens.
+def distance_rows(longest: int, reach: int) -> torch.Tensor:
+    """The tables' rows for query minus key from 1 - `longest` to `longest` - 1, in a model for `reach` tokens: int64.
 
-    Up to half of the buckets a distance is its own bucket; from there on they are spread by the logarithm, so that
-    the last one holds what is `reach` - 1 away. Row 0 is that of the farthest key behind the query.
+    Up to half of the buckets each distance has its own. From there on they share buckets by their logarithm, and the
+    last one holds what is `reach` - 1 away.
     """
     middle = BUCKETS // 2
     distances = torch.arange(1 - longest, longest)
-    away = distances.abs().clamp(min=middle).double()
-    shared = middle + torch.ceil((away / middle).log() / torch.tensor((reach - 1) / middle).double().log() * (middle - 1))
-    bucket = torch.where(distances.abs() <= middle, distances, distances.sign() * shared).long()
-    rising = (bucket + BUCKETS).clamp(0, 2 * BUCKETS - 1).to(device)
-    return Distances(rising, rising.flip(0))
+    steps = (distances.abs().clamp(min=middle).double() / middle).log() / math.log(max(reach - 1, middle + 1) / middle)
+    shared = distances.sign() * (middle + torch.ceil(steps * (middle - 1)))
+    bucket = torch.where(distances.abs() <= middle, distances, shared.long())
+    return (bucket + BUCKETS).clamp(0, 2 * BUCKETS - 1)
 
 
 def biased_attention(
@@ -198,10 +199,10 @@ def biased_attention(
     outputs = []
     for run in runs:
         q_length = run.length if ask_all else 1
-        q_end, k_end = q_at + run.count * q_length, k_at + run.count * run.length
-        q_BQNH = q_TNH[q_at:q_end].unflatten(0, (run.count, q_length))
-        k_BKNH = k_TNH[k_at:k_end].unflatten(0, (run.count, run.length))
-        v_BKNH = v_TNH[k_at:k_end].unflatten(0, (run.count, run.length))
+        q_end, k_end = q_at + run.pairs * q_length, k_at + run.pairs * run.length
+        q_BQNH = q_TNH[q_at:q_end].unflatten(0, (run.pairs, q_length))
+        k_BKNH = k_TNH[k_at:k_end].unflatten(0, (run.pairs, run.length))
+        v_BKNH = v_TNH[k_at:k_end].unflatten(0, (run.pairs, run.length))
         q_BNQH, k_BNKH, v_BNKH = (part.transpose(1, 2) for part in (q_BQNH, k_BKNH, v_BKNH))
         bias_BNQK = bias(q_BQNH, k_BKNH)
         o_BNQH = F.scaled_dot_product_attention(q_BNQH, k_BNKH, v_BNKH, attn_mask=bias_BNQK, scale=scale)
@@ -345,7 +346,11 @@ def deberta_spec(config: Config) -> DebertaSpec:
     heads, width = size(config, "num_attention_heads"), size(config, "hidden_size")
     if width % heads:
         raise ModelRefusedError(f"num_attention_heads is {heads}, which does not divide hidden_size ({width})")
-    for key, known in {"embedding_size": width, "pooler_hidden_size": width, "attention_head_size": width // heads}.items():
+    for key, known in {
+        "embedding_size": width,
+        "pooler_hidden_size": width,
+        "attention_head_size": width // heads,
+    }.items():
         if (value := config.get(key, known)) != known:
             raise ModelRefusedError(
                 f"{key} is {shown(value)}; supported is {known}, as hidden_size ({width}) and num_attention_heads "

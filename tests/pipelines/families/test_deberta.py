@@ -59,10 +59,8 @@ def logits(model: Path, pairs: list[TextPair] = PAIRS, **settings: Any) -> np.nd
     [
         {},
         {"num_hidden_layers": 1},
-        {"hidden_act": "gelu_new", "pooler_hidden_act": "gelu_new"},
-        {"pos_att_type": "c2p|p2c"},
-        {"layer_norm_eps": 1e-3},
-        {"max_position_embeddings": 1024},
+        {"hidden_act": "gelu_new", "pooler_hidden_act": "gelu_new", "pos_att_type": "c2p|p2c"},
+        {"layer_norm_eps": 1e-3, "max_position_embeddings": 1024},
     ],
     ids=str,
 )
@@ -92,10 +90,7 @@ def test_distances_have_the_buckets_of_transformers(reach: int) -> None:
 
     distances = torch.arange(1 - reach, reach)
     expected = make_log_bucket_position(distances, 256, reach).long() + 256
-    ours = deberta.distances_of(reach, reach, torch.device("cpu"))
-    assert ours.rising.tolist() == expected.clamp(0, 511).tolist()
-    assert ours.falling.tolist() == ours.rising.tolist()[::-1]
-    assert distances[ours.zero] == 0
+    assert deberta.distance_rows(reach, reach).tolist() == expected.clamp(0, 511).tolist()
 
 
 def test_a_pair_is_joined_as_its_tokenizer_joins_it_without_segments(tmp_path: Path) -> None:
@@ -116,7 +111,8 @@ def test_a_list_is_ranked_by_the_sigmoid_and_counted_by_the_text(tmp_path: Path)
     assert [one.index for one in ranking.documents] == [one.index for one in raw.documents]
     sigmoids = [1 / (1 + np.exp(-one.relevance_score)) for one in raw.documents]
     np.testing.assert_allclose([one.relevance_score for one in ranking.documents], sigmoids, atol=1e-6)
-    assert ranking.usage.total_tokens == sum(2 + count for count in (4, 20, 600, 40))
+    assert ranking.usage.tokens == sum(2 + count for count in (4, 20, 600, 40))
+    assert (ranking.usage.pairs, ranking.usage.chunks) == (3, 4)
     assert reference_of_short(model, documents) == pytest.approx(
         {one.index: one.relevance_score for one in raw.documents if one.index != 1}, abs=TOLERANCE
     )
