@@ -194,3 +194,14 @@ def test_missing_and_unexpected_tensors_are_refused_by_name(tmp_path: Path) -> N
 def test_scores_in_half_precision_are_near(dtype: str, tolerance: float, tmp_path: Path) -> None:
     model = write_deberta(tmp_path / "model")
     np.testing.assert_allclose(logits(model, dtype=dtype), logits(model), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_products_that_half_precision_holds_only_after_scaling_are_finite(dtype: str, tmp_path: Path) -> None:
+    """A query times a key is beyond 65,504 here in places, and divided by the scale it is not."""
+    model = write_deberta(tmp_path / "model")
+    tensors = read_weights(model)
+    for name in tensors:
+        if "query_proj" in name or "key_proj" in name:
+            tensors[name] *= 50
+    assert np.isfinite(logits(write_weights(model, tensors), dtype=dtype)).all()
