@@ -1,4 +1,7 @@
-"""Where a log has its labels, and what grades they are: a list beside the documents, or a field of each of them."""
+"""Where a log has its labels, and what grades they are.
+
+They are a list beside the documents, a field of each of them, or the ids of those that were right.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.table.column_types import is_list, plain_type, struct_of
+from jobs.table.column_types import is_list, may_be_text, plain_type, struct_of
 from jobs.table.columns import listed
 from pipelines.evaluation.sets import GRADE, LARGEST_GRADE
 
@@ -24,6 +27,8 @@ class LabelPlace:
     column: str
     field: str | None = None
     """Of the structs in the column, which are the documents; None where the column is a list of labels."""
+    has_ids: bool = False
+    """Whether the column has the ids of documents that were right, or one such id, in the place of labels."""
 
     def leaf(self, file: pq.ParquetFile) -> str:
         """The path of the values in a file: without it, texts of the documents would be read, too."""
@@ -37,8 +42,10 @@ class LabelPlace:
 def label_place(schema: pa.Schema, name: str, documents: str) -> LabelPlace | str:
     """Where the labels are that `name` means: a column, or DOCUMENTS.FIELD; or why there are none."""
     if schema.names.count(name) == 1:
-        values = item_type(schema.field(name).type)
-        place = LabelPlace(name)
+        own_type = plain_type(schema.field(name).type)
+        values = item_type(own_type)
+        is_id = name != documents and may_be_text(own_type if values is None else values)
+        place = LabelPlace(name, has_ids=is_id and not pa.types.is_null(own_type))
     elif name.startswith(f"{documents}.") and schema.names.count(documents) == 1:
         place = LabelPlace(documents, name.removeprefix(f"{documents}."))
         struct = struct_of(schema.field(documents).type)
@@ -49,8 +56,11 @@ def label_place(schema: pa.Schema, name: str, documents: str) -> LabelPlace | st
     else:
         others = f"; a field of the documents is {documents}.FIELD"
         return f"{FLAG} is {name!r}, and the columns are {listed(schema.names)}{others}"
-    if values is None or not is_number(values):
-        rule = "it has to be a list of booleans or numbers, one for each document, or such a field of the documents"
+    if not place.has_ids and (values is None or not is_number(values)):
+        rule = (
+            "it has to be a list of booleans or numbers, one for each document, or such a field of the documents, or "
+            "the ids of those that were right, as texts"
+        )
         return f"{FLAG} is {name!r}, which is {schema.field(place.column).type}; {rule}"
     return place
 
@@ -85,14 +95,19 @@ class Labels:
 
     @classmethod
     def of(cls, column: pa.Array, place: LabelPlace) -> Labels:
-        """Those of a column, whose rows are lists; a row that is null has none."""
+        """Those of a column, whose rows are lists; a row that is null has none. An id counts as a label of 1."""
         column = plain(column)
         if pa.types.is_null(column.type):
             return cls(np.zeros(len(column) + 1, np.int64), np.empty(0), np.empty(0, bool))
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        values = plain(column.flatten())
+        if is_list(column.type):
+            lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+            values = plain(column.flatten())
+        else:
+            lengths, values = np.ones(len(column), np.int64), column
         if place.field is not None:
             values = plain(pc.struct_field(values, place.field))
+        if place.has_ids:
+            values = values.is_valid()
         if pa.types.is_boolean(values.type):
             values = values.cast(pa.int8())
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -155,8 +155,10 @@ class Log:
         if LANGUAGE in file.columns:
             languages = column_texts(table.column(LANGUAGE))
         lists = []
+        ids = table.column(file.place.column).to_pylist() if file.place.has_ids else []
         for place, (number, row) in enumerate(zip(numbers, parse_lists(table, self.mapping), strict=True)):
-            documents, grades, problems = judged(row, labels.grades(place), self.label)
+            of_row = labels_by_id(row, ids[place]) if file.place.has_ids else labels.grades(place)
+            documents, grades, problems = judged(row, of_row, self.label)
             measured.problems += [Problem(file.file.path, int(number), what, "row") for what in problems]
             if not any(grade > 0 for grade in grades.values()):
                 continue
@@ -197,6 +199,14 @@ def rows_of(opened: pq.ParquetFile, file: LogFile) -> Iterator[tuple[np.ndarray,
             if len(here):
                 yield here, pa.Table.from_batches([batch]).take(here - first)
             first += batch.num_rows
+
+
+def labels_by_id(row: ParsedRow, right: str | Sequence[str | None]) -> list[int | None]:
+    """1 for each document of a row whose id, or place where it has none, is among those that were right; else 0."""
+    wanted = {right} if isinstance(right, str) else set(right)
+    count = 0 if row.candidates is None else len(row.candidates.documents) + len(row.null_documents)
+    ids = [f"#{place}" for place in range(count)] if row.ids is None else row.ids
+    return [int(one is not None and one in wanted) for one in ids]
 
 
 def judged(

@@ -82,7 +82,8 @@ class EvaluateSettings:
     label_column: str | None = field(
         default=None,
         metadata=as_flag(
-            "A SET may be Parquet lists of your own: this column has the label of each document, or DOCUMENTS.FIELD.",
+            "A SET may be Parquet lists of your own: this column, or DOCUMENTS.FIELD, has the label of each document, "
+            "or the ids of those that were right.",
             Panel.COLUMNS,
         ),
     )

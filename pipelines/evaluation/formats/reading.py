@@ -36,7 +36,7 @@ class Place:
 
     file: Path
     line: int
-    """From 1; of Parquet files the row."""
+    """From 1; of Parquet files the row, of JSON arrays the entry."""
 
     def problem(self, what: str) -> Problem:
         """What is wrong there."""

@@ -1,8 +1,9 @@
 """TREC collections: documents, topics, judgements in four columns and, if there is one, a run in six.
 
 Documents are marked up (`<DOC> <DOCNO> <TEXT> ...`) or one JSON object a line; topics are marked up (`<top> <num>
-<title>`) or a table of ids and texts. As https://github.com/allenai/ir_datasets/blob/master/ir_datasets/formats/trec.py
-reads them: a marked-up document is what stands within the tags that Anserini takes, and a topic is its title.
+<title>`), XML (`<topics> <topic number="1"> <query>`, as TREC-COVID has them) or a table of ids and texts. As
+https://github.com/allenai/ir_datasets/blob/master/ir_datasets/formats/trec.py reads them: a marked-up document is what
+stands within the tags that Anserini takes, and a topic is its title or query.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
+from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from ...errors import ConfigError
 from .reading import Asked, Format, Place, Source, one_language, with_title
@@ -55,7 +58,11 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
 
 def topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
     """Place, id and text of each topic."""
-    if any("<top>" in line.lower() for _, line in islice(source.lines(path, "replace"), 20)):
+    beginning = "".join(line for _, line in islice(source.lines(path, "replace"), 20)).lower()
+    if "<topics" in beginning or "<topic " in beginning:
+        yield from xml_topics(source, path)
+        return
+    if "<top>" in beginning:
         for place, markup in marked_up(source, path, "top"):
             number, title = TOPIC_NUMBER.search(markup), TITLE.search(markup)
             if number is None or title is None:
@@ -69,6 +76,32 @@ def topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
             yield place, query, text
         else:
             source.note(place.problem("has no tab; a topic is an id, a tab and the query"))
+
+
+def xml_topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
+    """Place, id and text of each `<topic number="...">`: its title, else its query, else its own text."""
+    parser: XMLPullParser[Any] = XMLPullParser()
+    try:
+        for place, line in source.lines(path, blank=True):
+            parser.feed(f"{line}\n")
+            for _, element in cast(Iterator[tuple[str, Element]], parser.read_events()):
+                if element.tag == "topic":
+                    number, text = element.get("number"), topic_text(element)
+                    if number is None or not text:
+                        source.note(place.problem("the topic that ends here has no number, or no title or query"))
+                    else:
+                        yield place, number.strip(), text
+        parser.close()
+    except ParseError as error:
+        raise ConfigError(f"{path} is no XML: {error}") from None
+
+
+def topic_text(topic: Element) -> str:
+    """What is asked; empty where a topic has other fields alone."""
+    for name in ("title", "query"):
+        if (found := topic.find(name)) is not None:
+            return " ".join("".join(found.itertext()).split())
+    return " ".join((topic.text or "").split()) if not len(topic) else ""
 
 
 def marked_up(source: Source, path: Path, tag: str) -> Iterator[tuple[Place, str]]:

@@ -73,6 +73,31 @@ def test_a_field_of_the_documents(tmp_path: Path, kind: pa.DataType, values: lis
     assert (one.name, one.unlabelled) == ("logs", 1)
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.string()], ids=str)
+def test_ids_of_the_documents_that_were_clicked(tmp_path: Path, kind: pa.DataType) -> None:
+    """One id, or several; a click on what is not in the list makes no document right."""
+    documents = [{"id": f"d{i}", "text": f"text {i}"} for i in range(3)]
+    is_one = pa.types.is_string(kind)
+    clicks = ["d1", None, "d9", "d0"] if is_one else [["d1", "d2", None], [], ["d9"], ["d0", "d9"]]
+    rows = [{"query": f"q{i}", "documents": documents, "clicks": one} for i, one in enumerate(clicks)]
+    path = write(
+        tmp_path / "log.parquet",
+        rows,
+        ("query", pa.string()),
+        ("documents", pa.list_(pa.struct({"id": pa.string(), "text": pa.string()}))),
+        ("clicks", kind),
+    )
+    one = read(path)
+    assert one.grades == {
+        "log.parquet:0": {"d0": 0, "d1": 1, "d2": 0 if is_one else 1},
+        "log.parquet:3": {"d0": 1, "d1": 0, "d2": 0},
+    }
+    assert [(problem.line, problem.what) for problem in one.problems] == [
+        (2, "no document that is left has a positive label")
+    ]
+    assert one.unlabelled == 1
+
+
 def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> None:
     documents = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
     rows = [
@@ -105,13 +130,12 @@ def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> N
         "a.parquet, row 7: documents[0] is null",
         "a.parquet, row 7: no document that is left has a positive label",
         "a.parquet, row 8: null_documents: documents is null",
-        "b.parquet: --label-column is 'clicks', which is list<element: string>; it has to be a list of booleans or "
-        "numbers, one for each document, or such a field of the documents",
+        "b.parquet, row 0: no document that is left has a positive label",
         "c.parquet: missing_column: column documents is missing; there are query, clicks; name another with "
         "--documents-column; for one document a row give --layout pairs and --document-column",
     }
     assert one.grades == {"a.parquet:0": {"a": 0, "b": 1}, "a.parquet:6": {"a": 1}}
-    assert (one.unlabelled, one.queries_in_all) == (1, 7)
+    assert (one.unlabelled, one.queries_in_all) == (1, 8)
 
 
 def test_texts_are_read_of_the_drawn_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,15 +166,15 @@ def test_texts_are_read_of_the_drawn_rows_alone(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("label", "told"),
     [
-        ("nothing", "--label-column is 'nothing', and the columns are `query`, `documents`, `clicks`; a field of the "),
+        ("nothing", "--label-column is 'nothing', and the columns are `query`, `documents`, `clicks`, `rank`; a "),
         ("documents.clicked", "--label-column is 'documents.clicked', and the fields of `documents` are `id`, `text`"),
         ("documents.text", "which is list<element: struct<id: string, text: string>>; it has to be a list of booleans"),
-        ("query", "--label-column is 'query', which is string; it has to be a list of booleans or numbers"),
+        ("rank", "--label-column is 'rank', which is int64; it has to be a list of booleans or numbers"),
         ("clicks", "no row that can be measured has a positive label in 'clicks'"),
     ],
 )
 def test_a_log_without_labels_is_a_usage_error(tmp_path: Path, label: str, told: str) -> None:
-    rows = [{"query": "x", "documents": [{"id": "a", "text": "one"}], "clicks": [0]}]
+    rows = [{"query": "x", "documents": [{"id": "a", "text": "one"}], "clicks": [0], "rank": 3}]
     with pytest.raises(ConfigError) as error:
         read(write(tmp_path / "log.parquet", rows), label)
     assert told in str(error.value)

@@ -340,6 +340,40 @@ def test_toolbench(tmp_path: Path) -> None:
     ]
 
 
+def test_toolbenchs_instructions(tmp_path: Path) -> None:
+    """An API that several instructions name is one document; all APIs of an instruction are relevant for it."""
+    sky, menu = ({"category_name": name, "tool_name": "T", "api_name": "a"} for name in ("Weather", "Food"))
+    train = [{"query": "Will it rain?", "api_list": [sky]}, {"query": ["Lunch", "Food?"], "api_list": [menu, sky]}]
+    test = [
+        {"query": "Rain and lunch", "api_list": [sky, menu], "relevant APIs": [["T", "a"]], "query_id": 7},
+        {"query": "No list"},
+        {"query": "", "api_list": [sky]},
+        "text",
+    ]
+    files = [tmp_path / "G1_query.json", tmp_path / "G1_instruction.json"]
+    for path, content in zip(files, (train, test), strict=True):
+        path.write_text(json.dumps(content))
+    meta = imported("toolbench", tmp_path / "all", *files)
+    asked = [one["text"] for one in lines(tmp_path / "all", "queries.jsonl")]
+    assert asked == ["Will it rain?", "Lunch", "Food?", "Rain and lunch"]
+    assert [one["text"].split(",")[0] for one in lines(tmp_path / "all", "corpus.jsonl")] == ["Weather", "Food"]
+    pairs = [("1", "1"), ("2", "2"), ("2", "1"), ("3", "2"), ("3", "1"), ("4", "1"), ("4", "2")]
+    assert qrels(tmp_path / "all") == [(*pair, "1") for pair in pairs]
+    assert meta["left_out"] == 3
+    told = (tmp_path / "all" / "left-out.txt").read_text().replace(f"{tmp_path}/", "").splitlines()
+    assert told == [
+        "G1_instruction.json, line 2: the instruction has no api_list of objects",
+        "G1_instruction.json, line 3: the instruction has no query",
+        "G1_instruction.json, line 4: the instruction has no api_list of objects",
+    ]
+    imported("toolbench", tmp_path / "test", *files, queries=files[1])
+    assert [one["text"] for one in lines(tmp_path / "test", "queries.jsonl")] == ["Rain and lunch"]
+    assert len(lines(tmp_path / "test", "corpus.jsonl")) == 2
+    files[0].write_text("{}")
+    with pytest.raises(ConfigError, match="holds no array of instructions"):
+        imported("toolbench", tmp_path / "none", files[0])
+
+
 def test_nstext2sql(tmp_path: Path) -> None:
     """The same tables in another order are the same schema."""
     singer = "CREATE TABLE singer (\n    id number,\n    name text\n)"
@@ -434,6 +468,41 @@ def test_trec_with_tables_and_json_lines(tmp_path: Path) -> None:
     assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": "d1", "text": "A b"}, {"id": "2", "text": "c"}]
     assert qrels(tmp_path / "set") == [("1", "d1", "3"), ("1", "2", "0")]
     assert meta["left_out"] == 1
+
+
+def test_trecs_topics_in_xml(tmp_path: Path) -> None:
+    """As TREC-COVID writes them, and as the Clinical Trials track does; what has another shape is named."""
+    topics = write(
+        tmp_path / "topics.xml",
+        """<?xml version="1.0" encoding="UTF-8"?>
+<topics task="COVID">
+  <topic number="1">
+    <query>coronavirus   origin &amp; spread</query>
+    <question>what is the origin?</question>
+  </topic>
+  <topic number=" 2 ">
+    A man of 45
+    with a cough
+  </topic>
+  <topic><query>no number</query></topic>
+  <topic number="4"><disease>flu</disease></topic>
+</topics>
+""",
+    )
+    corpus = write_lines(tmp_path / "docs.jsonl", {"id": "d1", "text": "A"})
+    judged = write_lines(tmp_path / "qrels", "1 0 d1 2", "2 0 d1 1")
+    imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged)
+    assert lines(tmp_path / "set", "queries.jsonl") == [
+        {"id": "1", "text": "coronavirus origin & spread"},
+        {"id": "2", "text": "A man of 45 with a cough"},
+    ]
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{tmp_path}/", "").splitlines()
+    assert told == [
+        f"topics.xml, line {line}: the topic that ends here has no number, or no title or query" for line in (11, 12)
+    ]
+    topics.write_text("<topics><topic number='1'>")
+    with pytest.raises(ConfigError, match="is no XML: no element found"):
+        imported("trec", tmp_path / "cut", corpus, queries=topics, qrels=judged)
 
 
 def mkqa(tmp_path: Path) -> tuple[Path, Path]:
