@@ -76,7 +76,7 @@ def torch_varlen_attention(
     window_size: WindowSize = EVERYWHERE,
     alibi_slopes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """torch's FlashAttention-2 (CUDA, half precision), which needs no extra package; SDPA with slopes, which it lacks."""
+    """torch's FlashAttention-2 (CUDA, half precision), which needs no extra package; SDPA for slopes: it has none."""
     bounds = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     if alibi_slopes is not None:
         return sdpa_attention(q_TNH, k_TNH, v_TNH, *bounds, window_size=window_size, alibi_slopes=alibi_slopes)
@@ -179,10 +179,13 @@ def alibi_attention(
     """Attention of pairs of one length in which a token at i sees that at j with the bias -slope * |i - j|.
 
     The bias depends on i - j alone. With the queries backwards, query i and key j find theirs at i + j of one row of
-    numbers, so all of it is a view of that row: N L L numbers, 3 GB for 8,192 tokens in 12 heads, are never written.
+    numbers, so all of it is a view of that row: on a CPU N L L numbers, 3 GB for 8,192 tokens in 12 heads, are never
+    written. GPUs without flash-attn get them, since torch's kernels there ask for aligned rows.
     """
     q_length, k_length = q_BNLH.shape[2], k_BNLH.shape[2]
     distances = (k_length - 1 - torch.arange(q_length + k_length - 1, device=q_BNLH.device)).abs()
     bias_NQK = (-slopes_N[:, None] * distances).to(q_BNLH.dtype).unfold(1, k_length, 1)
+    if bias_NQK.device.type != "cpu":
+        bias_NQK = bias_NQK.contiguous()
     o_BNLH = F.scaled_dot_product_attention(q_BNLH.flip(2), k_BNLH, v_BNLH, attn_mask=bias_NQK[None])
     return o_BNLH.flip(2)

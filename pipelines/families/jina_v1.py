@@ -215,8 +215,12 @@ class JinaBertSpec(OwnSpec):
         add("classifier", 1, width)
         return found
 
-    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
-        """As in `ModelSpec`; raises ModelRefusedError always."""
+    def plain_checkpoint(
+        self,
+        tensors: Mapping[str, torch.Tensor],  # noqa: ARG002 - whatever they are
+        config: Config,  # noqa: ARG002 - and this
+    ) -> tuple[Tensors, Config]:
+        """As in `ModelSpec`; raises ModelRefusedError always: there is no such class."""
         raise ModelRefusedError(
             "transformers has no class for jina-reranker-v1 (ALiBi positions, gated feed-forward), and would load it "
             "as a BERT with random layers, so it cannot be converted; Crossray loads it as it is published"

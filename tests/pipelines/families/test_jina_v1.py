@@ -1,7 +1,8 @@
-"""jina-reranker-v1 as its publisher lays it out: logits are those of its maths, written out once more for padded batches."""
+"""jina-reranker-v1 as its publisher lays it out: logits are those of its maths, written out again in padded batches."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from pipelines.attention import sdpa_attention
 from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import spec_of
+from pipelines.families.jina_v1 import jina_v1_spec
 from pipelines.model_files import find_model
 from pipelines.packing import TokenPair
 from pipelines.reranker import Reranker
@@ -23,6 +26,7 @@ from tests.checkpoints import edit_config, read_weights, shard_weights, words, w
 from tests.pipelines.references import TWELVE_SLOPES, TextPair, jina_v1_logits
 
 TOLERANCE = 1e-4
+TWELVE_FLOATS = torch.tensor(TWELVE_SLOPES).tolist()
 PAIRS: list[TextPair] = [
     *((words(3 + i % 5, seed=i), words(1 + 9 * i, seed=100 + i)) for i in range(12)),
     (words(9, seed=1), words(400, seed=200)),
@@ -49,7 +53,8 @@ def logits(model: Path, **settings: Any) -> np.ndarray:
 def sequences(model: Path) -> list[list[int]]:
     """The pairs as transformers tokenizes them by tokenizer.json."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
-    return [tokenizer(query, document)["input_ids"] for query, document in PAIRS]
+    queries, documents = map(list, zip(*PAIRS, strict=True))
+    return tokenizer(queries, documents)["input_ids"]  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jina_v1(tmp_path_factory.mktemp("jina-v1"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_hidden_layers": 1}, {"attn_implementation": None}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"num_hidden_layers": 1}], ids=str)
 def test_logits_are_those_of_the_published_maths_alone_and_in_any_batch(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -65,7 +70,7 @@ def test_logits_are_those_of_the_published_maths_alone_and_in_any_batch(
     model = write_jina_v1(tmp_path / "model", **changes)
     ids = sequences(model)
     alone = np.concatenate([jina_v1_logits(model, [sequence]) for sequence in ids])
-    padded = jina_v1_logits(model, ids)
+    padded = np.append(jina_v1_logits(model, ids[:12]), jina_v1_logits(model, ids[12:]))
     assert alone.std() > 0.3
     np.testing.assert_allclose(logits(model), alone, atol=TOLERANCE, rtol=0)
     np.testing.assert_allclose(logits(model, max_batch_tokens=600), padded, atol=TOLERANCE, rtol=0)
@@ -83,8 +88,18 @@ def test_logits_are_those_of_the_published_maths_alone_and_in_any_batch(
     ids=["halves of the gate swapped", "slopes in order", "slopes of one row", "no positions", "eps"],
 )
 def test_the_comparison_notices_a_mistake(mistake: dict[str, Any], model: Path) -> None:
-    wrong = jina_v1_logits(model, sequences(model), **mistake)
-    assert np.abs(logits(model) - wrong).max() > 10 * TOLERANCE
+    short = slice(8)
+    wrong = jina_v1_logits(model, sequences(model)[short], **mistake)
+    assert np.abs(logits(model)[short] - wrong).max() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize(("layers", "numbers"), [(6, 37_771_777), (4, 33_046_273)], ids=["turbo", "tiny"])
+def test_the_tensors_are_as_many_as_those_of_the_published_files(layers: int, numbers: int, model: Path) -> None:
+    """What the headers of their model.safetensors add up to, as Hugging Face's hub counts them. Norms of queries and
+    keys, a position table, biases of the gate or a second label would all be more."""
+    config = find_model(str(model)).config() | {"vocab_size": 61_056, "hidden_size": 384, "intermediate_size": 1536}
+    spec = jina_v1_spec(config | {"num_hidden_layers": layers})
+    assert sum(math.prod(shape) for shape in spec.shapes().values()) == numbers
 
 
 def test_pairs_are_joined_as_the_tokenizer_joins_them(model: Path) -> None:
@@ -97,18 +112,32 @@ def test_pairs_are_joined_as_the_tokenizer_joins_them(model: Path) -> None:
     assert all(pair.token_type_ids is None for pair in pairs)
 
 
-def test_8192_tokens_are_read_and_counted(model: Path) -> None:
-    """A query of 5 and a document of 8,000 tokens, each with two special tokens of its own; beyond the limit, chunks."""
-    reranker = load(model, max_length=10_000)
-    assert reranker.config.max_length == 10_000
-    long, longer = words(8_000, seed=3), words(9_000, seed=4)
-    [ranking] = reranker.rerank_lists([(words(5), [long, longer])])
-    assert (ranking.usage.tokens, ranking.usage.pairs, ranking.usage.chunks) == (7 + 8_002 + 9_002, 2, 3)
-    assert np.isfinite([ranked.relevance_score for ranked in ranking.results]).all()
+def test_pairs_of_8000_tokens_are_read_whole_and_counted(tmp_path: Path) -> None:
+    """A query of 5 and a document of 8,000 tokens, each with two special tokens of its own."""
+    model = write_jina_v1(tmp_path / "model", num_hidden_layers=2)
+    assert spec_of(find_model(str(model))).max_length == 8192
+    [ranking] = load(model, max_length=8192).rerank_lists([(words(5), [words(8_000, seed=3)])])
+    assert (ranking.usage.tokens, ranking.usage.pairs, ranking.usage.chunks) == (7 + 8_002, 1, 1)
+    assert np.isfinite(ranking.documents[0].relevance_score)
 
 
-def test_shards_are_read_and_the_config_may_name_its_label(model: Path, tmp_path: Path) -> None:
-    sharded = shard_weights(write_jina_v1(tmp_path / "model", id2label={"0": "LABEL_0"}))
+def test_kernels_get_slopes_in_float32_whatever_the_weights_are(model: Path) -> None:
+    """flash-attn reads no other type."""
+    reranker = load(model, dtype="bfloat16")
+    seen: list[torch.Tensor] = []
+
+    def recording(*tensors: Any, alibi_slopes: torch.Tensor) -> torch.Tensor:
+        seen.append(alibi_slopes)
+        return sdpa_attention(*tensors, alibi_slopes=alibi_slopes)
+
+    reranker.engine.encoder.attention = recording
+    reranker.compute_score([("apple", "bread")])
+    assert len(seen) == 3
+    assert all(slopes.dtype == torch.float32 and slopes.tolist() == TWELVE_FLOATS for slopes in seen)
+
+
+def test_shards_are_read_and_the_config_may_say_more_or_less(model: Path, tmp_path: Path) -> None:
+    sharded = shard_weights(write_jina_v1(tmp_path / "model", id2label={"0": "LABEL_0"}, attn_implementation=None))
     np.testing.assert_array_equal(logits(sharded), logits(model))
 
 
@@ -151,7 +180,7 @@ def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], to
 def test_a_config_that_does_not_say_is_refused(key: str, tmp_path: Path) -> None:
     """Without `feed_forward_type` an ALiBi model may be any other, whose tensors might have the same names."""
     model = write_jina_v1(tmp_path / "model")
-    edit_config(model, remove=[key])
+    edit_config(model, **{key: None})
     with pytest.raises(ModelRefusedError, match=f"config.json lacks '{key}'"):
         spec_of(find_model(str(model)))
 
@@ -159,7 +188,10 @@ def test_a_config_that_does_not_say_is_refused(key: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"classifier.weight": torch.zeros(2, 48), "classifier.bias": torch.zeros(2)}, r"classifier.weight is \[2, 48\]"),
+        (
+            {"classifier.weight": torch.zeros(2, 48), "classifier.bias": torch.zeros(2)},
+            r"classifier.weight is \[2, 48\]",
+        ),
         ({"bert.encoder.layer.0.attention.self.layer_norm_q.weight": torch.ones(48)}, "1 unexpected .*layer_norm_q"),
         ({"bert.embeddings.position_embeddings.weight": torch.ones(512, 48)}, "1 unexpected .*position_embeddings"),
     ],
