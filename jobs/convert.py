@@ -1,4 +1,4 @@
-"""`crossray convert`: writes any reranker that Crossray loads as a directory that transformers loads by itself."""
+"""`crossray convert`: writes a reranker that Crossray loads as a directory that transformers loads by itself."""
 
 from __future__ import annotations
 

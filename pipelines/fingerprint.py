@@ -52,6 +52,7 @@ class Fingerprint:
     calibration: tuple[float, float] | None = None
     """Scale and bias of the logits; None is 1 and 0, which change no score."""
     instruction: str | None = None
+    """None is the model's own, whether it was given or left out."""
 
     def as_dict(self) -> dict[str, Any]:
         """The parts as JSON types; without calibration and instruction they are those that earlier versions wrote."""
@@ -79,13 +80,16 @@ class ServedModel(NamedTuple):
     """Seconds since 1970."""
     takes_instruction: bool = False
     """Whether the model reads one before query and document."""
+    own_instruction: str | None = None
+    """The one that it reads where none is given."""
 
     def fingerprint_with(self, lengths: Lengths, instruction: str | None) -> Fingerprint:
         """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here.
 
         An `instruction` may be another one, too: whoever makes the pairs writes it into them.
         """
-        return replace(self.fingerprint, instruction=instruction, **asdict(lengths.clamped(self.model_limit)))
+        another = None if instruction == self.own_instruction else instruction
+        return replace(self.fingerprint, instruction=another, **asdict(lengths.clamped(self.model_limit)))
 
 
 def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def fingerprint_of(
         calibration=None
         if calibration is None or calibration.is_identity
         else (float(calibration.scale), float(calibration.bias)),
-        instruction=instruction,
+        instruction=None if instruction == spec.own_instruction else instruction,
     )
 
 

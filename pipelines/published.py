@@ -66,6 +66,13 @@ PUBLISHED = (
         "Apache-2.0",
     ),
     Published(
+        "jina-bert",
+        "jina-reranker-v1",
+        ("jinaai/jina-reranker-v1-turbo-en", "jinaai/jina-reranker-v1-tiny-en"),
+        8192,
+        "Apache-2.0",
+    ),
+    Published(
         "flash-xlm-roberta",
         "jina-reranker-v2",
         ("jinaai/jina-reranker-v2-base-multilingual",),

@@ -56,6 +56,7 @@ class Scorer:
             self.reranker.fingerprint,
             loaded_at=int(time.time()),
             takes_instruction=self.reranker.tokenizer.template.is_prompt,
+            own_instruction=self.reranker.engine.spec.own_instruction,
         )
         check_pinned(config.model, self.served.fingerprint.files, files)
         self.name = uuid.uuid4().hex

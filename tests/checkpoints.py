@@ -21,7 +21,7 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import NFC, NFKC, BertNormalizer, Replace, Strip
 from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Sequence, Split
-from tokenizers.processors import TemplateProcessing
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 Tensors = dict[str, torch.Tensor]
 
@@ -30,6 +30,8 @@ FEED_FORWARD = 64
 HEADS = 4
 BERT_LENGTH = 512
 XLM_ROBERTA_LENGTH = 512
+JINA_V1_LENGTH = 8192
+JINA_V1_WIDTH = 48
 JINA_V2_LENGTH = 1024
 MODERNBERT_LENGTH = 8192
 ETTIN_LENGTH = 7999
@@ -655,6 +657,69 @@ def write_gte(directory: Path, seed: int = 13, **changes: Any) -> Path:
     tensors |= draw.linear("new.pooler.dense", width, width) | draw.linear("classifier", 1, width, gain=4)
     tensors = {name: tensor.half() for name, tensor in tensors.items()}
     return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(32768))
+
+
+def write_jina_v1(directory: Path, seed: int = 17, **changes: Any) -> Path:
+    """A reranker as jinaai/jina-reranker-v1-tiny-en is published, bfloat16, with `changes` of its config.
+
+    It has twelve heads as that one: no power of two, so that the slopes of ALiBi are drawn from two rows.
+    """
+    tokenizer = roberta_tokenizer()
+    config: dict[str, Any] = {
+        "architectures": ["JinaBertForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "attn_implementation": "torch",
+        "auto_map": {"AutoConfig": "jinaai/jina-bert-implementation--configuration_bert.JinaBertConfig"},
+        "classifier_dropout": None,
+        "emb_pooler": "mean",
+        "feed_forward_type": "geglu",
+        "gradient_checkpointing": False,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": JINA_V1_WIDTH,
+        "initializer_range": 0.02,
+        "intermediate_size": FEED_FORWARD,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": JINA_V1_LENGTH,
+        "model_type": "bert",
+        "num_attention_heads": 12,
+        "num_hidden_layers": 3,
+        "pad_token_id": 1,
+        "position_embedding_type": "alibi",
+        "torch_dtype": "bfloat16",
+        "type_vocab_size": 2,
+        "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+        **changes,
+    }
+    draw, width, wide = WeightDraw(seed), config["hidden_size"], config["intermediate_size"]
+    tensors = draw.embeddings("bert.embeddings", config)
+    del tensors["bert.embeddings.position_embeddings.weight"]
+    tensors |= draw.norm("bert.embeddings.LayerNorm", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"bert.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            tensors |= draw.linear(f"{layer}.attention.self.{part}", width, width)
+        tensors |= draw.linear(f"{layer}.attention.output.dense", width, width)
+        tensors |= draw.norm(f"{layer}.attention.output.LayerNorm", width)
+        tensors |= without_bias(draw.linear(f"{layer}.mlp.gated_layers", 2 * wide, width))
+        tensors |= draw.linear(f"{layer}.mlp.wo", width, wide)
+        tensors |= draw.norm(f"{layer}.mlp.layernorm", width)
+    tensors |= draw.linear("bert.pooler.dense", width, width) | draw.linear("classifier", 1, width, gain=4)
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    settings = xlm_roberta_tokenizer_config(JINA_V1_LENGTH) | {"tokenizer_class": "RobertaTokenizer"}
+    return write_model(directory, config, tensors, tokenizer, settings)
+
+
+def roberta_tokenizer() -> Tokenizer:
+    """RoBERTa's: bytes and words, `<s> q </s></s> d </s>` in one segment, special tokens first."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*special, *sorted(ByteLevel.alphabet()), *WORDS, *(f"Ġ{word}" for word in WORDS), "<mask>"]
+    tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.add_special_tokens([*special, "<mask>"])
+    return tokenizer
 
 
 def deberta_tokenizer() -> Tokenizer:

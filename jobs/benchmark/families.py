@@ -42,7 +42,7 @@ def families(
     documents: Annotated[int, typer.Option(help="Documents of a list.")] = 20,
     output: Output = None,
 ) -> None:
-    """Pairs per second of ModernBERT, ettin and DeBERTa-v2, list by list, against CrossEncoder; scores must be equal."""
+    """Pairs per second of each family, list by list, against CrossEncoder; scores must be equal."""
     torch.set_num_threads(threads)
     work = make_lists(lists, documents, long_document)
     rows: dict[str, dict[str, float]] = {}

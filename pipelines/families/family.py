@@ -80,6 +80,11 @@ class ModelSpec(ABC):
         return False
 
     @property
+    def own_instruction(self) -> str | None:
+        """The instruction that the model reads where none is given."""
+        return None
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
         return ()

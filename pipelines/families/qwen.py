@@ -114,6 +114,11 @@ class QwenSpec(OwnSpec):
         """As in `ModelSpec`."""
         return True
 
+    @property
+    def own_instruction(self) -> str | None:
+        """As in `ModelSpec`."""
+        return PROMPTS[self.kind].instruction
+
     def network(self) -> Decoder:
         """As in `ModelSpec`."""
         return Decoder(self.shape)

@@ -12,13 +12,15 @@ from .chain import Chain, LogitScore, chain_of
 from .deberta import DEBERTA
 from .family import Config, Family, ModelSpec
 from .gte import GTE
+from .jina_v1 import JINA_V1
 from .jina_v2 import JINA_V2
 from .modernbert import MODERNBERT
 from .qwen import QWEN
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN)
-"""The first that recognises a model reads it. jina-reranker-v2 is first: its tensors tell, whatever its config says."""
+FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN)
+"""The first that recognises a model reads it. Jina's are first: version 1 calls itself a BERT, which would load with
+random layers, and of version 2 the tensors tell, whatever its config says."""
 
 CHAINED = " or ".join(family.layout for family in FAMILIES if family.behind_chain is not None)
 
@@ -63,17 +65,12 @@ def recognise(config: Config, tensor_names: Collection[str], chain: Chain | Logi
 
 def family_of(config: Config, tensor_names: Collection[str]) -> Family:
     """The family that recognises the model; raises ModelRefusedError where none does."""
-    if config.get("position_embedding_type") == "alibi" or config.get("feed_forward_type"):
-        raise ModelRefusedError(
-            "this is a JinaBERT model (ALiBi positions, gated feed-forward; jina-reranker-v1), which would load as a "
-            "BERT with random layers; it is not supported, take jina-reranker-v2 or a BERT / XLM-RoBERTa model"
-        )
     for family in FAMILIES:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT "
-        "and DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v2, Qwen3-Reranker and mxbai-rerank-v2 "
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT and "
+        "DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker and mxbai-rerank-v2 "
         f"({', '.join(family.layout for family in FAMILIES)})"
     )
 

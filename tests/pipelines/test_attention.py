@@ -15,6 +15,7 @@ from pipelines.attention import (
     EVERYWHERE,
     WindowedAttention,
     WindowSize,
+    alibi_slopes,
     sdpa_attention,
     select_attention,
     torch_varlen_attention,
@@ -40,10 +41,13 @@ def run(
     q_lengths: list[int],
     k_lengths: list[int],
     window_size: WindowSize = EVERYWHERE,
+    slopes: list[float] | None = None,
 ) -> torch.Tensor:
     device = qkv[0].device
     cu_seqlens = bounds(q_lengths).to(device), bounds(k_lengths).to(device)
-    return attention(*qkv, *cu_seqlens, max(q_lengths), max(k_lengths), window_size=window_size)
+    tensor = None if slopes is None else torch.tensor(slopes, device=device)
+    longest = max(q_lengths), max(k_lengths)
+    return attention(*qkv, *cu_seqlens, *longest, window_size=window_size, alibi_slopes=tensor)
 
 
 def naive(
@@ -107,6 +111,48 @@ def test_causal_queries_are_the_last_of_the_keys_and_share_heads(lengths: list[t
             seen = len(k_KNH) - len(q_QNH) + i + 1
             expected.append(naive([q_QNH[i : i + 1], k_KNH[:seen], v_KNH[:seen]], [1], [seen]))
     torch.testing.assert_close(actual, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "expected"),
+    [
+        (1, [2**-8]),
+        (2, [2**-4, 2**-8]),
+        (3, [2**-4, 2**-8, 2**-2]),
+        (8, [2**-i for i in range(1, 9)]),
+        (12, [*(2**-i for i in range(1, 9)), 2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]),
+    ],
+)
+def test_slopes_are_those_of_the_paper(heads: int, expected: list[float]) -> None:
+    assert alibi_slopes(heads) == pytest.approx(expected, rel=1e-12)
+
+
+@given(lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=6))
+@settings(max_examples=50)
+def test_slopes_weaken_what_is_far_on_both_sides(lengths: list[tuple[int, int]]) -> None:
+    """The queries are the last of the keys, as flash-attn counts them; each head has a slope of its own."""
+    q_lengths, k_lengths = [own for own, _ in lengths], [own + before for own, before in lengths]
+    qkv, slopes = draw_qkv(q_lengths, k_lengths), [0.5, 0.125]
+
+    actual = run(sdpa_attention, qkv, q_lengths, k_lengths, slopes=slopes)
+
+    expected = []
+    parts = zip(qkv[0].split(q_lengths), qkv[1].split(k_lengths), qkv[2].split(k_lengths), strict=True)
+    for q_QNH, k_KNH, v_KNH in parts:
+        i_Q, j_K = torch.arange(len(k_KNH))[-len(q_QNH) :], torch.arange(len(k_KNH))
+        heads = []
+        for head, slope in enumerate(slopes):
+            scores_QK = q_QNH[:, head] @ k_KNH[:, head].T / HEAD_WIDTH**0.5 - slope * (i_Q[:, None] - j_K).abs()
+            heads.append(scores_QK.softmax(-1) @ v_KNH[:, head])
+        expected.append(torch.stack(heads, dim=1))
+    torch.testing.assert_close(actual, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_torchs_kernel_which_has_no_slopes_leaves_them_to_sdpa() -> None:
+    lengths, slopes = [7, 3], [0.5, 0.125]
+    qkv = draw_qkv(lengths, lengths)
+    ours = [run(kernel, qkv, lengths, lengths, slopes=slopes) for kernel in (torch_varlen_attention, sdpa_attention)]
+    torch.testing.assert_close(*ours, atol=0, rtol=0)
 
 
 def test_one_query_per_pair_reads_all_keys_of_its_pair() -> None:
@@ -175,9 +221,9 @@ def test_a_gpu_older_than_ampere_gets_sdpa(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", ["torch", "flash_attn"])
-@pytest.mark.parametrize("queries", ["all", "first", "in windows", "causal after a prefix"])
+@pytest.mark.parametrize("queries", ["all", "first", "in windows", "causal after a prefix", "with slopes"])
 def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
-    """float16, head width 64: queries of all tokens, of each pair's first, with 64 tokens on both sides, and causal."""
+    """float16, head width 64: queries of all tokens, of each pair's first, in windows of 64, causal, and with ALiBi."""
     k_lengths = [300, 128, 128, 17, 1]
     q_lengths = [1] * len(k_lengths) if queries == "first" else k_lengths
     window_size = (64, 64) if queries == "in windows" else EVERYWHERE
@@ -191,7 +237,8 @@ def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
     else:
         attention = pytest.importorskip("flash_attn").flash_attn_varlen_func
 
-    actual = run(attention, qkv, q_lengths, k_lengths, window_size)
+    slopes = alibi_slopes(HEADS) if queries == "with slopes" else None
+    actual = run(attention, qkv, q_lengths, k_lengths, window_size, slopes)
 
-    expected = run(sdpa_attention, qkv, q_lengths, k_lengths, window_size)
+    expected = run(sdpa_attention, qkv, q_lengths, k_lengths, window_size, slopes)
     torch.testing.assert_close(actual, expected, atol=5e-3, rtol=5e-3)

@@ -383,6 +383,9 @@ def test_the_fingerprint_of_a_job_is_the_apps_with_the_jobs_lengths() -> None:
     for changes in ({}, {"max_length": 4096}, {"max_length": 100, "max_chunks_per_doc": 2}):
         ours = RerankerConfig(device="cpu", dtype="float32", **changes)  # type: ignore[arg-type]
         assert served.fingerprint_with(Lengths.of(ours), ours.instruction) == planned_fingerprint(ours)
+    asks = served._replace(own_instruction="find answers")
+    found = [asks.fingerprint_with(Lengths.of(config), one).instruction for one in (None, "find answers", "find code")]
+    assert found == [None, None, "find code"]
 
 
 class StoppingScorer(StubScorer):

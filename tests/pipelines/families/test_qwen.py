@@ -213,6 +213,8 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
     assert plain.hash != asked.hash
     assert (plain.layout, asked.instruction) == ("qwen3-reranker", INSTRUCTION)
     assert "instruction" not in plain.as_dict()
+    own = "Given a web search query, retrieve relevant passages that answer the query"
+    assert Reranker.load(model, device="cpu", instruction=own).fingerprint == plain
     with pytest.raises(ConfigError, match="take no instruction"):
         Reranker.load(str(bert_directory), device="cpu", instruction=INSTRUCTION)
 

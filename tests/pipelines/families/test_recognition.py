@@ -82,8 +82,8 @@ def test_jina_v2_without_its_eps_is_refused(jina_v2_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"position_embedding_type": "alibi"}, "JinaBERT"),
-        ({"feed_forward_type": "geglu"}, "JinaBERT"),
+        ({"position_embedding_type": "alibi"}, "config.json lacks 'feed_forward_type'"),
+        ({"feed_forward_type": "geglu"}, "position_embedding_type is 'absolute'; for jina-bert models"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"position_embedding_type": "rotary"}, "position_embedding_type is 'rotary'"),
         ({"is_decoder": True}, "is_decoder"),
