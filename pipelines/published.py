@@ -55,6 +55,17 @@ PUBLISHED = (
     ),
     Published("gte", "gte-multilingual", ("Alibaba-NLP/gte-multilingual-reranker-base",), 8192, "Apache-2.0"),
     Published(
+        "deberta-v2",
+        "DeBERTa-v2",
+        (
+            "mixedbread-ai/mxbai-rerank-xsmall-v1",
+            "mixedbread-ai/mxbai-rerank-base-v1",
+            "mixedbread-ai/mxbai-rerank-large-v1",
+        ),
+        512,
+        "Apache-2.0",
+    ),
+    Published(
         "jina-bert",
         "jina-reranker-v1",
         ("jinaai/jina-reranker-v1-turbo-en", "jinaai/jina-reranker-v1-tiny-en"),

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE, Unigram, WordPiece
-from tokenizers.normalizers import NFC, NFKC, BertNormalizer, Replace
+from tokenizers.normalizers import NFC, NFKC, BertNormalizer, Replace, Strip
 from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Sequence, Split
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
@@ -35,6 +35,7 @@ JINA_V1_WIDTH = 48
 JINA_V2_LENGTH = 1024
 MODERNBERT_LENGTH = 8192
 ETTIN_LENGTH = 7999
+DEBERTA_LENGTH = 512
 QWEN_LENGTH = 40960
 PACKAGE = "sentence_transformers"
 POOLED = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
@@ -719,3 +720,86 @@ def roberta_tokenizer() -> Tokenizer:
     tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     tokenizer.add_special_tokens([*special, "<mask>"])
     return tokenizer
+
+
+def deberta_tokenizer() -> Tokenizer:
+    """DeBERTa-v3's: SentencePiece pieces, `[CLS] q [SEP] d [SEP]`, the passage segment 1, which the model has not."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    letters = [(letter, -8.0 - i / 100) for i, letter in enumerate(("▁", *CHARACTERS))]
+    words = [(f"▁{word}", -3.0 - i / 100) for i, word in enumerate(WORDS)]
+    pieces = [*((token, 0.0) for token in special[:4]), *words, *letters, (special[4], 0.0)]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=3, byte_fallback=False))
+    tokenizer.normalizer = Normalizers([Strip(), NFKC(), Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def write_deberta(directory: Path, seed: int = 17, **changes: Any) -> Path:
+    """A reranker as mixedbread-ai/mxbai-rerank-xsmall-v1 is published, float16, with `changes` of its config."""
+    tokenizer = deberta_tokenizer()
+    config: dict[str, Any] = {
+        "architectures": ["DebertaV2ForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "intermediate_size": FEED_FORWARD,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-07,
+        "max_position_embeddings": DEBERTA_LENGTH,
+        "max_relative_positions": -1,
+        "model_type": "deberta-v2",
+        "norm_rel_ebd": "layer_norm",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 3,
+        "pad_token_id": 0,
+        "pooler_dropout": 0,
+        "pooler_hidden_act": "gelu",
+        "pooler_hidden_size": WIDTH,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 256,
+        "relative_attention": True,
+        "share_att_key": True,
+        "torch_dtype": "float16",
+        "type_vocab_size": 0,
+        "vocab_size": tokenizer.get_vocab_size() + 7,  # a round number, as published
+        **changes,
+    }
+    draw, width, wide = WeightDraw(seed), config["hidden_size"], config["intermediate_size"]
+    tensors = {"deberta.embeddings.word_embeddings.weight": draw.normal(config["vocab_size"], width, std=0.02)}
+    tensors |= draw.norm("deberta.embeddings.LayerNorm", width)
+    tensors["deberta.encoder.rel_embeddings.weight"] = draw.normal(512, width, std=0.02)
+    tensors |= draw.norm("deberta.encoder.LayerNorm", width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"deberta.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            tensors |= draw.linear(f"{layer}.attention.self.{part}_proj", width, width)
+        tensors |= draw.linear(f"{layer}.attention.output.dense", width, width)
+        tensors |= draw.norm(f"{layer}.attention.output.LayerNorm", width)
+        tensors |= draw.linear(f"{layer}.intermediate.dense", wide, width)
+        tensors |= draw.linear(f"{layer}.output.dense", width, wide)
+        tensors |= draw.norm(f"{layer}.output.LayerNorm", width)
+    tensors |= draw.linear("pooler.dense", width, width) | draw.linear("classifier", 1, width, gain=4)
+    tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    settings = {
+        "bos_token": "[CLS]",
+        "cls_token": "[CLS]",
+        "do_lower_case": False,
+        "eos_token": "[SEP]",
+        "mask_token": "[MASK]",
+        "model_max_length": DEBERTA_LENGTH,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "split_by_punct": False,
+        "tokenizer_class": "DebertaV2Tokenizer",
+        "unk_token": "[UNK]",
+        "vocab_type": "spm",
+    }
+    return write_model(directory, config, tensors, tokenizer, settings)

@@ -18,7 +18,7 @@ from torch import nn
 
 from jobs.benchmark.engine import rank_with_peer, text_pairs
 from jobs.benchmark.lists import long_document, make_lists
-from jobs.benchmark.random_models import Size, write_random_modernbert
+from jobs.benchmark.random_models import Size, write_random_deberta, write_random_modernbert
 from jobs.benchmark.report import CORES, Output, Threads, interleave, report
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
@@ -28,6 +28,8 @@ EQUAL = 1e-4
 MODELS: dict[str, Callable[[Path], str]] = {
     "ModernBERT, 22 layers of 768": lambda folder: write_random_modernbert(folder, Size(22, 768, 12, 1152)),
     "ettin-17m, 7 layers of 256": lambda folder: write_random_modernbert(folder, Size(7, 256, 4, 384), chained=True),
+    "DeBERTa-v2, 12 layers of 384": lambda folder: write_random_deberta(folder, Size(12, 384, 6)),
+    "DeBERTa-v2, 12 layers of 768": lambda folder: write_random_deberta(folder, Size(12, 768, 12)),
 }
 PEER_BATCH_SIZES = (32, 4)
 """The default of CrossEncoder.predict, and one that leaves it little padding."""
@@ -40,7 +42,7 @@ def families(
     documents: Annotated[int, typer.Option(help="Documents of a list.")] = 20,
     output: Output = None,
 ) -> None:
-    """Pairs per second of ModernBERT and ettin, list by list, against CrossEncoder; scores must be equal."""
+    """Pairs per second of each family, list by list, against CrossEncoder; scores must be equal."""
     torch.set_num_threads(threads)
     work = make_lists(lists, documents, long_document)
     rows: dict[str, dict[str, float]] = {}

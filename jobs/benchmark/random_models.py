@@ -23,6 +23,8 @@ from pipelines.families import recognise
 from pipelines.families.bert import NAMES as BERT
 from pipelines.families.chain import chain_of
 from pipelines.families.checkpoint import to_checkpoint
+from pipelines.families.deberta import BUCKETS, DebertaSpec
+from pipelines.families.deberta import LAYOUT as DEBERTA
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
 from pipelines.families.prompt import MARKS
 from pipelines.families.qwen import QWEN3, QwenSpec
@@ -116,6 +118,40 @@ def write_random_modernbert(directory: Path, size: Size, chained: bool = False) 
     for folder in {name.rpartition("/")[0] for name in tensors}:
         inside = {name.rpartition("/")[2]: one for name, one in tensors.items() if name.rpartition("/")[0] == folder}
         save_file(inside, directory / folder / "model.safetensors", metadata={"format": "pt"})
+    return str(directory)
+
+
+def write_random_deberta(directory: Path, size: Size) -> str:
+    """A DeBERTa-v2 reranker of 512 tokens, as mxbai-rerank-v1; its directory."""
+    embedded = find_model("embedded")
+    config = {
+        "architectures": ["DebertaV2ForSequenceClassification"],
+        "model_type": DEBERTA,
+        "num_hidden_layers": size.layers,
+        "hidden_size": size.width,
+        "num_attention_heads": size.heads,
+        "intermediate_size": size.inner or 4 * size.width,
+        "vocab_size": embedded.config()["vocab_size"],
+        "max_position_embeddings": 512,
+        "id2label": {"0": "LABEL_0"},
+        "norm_rel_ebd": "layer_norm",
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": BUCKETS,
+        "relative_attention": True,
+        "share_att_key": True,
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    for path in embedded.directory.glob("*token*"):
+        (directory / path.name).write_bytes(path.read_bytes())
+    spec = recognise(config, ())
+    assert isinstance(spec, DebertaSpec)
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, shape in spec.shapes().items():
+        drawn = torch.randn(shape, generator=generator) * size.width**-0.5
+        tensors[name] = (torch.ones(shape) if name.endswith("LayerNorm.weight") else drawn).half()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return str(directory)
 
 

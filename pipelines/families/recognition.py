@@ -9,6 +9,7 @@ from ..errors import ModelRefusedError
 from ..model_files import MODULES, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
 from .chain import Chain, LogitScore, chain_of
+from .deberta import DEBERTA
 from .family import Config, Family, ModelSpec
 from .gte import GTE
 from .jina_v1 import JINA_V1
@@ -17,7 +18,7 @@ from .modernbert import MODERNBERT
 from .qwen import QWEN
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, QWEN)
+FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN)
 """The first that recognises a model reads it. Jina's are first: version 1 calls itself a BERT, which would load with
 random layers, and of version 2 the tensors tell, whatever its config says."""
 
@@ -68,8 +69,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa and ModernBERT "
-        "cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker and mxbai-rerank-v2 "
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT and "
+        "DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker and mxbai-rerank-v2 "
         f"({', '.join(family.layout for family in FAMILIES)})"
     )
 

@@ -90,7 +90,7 @@ def test_jina_v2_without_its_eps_is_refused(jina_v2_directory: Path) -> None:
         ({"num_labels": 3}, "3 labels"),
         ({"id2label": {"0": "no", "1": "yes"}}, "2 labels"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-        ({"model_type": "deberta-v2"}, "model_type is 'deberta-v2'"),
+        ({"model_type": "deberta"}, "model_type is 'deberta'"),
         ({"model_type": None}, "model_type is None"),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
