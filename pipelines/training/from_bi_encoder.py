@@ -36,10 +36,10 @@ import torch
 from safetensors.torch import save_file
 
 from ..encoder import HIDDEN_ACTIVATIONS
-from ..errors import ModelRefusedError
+from ..errors import ModelError, ModelRefusedError
 from ..families.int8_rows import INT8_MAX
 from ..model_files import ModelFiles
-from .base import write_directory
+from .base import load_base, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .vocabulary import queries_and_positives
@@ -61,6 +61,8 @@ SCORE = 3.0
 """Of the coordinate that holds the similarity, for each unit of 1 / distance; its zero is at a distance of 1."""
 HEAD_SCALE, OUT_SCALE = 0.1, 20.0
 """Of the head: tanh of a small number is that number."""
+OTHER_SPECIAL = (("pad", "<pad>"), ("unk", "<unk>"), ("pad", "[PAD]"), ("unk", "[UNK]"))
+"""Special tokens that keep their names; a tokenizer has those of BERT or of XLM-RoBERTa."""
 SAMPLE, SAMPLE_TOKENS = 2000, 96
 """Texts that are measured, and tokens of each."""
 BATCH = 50
@@ -298,6 +300,8 @@ class Builder:
         """The layer in which each token gets the mean of its text, about that of all texts."""
         mean_D = self.measures.means.mean(0)
         size = float((self.measures.means - mean_D).square().mean().sqrt())
+        if not size:
+            raise ModelRefusedError("all texts that were measured have the same vector; give some hundreds that differ")
         weights = {"query": torch.zeros(self.wide, self.wide), "key": self.free(self.wide, self.wide)}
         for row in range(0, self.wide, self.head):
             weights["key"][row : row + 2] = 0
@@ -369,6 +373,8 @@ def exact_in_8_bits(mark: float, largest: float) -> tuple[float, float]:
 
     It is exact in bfloat16 too. The mark of the first token has to cancel that of its segment: a penalty depends on it.
     """
+    if not largest:
+        return float(torch.tensor(mark).bfloat16()), 0.0
     steps = min(max(round(mark / largest * INT8_MAX), 1), INT8_MAX)
     mark = float(torch.tensor(largest * steps / INT8_MAX).bfloat16())
     return mark, mark * INT8_MAX / steps
@@ -434,9 +440,10 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         )
     if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
         raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
+    base = load_base(str(embedding.transformer))  # which refuses what would not load, or would be garbage
     tokenizer = files.tokenizer()
     tokenizer.no_padding()
-    tokenizer.enable_truncation(SAMPLE_TOKENS)
+    tokenizer.enable_truncation(min(SAMPLE_TOKENS, base.max_length))
     distinct = list(dict.fromkeys(texts))
     if len(distinct) < 2:
         raise ModelRefusedError(f"{len(distinct)} texts to measure {bi_encoder} on; give some hundreds that differ")
@@ -444,6 +451,9 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
     model = load_backbone(embedding.transformer).eval()
     first, last = ids[0][0], ids[0][-1]
     tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelRefusedError(f"{bi_encoder}: {name} has values that are no finite numbers")
     builder = Builder(tensors, config, measure(model, ids), first)
     weights = builder.build()
     own = {
@@ -459,6 +469,18 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         "dtype": "float32",
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
     }
+    of_tokenizer = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        **{f"{name}_token": token for name, token in OTHER_SPECIAL if tokenizer.token_to_id(token) is not None},
+        "model_max_length": base.max_length,
+        "model_input_names": [
+            "input_ids",
+            "token_type_ids",
+            "attention_mask",
+        ],  # without segments nothing is told apart
+    }
     content = json.loads((embedding.transformer / "tokenizer.json").read_text(encoding="utf-8"))
     if tokenizer.token_to_id("[CLS]") is None:
         content = with_berts_pairs(content, tokenizer.id_to_token(first), tokenizer.id_to_token(last))
@@ -468,8 +490,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         save_file({name: tensor.clone() for name, tensor in weights.items()}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config | own, indent=2) + "\n")
         (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "tokenizer_class": "PreTrainedTokenizerFast"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(special, indent=2) + "\n")
+        (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer, indent=2) + "\n")
 
     write_directory(fill, output)
 
@@ -499,7 +520,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         convert(args.bi_encoder, args.output, sample(args.texts, SAMPLE))
-    except (ModelRefusedError, FileNotFoundError, FileExistsError) as error:
+    except (ModelError, ValueError, FileNotFoundError, FileExistsError) as error:
         parser.error(str(error))
     print(f"a cross-encoder that ranks as its bi-encoder does, in {args.output}")
 

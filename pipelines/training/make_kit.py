@@ -93,12 +93,17 @@ def source_lists(
 
 def begin(args: argparse.Namespace) -> None:
     """Makes OUTPUT, or finds there what the same command began; raises FileExistsError for another's."""
-    asked = json.dumps(vars(args) | {"output": None}, default=str, indent=2, sort_keys=True)
+    stages = {str(path): path.read_text() for path in args.stages}
+    asked = json.dumps(vars(args) | {"output": None, "stages": stages}, default=str, indent=2, sort_keys=True)
     settings = args.output / SOURCES / "settings.json"
     if settings.exists() and settings.read_text() != asked:
-        raise FileExistsError(f"{args.output} was begun with other arguments, see {settings}; give another --output")
+        raise FileExistsError(
+            f"{args.output} was begun with other arguments or stages, see {settings}; give another --output"
+        )
     settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(asked)
+    unfinished = settings.with_suffix(".tmp")
+    unfinished.write_text(asked)
+    unfinished.rename(settings)
 
 
 def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -25,6 +26,8 @@ from tokenizers import Tokenizer
 from ..errors import ModelRefusedError
 
 WORD_START = "▁"
+TEXTS = ("query", "positive")
+"""The columns that are read."""
 TEXTS_AT_ONCE = 1000
 COUNTED_CHARACTERS = 2000
 """Of a text that is counted: long ones would decide alone."""
@@ -118,11 +121,25 @@ def moved_layer(name: str, place: dict[int, int]) -> str | None:
 
 
 def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
-    """The queries and positives of all Parquet files that match a pattern."""
+    """The queries and positives of all Parquet files that match a pattern; raises ValueError for one without them."""
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
-        table = pq.read_table(path, columns=["query", "positive"])
-        for name in ("query", "positive"):
+        try:
+            file = pq.ParquetFile(path)
+            types = {field.name: field.type for field in file.schema_arrow}
+            if not all(name in types and may_be_text(types[name]) for name in TEXTS):
+                raise ValueError(f"{path} has not the columns {' and '.join(TEXTS)} with texts; it has {list(types)}")
+            table = file.read(columns=list(TEXTS))
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        for name in TEXTS:
             yield from (text for text in table[name].to_pylist() if text)
+
+
+def may_be_text(data_type: pa.DataType) -> bool:
+    """Whether a column of this type holds texts."""
+    if pa.types.is_dictionary(data_type):
+        return may_be_text(data_type.value_type)
+    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type) or pa.types.is_null(data_type))
 
 
 def main() -> None:
@@ -139,7 +156,10 @@ def main() -> None:
         kept = sorted(json.loads(args.keep.read_text()))
     elif args.texts:
         texts = queries_and_positives(args.texts)
-        counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
+        try:
+            counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
+        except ValueError as error:
+            parser.error(str(error))
         tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
         kept = chosen_pieces(tokenizer, counts, args.rows)
     else:

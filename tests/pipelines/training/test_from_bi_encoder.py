@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families.int8_rows import in_8_bits
@@ -98,6 +99,18 @@ def test_it_is_an_ordinary_bert_in_which_every_weight_can_be_trained(made: Path)
     assert all(parameter.isfinite().all() for parameter in base.encoder.parameters())
 
 
+def test_transformers_tokenizer_tells_the_two_texts_apart(made: Path) -> None:
+    """Without segments all is one text, and every pair has nearly the same score."""
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    theirs = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        found = theirs(**tokenizer([QUERIES[0]] * 8, PASSAGES[:8], padding=True, return_tensors="pt")).logits[:, 0]
+    assert found.numpy() == pytest.approx(
+        logits(Reranker.load(str(made), device="cpu"), QUERIES[0], PASSAGES[:8]), abs=1e-3
+    )
+    assert tokenizer.model_max_length == 512
+
+
 def test_marks_are_exact_in_half_precision_too(made: Path) -> None:
     """Where a logit differed by a hundredth of the penalty, nothing would be left of the order."""
     whole, half = (Reranker.load(str(made), device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
@@ -175,6 +188,39 @@ def test_what_cannot_be_built_is_refused(
 def test_too_few_texts_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match=r"1 texts to measure .* give some hundreds"):
         convert(bi_encoder, tmp_path / "cross", SAMPLE[:1] * 3)
+
+
+def test_texts_that_all_say_the_same_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match="all texts that were measured have the same vector"):
+        convert(bi_encoder, tmp_path / "cross", ["alpine", "alpine ", " alpine"])
+
+
+@pytest.mark.parametrize("changes", [{"num_attention_heads": 3}, {"position_embedding_type": "relative_key"}], ids=str)
+def test_what_would_not_load_is_refused_first(bi_encoder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    directory = copy_model(bi_encoder, tmp_path / "encoder")
+    edit_config(directory, **changes)
+    with pytest.raises(ModelRefusedError, match=next(iter(changes))):
+        convert(directory, tmp_path / "cross", SAMPLE)
+
+
+def test_weights_that_are_no_numbers_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
+    directory = copy_model(bi_encoder, tmp_path / "encoder")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["bert.encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelRefusedError, match=r"encoder\.layer\.1\.output\.dense\.bias has values that are no finite"
+    ):
+        convert(directory, tmp_path / "cross", SAMPLE)
+
+
+def test_a_file_without_texts_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"query": [1], "positive": ["one"]}), tmp_path / "numbers.parquet")
+    (tmp_path / "junk.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=r"numbers\.parquet has not the columns query and positive with texts"):
+        sample([str(tmp_path / "numbers.parquet")], 4)
+    with pytest.raises(ValueError, match=r"junk\.parquet cannot be read"):
+        sample([str(tmp_path / "junk.parquet")], 4)
 
 
 def test_texts_are_drawn_from_every_file(tmp_path: Path) -> None:

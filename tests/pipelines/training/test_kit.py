@@ -102,7 +102,7 @@ def test_a_kit_that_was_interrupted_goes_on_behind_the_sources_that_are_done(
     assert "mbxp.parquet: 40 lists" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         run(make_kit.main, *arguments, "--output", folder, "--seed", 1)
-    assert "was begun with other arguments" in capsys.readouterr().err
+    assert "was begun with other arguments or stages" in capsys.readouterr().err
     run(make_kit.main, *arguments, "--output", folder)
     assert "mbxp.parquet" not in capsys.readouterr().out
     (sources / "mbxp.parquet").write_bytes((sources / "late.parquet").read_bytes())
