@@ -44,10 +44,11 @@ from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .vocabulary import queries_and_positives
 
-MARK = 0.25
-"""Size of a mark: small beside what a norm divides by, so that norms hardly notice it."""
-PENALTY = 2000.0
-"""Taken from the logit of a token of the other text; a token of which the norm made much smaller marks is still far."""
+MARK = 1.0
+"""Size of a mark, that of the other coordinates: what training adds to marks by chance stays small beside it."""
+PENALTY = 60.0
+"""Taken from the logit of a token of the other text: exp(-60) of it is left. The larger, the more a small change of a
+mark changes the logit: with 2000 the first step of training destroyed the order."""
 STEEPNESS, THRESHOLD, HALF_RAMP = 250.0, 8.0, 2.0
 """A mark x becomes 0 or 1 by gelu(z + HALF_RAMP) - gelu(z - HALF_RAMP), where z = STEEPNESS x - THRESHOLD: exactly 0
 below, also in bfloat16, and about 1 from a twentieth of a mark on. What is 0 has to be exact, the rest has not."""
@@ -59,8 +60,10 @@ GAIN = 100.0
 """Of the mean of a text beside what its tokens held before."""
 SCORE = 3.0
 """Of the coordinate that holds the similarity, for each unit of 1 / distance; its zero is at a distance of 1."""
-HEAD_SCALE, OUT_SCALE = 0.1, 20.0
-"""Of the head: tanh of a small number is that number."""
+REFERENCE = 0.25
+"""Of the constants that the last norm divides: small beside the distance of two texts."""
+HEAD_SCALE, OUT_SCALE = 0.3, 6.0
+"""Of the head: tanh of a small number is nearly that number."""
 OTHER_SPECIAL = (("pad", "<pad>"), ("unk", "<unk>"), ("pad", "[PAD]"), ("unk", "[UNK]"))
 """Special tokens that keep their names; a tokenizer has those of BERT or of XLM-RoBERTa."""
 SAMPLE, SAMPLE_TOKENS = 2000, 96
@@ -327,7 +330,7 @@ class Builder:
         self.last_layer(layer, weights, {"query": constant}, out)
         # Several constants, so that in half precision not all are rounded alike.
         pairs = (self.wide - self.score) // 2
-        constants = MARK * (1 + torch.arange(pairs) / pairs)
+        constants = REFERENCE * (1 + torch.arange(pairs) / pairs)
         ahead = torch.arange(self.score, self.wide, 2)
         bias = self.new[f"{layer}attention.output.dense.bias"]
         bias[ahead], bias[ahead + 1] = constants, -constants

@@ -139,6 +139,21 @@ def test_the_first_tokens_mark_cancels_that_of_its_segment_in_8_bits_too() -> No
         assert row[2].item() * scale.item() == pytest.approx(-mark, rel=1e-6)
 
 
+def test_a_small_step_of_training_leaves_the_order(made: Path) -> None:
+    """A step of Adam moves every weight by the rate, the built ones and the zeros, and all in one direction."""
+    reranker = Reranker.load(str(made), device="cpu")
+    before = logits(reranker, QUERIES[0], PASSAGES)
+    theirs = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
+    found = torch.stack([theirs(**model_inputs(reranker, QUERIES[0], passage)).logits[0, 0] for passage in PASSAGES])
+    (-torch.log_softmax(found, 0)[3]).backward()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(2e-6 * parameter.grad.sign())
+        after = [theirs(**model_inputs(reranker, QUERIES[0], passage)).logits.item() for passage in PASSAGES]
+    assert np.corrcoef(before, after)[0, 1] > 0.98
+
+
 def test_of_all_maps_of_lower_rank_those_are_taken_that_change_products_least() -> None:
     random = torch.Generator().manual_seed(0)
     queries, keys = (
