@@ -16,7 +16,7 @@ from tests.checkpoints import write_deberta, write_gte, write_jina_v1, write_qwe
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/models.md", "docs/recipes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
 def test_pages_have_the_table_that_the_command_prints(page: str) -> None:
     printed = CliRunner().invoke(app, ["models", "--markdown"])
     assert printed.exit_code == 0
