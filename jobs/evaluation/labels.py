@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from jobs.table.column_types import is_list, may_be_text, plain_type, struct_of
 from jobs.table.columns import listed
+from jobs.table.parsing import Text, column_texts
 from pipelines.evaluation.sets import GRADE, LARGEST_GRADE
 
 FLAG = "--label-column"
@@ -144,6 +146,16 @@ class Labels:
         here = slice(self.ends[row], self.ends[row + 1])
         place = int(np.flatnonzero(self.is_fault[here])[0])
         return f"{name} has {self.values[here][place]:g} for documents[{place}]; a grade is a {GRADE}"
+
+
+def right_ids(column: pa.Array) -> list[list[Text]]:
+    """The ids that each row of a column has, which are texts or lists of texts; a row that is null has none."""
+    column = plain(column)
+    if not is_list(column.type):
+        return [[one] for one in column_texts(pa.chunked_array([column]))]
+    ids = column_texts(pa.chunked_array([plain(column.flatten())]))
+    ends = np.cumsum([0, *pc.list_value_length(column).fill_null(0).to_pylist()])
+    return [ids[start:end] for start, end in pairwise(ends)]
 
 
 def plain(array: pa.Array) -> pa.Array:

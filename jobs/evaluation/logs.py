@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.errors import UnreadableFileError
-from jobs.evaluation.labels import LabelPlace, Labels, label_place
+from jobs.evaluation.labels import LabelPlace, Labels, label_place, right_ids
 from jobs.input.partitions import input_root
 from jobs.records import InputFile
 from jobs.runtime.threads import in_threads
 from jobs.table.column_types import may_be_text, plain_type
 from jobs.table.columns import ColumnMapping, Layout
 from jobs.table.faults import why_unusable
-from jobs.table.parsing import ParsedRow, column_texts, parse_lists
+from jobs.table.parsing import ParsedRow, Text, column_texts, parse_lists
 from pipelines.errors import ConfigError
 from pipelines.evaluation.sets import LISTS, BenchmarkSet, Problem, Query
 
@@ -155,7 +155,7 @@ class Log:
         if LANGUAGE in file.columns:
             languages = column_texts(table.column(LANGUAGE))
         lists = []
-        ids = table.column(file.place.column).to_pylist() if file.place.has_ids else []
+        ids = right_ids(table.column(file.place.column).combine_chunks()) if file.place.has_ids else []
         for place, (number, row) in enumerate(zip(numbers, parse_lists(table, self.mapping), strict=True)):
             of_row = labels_by_id(row, ids[place]) if file.place.has_ids else labels.grades(place)
             documents, grades, problems = judged(row, of_row, self.label)
@@ -201,12 +201,12 @@ def rows_of(opened: pq.ParquetFile, file: LogFile) -> Iterator[tuple[np.ndarray,
             first += batch.num_rows
 
 
-def labels_by_id(row: ParsedRow, right: str | Sequence[str | None]) -> list[int | None]:
+def labels_by_id(row: ParsedRow, right: Sequence[Text]) -> list[int | None]:
     """1 for each document of a row whose id, or place where it has none, is among those that were right; else 0."""
-    wanted = {right} if isinstance(right, str) else set(right)
+    wanted = {one for one in right if isinstance(one, str)}
     count = 0 if row.candidates is None else len(row.candidates.documents) + len(row.null_documents)
     ids = [f"#{place}" for place in range(count)] if row.ids is None else row.ids
-    return [int(one is not None and one in wanted) for one in ids]
+    return [int(one in wanted) for one in ids]
 
 
 def judged(

@@ -133,6 +133,16 @@ def check_same_shapes(
             )
 
 
+def renamed(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, str]) -> Tensors:
+    """Weights and biases of modules, where they are there, under other names."""
+    return {
+        f"{ours}.{kind}": tensors[f"{theirs}.{kind}"]
+        for theirs, ours in modules.items()
+        for kind in ("weight", "bias")
+        if f"{theirs}.{kind}" in tensors
+    }
+
+
 def from_checkpoint(tensors: Mapping[str, torch.Tensor], names: TensorNames, num_layers: int) -> Tensors:
     """The state dict of a `PackedEncoder`.
 

@@ -25,7 +25,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
-from .checkpoint import IGNORED_SUFFIXES, Tensors
+from .checkpoint import IGNORED_SUFFIXES, Tensors, renamed
 from .encoder_config import choice, epsilon, one_label, size
 from .family import Config, Family, OwnSpec, PairStyle
 
@@ -286,11 +286,7 @@ class DebertaSpec(OwnSpec):
             for part, projection in {"position_keys": k, "position_queries": q}.items():
                 weight, bias = tensors[f"{projection}.weight"].float(), tensors[f"{projection}.bias"].float()
                 state[f"{ours}.{part}"] = scale * F.linear(distances_RD, weight, bias).unflatten(-1, (heads, -1))
-        for theirs, ours in names.items():
-            for kind in ("weight", "bias"):
-                if f"{theirs}.{kind}" in tensors:
-                    state[f"{ours}.{kind}"] = tensors[f"{theirs}.{kind}"]
-        return state
+        return state | renamed(tensors, names)
 
     def distance_embeddings(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The embeddings of distances as every layer reads them, after their norm: float32 [2 * BUCKETS, D]."""

@@ -21,7 +21,7 @@ from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
-from .checkpoint import Tensors
+from .checkpoint import Tensors, renamed
 from .encoder_config import choice, epsilon, number, one_label, size
 from .family import Config, Family, OwnSpec, PairStyle
 
@@ -189,11 +189,7 @@ class GteSpec(OwnSpec):
                 fused = tensors[f"{theirs}.attention.qkv_proj.{kind}"]
                 rows = fused.split([thirds * len(fused) // 3 for thirds in split.values()])
                 state |= {f"{ours}.{part}.{kind}": tensor for part, tensor in zip(split, rows, strict=True)}
-        for theirs, ours in names.items():
-            for kind in ("weight", "bias"):
-                if f"{theirs}.{kind}" in tensors:
-                    state[f"{ours}.{kind}"] = tensors[f"{theirs}.{kind}"]
-        return state
+        return state | renamed(tensors, names)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """As in `OwnSpec`."""

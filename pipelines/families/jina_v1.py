@@ -20,7 +20,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
-from .checkpoint import Tensors
+from .checkpoint import Tensors, renamed
 from .encoder_config import epsilon, one_label, size
 from .family import Config, Family, OwnSpec
 from .xlm_roberta import XLM_ROBERTA_PAIRS
@@ -182,11 +182,7 @@ class JinaBertSpec(OwnSpec):
                 for module, rows in fused.items():
                     own = [tensors[f"{theirs}.attention.self.{name}.{kind}"] for name in rows]
                     state[f"{ours}.{module}.{kind}"] = torch.cat(own)
-        for theirs, ours in names.items():
-            for kind in ("weight", "bias"):
-                if f"{theirs}.{kind}" in tensors:
-                    state[f"{ours}.{kind}"] = tensors[f"{theirs}.{kind}"]
-        return state
+        return state | renamed(tensors, names)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """As in `OwnSpec`."""

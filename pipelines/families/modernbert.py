@@ -22,7 +22,7 @@ from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
 from .chain import POOLINGS, Chain
-from .checkpoint import Tensors
+from .checkpoint import Tensors, renamed
 from .encoder_config import choice, flag, number, one_label, size
 from .family import Config, Family, ModelSpec, OwnSpec, PairStyle
 from .head import ACTIVATIONS, Dense, Head, Norm, Step, shapes_of_head, state_of_head
@@ -306,16 +306,6 @@ class ModernBertSpec(OwnSpec):
             add(f"layers.{i}.mlp.Wi", (2 * wide, width), shape.mlp_bias)
             add(f"layers.{i}.mlp.Wo", (width, wide), shape.mlp_bias)
         return found | shapes_of_head(self.head)
-
-
-def renamed(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, str]) -> Tensors:
-    """Weights and biases of modules, where they are there, under other names."""
-    return {
-        f"{ours}.{kind}": tensors[f"{theirs}.{kind}"]
-        for theirs, ours in modules.items()
-        for kind in ("weight", "bias")
-        if f"{theirs}.{kind}" in tensors
-    }
 
 
 def is_modernbert(config: Config, tensor_names: Collection[str]) -> bool:

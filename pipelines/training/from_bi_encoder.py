@@ -478,11 +478,8 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         "sep_token": "[SEP]",
         **{f"{name}_token": token for name, token in OTHER_SPECIAL if tokenizer.token_to_id(token) is not None},
         "model_max_length": base.max_length,
-        "model_input_names": [
-            "input_ids",
-            "token_type_ids",
-            "attention_mask",
-        ],  # without segments nothing is told apart
+        # Without segments the two texts would not be told apart.
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
     content = json.loads((embedding.transformer / "tokenizer.json").read_text(encoding="utf-8"))
     if tokenizer.token_to_id("[CLS]") is None:

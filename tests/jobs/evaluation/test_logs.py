@@ -98,6 +98,17 @@ def test_ids_of_the_documents_that_were_clicked(tmp_path: Path, kind: pa.DataTyp
     assert one.unlabelled == 1
 
 
+def test_a_clicked_id_that_is_no_utf8_is_that_of_no_document(tmp_path: Path) -> None:
+    clicks = pa.array([[b"\xff", b"d0"], None, [b"\xff"]], pa.list_(pa.binary())).cast(
+        pa.list_(pa.string()), safe=False
+    )
+    rows = pa.table({"query": ["a", "b", "c"], "documents": [[{"id": "d0", "text": "x"}]] * 3, "clicks": clicks})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    one = read(tmp_path / "log.parquet")
+    assert one.grades == {"log.parquet:0": {"d0": 1}}
+    assert [problem.line for problem in one.problems] == [2]
+
+
 def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> None:
     documents = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
     rows = [
