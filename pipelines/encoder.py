@@ -58,6 +58,27 @@ class Block(nn.Module):
         return self.feed_forward_norm(self.feed_forward_out.plus(wide_F, x))  # type: ignore[no-any-return]
 
 
+class GatedBlock(nn.Module):
+    """As `Block`, with a gated feed-forward: what goes in is multiplied by the gelu of a gate; neither has a bias."""
+
+    def __init__(self, width: int, wide: int, num_heads: int, eps: float, gelu_approximation: str) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.gelu_approximation = gelu_approximation
+        self.attention_out = Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps)
+        self.feed_forward_gate = Linear(width, wide, bias=False)
+        self.feed_forward_in = Linear(width, wide, bias=False)
+        self.feed_forward_out = Linear(wide, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps)
+
+    def after_attention(self, x: torch.Tensor, o_NH: torch.Tensor) -> torch.Tensor:
+        """x: [any, D], the layer's input; o_NH: what the attention gave for the same tokens."""
+        x = self.attention_norm(self.attention_out.plus(o_NH.flatten(-2), x))
+        wide_F = self.feed_forward_in.times(x, self.feed_forward_gate.gelu(x, self.gelu_approximation))
+        return self.feed_forward_norm(self.feed_forward_out.plus(wide_F, x))  # type: ignore[no-any-return]
+
+
 class Layer(Block):
     """One transformer layer over every token, with fused QKV, whose rows are [q; k; v], heads contiguous."""
 

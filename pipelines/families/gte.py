@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..attention import Attention, sdpa_attention
-from ..encoder import HIDDEN_ACTIVATIONS, PackedNetwork, embedding
+from ..encoder import HIDDEN_ACTIVATIONS, GatedBlock, PackedNetwork, embedding
 from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import shown
@@ -61,26 +61,12 @@ class GteShape:
     """By what all angles are divided."""
 
 
-class Block(nn.Module):
-    """What follows the attention in every layer: output projection, gated feed-forward, norms after the residuals."""
+class Block(GatedBlock):
+    """What follows the attention in every layer."""
 
     def __init__(self, shape: GteShape) -> None:
-        super().__init__()
-        width, wide, eps = shape.hidden_size, shape.intermediate_size, shape.layer_norm_eps
-        self.num_heads = shape.num_attention_heads
-        self.gelu_approximation = HIDDEN_ACTIVATIONS[shape.hidden_act]
-        self.attention_out = Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps)
-        self.feed_forward_gate = Linear(width, wide, bias=False)
-        self.feed_forward_in = Linear(width, wide, bias=False)
-        self.feed_forward_out = Linear(wide, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps)
-
-    def after_attention(self, x: torch.Tensor, o_NH: torch.Tensor) -> torch.Tensor:
-        """x: [any, D], the layer's input; o_NH: what the attention gave for the same tokens."""
-        x = self.attention_norm(self.attention_out.plus(o_NH.flatten(-2), x))
-        wide_F = self.feed_forward_in.times(x, self.feed_forward_gate.gelu(x, self.gelu_approximation))
-        return self.feed_forward_norm(self.feed_forward_out.plus(wide_F, x))  # type: ignore[no-any-return]
+        width, wide, heads = shape.hidden_size, shape.intermediate_size, shape.num_attention_heads
+        super().__init__(width, wide, heads, shape.layer_norm_eps, HIDDEN_ACTIVATIONS[shape.hidden_act])
 
 
 class Layer(Block):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..attention import WindowedAttention, alibi_slopes, sdpa_attention
-from ..encoder import PackedNetwork, embedding
+from ..encoder import GatedBlock, PackedNetwork, embedding
 from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import shown
@@ -49,25 +49,12 @@ class JinaBertShape:
     layer_norm_eps: float
 
 
-class Block(nn.Module):
-    """What follows the attention in every layer: output projection, gated feed-forward, norms after the residuals."""
+class Block(GatedBlock):
+    """What follows the attention in every layer."""
 
     def __init__(self, shape: JinaBertShape) -> None:
-        super().__init__()
-        width, wide, eps = shape.hidden_size, shape.intermediate_size, shape.layer_norm_eps
-        self.num_heads = shape.num_attention_heads
-        self.attention_out = Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps)
-        self.feed_forward_gate = Linear(width, wide, bias=False)
-        self.feed_forward_in = Linear(width, wide, bias=False)
-        self.feed_forward_out = Linear(wide, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps)
-
-    def after_attention(self, x: torch.Tensor, o_NH: torch.Tensor) -> torch.Tensor:
-        """x: [any, D], the layer's input; o_NH: what the attention gave for the same tokens."""
-        x = self.attention_norm(self.attention_out.plus(o_NH.flatten(-2), x))
-        wide_F = self.feed_forward_in.times(x, self.feed_forward_gate.gelu(x, "none"))
-        return self.feed_forward_norm(self.feed_forward_out.plus(wide_F, x))  # type: ignore[no-any-return]
+        width, wide, heads = shape.hidden_size, shape.intermediate_size, shape.num_attention_heads
+        super().__init__(width, wide, heads, shape.layer_norm_eps, "none")
 
 
 class Layer(Block):
