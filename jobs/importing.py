@@ -90,8 +90,7 @@ def new_folder(directory: Path, sources: Sequence[Path], overwrite: bool) -> Ite
             raise ConfigError(f"{parent} is a file, so there is no DIR {directory} in it; give another DIR")
     check_free(target, overwrite)
     for source in sources:
-        if target == source.absolute() or target in source.absolute().parents:
-            raise ConfigError(f"DIR {directory} is, or holds, the SOURCE {source}; give another folder")
+        check_apart(target, directory, source)
     fresh, former = (target.with_name(f".{target.name}.{what}") for what in ("importing", "replaced"))
     for left in (fresh, former):
         shutil.rmtree(left, ignore_errors=True)  # of an import that was killed
@@ -103,6 +102,15 @@ def new_folder(directory: Path, sources: Sequence[Path], overwrite: bool) -> Ite
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def check_apart(target: Path, directory: Path, source: Path) -> None:
+    """Raises ConfigError where one of the two holds the other: a set in its SOURCE would be read as a part of it."""
+    there, given = Path(os.path.realpath(target)), Path(os.path.realpath(source))
+    if there == given or there in given.parents:
+        raise ConfigError(f"DIR {directory} is, or holds, the SOURCE {source}; give another folder")
+    if given in there.parents:
+        raise ConfigError(f"DIR {directory} is in the SOURCE {source}, and would be read with it; give another folder")
 
 
 def check_free(target: Path, overwrite: bool) -> None:

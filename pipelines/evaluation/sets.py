@@ -50,7 +50,7 @@ class Problem:
     """From 1; of Parquet files the row. None where it is the whole file."""
     what: str
     called: str = "line"
-    """Or `row`: then counted from 0."""
+    """Or `row`, counted from 0, or `entry` of a JSON array."""
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self.line is None else f', {self.called} {self.line}'}: {self.what}"
@@ -348,9 +348,14 @@ def is_text(value: object) -> TypeGuard[str]:
     return True
 
 
+def is_plain_number(value: object) -> bool:
+    """Whether it is no text with an underscore or digits of other scripts, which only Python takes for numbers."""
+    return not isinstance(value, str) or (value.isascii() and "_" not in value)
+
+
 def as_grade(value: object) -> int | None:
     """A grade; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, bool) or not isinstance(value, int | str) or not is_plain_number(value):
         return None
     try:
         grade = int(value)

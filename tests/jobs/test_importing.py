@@ -56,6 +56,23 @@ def test_what_is_there_is_not_replaced_unless_that_is_asked_for(source: Path, tm
     assert (target / "notes.txt").read_text() == "mine"
 
 
+def test_a_set_is_not_written_into_what_it_is_made_of(tmp_path: Path) -> None:
+    """Its queries would be read as documents."""
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "docs.jsonl").write_text('{"id": "d", "text": "a"}\n')
+    (folder / "qrels").write_text("".join(f"{i} 0 d 1\n" for i in range(500)))
+    (folder / "topics").write_text("".join(f"{i}\tquestion number {i}\n" for i in range(500)))
+    named = ("--queries", folder / "topics", "--qrels", folder / "qrels")
+    (tmp_path / "link").symlink_to(folder)
+    for directory in (folder / "sets" / "one", tmp_path / "link" / "one"):
+        refused = run("trec", folder, directory, *named)
+        assert refused.exit_code == 2
+        assert "is in the SOURCE" in refused.output
+    assert run("trec", folder, tmp_path / "one", *named).exit_code == 0
+    assert (tmp_path / "one" / "corpus.jsonl").read_text() == '{"id": "d", "text": "a"}\n'
+
+
 def test_an_import_that_fails_leaves_the_set_that_was_there(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "set"
     assert run("beir", source, target).exit_code == 0

@@ -37,10 +37,11 @@ class Place:
     file: Path
     line: int
     """From 1; of Parquet files the row, of JSON arrays the entry."""
+    called: str = "line"
 
     def problem(self, what: str) -> Problem:
         """What is wrong there."""
-        return Problem(str(self.file), self.line, what)
+        return Problem(str(self.file), self.line, what, self.called)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +96,29 @@ class Source:
             raise ConfigError(f"{first} and {others[0]} are both a {pattern}; give the one that is meant")
         return first
 
-    def lines(self, path: Path, errors: str = "strict", blank: bool = False) -> Iterator[tuple[Place, str]]:
-        """The lines without their ends, blank ones if they matter; raises ConfigError where the file cannot be read."""
+    def raw_lines(self, path: Path) -> Iterator[tuple[Place, bytes]]:
+        """The lines as they are; raises ConfigError where the file cannot be read."""
         with readable(path), opened(path) as file:
             for number, line in enumerate(file, 1):
-                place = Place(path, number)
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors)
-                except UnicodeDecodeError as error:
+                yield Place(path, number), line
+
+    def lines(self, path: Path, *, blank: bool = False, mended: bool = False) -> Iterator[tuple[Place, str]]:
+        """The lines without their ends, blank ones if they matter; raises ConfigError where the file cannot be read.
+
+        A line that is no UTF-8 is left out, or is read without the bytes that are none if it is to be mended.
+        """
+        for place, line in self.raw_lines(path):
+            encoding = "utf-8-sig" if place.line == 1 else "utf-8"
+            try:
+                text = line.decode(encoding)
+            except UnicodeDecodeError as error:
+                if not mended:
                     self.note(place.problem(f"is no UTF-8 ({error.reason})"))
                     continue
-                if blank or text.strip():
-                    yield place, text.rstrip("\r\n")
+                self.note(place.problem("bytes that are no UTF-8 are left out, and U+FFFD stands in their place"))
+                text = line.decode(encoding, "replace")
+            if blank or text.strip():
+                yield place, text.rstrip("\r\n")
 
     def objects(self, path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         """The objects of a file with one JSON object a line."""

@@ -45,6 +45,10 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
 
 def read_instructions(source: Source, asked: Asked, new: NewSet) -> None:
     """Reads files of instructions: the APIs of all are the corpus, and the instructions of --queries are asked."""
+    if asked.qrels is not None:
+        raise ConfigError("--qrels is given, and a file of instructions says itself which APIs are relevant; leave it out")
+    if asked.split != FORMAT.split:
+        raise ConfigError(f"--split is {asked.split!r}, and a file of instructions has no splits; give --queries FILE")
     paths = dict.fromkeys(source.some("*.json", at_any_depth=True))
     if asked.queries is not None:
         paths |= {asked.queries: None}
@@ -77,7 +81,7 @@ def instructions(source: Source, path: Path) -> Iterator[tuple[Place, list[Any],
     if not isinstance(entries, list):
         raise ConfigError(f"{path} holds no array of instructions")
     for number, entry in enumerate(entries, 1):
-        place = Place(path, number)
+        place = Place(path, number, "entry")
         found, asks = (entry.get("api_list"), entry.get("query")) if isinstance(entry, dict) else (None, None)
         texts = asks if isinstance(asks, list) else [asks]
         if not isinstance(found, list) or not found or not all(isinstance(api, dict) for api in found):

@@ -11,13 +11,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from ...errors import ConfigError
-from .reading import Asked, Format, Place, Source, one_language, with_title
+from .reading import Asked, Format, Place, Source, one_language, opened, readable, with_title
 from .trec_lines import read_qrels
 from .writing import NewSet
 
@@ -35,6 +34,10 @@ TAG = re.compile(r"<[^<>]*>")
 NUMBER = re.compile(r"<DOCNO>\s*(\S+)\s*</DOCNO>", re.IGNORECASE)
 TOPIC_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*(\S+)", re.IGNORECASE)
 TITLE = re.compile(r"<title>\s*(?:Topic:)?([^<]*)", re.IGNORECASE)
+BEGINNING = 1 << 20
+"""Bytes of a file of topics, by which its kind is known."""
+IS_XML = re.compile(r"<(?:\w+:)?topics?[\s>]")
+IS_MARKUP = re.compile(r"^\s*<top>", re.MULTILINE)
 IDS, TEXTS = ("id", "_id", "docid", "doc_id", "docno"), ("text", "contents", "body")
 """What fields of JSON documents are called by those who publish them for Anserini, ir_datasets and BEIR."""
 
@@ -58,17 +61,17 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
 
 def topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
     """Place, id and text of each topic."""
-    beginning = "".join(line for _, line in islice(source.lines(path, "replace"), 20)).lower()
-    if "<topics" in beginning or "<topic " in beginning:
-        yield from xml_topics(source, path)
-        return
-    if "<top>" in beginning:
+    beginning = beginning_of(path)
+    if IS_MARKUP.search(beginning):
         for place, markup in marked_up(source, path, "top"):
             number, title = TOPIC_NUMBER.search(markup), TITLE.search(markup)
             if number is None or title is None:
                 source.note(place.problem("the topic has no <num> or no <title>"))
             else:
                 yield place, number[1], " ".join(html.unescape(title[1]).split())
+        return
+    if beginning.startswith("<?xml") or (beginning.startswith("<") and IS_XML.search(beginning)):
+        yield from xml_topics(source, path)
         return
     for place, line in source.lines(path):
         query, tab, text = line.partition("\t")
@@ -78,47 +81,68 @@ def topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
             source.note(place.problem("has no tab; a topic is an id, a tab and the query"))
 
 
+def beginning_of(path: Path) -> str:
+    """In lower case, without white space and marks of the encoding before it; of UTF-16 every other byte is 0."""
+    with readable(path), opened(path) as file:
+        return file.read(BEGINNING).replace(b"\0", b"").decode("latin-1").lower().lstrip("\xef\xbb\xbf\xff\xfe \t\r\n")
+
+
 def xml_topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
-    """Place, id and text of each `<topic number="...">`: its title, else its query, else its own text."""
+    """Place, id and text of each `<topic number="...">`: its title, else its query, else its own text.
+
+    The parser gets bytes, since XML says itself how it is encoded.
+    """
     parser: XMLPullParser[Any] = XMLPullParser()
+    found = False
     try:
-        for place, line in source.lines(path, blank=True):
-            parser.feed(f"{line}\n")
+        for place, line in source.raw_lines(path):
+            parser.feed(line)
             for _, element in cast(Iterator[tuple[str, Element]], parser.read_events()):
-                if element.tag == "topic":
-                    number, text = element.get("number"), topic_text(element)
-                    if number is None or not text:
+                if plain_name(element.tag) == "topic":
+                    found = True
+                    number, text = element.get("number", "").strip(), topic_text(element)
+                    if not number or not text:
                         source.note(place.problem("the topic that ends here has no number, or no title or query"))
                     else:
-                        yield place, number.strip(), text
+                        yield place, number, text
         parser.close()
-    except ParseError as error:
-        raise ConfigError(f"{path} is no XML: {error}") from None
+        list(parser.read_events())  # raises what it found at the end
+    except (ParseError, ValueError, LookupError) as error:  # the latter two for encodings that it does not know
+        raise ConfigError(f"{path} is no XML that can be read: {error}") from None
+    if not found:
+        source.note(Place(path, 1).problem("the file has no <topic>"))
 
 
 def topic_text(topic: Element) -> str:
     """What is asked; empty where a topic has other fields alone."""
-    for name in ("title", "query"):
-        if (found := topic.find(name)) is not None:
-            return " ".join("".join(found.itertext()).split())
-    return " ".join((topic.text or "").split()) if not len(topic) else ""
+    texts = {plain_name(field.tag): " ".join("".join(field.itertext()).split()) for field in reversed(topic)}
+    if len(topic):
+        return texts.get("title") or texts.get("query") or ""
+    return " ".join((topic.text or "").split())
+
+
+def plain_name(tag: str) -> str:
+    """The name of an element without its namespace, in lower case."""
+    return tag.rpartition("}")[2].lower()
 
 
 def marked_up(source: Source, path: Path, tag: str) -> Iterator[tuple[Place, str]]:
-    """What stands between `<tag>` and `</tag>`, each on a line of its own, and where it begins."""
+    """What stands between `<tag>` and `</tag>`, and where it begins."""
+    marks = re.compile(f"(</?{tag}>)", re.IGNORECASE)
     began, found = None, False
     lines: list[str] = []
-    for place, line in source.lines(path, "replace"):
-        mark = line.strip().lower()
-        if mark == f"<{tag}>":
-            if began is not None:
-                source.note(began.problem(f"<{tag}> is not closed"))
-            began, lines, found = place, [], True
-        elif mark == f"</{tag}>" and began is not None:
-            yield began, "\n".join(lines)
-            began = None
-        elif began is not None:
-            lines.append(line)
+    for place, line in source.lines(path, mended=True):
+        for part in marks.split(line) if "<" in line else [line]:
+            mark = part.lower()
+            if mark == f"<{tag}>":
+                if began is not None:
+                    source.note(began.problem(f"<{tag}> is not closed"))
+                began, lines, found = place, [], True
+            elif mark == f"</{tag}>" and began is not None:
+                yield began, "\n".join(lines)
+                began = None
+            elif began is not None:
+                lines.append(part)
     if began is not None:
         source.note(began.problem(f"<{tag}> is not closed"))
     if not found:

@@ -13,11 +13,12 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import ConfigError
-from ..sets import ANSWERS, CANDIDATES, CORPUS, GRADE, META, QRELS, QUERIES, Problem, as_grade, is_text
+from ..sets import ANSWERS, CANDIDATES, CORPUS, GRADE, META, QRELS, QUERIES, Problem, as_grade, is_plain_number, is_text
 from .reading import Place
 
 LEFT_OUT = "left-out.txt"
@@ -48,8 +49,8 @@ class NewSet:
         self.hashes: dict[str, int] = {}
         """Of the texts of documents that may come again, by id."""
         self.grades: dict[str, dict[str, tuple[int, Place]]] = {}
-        self.heads: dict[str, list[tuple[float, str]]] = {}
-        """By query, a heap of the best documents of the first stage: score and id."""
+        self.heads: dict[str, list[tuple[float, str, float]]] = {}
+        """By query, a heap of the best documents of the first stage: score as trec_eval reads it, id, and score."""
         self.in_head: dict[str, dict[str, Place]] = {}
         """By query, the documents of its heap, and where they are ranked."""
         self.begins: dict[str, int] | None = None
@@ -96,7 +97,8 @@ class NewSet:
     def rank(self, place: Place, query: object, document: object, score: object) -> None:
         """Takes a document of a first stage's list, before any document is added.
 
-        The order is trec_eval's: by score, and documents of equal scores by their ids, the last one first.
+        The order is trec_eval's: by score, of which it reads 32 bits, and documents of equal scores by their ids, the
+        last one first.
         """
         query_id, document_id, value = as_id(query), as_id(document), finite_number(score)
         if query_id is None or document_id is None:
@@ -110,10 +112,12 @@ class NewSet:
         else:
             head, documents = self.heads.setdefault(query_id, []), self.in_head.setdefault(query_id, {})
             documents[document_id] = place
+            with np.errstate(over="ignore"):
+                entry = (float(np.float32(value)), document_id, value)
             if len(head) < self.depth:
-                heappush(head, (value, document_id))
+                heappush(head, entry)
             else:
-                del documents[heappushpop(head, (value, document_id))[1]]
+                del documents[heappushpop(head, entry)[1]]
 
     def add_query(
         self,
@@ -245,9 +249,9 @@ class NewSet:
             "documents": list(self.texts_of(sorted(self.heads[query], reverse=True), corpus)),
         }
 
-    def texts_of(self, head: Sequence[tuple[float, str]], corpus: IO[bytes]) -> Iterator[dict[str, Any]]:
+    def texts_of(self, head: Sequence[tuple[float, str, float]], corpus: IO[bytes]) -> Iterator[dict[str, Any]]:
         """The documents of a list with their texts, without those that the corpus does not have."""
-        for score, document in head:
+        for _, document, score in head:
             begin = (self.begins or {}).get(document, -1)
             if begin >= 0:
                 corpus.seek(begin)
@@ -265,6 +269,8 @@ def as_id(value: object) -> str | None:
 
 def finite_number(value: object) -> float | None:
     """A score; None for what is none."""
+    if not is_plain_number(value):
+        return None
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

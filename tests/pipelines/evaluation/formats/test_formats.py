@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytrec_eval
 
 from pipelines.errors import ConfigError
 from pipelines.evaluation.formats.catalogue import FORMATS, import_set
@@ -362,13 +364,17 @@ def test_toolbenchs_instructions(tmp_path: Path) -> None:
     assert meta["left_out"] == 3
     told = (tmp_path / "all" / "left-out.txt").read_text().replace(f"{tmp_path}/", "").splitlines()
     assert told == [
-        "G1_instruction.json, line 2: the instruction has no api_list of objects",
-        "G1_instruction.json, line 3: the instruction has no query",
-        "G1_instruction.json, line 4: the instruction has no api_list of objects",
+        "G1_instruction.json, entry 2: the instruction has no api_list of objects",
+        "G1_instruction.json, entry 3: the instruction has no query",
+        "G1_instruction.json, entry 4: the instruction has no api_list of objects",
     ]
     imported("toolbench", tmp_path / "test", *files, queries=files[1])
     assert [one["text"] for one in lines(tmp_path / "test", "queries.jsonl")] == ["Rain and lunch"]
     assert len(lines(tmp_path / "test", "corpus.jsonl")) == 2
+    for asked, told in (({"qrels": files[1]}, "--qrels is given"), ({"split": "train"}, "has no splits")):
+        with pytest.raises(ConfigError, match=told):
+            imported("toolbench", tmp_path / "none", files[0], **asked)
+        shutil.rmtree(tmp_path / "none")
     files[0].write_text("{}")
     with pytest.raises(ConfigError, match="holds no array of instructions"):
         imported("toolbench", tmp_path / "none", files[0])
@@ -500,9 +506,85 @@ def test_trecs_topics_in_xml(tmp_path: Path) -> None:
     assert told == [
         f"topics.xml, line {line}: the topic that ends here has no number, or no title or query" for line in (11, 12)
     ]
-    topics.write_text("<topics><topic number='1'>")
-    with pytest.raises(ConfigError, match="is no XML: no element found"):
-        imported("trec", tmp_path / "cut", corpus, queries=topics, qrels=judged)
+
+
+@pytest.mark.parametrize(
+    ("topics", "texts"),
+    [
+        ("<?xml version='1.0' encoding='ISO-8859-1'?>\n<topics>{}</topics>".encode("latin-1"), ["café"]),
+        ("<?xml version='1.0' encoding='UTF-16'?>\n<topics>{}</topics>".encode("utf-16"), ["café"]),
+        ("\ufeff<topics>\r\n{}</topics>".encode(), ["café"]),
+        (b"<topics xmlns='http://x'>{}</topics>", ["café"]),
+        (b"<!--\n" + b"a licence\n" * 30 + b"-->\n<topics>{}</topics>", ["café"]),
+        (b"<!DOCTYPE topics [<!ENTITY e 'caf\xc3\xa9'>]><topics><topic number='1'><title/>"
+         b"<query>&e;</query></topic></topics>", ["café"]),
+        (b"<TOPICS><TOPIC number='1'><Query>caf\xc3\xa9</Query></TOPIC></TOPICS>", ["café"]),
+        (b"1\ta <topic > of caf\xc3\xa9s\n", ["a <topic > of cafés"]),
+        (b"<top><num> Number: 1 <title> caf\xc3\xa9 </top>\n", ["café"]),
+        (b"<top>\n<num> Number: 1\n<title> caf\xe9\n</top>\n", ["caf\ufffd"]),
+    ],
+)  # fmt: skip
+def test_topics_are_read_as_they_are_encoded_and_marked_up(tmp_path: Path, topics: bytes, texts: list[str]) -> None:
+    """A byte that is no UTF-8 is named where the format does not say how it is encoded."""
+    topic = "<topic number='1'><query>café</query></topic>"
+    encoding = "latin-1" if b"8859" in topics else "utf-16-le" if topics.startswith(b"\xff\xfe") else "utf-8"
+    (tmp_path / "topics").write_bytes(topics.replace("{}".encode(encoding), topic.encode(encoding)))
+    corpus = write_lines(tmp_path / "docs.jsonl", {"id": "d1", "text": "A"})
+    judged = write_lines(tmp_path / "qrels", "1 0 d1 2")
+    imported("trec", tmp_path / "set", corpus, queries=tmp_path / "topics", qrels=judged)
+    assert [one["text"] for one in lines(tmp_path / "set", "queries.jsonl")] == texts
+    left_out = tmp_path / "set" / "left-out.txt"
+    told = left_out.read_text().splitlines() if left_out.exists() else []
+    mended = f"{tmp_path}/topics, line 3: bytes that are no UTF-8 are left out, and U+FFFD stands in their place"
+    assert told == ([mended] if texts == ["caf\ufffd"] else [])
+
+
+@pytest.mark.parametrize(
+    ("topics", "told"),
+    [
+        (b"<topics><topic number='1'>", "is no XML that can be read: no element found"),
+        (b"<topics>\n<topic number='1'>\xff</topic></topics>", "not well-formed .* line 2"),
+        (b"<?xml version='1.0' encoding='Shift_JIS'?><topics/>", "multi-byte encodings are not supported"),
+        (b"<?xml version='1.0' encoding='nothing'?><topics/>", "unknown encoding"),
+        (b"<!DOCTYPE t [<!ENTITY e SYSTEM 'qrels'>]><topics><topic number='1'>&e;</topic></topics>", "undefined entity"),
+        (b"<!DOCTYPE t [<!ENTITY a '" + b"x" * 10**5 + b"'>]><topics><topic number='1'>" + b"&a;" * 10**4 +
+         b"</topic></topics>", "amplification factor"),
+        (b"<?xml version='1.0'?><questions><question/></questions>", "line 1: the file has no <topic>"),
+    ],
+)  # fmt: skip
+def test_xml_that_cannot_be_read_is_an_error(tmp_path: Path, topics: bytes, told: str) -> None:
+    """No file is read that an entity names, and none grows in memory."""
+    (tmp_path / "topics").write_bytes(topics)
+    corpus = write_lines(tmp_path / "docs.jsonl", {"id": "d1", "text": "A"})
+    judged = write_lines(tmp_path / "qrels", "1 0 d1 2")
+    with pytest.raises(ConfigError, match=told):
+        imported("trec", tmp_path / "set", corpus, queries=tmp_path / "topics", qrels=judged)
+
+
+def test_documents_that_follow_on_one_line_stay_apart(tmp_path: Path) -> None:
+    documents = "<doc><docno>a</docno><text>one</text></doc><doc><docno>b</docno>\n<text>two</text></doc>\n"
+    corpus = write(tmp_path / "docs", documents)
+    topics, judged = write_lines(tmp_path / "topics", "1\twhat"), write_lines(tmp_path / "qrels", "1 0 a 1")
+    imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged)
+    assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
+
+
+def test_a_run_has_the_order_that_trec_eval_gives_it(tmp_path: Path) -> None:
+    """trec_eval reads 32 bits of a score: documents that differ only beyond them go by their ids."""
+    scores = {"1": {"a": 23.452, "b": 23.451999}, "2": {"a": 23.452, "b": 23.45}, "3": {"a": -1.0, "b": -1.0000000001}}
+    corpus = write_lines(tmp_path / "docs.jsonl", {"id": "a", "text": "A"}, {"id": "b", "text": "B"})
+    topics = write_lines(tmp_path / "topics", *(f"{query}\twhat" for query in scores))
+    judged = write_lines(tmp_path / "qrels", *(f"{query} 0 a 1" for query in scores), "3 0 b 1_0")
+    ranked = [f"{query} Q0 {one} 0 {score!r} r" for query, by_id in scores.items() for one, score in by_id.items()]
+    run = write_lines(tmp_path / "run", *ranked, "1 Q0 c 0 1_0 r")
+    meta = imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged, run=run)
+    evaluator = pytrec_eval.RelevanceEvaluator({query: {"a": 1} for query in scores}, {"recip_rank"})
+    expected = {query: by_name["recip_rank"] for query, by_name in evaluator.evaluate(scores).items()}
+    rows = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()
+    found = {row["query_id"]: 1 / (1 + [one["id"] for one in row["documents"]].index("a")) for row in rows}
+    assert found == expected == {"1": 0.5, "2": 1.0, "3": 0.5}
+    assert {one["id"]: one["score"] for one in rows[0]["documents"]} == scores["1"]
+    assert meta["left_out"] == 2  # numbers with an underscore are none but to Python
 
 
 def mkqa(tmp_path: Path) -> tuple[Path, Path]:
