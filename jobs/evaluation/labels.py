@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.table.column_types import is_list, may_be_text, plain_type, struct_of
+from jobs.table.column_types import is_list, is_uuid, may_be_text, plain_type, struct_of
 from jobs.table.columns import listed
 from jobs.table.parsing import Text, column_texts
 from pipelines.evaluation.sets import GRADE, LARGEST_GRADE
@@ -33,9 +33,16 @@ class LabelPlace:
     """Whether the column has the ids of documents that were right, or one such id, in the place of labels."""
 
     def leaf(self, file: pq.ParquetFile) -> str:
-        """The path of the values in a file: without it, texts of the documents would be read, too."""
-        paths: list[str] = [file.metadata.schema.column(number).path for number in range(file.metadata.num_columns)]
-        mine = [path for path in paths if path.startswith(f"{self.column}.") or path == self.column]
+        """The path of the values in a file: without it, texts of the documents would be read, too.
+
+        A path does not tell where the name of its column ends, since a name may have dots in it. But the leaves of the
+        columns stand in the order of the columns.
+        """
+        schema = file.schema_arrow
+        place = schema.names.index(self.column)
+        first = sum(number_of_leaves(field.type) for field in list(schema)[:place])
+        its = range(first, first + number_of_leaves(schema.field(place).type))
+        mine: list[str] = [file.metadata.schema.column(number).path for number in its]
         if self.field is not None:
             mine = [path for path in mine if path.endswith(f".{self.field}")]
         return min(mine, key=len)
@@ -46,7 +53,7 @@ def label_place(schema: pa.Schema, name: str, documents: str) -> LabelPlace | st
     if schema.names.count(name) == 1:
         own_type = plain_type(schema.field(name).type)
         values = item_type(own_type)
-        is_id = name != documents and may_be_text(own_type if values is None else values)
+        is_id = name != documents and may_be_right_id(own_type if values is None else values)
         place = LabelPlace(name, has_ids=is_id and not pa.types.is_null(own_type))
     elif name.startswith(f"{documents}.") and schema.names.count(documents) == 1:
         place = LabelPlace(documents, name.removeprefix(f"{documents}."))
@@ -65,6 +72,17 @@ def label_place(schema: pa.Schema, name: str, documents: str) -> LabelPlace | st
         )
         return f"{FLAG} is {name!r}, which is {schema.field(place.column).type}; {rule}"
     return place
+
+
+def number_of_leaves(data_type: pa.DataType) -> int:
+    """How many columns of a Parquet file hold the values of a column."""
+    data_type = plain_type(data_type)
+    return sum(number_of_leaves(data_type.field(i).type) for i in range(data_type.num_fields)) or 1
+
+
+def may_be_right_id(data_type: pa.DataType) -> bool:
+    """Whether values of the type are ids in the place of labels: texts or UUIDs, since integers are grades."""
+    return may_be_text(data_type) or is_uuid(data_type)
 
 
 def item_type(data_type: pa.DataType) -> pa.DataType | None:
@@ -159,8 +177,8 @@ def right_ids(column: pa.Array) -> list[list[Text]]:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The array without extension types and dictionaries around its values."""
-    if isinstance(array, pa.ExtensionArray):
+    """The array without extension types and dictionaries around its values; UUIDs stay."""
+    if isinstance(array, pa.ExtensionArray) and not is_uuid(array.type):
         return plain(array.storage)
     if isinstance(array, pa.DictionaryArray):
         return plain(array.dictionary_decode())

@@ -159,6 +159,8 @@ class Log:
         for place, (number, row) in enumerate(zip(numbers, parse_lists(table, self.mapping), strict=True)):
             of_row = labels_by_id(row, ids[place]) if file.place.has_ids else labels.grades(place)
             documents, grades, problems = judged(row, of_row, self.label)
+            if file.place.has_ids:
+                problems = self.unknown_ids(row, ids[place]) + problems
             measured.problems += [Problem(file.file.path, int(number), what, "row") for what in problems]
             if not any(grade > 0 for grade in grades.values()):
                 continue
@@ -169,6 +171,19 @@ class Log:
             measured.grades[name] = grades
             lists.append({"query_id": name, "query": row.candidates.query, "documents": documents})
         return lists
+
+    def unknown_ids(self, row: ParsedRow, right: Sequence[Text]) -> list[str]:
+        """What is wrong with ids that no document of the row has: nothing, or one problem."""
+        known = set(names_of_documents(row))
+        unknown = [one for one in right if one is not None and one not in known]
+        if row.candidates is None or not unknown:
+            return []
+        first = repr(unknown[0]) if isinstance(unknown[0], str) else "an id that is not valid UTF-8"
+        others = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        told = f"{self.label} has {first}{others}, and the row has no such document"
+        if row.ids is None:
+            told += f"; no document has a field {self.mapping.id_field!r} (--id-field), so they are called #0, #1, ..."
+        return [told]
 
 
 def drawn(files: Sequence[LogFile], count: int | None) -> Iterator[LogFile]:
@@ -204,9 +219,14 @@ def rows_of(opened: pq.ParquetFile, file: LogFile) -> Iterator[tuple[np.ndarray,
 def labels_by_id(row: ParsedRow, right: Sequence[Text]) -> list[int | None]:
     """1 for each document of a row whose id, or place where it has none, is among those that were right; else 0."""
     wanted = {one for one in right if isinstance(one, str)}
+    return [int(one in wanted) for one in names_of_documents(row)]
+
+
+def names_of_documents(row: ParsedRow) -> list[str]:
+    """The ids of the documents of a row; one without an id is called by its place."""
     count = 0 if row.candidates is None else len(row.candidates.documents) + len(row.null_documents)
-    ids = [f"#{place}" for place in range(count)] if row.ids is None else row.ids
-    return [int(one in wanted) for one in ids]
+    ids = row.ids or [None] * count
+    return [f"#{place}" if one is None else one for place, one in enumerate(ids)]
 
 
 def judged(
@@ -219,9 +239,10 @@ def judged(
     if row.candidates is None:
         return [], {}, [str(row.error)]
     nulls = set(row.null_documents)
-    count = len(row.candidates.documents) + len(nulls)
-    if len(labels) != count:
-        return [], {}, [f"{name} has {len(labels):,} labels for {count:,} documents"]
+    names = names_of_documents(row)
+    if len(labels) != len(names):
+        rule = "" if row.ids is None else "; if they are the ids of those that were right, make them texts"
+        return [], {}, [f"{name} has {len(labels):,} labels for {len(names):,} documents{rule}"]
     texts = iter(row.candidates.documents)
     documents: dict[str, str] = {}
     grades: dict[str, int] = {}
@@ -229,8 +250,7 @@ def judged(
     for place, label in enumerate(labels):
         if place in nulls:
             continue
-        text, given = next(texts), None if row.ids is None else row.ids[place]
-        one = f"#{place}" if given is None else given
+        text, one = next(texts), names[place]
         if one in documents:
             problems.append(f"documents[{place}] has the id {one!r}, which another one has")
             continue

@@ -46,7 +46,7 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
 def read_instructions(source: Source, asked: Asked, new: NewSet) -> None:
     """Reads files of instructions: the APIs of all are the corpus, and the instructions of --queries are asked."""
     if asked.qrels is not None:
-        raise ConfigError("--qrels is given, and a file of instructions says itself which APIs are relevant; leave it out")
+        raise ConfigError("--qrels is given, and a file of instructions says itself what is relevant; leave it out")
     if asked.split != FORMAT.split:
         raise ConfigError(f"--split is {asked.split!r}, and a file of instructions has no splits; give --queries FILE")
     paths = dict.fromkeys(source.some("*.json", at_any_depth=True))

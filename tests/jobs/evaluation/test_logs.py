@@ -92,10 +92,35 @@ def test_ids_of_the_documents_that_were_clicked(tmp_path: Path, kind: pa.DataTyp
         "log.parquet:0": {"d0": 0, "d1": 1, "d2": 0 if is_one else 1},
         "log.parquet:3": {"d0": 1, "d1": 0, "d2": 0},
     }
-    assert [(problem.line, problem.what) for problem in one.problems] == [
-        (2, "no document that is left has a positive label")
-    ]
+    unknown = "clicks has 'd9', and the row has no such document"
+    expected = [(2, unknown), (2, "no document that is left has a positive label"), (3, unknown)]
+    assert [(problem.line, problem.what) for problem in one.problems] == expected[: 2 if is_one else 3]
     assert one.unlabelled == 1
+
+
+def test_clicked_ids_that_are_uuids_and_places(tmp_path: Path) -> None:
+    """Documents without an id are called by their places, also beside others that have one."""
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes([i] * 16) for i in range(3)], pa.binary(16)))
+    documents = pa.StructArray.from_arrays([ids, pa.array(["a", "b", "c"])], ["id", "text"])
+    clicks = pa.ListArray.from_arrays([0, 1], ids.slice(2))
+    rows = {"query": ["q"], "documents": pa.ListArray.from_arrays([0, 3], documents)}
+    for name, column in (("list", clicks), ("one", ids.slice(2))):
+        pq.write_table(pa.table({**rows, "clicks": column}), tmp_path / f"{name}.parquet")
+        assert list(read(tmp_path / f"{name}.parquet").grades[f"{name}.parquet:0"].values()) == [0, 0, 1]
+    some = [{"id": "a", "text": "one"}, {"id": None, "text": "two"}]
+    one = read(write(tmp_path / "some.parquet", [{"query": "q", "documents": some, "clicks": ["#1", "x", "y"]}]))
+    assert one.grades == {"some.parquet:0": {"a": 0, "#1": 1}}
+    told = "row 0: clicks has 'x' and 1 more, and the row has no such document"
+    assert [str(problem) for problem in one.problems] == [f"{tmp_path}/some.parquet, {told}"]
+
+
+def test_columns_whose_names_have_dots(tmp_path: Path) -> None:
+    """Each is told from the values within another one."""
+    hits = [{"id": "a", "text": "one", "clicked": 0, "of": {"clicked": 1}}, {"id": "b", "text": "two", "clicked": 1}]
+    row = {"hits.x": {"clicked": 7}, "query": "q", "clicks.n": 3, "hits": hits, "clicks": ["b"], "clicks.of": [[1]]}
+    path = write(tmp_path / "log.parquet", [row])
+    for label in ("clicks", "hits.clicked"):
+        assert read(path, label, documents="hits").grades == {"log.parquet:0": {"a": 0, "b": 1}}
 
 
 def test_a_clicked_id_that_is_no_utf8_is_that_of_no_document(tmp_path: Path) -> None:
@@ -106,7 +131,9 @@ def test_a_clicked_id_that_is_no_utf8_is_that_of_no_document(tmp_path: Path) -> 
     pq.write_table(rows, tmp_path / "log.parquet")
     one = read(tmp_path / "log.parquet")
     assert one.grades == {"log.parquet:0": {"d0": 1}}
-    assert [problem.line for problem in one.problems] == [2]
+    told = "clicks has an id that is not valid UTF-8, and the row has no such document"
+    none = "no document that is left has a positive label"
+    assert [(problem.line, problem.what) for problem in one.problems] == [(0, told), (2, told), (2, none)]
 
 
 def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> None:
@@ -134,13 +161,16 @@ def test_rows_that_cannot_be_used_are_named_by_file_and_row(tmp_path: Path) -> N
     assert found - damaged == {
         "a.parquet, row 1: clicks has 0.5 for documents[1]; a grade is a whole number of at most 1,000,000",
         "a.parquet, row 2: clicks has nan for documents[0]; a grade is a whole number of at most 1,000,000",
-        "a.parquet, row 3: clicks has 1 labels for 2 documents",
+        "a.parquet, row 3: clicks has 1 labels for 2 documents; if they are the ids of those that were right, make "
+        "them texts",
         "a.parquet, row 4: null_query: query is null",
         "a.parquet, row 5: blank_query: query has nothing but white space",
         "a.parquet, row 6: documents[1] has the id 'a', which another one has",
         "a.parquet, row 7: documents[0] is null",
         "a.parquet, row 7: no document that is left has a positive label",
         "a.parquet, row 8: null_documents: documents is null",
+        "b.parquet, row 0: clicks has 'yes', and the row has no such document; no document has a field 'id' "
+        "(--id-field), so they are called #0, #1, ...",
         "b.parquet, row 0: no document that is left has a positive label",
         "c.parquet: missing_column: column documents is missing; there are query, clicks; name another with "
         "--documents-column; for one document a row give --layout pairs and --document-column",
