@@ -56,7 +56,7 @@ class Preparation:
     @property
     def takes_instructions(self) -> bool:
         """Whether the model is told what to look for."""
-        return self.tokenizer.template.is_prompt
+        return self.tokenizer.template.takes_instruction
 
     def prepare(
         self,

@@ -26,8 +26,7 @@ from pipelines.families.checkpoint import to_checkpoint
 from pipelines.families.deberta import BUCKETS, DebertaSpec
 from pipelines.families.deberta import LAYOUT as DEBERTA
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
-from pipelines.families.prompt import MARKS
-from pipelines.families.qwen import QWEN3, QwenSpec
+from pipelines.families.qwen import MARKS, QWEN3, QwenSpec
 from pipelines.model_files import ModelFiles, find_model
 
 TOKENIZER = "tokenizer_config.json"
