@@ -77,6 +77,7 @@ class Prompt:
             after_cut_query=ids_of(tokenizer, (after,)) if after else (),
             is_prompt=True,
             takes_instruction=self.takes_instruction,
+            instruction=asked,
         )
 
     def _check_cut(self, tokenizer: Tokenizer, words: str, text: str, layout: str) -> None:
