@@ -88,6 +88,8 @@ class Log:
         answerable = sum(len(file.positive) for file in files)
         for file in drawn(files, count):
             self.measure(file, measured)
+        if count is None or count >= answerable:
+            answerable = len(measured.grades)  # none was left undrawn, only some could not be used
         if not measured.grades:
             example = f", such as {measured.problems[0]}" if measured.problems else ""
             raise ConfigError(
