@@ -70,6 +70,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             settings.gate_against.check([one.name for one in sets], map(name_of, settings.models))
         output = storage.absolute(settings.output, "--output")
         check_no_job(output, "--output")
+        check_room(output, [one.name for one in sets])
         make_output(output, "--output")
         results: dict[str, Any] = {
             "measures": list(settings.measured),
@@ -136,6 +137,29 @@ def read_sets(settings: EvaluateSettings) -> list[BenchmarkSet]:
     for one in sets:
         check_own_measure(one)
     return [replace(one, candidates=first_candidates(one.candidates, settings.top_k)) for one in sets]
+
+
+def check_room(output: str, names: Sequence[str]) -> None:
+    """Raises RefusedError where results would go into a benchmark set, or replace files that no evaluation wrote."""
+    rooms = [os.path.join(output, name) for name in names]
+    for room in rooms:
+        if storage.exists(os.path.join(room, QUERIES)):
+            told = "is a benchmark set, and the results of a set of this name would go into it"
+            raise RefusedError(f"--output {output}: {room} {told}; give another directory")
+    if is_evaluation(output) or any(storage.exists(os.path.join(room, LISTS_FILE)) for room in rooms):
+        return
+    for name in (REPORT, LEADERBOARD, RESULTS, VALUES):
+        if storage.exists(os.path.join(output, name)):
+            raise RefusedError(f"--output {output} holds a {name} that no evaluation wrote; give another directory")
+
+
+def is_evaluation(output: str) -> bool:
+    """Whether a directory has the results of an evaluation that came to its end."""
+    try:
+        results = storage.read_json(os.path.join(output, RESULTS))
+    except (OSError, ValueError):
+        return False
+    return isinstance(results, dict) and "sets" in results
 
 
 def check_own_measure(one: BenchmarkSet) -> None:

@@ -71,6 +71,7 @@ def test_a_set_is_not_written_into_what_it_is_made_of(tmp_path: Path) -> None:
         assert "is in the SOURCE" in refused.output
     assert run("trec", folder, tmp_path / "one", *named).exit_code == 0
     assert (tmp_path / "one" / "corpus.jsonl").read_text() == '{"id": "d", "text": "a"}\n'
+    assert not (tmp_path / "one" / "left-out.txt").exists()  # its queries and judgements are known to be no documents
 
 
 def test_an_import_that_fails_leaves_the_set_that_was_there(source: Path, tmp_path: Path) -> None:

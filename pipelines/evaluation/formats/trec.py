@@ -50,7 +50,10 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
     read_qrels(source, asked.qrels, new)
     for place, query, text in topics(source, asked.queries):
         new.add_query(place, query, text, language)
+    no_documents = {path.resolve() for path in (asked.queries, asked.qrels, asked.run) if path is not None}
     for path in source.some("*", at_any_depth=True):
+        if path.resolve() in no_documents:
+            continue
         if path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
             for place, row in source.objects(path):
                 new.add_document(place, first_of(row, IDS), with_title(row.get("title"), first_of(row, TEXTS)))

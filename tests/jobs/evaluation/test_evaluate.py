@@ -223,6 +223,26 @@ def test_what_cannot_be_evaluated_is_a_usage_error(
     assert not (tmp_path / "out").exists()
 
 
+def test_results_replace_nothing_that_no_evaluation_wrote(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a set do not go into the set itself either."""
+    monkeypatch.setattr("jobs.evaluation.run.ray_session", lambda *_: pytest.fail("Ray was started"))
+    for name, content in (("report.html", "mine"), ("results.json", "[1]"), ("values.parquet", "mine")):
+        output = tmp_path / name.partition(".")[0]
+        output.mkdir()
+        (output / name).write_text(content)
+        done = evaluate(folder, "--baseline", "bm25", "--output", output)
+        assert done.exit_code == 3
+        assert f"holds a {name} that no evaluation wrote" in " ".join(done.output.split())
+        assert [path.read_text() for path in output.iterdir()] == [content]
+    before = sorted(folder.iterdir())
+    done = evaluate(folder, "--baseline", "bm25", "--output", folder.parent)
+    assert done.exit_code == 3
+    assert "is a benchmark set" in " ".join(done.output.split())
+    assert sorted(folder.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     "system", [("--model", "not-there/"), ("--model", "embedded", "--baseline", "dense:not-there/")]
 )
