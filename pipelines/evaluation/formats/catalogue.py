@@ -47,16 +47,19 @@ def import_set(
     """
     kind, read = known_format(name)
     check_asked(name, kind, asked)
-    for path in [*sources, *(one for one in (asked.queries, asked.qrels, asked.run) if one is not None)]:
+    named = {one for one in (asked.queries, asked.qrels, asked.run) if one is not None}
+    for path in [*sources, *sorted(named)]:
         if not path.exists():
             raise ConfigError(f"{path} is not there; give files that are on this machine, for nothing is downloaded")
     asked = replace(asked, split=asked.split or kind.split)
     new = NewSet(folder, depth, kind.ignores_identical_ids)
-    source = Source(tuple(sources), new.note)
+    source = Source(tuple(sources), new.note, named)
     try:
         if asked.run is not None:
             read_run(source, asked.run, new)
         read(source, asked, new)
+        if unread := source.unread():
+            raise ConfigError(f"nothing of {unread[0]} is read; leave it out, or give what {name} reads: {kind.files}")
         about = {
             "format": name,
             "source": {"publisher": kind.publisher, "files": [str(path) for path in sources]},

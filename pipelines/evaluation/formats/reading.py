@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +66,8 @@ class Source:
 
     paths: tuple[Path, ...]
     note: Note
+    found: set[Path] = field(default_factory=set)
+    """The files that were asked for, and are there."""
 
     def files(self, pattern: str, at_any_depth: bool = False) -> list[Path]:
         """All files whose names match, or the ends of their paths, packed or not; of a folder the least deep ones."""
@@ -78,7 +80,12 @@ class Source:
                 inside = sorted(one for one in {*path.rglob(pattern), *path.rglob(f"{pattern}.gz")} if one.is_file())
             least = min((len(one.parts) for one in inside), default=0)
             found |= dict.fromkeys(one for one in inside if at_any_depth or len(one.parts) == least)
+        self.found.update(found)
         return list(found)
+
+    def unread(self) -> list[Path]:
+        """What was given and has nothing that was asked for."""
+        return [path for path in self.paths if not any(path == one or path in one.parents for one in self.found)]
 
     def some(self, pattern: str, at_any_depth: bool = False) -> list[Path]:
         """The files that match; raises ConfigError where there is none."""

@@ -691,6 +691,15 @@ def test_nothing_left_to_measure_is_an_error_that_names_the_lines(tmp_path: Path
         imported("beir", tmp_path / "set", source, split="none")
 
 
+def test_a_source_of_which_nothing_is_read_is_an_error(tmp_path: Path) -> None:
+    """Such as instructions beside the folder that was made of them, which has its own."""
+    with pytest.raises(ConfigError, match=r"nothing of .*notes\.txt is read; leave it out, or give what beir reads"):
+        imported("beir", tmp_path / "one", beir(tmp_path / "scifact"), write(tmp_path / "notes.txt", "x"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"nothing of .*empty is read"):
+        imported("beir", tmp_path / "two", tmp_path / "scifact", tmp_path / "empty")
+
+
 def test_an_archive_has_to_be_unpacked(tmp_path: Path) -> None:
     archive = write(tmp_path / "scifact.zip", "PK")
     with pytest.raises(
