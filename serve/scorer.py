@@ -10,6 +10,7 @@ import numpy as np
 from ray.util import metrics
 
 from pipelines.config import RerankerConfig
+from pipelines.errors import ModelRefusedError
 from pipelines.fingerprint import ServedModel, resolved
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
@@ -46,7 +47,10 @@ class Scorer:
     """A replica: it holds a loaded model and scores what waits in its two lanes."""
 
     def __init__(self, config: RerankerConfig, files: str | None = None) -> None:
-        """Loads the model; raises ModelError, also where its files are not those with the SHA-256 `files`."""
+        """Loads the model; raises ModelError, also where its files are not those with the SHA-256 `files`.
+
+        So is a model that gives plain texts no number: a replica of it would answer every request with an error.
+        """
         from pipelines.reranker import Reranker  # torch: seconds, and not for who only names this class
 
         self.reranker = Reranker.from_config(config)
@@ -108,7 +112,12 @@ class Scorer:
         So the first callers are admitted by a speed that is known, and do not wait for what a first pass sets up.
         """
         engine, count = self.reranker.engine, 1
-        engine.logits(self._trial(count))  # sets up, and is no measure
+        logits = engine.logits(self._trial(count))  # sets up, and is no measure
+        if not np.isfinite(logits).all():
+            raise ModelRefusedError(
+                f"{self.reranker.config.model} gives {logits[~np.isfinite(logits)][0]} for plain texts; "
+                f"its weights are damaged, or too large for {self.served.fingerprint.dtype}"
+            )
         while True:
             pairs = self._trial(count)
             began = time.perf_counter()
