@@ -28,6 +28,8 @@ from .loop import Progress, Trainer
 from .recipe import Recipe
 from .token_lists import TokenLists
 
+KIT = "kit.json"
+"""The file of a kit that is written last."""
 WEIGHT_FILE_BYTES = 16_000_000
 """Most bytes of one file of weights."""
 GPU_MICRO_BATCH_TOKENS = 131_072
@@ -50,12 +52,12 @@ class Kit:
         folder.mkdir(parents=True, exist_ok=True)
         lists.save(folder / "lists.npz")
         save_weights(folder, weights)
-        (folder / "kit.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / KIT).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Kit:
         """Raises FileNotFoundError where there is no kit, ValueError for a recipe that cannot be."""
-        parts = json.loads((folder / "kit.json").read_text())
+        parts = json.loads((folder / KIT).read_text())
         recipe = parts["recipe"] | {"max_lengths": tuple(parts["recipe"]["max_lengths"])}
         return cls(EncoderShape(**parts["shape"]), PairLayout(**parts["layout"]), Recipe(**recipe))
 
