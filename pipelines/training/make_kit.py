@@ -121,7 +121,8 @@ def is_complete(args: argparse.Namespace) -> bool:
 
     Raises FileExistsError where OUTPUT was begun by another command, or holds something else.
     """
-    settings, whole = args.output / SETTINGS, (args.output / KIT).exists()
+    settings: Path = args.output / SETTINGS
+    whole: bool = (args.output / KIT).exists()
     if not settings.exists() and not whole:
         if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
             raise FileExistsError(f"{args.output} is there already and holds no kit; give another --output")

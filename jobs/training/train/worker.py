@@ -194,11 +194,12 @@ class TrainingWorker:
         self.news_at = now
         history, steps = self.history, self.config.recipe.steps
         done_here = max(1, progress.step)
+        ndcg = history.validations[-1]["ndcg"] if history.validations else math.nan
         news = {
             "step": progress.step,
             "steps": steps,
             "loss": progress.loss,
-            "ndcg": history.validations[-1]["ndcg"] if history.validations else None,
+            "ndcg": None if math.isnan(ndcg) else ndcg,
             "pairs_per_second": progress.pairs / progress.seconds,
             "seconds_left": history.seconds / done_here * (steps - progress.step),
         }
@@ -278,7 +279,7 @@ class TrainingWorker:
 
 def curve_csv(history: History) -> str:
     """The learning curve as CSV; a validation is in the line of its step, or in a line of its own."""
-    validations = {one["step"]: f"{one['ndcg']:.4f}" for one in history.validations}
+    validations = {one["step"]: "" if math.isnan(one["ndcg"]) else f"{one['ndcg']:.4f}" for one in history.validations}
     lines = {int(line[0]): [*line, ""] for line in history.lines}
     for step, value in validations.items():
         lines.setdefault(step, [str(step), "", "", "", "", ""])[5] = value

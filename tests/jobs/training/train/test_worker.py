@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from jobs.training.train.config import Source, TrainConfig
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.worker import History, Task, map_lists
+from jobs.training.train.worker import History, Task, curve_csv, map_lists
 from pipelines.training.token_lists import TokenList, TokenLists
 
 
@@ -69,3 +70,8 @@ def test_a_worker_that_fails_leaves_no_file_behind(task: Task, tmp_path: Path) -
 def test_patience_counts_validations_since_the_best() -> None:
     history = History(best_step=40, validations=[{"step": step} for step in (0, 20, 40, 60, 80)])
     assert history.without_gain() == 2
+
+
+def test_a_validation_of_no_lists_leaves_its_place_in_the_curve_empty() -> None:
+    validations = [{"step": 0, "ndcg": math.nan}, {"step": 10, "ndcg": 0.5}]
+    assert curve_csv(History(validations=validations)).splitlines()[1:] == ["0,,,,,", "10,,,,,0.5000"]
