@@ -1,0 +1,45 @@
+"""What a training says of its data before it begins, and of its figures at the end."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jobs.training.train.config import Source, TrainConfig, Validation
+from jobs.training.train.paths import RunFiles
+from jobs.training.train.screen import FEW_LISTS, print_data, print_end
+from jobs.training.train.shards import ShardReport
+
+CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "clicks"),), validation=Validation(0.03))
+
+
+@pytest.mark.parametrize(
+    ("measurable", "said"),
+    [
+        (0, "neither validated nor calibrated"),
+        (FEW_LISTS - 1, f"have {FEW_LISTS - 1} held-back list(s), so their figures are mostly chance"),
+        (FEW_LISTS, None),
+    ],
+)
+def test_too_few_lists_to_measure_by_are_named_before_the_training(measurable: int, said: str | None) -> None:
+    """Lists count that have labels, of all sources together."""
+    reports = [ShardReport(0, "a", 900, 900, 90, measurable), ShardReport(0, "b", 900, 900, 90)]
+    written = io.StringIO()
+    print_data(Console(file=written, width=400), CONFIG, reports)
+    assert ("note: " in written.getvalue()) == (said is not None)
+    assert said is None or said in written.getvalue()
+    assert said is None or "larger validation.share than 0.03" in written.getvalue()
+
+
+@pytest.mark.parametrize(("lists", "said"), [(0, "not validated"), (1200, "validation on 1,200 lists")])
+def test_the_end_says_on_how_many_lists_the_figures_are(lists: int, said: str) -> None:
+    values = {"clicks": 0.5} if lists else {}
+    summary = {"steps": 4, "planned_steps": 4, "pairs": 3072, "validation_lists": lists, "ndcg_before": values}
+    written = io.StringIO()
+    print_end(
+        Console(file=written, width=200), RunFiles("run"), summary | {"ndcg_after": values, "calibration_error": {}}
+    )
+    assert f"4 steps, 3,072 pairs; {said}" in written.getvalue()
+    assert ("nDCG@10 before" in written.getvalue()) == bool(lists)
