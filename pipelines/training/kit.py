@@ -192,7 +192,10 @@ def main() -> None:
     command.add_argument("--of", type=float, help="minutes of all calls together; this call's without it")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
+    try:
+        last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
+    except FileNotFoundError as error:
+        parser.error(f"{error}; give a folder that make_kit wrote")
     print("the time of the whole run is over" if last is None else f"saved step {last.step} in {args.output}")
 
 

@@ -199,6 +199,8 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
     shutil.rmtree(args.output / SOURCES)
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")
+    held_back = len(lists.measurable())
+    print(f"{held_back} of them are held back to calibrate on" + ("" if held_back else "; `export` needs some"))
 
 
 if __name__ == "__main__":

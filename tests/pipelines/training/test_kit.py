@@ -171,10 +171,19 @@ def test_a_kit_is_refused_before_anything_is_made(
     assert not (tmp_path / "kit").exists()
 
 
-def test_a_kit_without_held_back_positives_cannot_be_calibrated(sources: Path, backbone: Path, tmp_path: Path) -> None:
+def test_a_kit_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(kit.main, "train", tmp_path / "absent", tmp_path / "trained", "--minutes", 1)
+    assert "absent/kit.json" in capsys.readouterr().err
+
+
+def test_a_kit_without_held_back_positives_cannot_be_calibrated(
+    sources: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "kit"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
         "--output", folder, "--scale", 0.01, held_back_share=0.0)  # fmt: skip
+    assert "0 of them are held back to calibrate on; `export` needs some" in capsys.readouterr().out
     (folder / "trained").mkdir()
     kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
