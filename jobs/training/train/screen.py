@@ -121,6 +121,14 @@ def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> No
     console.print(table if table.row_count else title)
     if summary["steps"] < summary["planned_steps"]:
         console.print(f"ended early: the best validation was at step {summary['best_step']:,}")
+    if summary["best_step"] == 0:
+        say(
+            console,
+            "no validation was better than that before the training, so the model has the weights of its base. Lists "
+            "that were mined with the base are in its order from the start: for them, set validation.keep to 'last'",
+            "note: ",
+            "yellow",
+        )
     say(console, output.model, "the model: ", "green")
 
 

@@ -26,7 +26,7 @@ import torch.distributed
 from filelock import FileLock
 
 from jobs import storage
-from jobs.training.train.config import TrainConfig
+from jobs.training.train.config import TrainConfig, Validation
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, read_shard, source_numbers
 from pipelines.calibration import Calibration
@@ -74,7 +74,7 @@ class History:
     validations: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = -1
     best: float = -math.inf
-    """nDCG@10 of the best validation."""
+    """nDCG@10 of the best validation, or of the last one where its weights are kept."""
     seconds: float = 0.0
     pairs: int = 0
 
@@ -166,7 +166,7 @@ class TrainingWorker:
         by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
         mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
         self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
-        if not len(self.numbers) or mean > self.history.best:
+        if keeps(self.config.validation, mean, self.history.best):
             self.history.best = -math.inf if math.isnan(mean) else mean
             self.history.best_step = self.trainer.step
             self.best_weights = self.weights()
@@ -275,6 +275,11 @@ class TrainingWorker:
             if of_source.any():
                 found[name] = calibration(logits[of_source], labels[of_source])
         return {name: asdict(one) for name, one in found.items() if one}
+
+
+def keeps(validation: Validation, ndcg: float, best: float) -> bool:
+    """Whether the weights of a validation replace those that were kept so far; without lists, nDCG is NaN, they do."""
+    return validation.keep == "last" or math.isnan(ndcg) or ndcg > best
 
 
 def curve_csv(history: History) -> str:

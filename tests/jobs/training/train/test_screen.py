@@ -36,10 +36,12 @@ def test_too_few_lists_to_measure_by_are_named_before_the_training(measurable: i
 @pytest.mark.parametrize(("lists", "said"), [(0, "not validated"), (1200, "validation on 1,200 lists")])
 def test_the_end_says_on_how_many_lists_the_figures_are(lists: int, said: str) -> None:
     values = {"clicks": 0.5} if lists else {}
-    summary = {"steps": 4, "planned_steps": 4, "pairs": 3072, "validation_lists": lists, "ndcg_before": values}
+    summary = {"steps": 4, "planned_steps": 4, "pairs": 3072, "best_step": 4, "validation_lists": lists}
+    figures = {"ndcg_before": values, "ndcg_after": values, "calibration_error": {}}
     written = io.StringIO()
-    print_end(
-        Console(file=written, width=200), RunFiles("run"), summary | {"ndcg_after": values, "calibration_error": {}}
-    )
+    print_end(Console(file=written, width=200), RunFiles("run"), summary | figures)
     assert f"4 steps, 3,072 pairs; {said}" in written.getvalue()
     assert ("nDCG@10 before" in written.getvalue()) == bool(lists)
+    assert "the weights of its base" not in written.getvalue()
+    print_end(Console(file=written, width=400), RunFiles("run"), summary | figures | {"best_step": 0})
+    assert "the model has the weights of its base" in written.getvalue()
