@@ -116,7 +116,8 @@ def sdpa_attention(
         elif window_size == CAUSAL:
             o_BNLH = causal_attention(q_BNLH, k_BNLH, v_BNLH)
         elif window_size == EVERYWHERE or q_length <= 1 + min(window_size):  # all of them see all
-            o_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH)
+            has_groups = q_BNLH.shape[1] != k_BNLH.shape[1]
+            o_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, enable_gqa=has_groups)
         else:
             o_BNLH = attention_in_window(q_BNLH, k_BNLH, v_BNLH, window_size)
         outputs.append(o_BNLH.transpose(1, 2).flatten(0, 1))

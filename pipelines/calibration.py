@@ -44,6 +44,8 @@ class Calibration:
     """Names of the files with the labels."""
     note: str | None = None
     """What whoever reads the scores should know."""
+    instruction: str | None = None
+    """What the model was told to look for, None for its own: other words move its logits."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a scale or bias that would turn the order round, or make scores NaN."""
@@ -99,6 +101,17 @@ class Calibration:
         except (ValueError, RecursionError) as error:
             raise ModelRefusedError(f"{place} is not JSON: {type(error).__name__}: {error}") from None
         return cls.of(parsed, place)
+
+    def check_fits_instruction(self, instruction: str | None, model: str) -> None:
+        """Raises ModelRefusedError unless it was fitted with what the `model` is told; None stands for its own."""
+        if self.instruction != instruction:
+            fitted, told = (
+                f"the instruction {one!r:.60}" if one else "none" for one in (self.instruction, instruction)
+            )
+            raise ModelRefusedError(
+                f"the calibration was fitted with {fitted}, and {model} is given {told}, which moves its logits; give "
+                "the same instruction, or fit it anew with `crossray calibrate`"
+            )
 
     def check_fits(self, files: str, model: str) -> None:
         """Raises ModelRefusedError unless it was fitted for the `model` whose files have the SHA-256 `files`."""

@@ -152,3 +152,9 @@ def embedding(rows: int, width: int) -> nn.Embedding:
     """An embedding without values: weights are always loaded, and drawing them on torch's meta device, where it does
     nothing, imports torch's compiler: a second of every load."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-any-return]
+
+
+def means_of_pairs(x_TD: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """The mean of each pair's tokens, [P, D]."""
+    lengths = batch.cu_seqlens.diff().long()
+    return torch.segment_reduce(x_TD.float(), "mean", lengths=lengths, axis=0, unsafe=True).to(x_TD.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from .lengths import Lengths
 from .model_files import ModelFiles, find_model
 from .stores import is_uri
 
+logger = logging.getLogger(__name__)
 ENGINE_REVISION = 1
 """Raised whenever our own code moves scores by more than 1e-4."""
 AFTER_OR_BEFORE_LOGITS = (
@@ -86,10 +88,12 @@ class ServedModel(NamedTuple):
     def fingerprint_with(self, lengths: Lengths, instruction: str | None) -> Fingerprint:
         """The fingerprint of this model where texts are cut by other `lengths`, which are clamped here.
 
-        An `instruction` may be another one, too: whoever makes the pairs writes it into them.
+        An `instruction` may be another one, too: whoever makes the pairs writes it into them. The calibration holds for
+        the one that the model was loaded with.
         """
         another = None if instruction == self.own_instruction else instruction
-        return replace(self.fingerprint, instruction=another, **asdict(lengths.clamped(self.model_limit)))
+        told = replace(self.fingerprint, instruction=another, **asdict(lengths.clamped(self.model_limit)))
+        return told if another == self.fingerprint.instruction else replace(told, calibration=None)
 
 
 def logits_fingerprint(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,14 +138,22 @@ def fingerprint_of(
 
 
 def calibration_of(config: RerankerConfig, files: ModelFiles) -> Calibration | None:
-    """The calibration that was given, else that of the model's directory.
+    """The calibration that was given, else that of the model's directory, if it was fitted with the same instruction.
 
-    Raises ModelRefusedError for one that was fitted for other weights.
+    Raises ModelRefusedError for one that was fitted for other weights, and where it was given for another instruction.
     """
-    if config.calibration is None:
-        return files.calibration()
-    config.calibration.check_fits(files.digest(), files.name)
-    return config.calibration
+    instruction = config.instruction
+    if instruction is not None and instruction == spec_of(files).own_instruction:
+        instruction = None
+    if config.calibration is not None:
+        config.calibration.check_fits(files.digest(), files.name)
+        config.calibration.check_fits_instruction(instruction, files.name)
+        return config.calibration
+    found = files.calibration()
+    if found is not None and found.instruction != instruction:
+        logger.warning("%s has a calibration for another instruction; scores are not calibrated", files.name)
+        return None
+    return found
 
 
 def resolved(config: RerankerConfig, files: ModelFiles) -> RerankerConfig:

@@ -56,7 +56,13 @@ class Preparation:
     @property
     def takes_instructions(self) -> bool:
         """Whether the model is told what to look for."""
-        return self.tokenizer.template.is_prompt
+        return self.tokenizer.template.takes_instruction
+
+    def is_told_otherwise(self, instruction: str | None) -> bool:
+        """Whether a call's `instruction` is another one than the configured, for which scores may be calibrated."""
+        if instruction is None or not self.takes_instructions:
+            return False
+        return self.tokenizer.with_instruction(instruction).template.instruction != self.tokenizer.template.instruction
 
     def prepare(
         self,

@@ -94,6 +94,15 @@ PUBLISHED = (
         32_768,
         "Apache-2.0",
     ),
+    Published("gemma", "Gemma", ("BAAI/bge-reranker-v2-gemma",), 8192, "Gemma Terms of Use", "yes, within its terms"),
+    Published(
+        "llama-nemotron",
+        "llama-nemotron",
+        ("nvidia/llama-nemotron-rerank-1b-v2",),
+        8192,
+        "NVIDIA Open Model; Llama 3.2",
+        "yes, within both",
+    ),
 )
 
 

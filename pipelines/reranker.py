@@ -218,11 +218,11 @@ class Reranker:
         `score_threshold` is as in `rerank`. Raises InvalidInputError for what is neither.
         """
         check_top_n(top_n)
-        check_threshold(score_threshold, self.calibration, allow_uncalibrated)
-        lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
         lengths = self.preparation.lengths_of_call(
             max_query_length, max_length, overlap_tokens, max_chunks_per_doc, instruction
         )
+        check_threshold(score_threshold, self._calibration_with(instruction), allow_uncalibrated)
+        lists = [as_candidates(one, i) for i, one in enumerate(candidate_lists)]
         errors = [invalid_reason(one) for one in lists]
         valid = [one for one, error in zip(lists, errors, strict=True) if error is None]
         windows = windows_by_characters(valid, self.window_characters)
@@ -233,6 +233,10 @@ class Reranker:
             for ranking in self._rank_window(window, lengths, instruction, top_n, score_threshold, spent)
         )
         return [next(ranked) if error is None else Ranking([], Usage(), error) for error in errors]
+
+    def _calibration_with(self, instruction: str | None) -> Calibration | None:
+        """The calibration, unless a call asks otherwise than it was fitted for."""
+        return None if self.preparation.is_told_otherwise(instruction) else self.calibration
 
     def _rank_window(
         self,
@@ -259,7 +263,7 @@ class Reranker:
                 top_n,
                 self.config.raw_scores,
                 score_threshold,
-                self.calibration,
+                self._calibration_with(instruction),
             )
             for candidates, one, part in zip(lists, prepared, parts, strict=True)
         ]

@@ -41,6 +41,10 @@ class PairTemplate:
     """What stands in the place of the end of a query that is cut."""
     is_prompt: bool = False
     """Whether these are words to a language model, which no tokenizer puts around a pair by itself."""
+    takes_instruction: bool = False
+    """Whether some of these words may be the user's."""
+    instruction: str | None = None
+    """What the model is told to look for, in its own words or the user's."""
 
     @property
     def size(self) -> int:

@@ -218,7 +218,7 @@ class Endpoint:
                     task.top_n,
                     task.raw_scores,
                     task.score_threshold,
-                    self.calibration,
+                    self._calibration_of(task),
                 )
                 outcomes.append(ranking if ranking.error is None else not_ranked(ranking.error))
         return outcomes
@@ -338,8 +338,16 @@ class Endpoint:
 
     def _check_threshold(self, task: RerankTask) -> None:
         """Raises UncalibratedError for a threshold of scores that are not calibrated, unless that is allowed."""
-        if task.score_threshold is not None and self.calibration is None and not task.allow_uncalibrated:
-            raise UncalibratedError(self.args.name)
+        if task.score_threshold is None or task.allow_uncalibrated:
+            return
+        if self.calibration is None:
+            raise UncalibratedError(f"the scores of {self.args.name} are not calibrated")
+        if self._calibration_of(task) is None:
+            raise UncalibratedError(f"the scores of {self.args.name} are calibrated for another instruction")
+
+    def _calibration_of(self, task: RerankTask) -> Calibration | None:
+        """The calibration, unless the request asks otherwise than it was fitted for."""
+        return None if self.preparation.is_told_otherwise(task.instruction) else self.calibration
 
     def _check_pieces(self, task: RerankTask) -> None:
         """Raises UnbrokenTextError for a text that would take too much memory."""

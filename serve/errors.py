@@ -230,12 +230,12 @@ class InvalidFieldsError(AppError):
 
 
 class UncalibratedError(InvalidFieldsError):
-    """A threshold for the scores of a model without calibration."""
+    """A threshold for scores without calibration; `why` they have none."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, why: str) -> None:
         message = (
-            f"the scores of {model} are not calibrated, so that a threshold means nothing; whoever runs the server can "
-            "fit them with `crossray calibrate`, and `allow_uncalibrated` true takes the threshold as it is"
+            f"{why}, so that a threshold means nothing; whoever runs the server can fit them with `crossray "
+            "calibrate`, and `allow_uncalibrated` true takes the threshold as it is"
         )
         super().__init__([{"field": "score_threshold", "message": message, "type": "uncalibrated"}])
 

@@ -55,7 +55,7 @@ class Scorer:
             self.reranker.model_limit,
             self.reranker.fingerprint,
             loaded_at=int(time.time()),
-            takes_instruction=self.reranker.tokenizer.template.is_prompt,
+            takes_instruction=self.reranker.tokenizer.template.takes_instruction,
             own_instruction=self.reranker.engine.spec.own_instruction,
         )
         check_pinned(config.model, self.served.fingerprint.files, files)

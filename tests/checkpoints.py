@@ -37,6 +37,7 @@ MODERNBERT_LENGTH = 8192
 ETTIN_LENGTH = 7999
 DEBERTA_LENGTH = 512
 QWEN_LENGTH = 40960
+GEMMA_LENGTH = 8192
 PACKAGE = "sentence_transformers"
 POOLED = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
 CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -570,19 +571,19 @@ def qwen_config(kind: str) -> dict[str, Any]:
     return config | ({"attention_bias": False, "head_dim": 16} if kind == "qwen3" else {})
 
 
-def qwen_tensors(config: Mapping[str, Any], seed: int) -> Tensors:
-    """What transformers' Qwen3Model or Qwen2Model saves."""
+def decoder_tensors(config: Mapping[str, Any], seed: int, qkv_bias: bool = False, qk_norm: bool = False) -> Tensors:
+    """What transformers' Qwen, Llama and Gemma models save."""
     draw = WeightDraw(seed)
     width, wide, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     head = config.get("head_dim") or width // heads
-    groups, is_qwen3 = config["num_key_value_heads"], config["model_type"] == "qwen3"
+    groups = config["num_key_value_heads"]
     tensors = {"model.embed_tokens.weight": draw.normal(config["vocab_size"], width, std=0.3)}
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
         for name, rows in {"q": heads * head, "k": groups * head, "v": groups * head}.items():
             projection = draw.linear(f"{layer}.self_attn.{name}_proj", rows, width)
-            tensors |= without_bias(projection) if is_qwen3 else projection
-        if is_qwen3:
+            tensors |= projection if qkv_bias else without_bias(projection)
+        if qk_norm:
             for name in ("q_norm", "k_norm"):
                 tensors |= without_bias(draw.norm(f"{layer}.self_attn.{name}", head))
         tensors |= without_bias(draw.linear(f"{layer}.self_attn.o_proj", width, heads * head))
@@ -600,12 +601,144 @@ def write_qwen(directory: Path, kind: str = "qwen3", seed: int = 11, **changes: 
     bfloat16, its head the embeddings unless `tie_word_embeddings` is false. Returns `directory`.
     """
     config = qwen_config(kind) | changes
-    tensors = qwen_tensors(config, seed)
+    tensors = decoder_tensors(config, seed, qkv_bias=kind == "qwen2", qk_norm=kind == "qwen3")
     if not config["tie_word_embeddings"]:
         tensors["lm_head.weight"] = WeightDraw(seed + 1).normal(config["vocab_size"], config["hidden_size"], std=0.3)
     tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     settings = {"model_max_length": 131072, "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer"}
     return write_model(directory, config, tensors, chat_tokenizer(), settings)
+
+
+def sentencepiece_tokenizer() -> Tokenizer:
+    """As Gemma's: characters and words, with a mark for a space and bytes for what it cannot spell; `<bos>` first."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *CHARACTERS, "\n", "Yes", "No", *WORDS]
+    pieces += [f"\u2581{word}" for word in WORDS]
+    tokenizer = Tokenizer(
+        BPE({piece: i for i, piece in enumerate(pieces)}, [], byte_fallback=True, unk_token="<unk>", ignore_merges=True)
+    )
+    tokenizer.normalizer = Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = Split(Regex(r"\u2581?[^\u2581\n]+|\u2581|\n"), behavior="isolated")
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 2)])
+    return tokenizer
+
+
+def write_gemma(directory: Path, seed: int = 19, **changes: Any) -> Path:
+    """A language model as BAAI/bge-reranker-v2-gemma is published, float32, with `changes` of its config."""
+    tokenizer = sentencepiece_tokenizer()
+    config: dict[str, Any] = {
+        "architectures": ["GemmaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "head_dim": 16,
+        "hidden_act": "gelu",
+        "hidden_activation": None,
+        "hidden_size": WIDTH,
+        "initializer_range": 0.02,
+        "intermediate_size": 2 * WIDTH,
+        "max_position_embeddings": GEMMA_LENGTH,
+        "model_type": "gemma",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+    } | changes
+    tensors = decoder_tensors(config, seed)
+    # A norm's weight is what it has beyond 1.
+    tensors = {name: tensor - 1 if "norm" in name else tensor for name, tensor in tensors.items()}
+    return write_model(
+        directory, config, tensors, tokenizer, {"pad_token": "<pad>", "tokenizer_class": "GemmaTokenizer"}
+    )
+
+
+def llama_tokenizer() -> Tokenizer:
+    """As that of Llama 3: bytes and words, cut by its rule, and `<|begin_of_text|>` before any text."""
+    special = ["<|begin_of_text|>", "<|end_of_text|>"]
+    pieces = [*special, *sorted(ByteLevel.alphabet()), *WORDS, *(f"\u0120{word}" for word in WORDS), "question"]
+    pieces += ["\u0120passage", "\u0120\u010a\u0120\u010a", ":apple", ":river", "?!", "\u0120\u0120\u010a\u0120\u010a"]
+    tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
+    rule = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    )
+    tokenizer.pre_tokenizer = Sequence(
+        [Split(Regex(rule), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.add_special_tokens(special)
+    start = special[0]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", pair=f"{start} $A {start}:1 $B:1", special_tokens=[(start, 0)]
+    )
+    return tokenizer
+
+
+def write_nemotron(directory: Path, seed: int = 23, **changes: Any) -> Path:
+    """A reranker as nvidia/llama-nemotron-rerank-1b-v2 is published, bfloat16, with `changes` of its config.
+
+    Its positions are scaled as those of Llama 3.2 are, from a length that short texts have.
+    """
+    tokenizer = llama_tokenizer()
+    config: dict[str, Any] = {
+        "architectures": ["LlamaBidirectionalForSequenceClassification"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "auto_map": {
+            "AutoConfig": "llama_bidirectional_model.LlamaBidirectionalConfig",
+            "AutoModelForSequenceClassification": (
+                "llama_bidirectional_model.LlamaBidirectionalForSequenceClassification"
+            ),
+        },
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "head_dim": 16,
+        "hidden_act": "silu",
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "intermediate_size": 2 * WIDTH,
+        "label2id": {"LABEL_0": 0},
+        "max_position_embeddings": 131_072,
+        "mlp_bias": False,
+        "model_type": "llama_bidirec",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "pad_token_id": 1,
+        "pooling": "avg",
+        "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 64,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500.0,
+        "temperature": 1.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+    } | changes
+    draw = WeightDraw(seed + 1)
+    tensors = decoder_tensors(config, seed) | without_bias(draw.linear("score", 1, WIDTH, gain=6))
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    settings = {
+        "model_max_length": 131_072,
+        "pad_token": "<|end_of_text|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    return write_model(directory, config, tensors, tokenizer, settings)
 
 
 def write_gte(directory: Path, seed: int = 13, **changes: Any) -> Path:

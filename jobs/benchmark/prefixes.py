@@ -1,7 +1,7 @@
 """`python -m jobs.benchmark prefixes`: a language model whose pairs share prompt and query, against CrossEncoder.
 
-The model has the size of Qwen3-Reranker-0.6B and random weights, which cost the same time. CrossEncoder gets it as the
-sequence classifier that is published of it, with the same prompt around each pair.
+The model has the size of Qwen3-Reranker-0.6B, or of bge-reranker-v2-gemma, and random weights, which cost the same
+time. CrossEncoder gets it as the sequence classifier that is published of it, with the same prompt around each pair.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import typer
 from torch import nn
 
 from jobs.benchmark.lists import long_document, make_lists, short_document
-from jobs.benchmark.random_models import write_random_qwen
+from jobs.benchmark.random_models import words_around, write_random_gemma, write_random_qwen
 from jobs.benchmark.report import CORES, Output, Threads, interleave, report
+from pipelines.families.gemma import BGE
+from pipelines.families.prompt import Prompt
 from pipelines.families.qwen import QWEN3
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
@@ -29,6 +31,10 @@ from pipelines.shared_prefixes import Group
 EQUAL = 1e-4
 """Largest difference of two logits of a pair, against the standard deviation of all."""
 LENGTHS = {"documents of 12 to 36 words": short_document, "documents of 75 words in the middle": long_document}
+MODELS: dict[str, tuple[Callable[..., str], Prompt]] = {
+    "qwen": (write_random_qwen, QWEN3),
+    "gemma": (write_random_gemma, BGE),
+}
 PEER_BATCH_SIZES = (32, 4)
 """The default of CrossEncoder.predict, and one that leaves it little padding."""
 OURS, UNSHARED = "crossray", "crossray, nothing shared"
@@ -38,7 +44,8 @@ def prefixes(
     threads: Threads = CORES,
     rounds: Annotated[int, typer.Option(help="Sides take turns; medians are reported.")] = 3,
     documents: Annotated[int, typer.Option(help="Documents of the list.")] = 20,
-    layers: Annotated[int, typer.Option(help="Of the model: 28 are those of Qwen3-Reranker-0.6B.")] = 28,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "qwen",
+    layers: Annotated[int | None, typer.Option(help="Of the model; by default 28 of qwen, 18 of gemma.")] = None,
     output: Output = None,
 ) -> None:
     """Pairs per second of a language model, with and without what pairs share, and of CrossEncoder; equal scores."""
@@ -46,9 +53,10 @@ def prefixes(
     rows: dict[str, dict[str, float]] = {}
     details: dict[str, Any] = {"torch": torch.__version__, "threads": threads, "largest_difference": {}, "seconds": {}}
     with tempfile.TemporaryDirectory() as folder:
-        model = write_random_qwen(Path(folder), layers)
+        write, prompt = MODELS[model]
+        directory = write(Path(folder)) if layers is None else write(Path(folder), layers)
         for name, make in LENGTHS.items():
-            sides, difference = sides_of(model, make_lists(1, documents, make)[0], threads)
+            sides, difference = sides_of(directory, make_lists(1, documents, make)[0], threads, prompt)
             seconds = interleave(sides, rounds)
             medians = {side: statistics.median(times) for side, times in seconds.items()}
             details["largest_difference"][name] = difference
@@ -59,17 +67,22 @@ def prefixes(
                     "crossray_is_faster_by": median / medians[OURS],
                 }
     report(
-        f"A list of {documents}, {layers} layers, {threads} threads, {rounds} rounds, float32", rows, details, output
+        f"A list of {documents}, {model}, {layers or 'all'} layers, {threads} threads, {rounds} rounds, float32",
+        rows,
+        details,
+        output,
     )
 
 
-def sides_of(model: str, work: CandidateList, threads: int) -> tuple[dict[str, Callable[[], Any]], float]:
+def sides_of(
+    model: str, work: CandidateList, threads: int, prompt: Prompt
+) -> tuple[dict[str, Callable[[], Any]], float]:
     """What ranks the list, by name, and the largest difference of their logits; raises BadParameter above EQUAL."""
     from sentence_transformers import CrossEncoder
 
     ours = Reranker.load(model, device="cpu", num_threads=threads, raw_scores=True)
     peer = CrossEncoder(model, device="cpu", model_kwargs={"dtype": torch.float32}, activation_fn=nn.Identity()).float()
-    pairs = prompted(work)
+    pairs = [words_around(work.query, prompt, document) for document in work.documents]
 
     def rank() -> np.ndarray:
         [ranking] = ours.rerank_lists([work])
@@ -96,12 +109,3 @@ def sides_of(model: str, work: CandidateList, threads: int) -> tuple[dict[str, C
 def alone(ids: list[np.ndarray]) -> list[Group]:
     """What `groups_of` would say if no two pairs began alike."""
     return [Group(place, place + 1, 0) for place in range(len(ids))]
-
-
-def prompted(work: CandidateList) -> list[tuple[str, str]]:
-    """The pairs with the words of Qwen3-Reranker's prompt around them."""
-    before, after = QWEN3.query
-    beginning = "".join(QWEN3.first).replace("{instruction}", QWEN3.instruction or "")
-    query = f"{beginning}{before}{work.query}{after}"
-    between, end = "".join(QWEN3.middle) + QWEN3.passage, "".join(QWEN3.last)
-    return [(query, f"{between}{document}{end}") for document in work.documents]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -25,9 +25,11 @@ from pipelines.families.chain import chain_of
 from pipelines.families.checkpoint import to_checkpoint
 from pipelines.families.deberta import BUCKETS, DebertaSpec
 from pipelines.families.deberta import LAYOUT as DEBERTA
+from pipelines.families.gemma import BGE
+from pipelines.families.language_model import LanguageModelSpec
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
-from pipelines.families.prompt import MARKS
-from pipelines.families.qwen import QWEN3, QwenSpec
+from pipelines.families.prompt import Prompt
+from pipelines.families.qwen import QWEN3
 from pipelines.model_files import ModelFiles, find_model
 
 TOKENIZER = "tokenizer_config.json"
@@ -174,7 +176,6 @@ def write_modules(directory: Path, width: int) -> None:
 
 def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> str:
     """A Qwen3 sequence classifier of the size of Qwen3-Reranker-0.6B, but for the vocabulary; its directory."""
-    tokenizer = chat_tokenizer()
     config = {
         "architectures": ["Qwen3ForSequenceClassification"],
         "model_type": "qwen3",
@@ -184,20 +185,48 @@ def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> s
         "num_key_value_heads": 8,
         "head_dim": width // 8,
         "intermediate_size": 3 * width,
-        "vocab_size": max(tokenizer.get_vocab().values()) + 1,
         "max_position_embeddings": 40_960,
         "rope_theta": 1_000_000,
+    }
+    return write_random_language_model(directory, config, QWEN3)
+
+
+def write_random_gemma(directory: Path, layers: int = 18, width: int = 2048) -> str:
+    """A Gemma sequence classifier of the size of bge-reranker-v2-gemma, but for the vocabulary; its directory."""
+    config = {
+        "architectures": ["GemmaForSequenceClassification"],
+        "model_type": "gemma",
+        "hidden_act": "gelu_pytorch_tanh",
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": width // 8,
+        "intermediate_size": 8 * width,
+        "max_position_embeddings": 8192,
+        "rope_theta": 10_000,
+    }
+    return write_random_language_model(directory, config, BGE)
+
+
+def write_random_language_model(directory: Path, config: dict[str, Any], prompt: Prompt) -> str:
+    """The sequence classifier that a config.json describes, but for its vocabulary; its directory."""
+    tokenizer = chat_tokenizer(prompt)
+    config |= {
+        "vocab_size": max(tokenizer.get_vocab().values()) + 1,
         "rms_norm_eps": 1e-6,
         "id2label": {"0": "LABEL_0"},
         "pad_token_id": tokenizer.token_to_id(PADDING),
     }
     (directory / "config.json").write_text(json.dumps(config))
     tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {"model_max_length": 40_960, "pad_token": PADDING, "tokenizer_class": "PreTrainedTokenizerFast"}
+    limit = config["max_position_embeddings"]
+    settings = {"model_max_length": limit, "pad_token": PADDING, "tokenizer_class": "PreTrainedTokenizerFast"}
     (directory / TOKENIZER).write_text(json.dumps(settings))
     spec = recognise(config, ())
-    assert isinstance(spec, QwenSpec)
+    assert isinstance(spec, LanguageModelSpec)
     generator = torch.Generator().manual_seed(0)
+    width = config["hidden_size"]
     tensors = {
         name: (torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * width**-0.5).half()
         for name, shape in spec.shapes().items()
@@ -206,17 +235,25 @@ def write_random_qwen(directory: Path, layers: int = 28, width: int = 1024) -> s
     return str(directory)
 
 
-def chat_tokenizer() -> Tokenizer:
-    """Bytes, and the words of the embedded model's vocabulary and of Qwen3-Reranker's prompt, cut by Qwen's rule."""
+def chat_tokenizer(prompt: Prompt) -> Tokenizer:
+    """Bytes, and the words of the embedded model's vocabulary and of a prompt, cut by Qwen's rule."""
     cut = Sequence([Split(Regex(QWEN_WORDS), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
     vocabulary = find_model("embedded").tokenizer().get_vocab()
     words = sorted(token for token in vocabulary if token.isascii() and token.isalpha())
-    prompt = "".join([*QWEN3.first, *QWEN3.middle, *QWEN3.last]).replace("{instruction}", QWEN3.instruction or "")
     pieces = [*sorted(ByteLevel.alphabet()), *words, *(f"\u0120{word}" for word in words)]
-    pieces += [piece for piece, _ in cut.pre_tokenize_str(prompt)]
-    pieces = [*dict.fromkeys(pieces), PADDING, *MARKS]
+    pieces += [piece for piece, _ in cut.pre_tokenize_str("".join(words_around("", prompt, "")))]
+    pieces = [*dict.fromkeys(pieces), PADDING, *prompt.marks]
     tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], ignore_merges=True))
     tokenizer.normalizer = NFC()
     tokenizer.pre_tokenizer = cut
-    tokenizer.add_special_tokens([PADDING, *MARKS])
+    tokenizer.add_special_tokens([PADDING, *prompt.marks])
     return tokenizer
+
+
+def words_around(query: str, prompt: Prompt, passage: str) -> tuple[str, str]:
+    """A pair with the words of a prompt around it, as two texts: up to the query's end, and from there on."""
+    before, after = prompt.query
+    first, last = (
+        "".join(words).replace("{instruction}", prompt.instruction or "") for words in (prompt.first, prompt.last)
+    )
+    return f"{first}{before}{query}{after}", f"{''.join(prompt.middle)}{prompt.passage}{passage}{last}"

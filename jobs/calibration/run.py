@@ -99,6 +99,7 @@ def fitted_calibration(
         fit.scale,
         fit.bias,
         fingerprint["files"],
+        instruction=fingerprint.get("instruction"),
         pairs=len(pairs.relevant),
         relevant=float(pairs.relevant.mean()),
         calibration_error_before=before,

@@ -89,6 +89,13 @@ class ModelSpec(ABC):
         """What the names of tensors begin with that a checkpoint may hold and that no score depends on."""
         return ()
 
+    def with_vocabulary(self, load: Callable[[], Tokenizer]) -> ModelSpec:  # noqa: ARG002 - most know enough
+        """The same, once the tokenizer, which `load` loads, has said what config.json does not; mostly nothing.
+
+        Raises ModelRefusedError for a tokenizer that is not the model's.
+        """
+        return self
+
     @abstractmethod
     def network(self) -> PackedNetwork:
         """The forward pass, whose weights are still to be loaded."""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..attention import EVERYWHERE, WindowedAttention, WindowSize, sdpa_attention
-from ..encoder import HIDDEN_ACTIVATIONS, PackedNetwork, embedding
+from ..encoder import HIDDEN_ACTIVATIONS, PackedNetwork, embedding, means_of_pairs
 from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import shown
@@ -182,9 +182,7 @@ class ModernBert(PackedNetwork):
         """One vector for each pair, normed: that of its first token, or the mean of all, special tokens included."""
         if self.pooling == "cls":
             return self.final_norm(x if self.ends_at_first_tokens else x[batch.cu_seqlens[:-1]])  # type: ignore[no-any-return]
-        lengths = batch.cu_seqlens.diff().long()
-        x_TD = self.final_norm(x)
-        return torch.segment_reduce(x_TD.float(), "mean", lengths=lengths, axis=0, unsafe=True).to(x_TD.dtype)
+        return means_of_pairs(self.final_norm(x), batch)
 
 
 def norm(shape: ModernBertShape) -> nn.LayerNorm:

@@ -1,4 +1,4 @@
-"""What a causal language model is asked about a pair: its publisher's words around the query and the passage.
+"""What a language model reads of a pair: its publisher's words around the query and the passage.
 
 A tokenizer may join the end of one text with the beginning of the next. So the words are cut where it never does, and a
 query or passage is tokenized with the spaces and line breaks that belong to it.
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from ..errors import ModelRefusedError
+from ..errors import ConfigError, ModelRefusedError
 from ..tokens import PairTemplate
 
-MARKS = ("<|im_start|>", "<|im_end|>")
-"""Special tokens of all prompts here."""
 PROBES = ("how long?", " 3 days")
 """Texts by which the places where we cut are compared with what the tokenizer makes of the whole."""
 
@@ -33,38 +31,53 @@ class Prompt:
     """Characters before the passage that are tokenized with it."""
     last: tuple[str, ...]
     """After the passage, as `first`."""
-    answers: tuple[str, str]
-    """The words for yes and no, which are a token each."""
-    telltale: str
-    """A sentence by which the template of a chat is known to be this prompt."""
+    marks: tuple[str, ...] = ()
+    """Special tokens that the words hold."""
     instruction: str | None = None
     """Taken where the user gives none."""
     without_instruction: tuple[str, ...] | None = None
     """`first`, where there is none."""
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether some of the words are the user's."""
+        return any("{instruction}" in words for words in self.first + self.last)
+
     def template(self, tokenizer: Tokenizer, instruction: str | None, layout: str) -> PairTemplate:
-        """The ids of these words; raises ModelRefusedError for a tokenizer that is not the model's."""
-        for mark in MARKS:
+        """The ids of these words.
+
+        Raises ModelRefusedError for a tokenizer that is not the model's, ConfigError for an instruction that has no
+        place in them.
+        """
+        if instruction is not None and not self.takes_instruction:
+            raise ConfigError(f"{layout} models take no instruction, and one is given; leave it out")
+        for mark in self.marks:
             if tokenizer.token_to_id(mark) is None:
                 raise ModelRefusedError(f"tokenizer.json has no {mark}; it does not belong to a {layout} model")
         asked = instruction if instruction is not None else self.instruction
+        first = self.first
         if asked is None and self.without_instruction is not None:
             first = self.without_instruction
-        else:
-            first = tuple(part.replace("{instruction}", asked or "") for part in self.first)
+        first, last = (
+            tuple(words.replace("{instruction}", asked or "") for words in part) for part in (first, self.last)
+        )
         before, after = self.query
         for probe in PROBES:
             self._check_cut(tokenizer, first[-1], f"{before}{probe}{after}", layout)
+            if after:
+                self._check_cut(tokenizer, f"{before}{probe}{after}", "".join(self.middle), layout)
             self._check_cut(tokenizer, self.middle[-1], f"{self.passage}{probe}", layout)
         return PairTemplate(
             ids_of(tokenizer, first),
             ids_of(tokenizer, self.middle),
-            ids_of(tokenizer, self.last),
+            ids_of(tokenizer, last),
             has_segments=False,
             around_query=self.query,
             before_passage=self.passage,
             after_cut_query=ids_of(tokenizer, (after,)) if after else (),
             is_prompt=True,
+            takes_instruction=self.takes_instruction,
+            instruction=asked,
         )
 
     def _check_cut(self, tokenizer: Tokenizer, words: str, text: str, layout: str) -> None:

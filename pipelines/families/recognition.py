@@ -11,14 +11,16 @@ from .bert import BERT
 from .chain import Chain, LogitScore, chain_of
 from .deberta import DEBERTA
 from .family import Config, Family, ModelSpec
+from .gemma import GEMMA
 from .gte import GTE
 from .jina_v1 import JINA_V1
 from .jina_v2 import JINA_V2
 from .modernbert import MODERNBERT
+from .nemotron import NEMOTRON
 from .qwen import QWEN
 from .xlm_roberta import XLM_ROBERTA
 
-FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN)
+FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN, GEMMA, NEMOTRON)
 """The first that recognises a model reads it. Jina's are first: version 1 calls itself a BERT, which would load with
 random layers, and of version 2 the tensors tell, whatever its config says."""
 
@@ -36,7 +38,7 @@ def spec_of(files: ModelFiles) -> ModelSpec:
             chain = chain_of(files)
         except KeyError as error:
             raise ModelRefusedError(f"a module of {MODULES} lacks {error} in its config.json") from None
-        spec = recognise(config, headers, chain)
+        spec = recognise(config, headers, chain).with_vocabulary(files.tokenizer)
         spec.check_tensors(headers)
     return spec
 
@@ -70,7 +72,8 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
             return family
     raise ModelRefusedError(
         f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT and "
-        "DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker and mxbai-rerank-v2 "
+        "DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker, mxbai-rerank-v2, "
+        f"bge-reranker-v2-gemma and llama-nemotron-rerank "
         f"({', '.join(family.layout for family in FAMILIES)})"
     )
 

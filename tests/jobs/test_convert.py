@@ -16,7 +16,7 @@ from pipelines.config import RerankerConfig
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
-from tests.checkpoints import copy_model, write_qwen
+from tests.checkpoints import copy_model, write_gemma, write_qwen
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -64,10 +64,11 @@ def test_a_calibration_comes_along(family: str, request: pytest.FixtureRequest, 
     assert after.compute_score(pairs) == pytest.approx(before.compute_score(pairs), abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "qwen2"])
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2", "gemma"])
 def test_language_models_become_classifiers(kind: str, tmp_path: Path) -> None:
     """Whoever scores with it writes the prompt around each pair, as here its tokens are."""
-    directory = write_qwen(tmp_path / "source", kind)
+    directory = tmp_path / "source"
+    write_gemma(directory) if kind == "gemma" else write_qwen(directory, kind)
     arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

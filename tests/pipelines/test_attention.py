@@ -221,16 +221,22 @@ def test_a_gpu_older_than_ampere_gets_sdpa(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", ["torch", "flash_attn"])
-@pytest.mark.parametrize("queries", ["all", "first", "in windows", "causal after a prefix", "with slopes"])
-def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, cuda: str) -> None:
-    """float16, head width 64: queries of all tokens, of each pair's first, in windows of 64, causal, and with ALiBi."""
+@pytest.mark.parametrize("head_width", [64, 256])
+@pytest.mark.parametrize(
+    "queries", ["all", "first", "in windows", "causal after a prefix", "with slopes", "in groups of heads"]
+)
+def test_gpu_kernels_equal_sdpa(kernel: str, queries: str, head_width: int, cuda: str) -> None:
+    """float16: queries of all tokens, of each pair's first, in windows of 64, causal, with ALiBi, and in grouped heads.
+
+    Gemma's heads are 256 wide, which is the most that the kernels know.
+    """
     k_lengths = [300, 128, 128, 17, 1]
     q_lengths = [1] * len(k_lengths) if queries == "first" else k_lengths
     window_size = (64, 64) if queries == "in windows" else EVERYWHERE
     if queries == "causal after a prefix":
         q_lengths, window_size = [200, 128, 1, 5, 1], CAUSAL
-    qkv = [part.to(cuda, torch.float16) for part in draw_qkv(q_lengths, k_lengths, head_width=64)]
-    if window_size == CAUSAL:
+    qkv = [part.to(cuda, torch.float16) for part in draw_qkv(q_lengths, k_lengths, head_width=head_width)]
+    if window_size == CAUSAL or queries == "in groups of heads":
         qkv[0] = torch.cat([qkv[0], -qkv[0]], dim=1)  # heads of keys that several of queries share
     if kernel == "torch":
         attention: WindowedAttention = torch_varlen_attention

@@ -14,14 +14,16 @@ import pytest
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
-from pipelines.fingerprint import logits_fingerprint, planned_fingerprint, resolved
+from pipelines.families.qwen import QWEN3
+from pipelines.fingerprint import ServedModel, logits_fingerprint, planned_fingerprint, resolved
 from pipelines.model_files import find_model, is_needed
 from pipelines.ranking import rank, sigmoid
 from pipelines.records import CandidateList, Usage
 from pipelines.reranker import Reranker
-from tests.checkpoints import copy_model, read_weights, words, write_weights
+from tests.checkpoints import copy_model, read_weights, words, write_qwen, write_weights
 
 QUERY, DOCUMENTS = words(4), [words(5, seed=seed) for seed in range(1, 7)]
+INSTRUCTION, OTHER = "Find the bridge that answers", "Find rivers"
 
 
 def of(directory: Path, scale: float = 2.0, bias: float = -0.5, **more: Any) -> Calibration:
@@ -110,6 +112,46 @@ def test_that_of_other_weights_is_refused(calibrated: Path, bert_directory: Path
     other.write_text(replace(of(bert_directory), files="0" * 64).as_json())
     with pytest.raises(ModelRefusedError, match="fitted for other files"):
         Reranker.load(str(bert_directory), device="cpu", calibration=str(other))
+
+
+def test_that_of_an_instruction_holds_for_this_one_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = write_qwen(tmp_path / "model")
+    fitted = replace(of(model), instruction=INSTRUCTION)
+    (model / CALIBRATION).write_text(fitted.as_json())
+    given = tmp_path / "given.json"
+    given.write_text(fitted.as_json())
+    asked = Reranker.load(str(model), device="cpu", instruction=INSTRUCTION)
+    assert asked.calibration == fitted
+    assert Reranker.load(str(model), device="cpu", instruction=INSTRUCTION, calibration=given).calibration == fitted
+    for instruction in (None, OTHER):
+        assert Reranker.load(str(model), device="cpu", instruction=instruction).calibration is None
+        assert "calibration for another instruction" in caplog.text
+        with pytest.raises(ModelRefusedError, match="fitted with the instruction 'Find the bridge that answers', and"):
+            Reranker.load(str(model), device="cpu", instruction=instruction, calibration=given)
+    plain = Reranker.load(str(model), device="cpu", instruction=OTHER)
+    told_otherwise = asked.rerank(QUERY, DOCUMENTS, instruction=OTHER)
+    assert [one.relevance_score for one in told_otherwise] == [
+        pytest.approx(one.relevance_score, abs=1e-5) for one in plain.rerank(QUERY, DOCUMENTS)
+    ]
+    assert asked.rerank(QUERY, DOCUMENTS, score_threshold=0.0, instruction=INSTRUCTION) == asked.rerank(
+        QUERY, DOCUMENTS
+    )
+    with pytest.raises(ConfigError, match="not calibrated"):
+        asked.rerank(QUERY, DOCUMENTS, score_threshold=0.0, instruction=OTHER)
+
+
+def test_that_of_the_own_instruction_holds_however_this_is_said(tmp_path: Path) -> None:
+    model = write_qwen(tmp_path / "model")
+    (model / CALIBRATION).write_text(of(model).as_json())
+    left_out = Reranker.load(str(model), device="cpu")
+    said = Reranker.load(str(model), device="cpu", instruction=QWEN3.instruction)
+    assert left_out.calibration == said.calibration == of(model)
+    assert left_out.rerank(QUERY, DOCUMENTS, score_threshold=0.0, instruction=QWEN3.instruction) == left_out.rerank(
+        QUERY, DOCUMENTS
+    )
+    served = ServedModel(left_out.config, 1024, left_out.fingerprint, 0, True, QWEN3.instruction)
+    assert served.fingerprint_with(left_out.lengths, QWEN3.instruction) == left_out.fingerprint
+    assert served.fingerprint_with(left_out.lengths, OTHER).calibration is None
 
 
 @pytest.mark.parametrize(

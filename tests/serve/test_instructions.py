@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pipelines.calibration import Calibration
+from pipelines.model_files import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import words, write_qwen
 from tests.serve.conftest import StartServer
@@ -33,6 +37,24 @@ def test_a_request_may_have_an_instruction_of_its_own(model: str, start_server: 
     several = server.post("/v1/rerank", {"queries": queries, "instruction": OTHER}).json()["responses"]
     scores = [sorted(one["relevance_score"] for one in answer["results"]) for answer in several]
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+def test_a_threshold_is_refused_with_another_instruction_than_scores_are_calibrated_for(
+    model: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "calibration.json"
+    fitted = Calibration(2.0, -0.5, find_model(model).digest(), instruction=OWN)
+    file.write_text(fitted.as_json())
+    server = start_server(model=model, instruction=OWN, calibration=str(file))
+    sent = {"query": QUERY, "documents": DOCUMENTS, "score_threshold": 0.0}
+    assert server.post("/v1/rerank", sent).status_code == 200
+    refused = server.post("/v1/rerank", sent | {"instruction": OTHER})
+    assert refused.status_code == 422
+    assert "calibrated for another instruction" in refused.text
+    allowed = server.post("/v1/rerank", sent | {"instruction": OTHER, "allow_uncalibrated": True}).json()["results"]
+    expected = Reranker.load(model, device="cpu", num_threads=1).rerank(QUERY, DOCUMENTS, instruction=OTHER)
+    scores = {one.index: one.relevance_score for one in expected}
+    assert {one["index"]: one["relevance_score"] for one in allowed} == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize(("qwen", "family", "takes"), [(True, "Qwen3-Reranker", True), (False, "BERT", False)])

@@ -11,7 +11,7 @@ from jobs.benchmark import prefixes
 from jobs.benchmark.documents import LONGEST, PASSAGES, list_of
 from jobs.benchmark.families import EQUAL, sides_of
 from jobs.benchmark.lists import long_document, make_lists
-from jobs.benchmark.random_models import Size, write_random_model, write_random_modernbert, write_random_qwen
+from jobs.benchmark.random_models import Size, write_random_model, write_random_modernbert
 from pipelines.reranker import Reranker
 
 LISTS = make_lists(1, 6, long_document)
@@ -55,7 +55,9 @@ def test_random_modernberts_score_alike_here_and_in_sentence_transformers(tmp_pa
         assert len(sides["crossray"]()[0]) == len(LISTS[0].documents)
 
 
-def test_a_language_model_gives_the_peers_logits_with_and_without_what_pairs_share(tmp_path: Path) -> None:
-    sides, difference = prefixes.sides_of(write_random_qwen(tmp_path, layers=2, width=64), LISTS[0], threads=1)
+@pytest.mark.parametrize("model", prefixes.MODELS)
+def test_a_language_model_gives_the_peers_logits_with_and_without_what_pairs_share(model: str, tmp_path: Path) -> None:
+    write, prompt = prefixes.MODELS[model]
+    sides, difference = prefixes.sides_of(write(tmp_path, layers=2, width=64), LISTS[0], 1, prompt)
     assert difference < prefixes.EQUAL
     assert len(sides[prefixes.OURS]()) == len(LISTS[0].documents)

@@ -26,7 +26,7 @@ from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError
 from pipelines.model_files import find_model
 from pipelines.reranker import Reranker
-from tests.checkpoints import copy_model, words
+from tests.checkpoints import copy_model, words, write_qwen
 from tests.jobs.stubs import no_ray_session
 from tests.jobs.training.here import stay_here
 
@@ -124,6 +124,21 @@ def test_a_calibration_of_lists_is_written_into_the_model_whose_scores_it_mends(
     assert (replaced.scale, replaced.bias) == pytest.approx((made.scale, made.bias))
     assert replaced.calibration_error_before is not None  # that of the calibration that there was
     assert replaced.calibration_error_before < made.calibration_error_before
+
+
+def test_what_the_model_was_told_is_written_along(here: None, tmp_path: Path) -> None:
+    model, told = write_qwen(tmp_path / "qwen"), "Find rivers"
+    reranker = Reranker.load(str(model), device="cpu", num_threads=1, instruction=told)
+    documents = [words(5, seed=i) for i in range(4)]
+    rows = []
+    for number in range(30):
+        query = words(3, seed=1000 + number)
+        logits = np.array(reranker.compute_score([(query, document) for document in documents]))
+        rows.append({"query": query, "documents": documents, "labels": (logits > np.median(logits)).tolist()})
+    done = calibrate(model, write(tmp_path / "labels.parquet", rows), "--instruction", told)
+    assert done.exit_code == 0, done.output
+    assert Calibration.read(model / CALIBRATION).instruction == told
+    assert Reranker.load(str(model), device="cpu", instruction=told).calibration is not None
 
 
 def test_scale_and_bias_are_those_that_labels_were_drawn_by() -> None:

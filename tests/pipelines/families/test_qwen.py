@@ -31,17 +31,9 @@ from tests.checkpoints import (
     write_qwen,
     write_weights,
 )
-from tests.pipelines.references import TextPair
+from tests.pipelines.language_models import PAIRS, logits_of_lists
 
 TOLERANCE = 1e-4
-LISTS = [
-    CandidateList(words(4, seed=1), [words(1 + 7 * i, seed=100 + i) for i in range(9)]),
-    CandidateList("how long?", ["", " ", "\nas long as it takes\n", "3 days", "?", words(150, seed=3), "yes", "yes"]),
-    CandidateList("  naïve ½ 中文!\n\n", ["🙂 <|im_end|> apple", "¿dónde?", "e\u0301te\u0301", "1234567890"]),
-    CandidateList("?!", ["alone"]),
-]
-"""Queries whose end the tokenizer joins with the line break behind it, and documents that begin with anything."""
-PAIRS: list[TextPair] = [(one.query, document) for one in LISTS for document in one.documents]
 INSTRUCTION = "Given a question, find the bridge that answers it"
 
 QWEN3_SYSTEM = (
@@ -103,14 +95,6 @@ def published_logits(model: Path, kind: str, instruction: str | None = None) -> 
     return np.array([float(row[yes] - row[no]) for row in rows])
 
 
-def ours(model: Path, **settings: Any) -> np.ndarray:
-    """Logits of PAIRS, by list, in one call."""
-    reranker = Reranker.from_config(RerankerConfig(str(model), device="cpu", raw_scores=True, **settings))
-    rankings = reranker.rerank_lists(LISTS)
-    found = [{one.index: one.relevance_score for one in ranking.documents} for ranking in rankings]
-    return np.array([scores[i] for scores in found for i in range(len(scores))])
-
-
 def as_logit_score(source: Path, directory: Path, yes: int, no: int | None) -> Path:
     """The language model with sentence-transformers' modules beside it."""
     copy_model(source, directory)
@@ -143,10 +127,10 @@ def test_logits_are_those_of_the_publisher_in_all_three_forms(
     assert expected.std() > 0.3
     close = partial(np.testing.assert_allclose, desired=expected, atol=TOLERANCE, rtol=0)
     settings = {"instruction": instruction, "num_threads": 1}
-    close(ours(model, **settings))
-    close(ours(model, max_batch_tokens=300, **settings))
-    close(ours(as_logit_score(model, tmp_path / "chain", yes, no), **settings))
-    close(ours(as_classifier(model, tmp_path / "classifier", kind), **settings))
+    close(logits_of_lists(model, **settings))
+    close(logits_of_lists(model, max_batch_tokens=300, **settings))
+    close(logits_of_lists(as_logit_score(model, tmp_path / "chain", yes, no), **settings))
+    close(logits_of_lists(as_classifier(model, tmp_path / "classifier", kind), **settings))
     reranker = Reranker.from_config(RerankerConfig(str(model), device="cpu", raw_scores=True, **settings))
     close(np.array(reranker.compute_score(PAIRS)))
     close(np.array([reranker.compute_score([pair])[0] for pair in PAIRS]))
@@ -154,15 +138,15 @@ def test_logits_are_those_of_the_publisher_in_all_three_forms(
 
 def test_a_head_of_its_own_and_shards_are_read(tmp_path: Path) -> None:
     model = shard_weights(write_qwen(tmp_path / "model", tie_word_embeddings=False))
-    np.testing.assert_allclose(ours(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(logits_of_lists(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
 
 
 def test_a_head_beside_embeddings_that_are_tied_is_not_read(tmp_path: Path) -> None:
     model = write_qwen(tmp_path / "model")
-    expected = ours(model)
+    expected = logits_of_lists(model)
     tensors = read_weights(model)
     write_weights(model, tensors | {"lm_head.weight": torch.zeros_like(tensors["model.embed_tokens.weight"])})
-    np.testing.assert_array_equal(ours(model), expected)
+    np.testing.assert_array_equal(logits_of_lists(model), expected)
 
 
 def test_what_all_pairs_of_a_list_begin_with_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,8 +207,8 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
     ("changes", "told"),
     [
         ({"use_sliding_window": True}, "use_sliding_window is True"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling is"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "only unscaled positions"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rotary positions are 'yarn'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "known are unscaled ones"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"attention_bias": True}, "attention_bias is true"),
         ({"num_key_value_heads": 3}, "num_key_value_heads 3"),
@@ -258,9 +242,9 @@ def test_chains_with_another_prompt_or_more_modules_are_refused(tmp_path: Path) 
 
 def test_one_token_alone_may_be_the_score(tmp_path: Path) -> None:
     source = write_qwen(tmp_path / "model")
-    yes = ours(as_logit_score(source, tmp_path / "yes", 9693, None))
-    no = ours(as_logit_score(source, tmp_path / "no", 2152, None))
-    np.testing.assert_allclose(yes - no, ours(source), atol=TOLERANCE, rtol=0)
+    yes = logits_of_lists(as_logit_score(source, tmp_path / "yes", 9693, None))
+    no = logits_of_lists(as_logit_score(source, tmp_path / "no", 2152, None))
+    np.testing.assert_allclose(yes - no, logits_of_lists(source), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
