@@ -519,7 +519,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_free(args.output)  # before the texts are read
-        convert(args.bi_encoder, args.output, sample(args.texts, SAMPLE))
+        texts = sample(args.texts, SAMPLE)
+        print(f"measuring {len(texts):,} texts, a minute or more ...", flush=True)
+        convert(args.bi_encoder, args.output, texts)
     except (ModelError, ValueError, FileNotFoundError, FileExistsError) as error:
         parser.error(str(error))
     print(f"a cross-encoder that ranks as its bi-encoder does, in {args.output}")
