@@ -87,7 +87,7 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
         for example in report.examples:
             say(console, f"{report.path}: {example}", "not usable: ", "yellow")
     measurable = sum(report.measurable for report in reports)
-    if measurable < FEW_LISTS:
+    if measurable < FEW_LISTS and any(report.trainable for report in reports):
         say(console, little_to_measure(measurable, config.validation.share), "note: ", "yellow")
 
 

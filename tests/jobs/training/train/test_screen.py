@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from jobs.training.train.config import Source, TrainConfig, Validation
+from jobs.training.train.data import check_data
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.screen import FEW_LISTS, print_data, print_end
 from jobs.training.train.shards import ShardReport
+from pipelines.errors import ConfigError
 
 CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "clicks"),), validation=Validation(0.03))
 
@@ -25,7 +27,7 @@ CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "click
 )
 def test_too_few_lists_to_measure_by_are_named_before_the_training(measurable: int, said: str | None) -> None:
     """Lists count that have labels, of all sources together."""
-    reports = [ShardReport(0, "a", 900, 900, 90, measurable), ShardReport(0, "b", 900, 900, 90)]
+    reports = [ShardReport(0, "a", 900, 900, 90, measurable, 810), ShardReport(0, "b", 900, 900, 90)]
     written = io.StringIO()
     print_data(Console(file=written, width=400), CONFIG, reports)
     assert ("note: " in written.getvalue()) == (said is not None)
@@ -45,3 +47,14 @@ def test_the_end_says_on_how_many_lists_the_figures_are(lists: int, said: str) -
     assert "the weights of its base" not in written.getvalue()
     print_end(Console(file=written, width=400), RunFiles("run"), summary | figures | {"best_step": 0})
     assert "the model has the weights of its base" in written.getvalue()
+
+
+def test_files_of_which_none_can_be_read_end_the_run_with_the_way_out() -> None:
+    unreadable = [ShardReport(0, path, unreadable="there is no column 'query'") for path in "ab"]
+    written = io.StringIO()
+    print_data(Console(file=written, width=400), CONFIG, unreadable)
+    assert "note: " not in written.getvalue()
+    with pytest.raises(ConfigError, match=r"no file of any source could be read.*\[sources\.columns\]"):
+        check_data(unreadable, None)
+    with pytest.raises(ConfigError, match="no row of any source can be trained on"):
+        check_data([*unreadable, ShardReport(0, "c", rows=5)], None)
