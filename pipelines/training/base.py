@@ -141,10 +141,16 @@ def write_calibration(calibration: Calibration, folder: Path) -> None:
     (folder / CALIBRATION).write_text(replace(calibration, files=files).as_json())
 
 
+def check_free(output: Path) -> None:
+    """Raises FileExistsError where something lies at `output`; asked before the work, it saves the work."""
+    if output.exists():
+        raise FileExistsError(f"{output} is there already; give another directory")
+
+
 def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bool = False) -> None:
     """A directory of the files that `fill` puts into a folder, and their SHA256SUMS; raises as `write_model`."""
-    if output.exists() and not (overwrite and (output / SUMS).is_file()):
-        raise FileExistsError(f"{output} is there already; give another directory")
+    if not (overwrite and (output / SUMS).is_file()):
+        check_free(output)
     unfinished = output.with_name(f"{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModel
+from transformers.utils import logging
 
 from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
@@ -95,15 +96,20 @@ class DenseEncoder:
 
 def load_backbone(directory: Path) -> torch.nn.Module:
     """The encoder without a head; raises ModelRefusedError where the directory lacks a tensor of it."""
-    model, info = AutoModel.from_pretrained(
-        directory,
-        add_pooling_layer=False,  # BERT's own, which is no part of a vector
-        dtype=torch.float32,  # whatever the file has: autocast takes no half precision on a CPU
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of a pooling layer that is left out; what is missing is asked below
+    try:
+        model, info = AutoModel.from_pretrained(
+            directory,
+            add_pooling_layer=False,  # BERT's own, which is no part of a vector
+            dtype=torch.float32,  # whatever the file has: autocast takes no half precision on a CPU
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         raise ModelRefusedError(f"{directory} lacks the tensor {sorted(info['missing_keys'])[0]}; it would be random")
     return model  # type: ignore[no-any-return]

@@ -18,8 +18,9 @@ import torch
 
 from ..calibration import Calibration
 from ..encoder import PackedEncoder
+from ..errors import ModelError
 from .attention import training_attention
-from .base import Base, load_base, write_model
+from .base import Base, check_free, load_base, write_model
 from .batches import BatchMaker, draw
 from .calibration import FOLDED_IN, fold_in, platt
 from .kit import Kit
@@ -82,8 +83,9 @@ def export(
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
 
     Raises ValueError as `mean_encoder`, for a base of other sizes or special tokens than the kit's, and where nothing
-    can be fitted.
+    can be fitted; FileExistsError where something lies at `output`.
     """
+    check_free(output)
     kit, base = Kit.load(folder), load_base(base_name)
     check_fits(kit, base)
     encoder = mean_encoder(kit, trained)
@@ -107,7 +109,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="matrices in 8 bits, half the size")
     args = parser.parse_args()
-    scale, bias = export(args.kit, args.trained, args.base, args.output, small=args.small)
+    try:
+        scale, bias = export(args.kit, args.trained, args.base, args.output, small=args.small)
+    except (ModelError, ValueError, FileNotFoundError, FileExistsError) as error:
+        parser.error(str(error))
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}; the model is in {args.output}")
 
 

@@ -39,10 +39,10 @@ from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ModelError, ModelRefusedError
 from ..families.int8_rows import INT8_MAX
 from ..model_files import ModelFiles
-from .base import load_base, write_directory
+from .base import check_free, load_base, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
-from .vocabulary import queries_and_positives
+from .vocabulary import files_that_match, queries_and_positives
 
 MARK = 1.0
 """Size of a mark, that of the other coordinates: what training adds to marks by chance stays small beside it."""
@@ -433,6 +433,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
     Raises ModelRefusedError for one that is no BERT, or does not take the mean of its tokens, and for fewer than two
     texts; FileExistsError where something lies at `output`.
     """
+    check_free(output)
     embedding = read_embedding(bi_encoder)
     files = ModelFiles(str(bi_encoder), embedding.transformer)
     config = files.config()
@@ -497,9 +498,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
 
 def sample(patterns: Sequence[str], count: int) -> list[str]:
     """About `count` texts, as many of each Parquet file that matches a pattern; raises FileNotFoundError for none."""
-    paths = sorted(path for pattern in patterns for path in glob.glob(pattern))
-    if not paths:
-        raise FileNotFoundError(f"no file matches {' '.join(patterns)}")
+    paths = files_that_match(patterns)
     texts = []
     for path in paths:
         of_file = list(queries_and_positives([glob.escape(path)]))
@@ -519,7 +518,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        convert(args.bi_encoder, args.output, sample(args.texts, SAMPLE))
+        check_free(args.output)  # before the texts are read
+        texts = sample(args.texts, SAMPLE)
+        print(f"measuring {len(texts):,} texts, a minute or more ...", flush=True)
+        convert(args.bi_encoder, args.output, texts)
     except (ModelError, ValueError, FileNotFoundError, FileExistsError) as error:
         parser.error(str(error))
     print(f"a cross-encoder that ranks as its bi-encoder does, in {args.output}")

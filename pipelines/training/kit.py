@@ -28,6 +28,8 @@ from .loop import Progress, Trainer
 from .recipe import Recipe
 from .token_lists import TokenLists
 
+KIT = "kit.json"
+"""The file of a kit that is written last."""
 WEIGHT_FILE_BYTES = 16_000_000
 """Most bytes of one file of weights."""
 GPU_MICRO_BATCH_TOKENS = 131_072
@@ -50,12 +52,12 @@ class Kit:
         folder.mkdir(parents=True, exist_ok=True)
         lists.save(folder / "lists.npz")
         save_weights(folder, weights)
-        (folder / "kit.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / KIT).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Kit:
         """Raises FileNotFoundError where there is no kit, ValueError for a recipe that cannot be."""
-        parts = json.loads((folder / "kit.json").read_text())
+        parts = json.loads((folder / KIT).read_text())
         recipe = parts["recipe"] | {"max_lengths": tuple(parts["recipe"]["max_lengths"])}
         return cls(EncoderShape(**parts["shape"]), PairLayout(**parts["layout"]), Recipe(**recipe))
 
@@ -190,7 +192,10 @@ def main() -> None:
     command.add_argument("--of", type=float, help="minutes of all calls together; this call's without it")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
+    try:
+        last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
+    except FileNotFoundError as error:
+        parser.error(f"{error}; give a folder that make_kit wrote")
     print("the time of the whole run is over" if last is None else f"saved step {last.step} in {args.output}")
 
 

@@ -2,9 +2,9 @@
 
     python -m pipelines.training.make_kit STAGE.toml ... --data FOLDER --base MODEL --dense DIR --output KIT
 
-The stages name the sources, as `crossray train` has them: Parquet files in FOLDER with `query, positive, negatives,
-group`, and how many lists of each. `kit.py` trains from what this writes. The same command again goes on behind the
-sources that are done.
+The stages name the sources, as `crossray train` has them: Parquet files in FOLDER with `query, positive` and, where
+they are known, `negatives, group`; and how many lists of each. `kit.py` trains from what this writes. The same command
+again goes on behind the sources that are done, or says that all is done.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from ..errors import ModelError
 from .base import load_base
 from .dense import DenseEncoder, fastest_dtype
-from .kit import Kit
+from .kit import KIT, Kit
 from .recipe import Recipe
 from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
@@ -37,6 +39,8 @@ MOST_LISTS = 20_000
 """Lists of a source for which its stage names no number."""
 SOURCES = "sources"
 """Folder of OUTPUT with the lists of each source that is done, until the kit is."""
+SETTINGS = "settings.json"
+"""File of OUTPUT with the arguments and stages that it was begun with."""
 RECIPE = Recipe(steps=20_000, max_lengths=(96, 128, 192), learning_rate=2e-4)
 
 
@@ -62,6 +66,20 @@ def sources_of(stages: Sequence[Path]) -> dict[str, int]:
             path = source["path"]
             sources[path] = max(sources.get(path, 0), source.get("lists", MOST_LISTS))
     return sources
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Looks at all sources and bi-encoders, before the hours that the first ones take.
+
+    Raises FileNotFoundError for one that is not there, ValueError for a source that lacks a column or is no Parquet.
+    """
+    for path in (*args.dense, *args.multilingual):
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is no directory of a bi-encoder")
+    for name in sources_of(args.stages):
+        columns = pq.read_schema(args.data / name).names
+        if not {"query", "positive"} <= set(columns):
+            raise ValueError(f"{args.data / name} has not the columns query and positive; it has {columns}")
 
 
 def source_lists(
@@ -91,18 +109,47 @@ def source_lists(
         yield from TokenLists.load(done)
 
 
-def begin(args: argparse.Namespace) -> None:
-    """Makes OUTPUT, or finds there what the same command began; raises FileExistsError for another's."""
+def asked(args: argparse.Namespace) -> str:
+    """The arguments and stages that decide what a kit holds, as JSON."""
     stages = {str(path): path.read_text() for path in args.stages}
-    asked = json.dumps(vars(args) | {"output": None, "stages": stages}, default=str, indent=2, sort_keys=True)
-    settings = args.output / SOURCES / "settings.json"
-    if settings.exists() and settings.read_text() != asked:
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "overwrite")}
+    return json.dumps(settings | {"stages": stages}, default=str, indent=2, sort_keys=True) + "\n"
+
+
+def is_complete(args: argparse.Namespace) -> bool:
+    """Whether OUTPUT holds the whole kit of this command already; with --overwrite never.
+
+    Raises FileExistsError where OUTPUT was begun by another command, or holds something else.
+    """
+    settings: Path = args.output / SETTINGS
+    whole: bool = (args.output / KIT).exists()
+    if not settings.exists() and not whole:
+        if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
+            raise FileExistsError(f"{args.output} is there already and holds no kit; give another --output")
+        return False
+    if args.overwrite:
+        return False
+    if not settings.exists():
         raise FileExistsError(
-            f"{args.output} was begun with other arguments or stages, see {settings}; give another --output"
+            f"{args.output} holds a kit that does not say how it was made; give another --output, or --overwrite"
         )
-    settings.parent.mkdir(parents=True, exist_ok=True)
+    if settings.read_text() != asked(args):
+        raise FileExistsError(
+            f"{args.output} was begun with other arguments or stages, see {settings}; give another --output, or "
+            "--overwrite"
+        )
+    return whole
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Makes OUTPUT, or what lies there ready for going on: with --overwrite nothing of it counts any longer."""
+    if args.overwrite:
+        shutil.rmtree(args.output / SOURCES, ignore_errors=True)
+        (args.output / KIT).unlink(missing_ok=True)
+    (args.output / SOURCES).mkdir(parents=True, exist_ok=True)
+    settings = args.output / SETTINGS
     unfinished = settings.with_suffix(".tmp")
-    unfinished.write_text(asked)
+    unfinished.write_text(asked(args))
     unfinished.rename(settings)
 
 
@@ -130,6 +177,7 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
     )
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="throw away the kit that OUTPUT holds, and start anew")
     args = parser.parse_args()
     try:
         recipe = replace(recipe, max_lengths=tuple(args.max_lengths), learning_rate=args.learning_rate)
@@ -137,16 +185,22 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
         parser.error(str(error))
     if not args.dense and not args.multilingual:
         parser.error("give at least one bi-encoder: --dense or --multilingual")
-    base = load_base(args.base, seed=args.seed)
     try:
+        if is_complete(args):
+            print(f"{args.output} is complete; --overwrite makes it anew")
+            return
+        check_sources(args)
+        base = load_base(args.base, seed=args.seed)
         begin(args)
-    except FileExistsError as error:
+    except (ModelError, ValueError, KeyError, OSError) as error:
         parser.error(str(error))
     lists = TokenLists.of(source_lists(args, base.tokenizer, held_back_share, max(recipe.max_lengths)))
     Kit(base.spec.shape, base.layout, recipe).save(args.output, lists, base.encoder.state_dict())
     shutil.rmtree(args.output / SOURCES)
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6
     print(f"{len(lists)} lists of {len(lists.passages)} passages in {args.output}: {size:.1f} MB")
+    held_back = len(lists.measurable())
+    print(f"{held_back} of them are held back to calibrate on" + ("" if held_back else "; `export` needs some"))
 
 
 if __name__ == "__main__":

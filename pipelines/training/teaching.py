@@ -130,7 +130,7 @@ def teach_source(
 def read_source(path: Path) -> list[Row]:
     """The rows of a Parquet source whose query and positive are not blank.
 
-    Columns: `query, positive, negatives, group`, and where they are known `query_lang, doc_lang`.
+    Columns: `query, positive`, and where they are known `negatives, group, query_lang, doc_lang`.
     """
     names = ["query", "positive", "negatives", "group", "query_lang", "doc_lang"]
     table = pq.read_table(path, columns=[name for name in names if name in pq.read_schema(path).names])
@@ -138,8 +138,8 @@ def read_source(path: Path) -> list[Row]:
         Row(
             row["query"],
             row["positive"],
-            [text for text in row["negatives"] or [] if text],
-            row["group"] or "",
+            [text for text in row.get("negatives") or [] if text],
+            row.get("group") or "",
             crosses_languages(row.get("query_lang"), row.get("doc_lang")),
         )
         for row in table.to_pylist()

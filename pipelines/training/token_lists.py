@@ -60,6 +60,15 @@ class TokenLists:
         """The token ids of one text."""
         return self.tokens[self.text_starts[number] : self.text_starts[number + 1]]
 
+    def measurable(self) -> np.ndarray:
+        """Numbers of the held-back lists that tell how good an order is: those with a positive and another label."""
+        numbers = [
+            number
+            for number in np.flatnonzero(self.held_back)
+            if has_both(np.asarray(self.labels[self.list_starts[number] : self.list_starts[number + 1]], np.float32))
+        ]
+        return np.array(numbers, dtype=np.int64)
+
     def __iter__(self) -> Iterator[TokenList]:
         """The lists, as `of` takes them."""
         for i, query in enumerate(self.queries):
@@ -128,6 +137,12 @@ class TokenLists:
                 return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except CORRUPT as error:
             raise TokenListsError(f"{file} holds no token lists ({error}); make it again") from None
+
+
+def has_both(labels: np.ndarray) -> bool:
+    """Whether an order of these passages can be right or wrong."""
+    known = labels[~np.isnan(labels)]
+    return bool(len(known) and known.max() > 0 and known.min() < known.max())
 
 
 def starts_of(sizes: Sequence[int]) -> np.ndarray:

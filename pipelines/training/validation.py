@@ -53,21 +53,9 @@ def score_lists(
 
 
 def validation_lists(lists: TokenLists, most: int, seed: int) -> np.ndarray:
-    """At most `most` of the held-back lists that have a positive and another label: their numbers, int64, sorted."""
-    starts = lists.list_starts
-    numbers = [
-        number
-        for number in np.flatnonzero(lists.held_back)
-        if has_both(np.asarray(lists.labels[starts[number] : starts[number + 1]], dtype=np.float32))
-    ]
-    chosen = np.random.default_rng((seed, 2)).permutation(np.array(numbers, dtype=np.int64))[:most]
+    """At most `most` of the lists that tell how good an order is: their numbers, int64, sorted."""
+    chosen = np.random.default_rng((seed, 2)).permutation(lists.measurable())[:most]
     return np.sort(chosen)
-
-
-def has_both(labels: np.ndarray) -> bool:
-    """Whether an order of these passages can be right or wrong."""
-    known = labels[~np.isnan(labels)]
-    return bool(len(known) and known.max() > 0 and known.min() < known.max())
 
 
 def ndcg(labels_LC: np.ndarray, logits_LC: np.ndarray, ranks: int = RANKS) -> np.ndarray:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..errors import ModelRefusedError
+from .base import check_free, write_directory
 
 WORD_START = "▁"
 TEXTS = ("query", "positive")
@@ -92,11 +93,12 @@ def renumbered(processor: dict[str, Any] | None, place: dict[int, int]) -> dict[
 
 
 def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] | None = None) -> None:
-    """Writes the encoder with the rows `kept` of its embeddings and, if given, those of its layers alone."""
-    output.mkdir(parents=True)
+    """Writes the encoder with the rows `kept` of its embeddings and, if given, those of its layers alone.
+
+    Raises FileExistsError where something lies at `output`.
+    """
     tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     text = json.dumps(pruned_tokenizer(tokenizer, kept), ensure_ascii=False)
-    (output / "tokenizer.json").write_text(text, encoding="utf-8")
     config = json.loads((model / "config.json").read_text()) | {"vocab_size": len(kept)}
     tensors = load_file(model / "model.safetensors")
     [words] = [name for name in tensors if name.endswith("embeddings.word_embeddings.weight")]
@@ -105,10 +107,15 @@ def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] 
         place = {old: new for new, old in enumerate(layers)}
         config["num_hidden_layers"] = len(layers)
         tensors = {moved: tensor for name, tensor in tensors.items() if (moved := moved_layer(name, place))}
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
-    if (model / "tokenizer_config.json").is_file():
-        shutil.copyfile(model / "tokenizer_config.json", output / "tokenizer_config.json")
+
+    def fill(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if (model / "tokenizer_config.json").is_file():
+            shutil.copyfile(model / "tokenizer_config.json", folder / "tokenizer_config.json")
+
+    write_directory(fill, output)
 
 
 def moved_layer(name: str, place: dict[int, int]) -> str | None:
@@ -121,8 +128,11 @@ def moved_layer(name: str, place: dict[int, int]) -> str | None:
 
 
 def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
-    """The queries and positives of all Parquet files that match a pattern; raises ValueError for one without them."""
-    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
+    """The queries and positives of all Parquet files that match a pattern.
+
+    Raises ValueError for a file without them, FileNotFoundError where no file matches.
+    """
+    for path in files_that_match(patterns):
         try:
             file = pq.ParquetFile(path)
             types = {field.name: field.type for field in file.schema_arrow}
@@ -133,6 +143,14 @@ def queries_and_positives(patterns: Sequence[str]) -> Iterator[str]:
             raise ValueError(f"{path} cannot be read: {error}") from None
         for name in TEXTS:
             yield from (text for text in table[name].to_pylist() if text)
+
+
+def files_that_match(patterns: Sequence[str]) -> list[str]:
+    """The paths of all patterns, sorted; raises FileNotFoundError for none."""
+    paths = sorted(path for pattern in patterns for path in glob.glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no file matches {' '.join(patterns)}")
+    return paths
 
 
 def may_be_text(data_type: pa.DataType) -> bool:
@@ -152,19 +170,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1 << 16)
     parser.add_argument("--layers", type=int, nargs="+", help="only these layers, from 0")
     args = parser.parse_args()
-    if args.keep:
-        kept = sorted(json.loads(args.keep.read_text()))
-    elif args.texts:
-        texts = queries_and_positives(args.texts)
-        try:
-            counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
-        except ValueError as error:
-            parser.error(str(error))
-        tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
-        kept = chosen_pieces(tokenizer, counts, args.rows)
-    else:
+    if not args.keep and not args.texts:
         parser.error("give --texts to count pieces in, or --keep")
-    prune(args.model, args.output, kept, args.layers)
+    try:
+        check_free(args.output)  # before the texts are read
+        if args.keep:
+            kept = sorted(json.loads(args.keep.read_text()))
+        else:
+            texts = queries_and_positives(args.texts)
+            counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
+            tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
+            kept = chosen_pieces(tokenizer, counts, args.rows)
+        prune(args.model, args.output, kept, args.layers)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        parser.error(str(error))
     print(f"{len(kept)} pieces in {args.output}")
 
 

@@ -84,11 +84,12 @@ def training_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str
     """Yields the lines on steps, recipe and versions."""
     workers = config.workers
     kind = f"{workers.gpus:g} GPU(s)" if workers.gpus else f"{workers.cpus:g} CPU(s)"
+    is_best = config.validation.keep == "best" and summary["ndcg_after"]
     yield from ("## Training", "")
     yield (
         f"{summary['steps']:,} of {summary['planned_steps']:,} steps, {summary['pairs']:,} pairs, "
         f"{summary['seconds'] / 60:,.1f} minutes on {workers.count} worker(s) of {kind}; the weights are those of step "
-        f"{summary['best_step']:,}, the best validation."
+        f"{summary['best_step']:,}{', the best validation' if is_best else ''}."
     )
     default = asdict(Recipe(steps=config.recipe.steps))
     changed = {name: value for name, value in asdict(config.recipe).items() if value != default[name]}

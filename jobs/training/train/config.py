@@ -78,8 +78,16 @@ class Validation:
     """The run ends early after so many validations without a better nDCG@10; with 0 it never does."""
     lists: int = 1000
     """Lists of a validation, at most."""
+    keep: str = "best"
+    """Which weights the model has: those of the `best` validation, or the `last` ones."""
 
     def __post_init__(self) -> None:
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep is {self.keep!r}; it is 'best' or 'last'")
+        if self.keep == "last" and self.patience:
+            raise ValueError(
+                f"keep is 'last' and patience {self.patience}; patience waits for the best, so leave it out"
+            )
         if not 0 < self.share < 1:
             raise ValueError(f"share is {self.share}; it lies between 0 and 1")
         for name, least in (("every", 1), ("patience", 0), ("lists", 1)):

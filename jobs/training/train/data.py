@@ -65,6 +65,11 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
             f"{bad} row(s) and {unreadable} file(s) cannot be used, more than --max-errors {max_errors}; mend them, or "
             "raise it"
         )
+    if unreadable and unreadable == len(reports):
+        raise ConfigError(
+            "no file of any source could be read, as said above; the table [sources.columns] of the config is for "
+            "columns that have other names"
+        )
     if not sum(report.trainable for report in reports):
         raise ConfigError("no row of any source can be trained on: bad rows, held back, or without a second passage")
 

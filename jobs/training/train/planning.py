@@ -57,7 +57,7 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     sources = []
     for source in config.sources:
         path = definite(source.path, f"path of source {source.name or source.path!r}", data)
-        sources.append(replace(source, path=path, name=source.name or PurePath(source.path).stem))
+        sources.append(replace(source, path=path, name=source.name or default_name(source.path)))
     names = [source.name for source in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -65,6 +65,12 @@ def with_definite_paths(config: TrainConfig, config_file: Path) -> TrainConfig:
     return replace(
         config, base=base, data=data, output=output, sources=tuple(sources), name=config.name or PurePath(output).name
     )
+
+
+def default_name(path: str) -> str:
+    """The name of a source that is given none: that of its file; of a glob for all files, that of the folder."""
+    last = PurePath(path)
+    return last.stem if last.stem.strip("*?") else last.parent.name or last.stem
 
 
 def definite_base(base: str, folder: Path) -> str:

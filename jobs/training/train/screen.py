@@ -66,8 +66,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+FEW_LISTS = 50
+"""Held-back lists below which figures of a validation are mostly chance."""
+
+
 def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardReport]) -> None:
-    """Prints a table of the sources, then the files and rows that cannot be used."""
+    """Prints a table of the sources, then the files and rows that cannot be used, and what cannot be measured."""
     table = Table(title="Training rows", title_justify="left")
     for name, side in (("source", "left"), ("rows", "right"), ("lists", "right"), ("held back", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
@@ -82,11 +86,30 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
             say(console, f"{report.path}: {report.unreadable}", "could not be read: ")
         for example in report.examples:
             say(console, f"{report.path}: {example}", "not usable: ", "yellow")
+    measurable = sum(report.measurable for report in reports)
+    if measurable < FEW_LISTS and any(report.trainable for report in reports):
+        say(console, little_to_measure(measurable, config.validation.share), "note: ", "yellow")
+
+
+def little_to_measure(measurable: int, share: float) -> str:
+    """What too few held-back lists mean for a run, and what helps."""
+    if not measurable:
+        return (
+            "no list that is held back has a positive and another label, so this run is neither validated nor "
+            "calibrated, and its last weights are the model; give labels, or a larger validation.share than "
+            f"{share:g}"
+        )
+    return (
+        f"validation and calibration have {measurable} held-back list(s), so their figures are mostly chance; a larger "
+        f"validation.share than {share:g} gives them more"
+    )
 
 
 def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> None:
     """Prints the table at the end: validation before and after, calibration, and where the model is."""
-    table = Table(title=f"{summary['steps']:,} steps, {summary['pairs']:,} pairs", title_justify="left")
+    lists = f"validation on {summary['validation_lists']:,} lists" if summary["validation_lists"] else "not validated"
+    title = f"{summary['steps']:,} steps, {summary['pairs']:,} pairs; {lists}"
+    table = Table(title=title, title_justify="left")
     for name in ("source", "nDCG@10 before", "after", "calibration error"):
         table.add_column(name, justify="left" if name == "source" else "right")
     errors = summary["calibration_error"]
@@ -95,9 +118,17 @@ def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> No
         table.add_row(name, "" if before is None else f"{before:.3f}", f"{after:.3f}", percent(errors.get(name)))
     if "all" in errors:
         table.add_row("all pairs", "", "", percent(errors["all"]))
-    console.print(table)
+    console.print(table if table.row_count else title)
     if summary["steps"] < summary["planned_steps"]:
         console.print(f"ended early: the best validation was at step {summary['best_step']:,}")
+    if summary["best_step"] == 0:
+        say(
+            console,
+            "no validation was better than that before the training, so the model has the weights of its base. Lists "
+            "that were mined with the base are in its order from the start: for them, set validation.keep to 'last'",
+            "note: ",
+            "yellow",
+        )
     say(console, output.model, "the model: ", "green")
 
 

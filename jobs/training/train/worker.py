@@ -26,7 +26,7 @@ import torch.distributed
 from filelock import FileLock
 
 from jobs import storage
-from jobs.training.train.config import TrainConfig
+from jobs.training.train.config import TrainConfig, Validation
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.shards import ShardReport, read_shard, source_numbers
 from pipelines.calibration import Calibration
@@ -74,7 +74,7 @@ class History:
     validations: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = -1
     best: float = -math.inf
-    """nDCG@10 of the best validation."""
+    """nDCG@10 of the best validation, or of the last one where its weights are kept."""
     seconds: float = 0.0
     pairs: int = 0
 
@@ -166,7 +166,7 @@ class TrainingWorker:
         by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
         mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
         self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
-        if not len(self.numbers) or mean > self.history.best:
+        if keeps(self.config.validation, mean, self.history.best):
             self.history.best = -math.inf if math.isnan(mean) else mean
             self.history.best_step = self.trainer.step
             self.best_weights = self.weights()
@@ -194,11 +194,12 @@ class TrainingWorker:
         self.news_at = now
         history, steps = self.history, self.config.recipe.steps
         done_here = max(1, progress.step)
+        ndcg = history.validations[-1]["ndcg"] if history.validations else math.nan
         news = {
             "step": progress.step,
             "steps": steps,
             "loss": progress.loss,
-            "ndcg": history.validations[-1]["ndcg"] if history.validations else None,
+            "ndcg": None if math.isnan(ndcg) else ndcg,
             "pairs_per_second": progress.pairs / progress.seconds,
             "seconds_left": history.seconds / done_here * (steps - progress.step),
         }
@@ -276,9 +277,14 @@ class TrainingWorker:
         return {name: asdict(one) for name, one in found.items() if one}
 
 
+def keeps(validation: Validation, ndcg: float, best: float) -> bool:
+    """Whether the weights of a validation replace those that were kept so far; without lists, nDCG is NaN, they do."""
+    return validation.keep == "last" or math.isnan(ndcg) or ndcg > best
+
+
 def curve_csv(history: History) -> str:
     """The learning curve as CSV; a validation is in the line of its step, or in a line of its own."""
-    validations = {one["step"]: f"{one['ndcg']:.4f}" for one in history.validations}
+    validations = {one["step"]: "" if math.isnan(one["ndcg"]) else f"{one['ndcg']:.4f}" for one in history.validations}
     lines = {int(line[0]): [*line, ""] for line in history.lines}
     for step, value in validations.items():
         lines.setdefault(step, [str(step), "", "", "", "", ""])[5] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from pipelines.errors import ModelRefusedError
 from pipelines.families.int8_rows import in_8_bits
 from pipelines.reranker import Reranker
+from pipelines.training import export, from_bi_encoder, vocabulary
 from pipelines.training.base import load_base, write_model
 from pipelines.training.dense import DenseEncoder
 from pipelines.training.from_bi_encoder import best_of_lower_rank, convert, exact_in_8_bits, sample, with_berts_pairs
@@ -246,3 +248,19 @@ def test_texts_are_drawn_from_every_file(tmp_path: Path) -> None:
     assert [sum(text.startswith(name) for text in drawn) for name in ("large", "small")] == [20, 8]
     with pytest.raises(FileNotFoundError, match="no file matches"):
         sample([str(tmp_path / "none*")], 40)
+
+
+def test_a_directory_that_is_there_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the bi-encoder nor the texts of this command line exist, and the output is what it complains of."""
+    arguments = [str(tmp_path / "absent"), str(tmp_path), "--texts", str(tmp_path / "*.parquet")]
+    for main in (from_bi_encoder.main, vocabulary.main):
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert f"{tmp_path} is there already" in capsys.readouterr().err
+    with pytest.raises(FileExistsError, match="is there already"):
+        convert(tmp_path / "absent", tmp_path, SAMPLE)
+    with pytest.raises(FileExistsError, match="is there already"):
+        export.export(tmp_path / "absent", ["absent"], "absent", tmp_path)

@@ -73,7 +73,7 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     assert f"  {CALIBRATION}\n" in (model / "SHA256SUMS").read_text()
 
     with pytest.raises(ValueError, match="has no classification head"):
-        run(export.main, folder, trained, backbone, "--base", backbone, "--output", tmp_path / "headless")
+        export.export(folder, [str(trained), str(backbone)], str(backbone), tmp_path / "headless")
 
     run(export.main, folder, trained, folder, model, "--base", backbone, "--output", tmp_path / "mean")
     name, ours = "bert.encoder.layer.0.attention.output.dense.weight", "layers.0.attention_out.weight"
@@ -90,32 +90,100 @@ def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
     assert make_kit.sources_of([tmp_path / "1.toml", tmp_path / "2.toml"]) == {"a": 7, "b": make_kit.MOST_LISTS}
 
 
-def test_a_kit_that_was_interrupted_goes_on_behind_the_sources_that_are_done(
-    sources: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def arguments(sources: Path, backbone: Path, tmp_path: Path) -> tuple[object, ...]:
+    """The command line of a small kit of two sources, without its --output."""
     (tmp_path / "stage.toml").write_text('[[sources]]\npath = "mbxp.parquet"\n[[sources]]\npath = "late.parquet"\n')
-    arguments = (tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone, "--scale", 0.002)
-    folder = tmp_path / "kit"
-    with pytest.raises(FileNotFoundError, match=r"late\.parquet"):
+    (sources / "late.parquet").write_bytes((sources / "mbxp.parquet").read_bytes())
+    return (tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone, "--scale", 0.002)
+
+
+def test_a_kit_that_was_interrupted_goes_on_behind_the_sources_that_are_done(
+    arguments: tuple[object, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, teach = tmp_path / "kit", make_kit.teach_source
+
+    def interrupted(path: Path, *rest: Any) -> Any:
+        if path.name == "late.parquet":
+            raise KeyboardInterrupt
+        return teach(path, *rest)
+
+    monkeypatch.setattr(make_kit, "teach_source", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         run(make_kit.main, *arguments, "--output", folder)
-    (sources / "mbxp.parquet").rename(sources / "late.parquet")  # so the first one cannot be read again
+    monkeypatch.undo()
     assert "mbxp.parquet: 40 lists" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         run(make_kit.main, *arguments, "--output", folder, "--seed", 1)
     assert "was begun with other arguments or stages" in capsys.readouterr().err
     run(make_kit.main, *arguments, "--output", folder)
     assert "mbxp.parquet" not in capsys.readouterr().out
-    (sources / "mbxp.parquet").write_bytes((sources / "late.parquet").read_bytes())
     run(make_kit.main, *arguments, "--output", tmp_path / "whole")
-    for name in ("lists.npz", "kit.json"):
+    for name in ("lists.npz", "kit.json", "settings.json"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert {path.name for path in folder.iterdir()} == {"kit.json", "lists.npz", "weights-0.bin"}
+    assert {path.name for path in folder.iterdir()} == {"kit.json", "lists.npz", "settings.json", "weights-0.bin"}
 
 
-def test_a_kit_without_held_back_positives_cannot_be_calibrated(sources: Path, backbone: Path, tmp_path: Path) -> None:
+def test_a_kit_that_is_complete_is_made_anew_only_when_told_so(
+    arguments: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kit"
+    run(make_kit.main, *arguments, "--output", folder)
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    capsys.readouterr()
+
+    run(make_kit.main, *arguments, "--output", folder)
+    assert capsys.readouterr().out == f"{folder} is complete; --overwrite makes it anew\n"
+    with pytest.raises(SystemExit, match="2"):
+        run(make_kit.main, *arguments, "--output", folder, "--seed", 1)
+    assert "was begun with other arguments or stages" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
+
+    run(make_kit.main, *arguments, "--output", folder, "--seed", 1, "--overwrite")
+    assert "late.parquet: 40 lists" in capsys.readouterr().out
+    run(make_kit.main, *arguments, "--output", folder, "--seed", 1)
+    assert "is complete" in capsys.readouterr().out
+
+    (folder / "settings.json").unlink()  # a kit of an earlier version
+    with pytest.raises(SystemExit, match="2"):
+        run(make_kit.main, *arguments, "--output", folder)
+    assert "does not say how it was made" in capsys.readouterr().err
+
+
+def test_a_kit_is_refused_before_anything_is_made(
+    arguments: tuple[object, ...], sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with other files (also with --overwrite), a source without its columns, and one that is missing."""
+
+    def refused(*more: object) -> str:
+        with pytest.raises(SystemExit, match="2"):
+            run(make_kit.main, *arguments, *more)
+        return capsys.readouterr().err
+
+    assert "is there already and holds no kit" in refused("--output", sources, "--overwrite")
+    pq.write_table(pa.table({"question": ["read"]}), sources / "late.parquet")
+    assert "late.parquet has not the columns query and positive" in refused("--output", tmp_path / "kit")
+    (sources / "late.parquet").unlink()
+    assert "late.parquet" in refused("--output", tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+
+
+def test_a_kit_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(kit.main, "train", tmp_path / "absent", tmp_path / "trained", "--minutes", 1)
+    assert "absent/kit.json" in capsys.readouterr().err
+
+
+def test_a_kit_without_held_back_positives_cannot_be_calibrated(
+    sources: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "kit"
     run(make_kit.main, tmp_path / "stage.toml", "--data", sources, "--base", backbone, "--dense", backbone,
         "--output", folder, "--scale", 0.01, held_back_share=0.0)  # fmt: skip
+    assert "0 of them are held back to calibrate on; `export` needs some" in capsys.readouterr().out
     (folder / "trained").mkdir()
     kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):

@@ -11,8 +11,8 @@ import pytest
 from ir_measures import nDCG
 
 from pipelines.training.mapped_lists import join, load_mapped
-from pipelines.training.token_lists import TokenList, TokenLists
-from pipelines.training.validation import has_both, ndcg, validation_lists
+from pipelines.training.token_lists import TokenList, TokenLists, has_both
+from pipelines.training.validation import ndcg, validation_lists
 
 NAN = math.nan
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training.train.config import read_config
-from jobs.training.train.planning import with_definite_paths
+from jobs.training.train.planning import default_name, with_definite_paths
 from pipelines.errors import ConfigError
 
 STAGES = Path(__file__).parents[4] / "jobs" / "training" / "stages"
@@ -41,6 +41,8 @@ def write(tmp_path: Path, text: str) -> Path:
         ('label_loss = "hinge"', "recipe.label_loss is 'hinge'; it is one of softmax"),
         ("[validation]\nshare = 2", "validation.share is 2.0; it lies between 0 and 1"),
         ("[validation]\nevry = 2", "validation.evry is no key here; did you mean every?"),
+        ('[validation]\nkeep = "first"', "validation.keep is 'first'; it is 'best' or 'last'"),
+        ('[validation]\nkeep = "last"\npatience = 3', "keep is 'last' and patience 3"),
         ("[workers]\ncount = 0", "workers.count is 0; it is at least 1"),
         ('[[sources]]\npth = "x"', "sources[0].pth is no key here; did you mean path?"),
         ('[[sources]]\npath = "x"\nlists = 0', "lists is 0; give at least 1"),
@@ -119,3 +121,8 @@ def test_the_four_stages_are_configs_and_begin_from_one_another(stage: Path) -> 
         before = next(STAGES.glob(f"{number - 1}-*.toml"))
         assert config.base == f"./{read_config(before, {}).output}"
     assert all("not stated" not in source.licence for source in config.sources)
+
+
+def test_a_source_is_called_by_its_file_and_a_glob_for_all_files_by_their_folder() -> None:
+    paths = ("/logs/clicks.parquet", "/logs/2026-*.parquet", "/logs/*.parquet", "/logs/*", "s3://bucket/logs/*.parquet")
+    assert [default_name(path) for path in paths] == ["clicks", "2026-*", "logs", "logs", "logs"]

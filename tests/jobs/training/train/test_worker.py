@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from jobs.training.train.config import Source, TrainConfig
+from jobs.training.train.config import Source, TrainConfig, Validation
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.worker import History, Task, map_lists
+from jobs.training.train.worker import History, Task, curve_csv, keeps, map_lists
 from pipelines.training.token_lists import TokenList, TokenLists
 
 
@@ -69,3 +70,14 @@ def test_a_worker_that_fails_leaves_no_file_behind(task: Task, tmp_path: Path) -
 def test_patience_counts_validations_since_the_best() -> None:
     history = History(best_step=40, validations=[{"step": step} for step in (0, 20, 40, 60, 80)])
     assert history.without_gain() == 2
+
+
+def test_a_validation_of_no_lists_leaves_its_place_in_the_curve_empty() -> None:
+    validations = [{"step": 0, "ndcg": math.nan}, {"step": 10, "ndcg": 0.5}]
+    assert curve_csv(History(validations=validations)).splitlines()[1:] == ["0,,,,,", "10,,,,,0.5000"]
+
+
+def test_the_weights_that_stay_are_those_of_the_best_validation_or_the_last_ones() -> None:
+    best, last = Validation(), Validation(keep="last")
+    assert [keeps(best, ndcg, 0.5) for ndcg in (0.4, 0.5, 0.6, math.nan)] == [False, False, True, True]
+    assert all(keeps(last, ndcg, 0.5) for ndcg in (0.4, 0.5, 0.6, math.nan))

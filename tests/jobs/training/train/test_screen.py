@@ -1,0 +1,60 @@
+"""What a training says of its data before it begins, and of its figures at the end."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jobs.training.train.config import Source, TrainConfig, Validation
+from jobs.training.train.data import check_data
+from jobs.training.train.paths import RunFiles
+from jobs.training.train.screen import FEW_LISTS, print_data, print_end
+from jobs.training.train.shards import ShardReport
+from pipelines.errors import ConfigError
+
+CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "clicks"),), validation=Validation(0.03))
+
+
+@pytest.mark.parametrize(
+    ("measurable", "said"),
+    [
+        (0, "neither validated nor calibrated"),
+        (FEW_LISTS - 1, f"have {FEW_LISTS - 1} held-back list(s), so their figures are mostly chance"),
+        (FEW_LISTS, None),
+    ],
+)
+def test_too_few_lists_to_measure_by_are_named_before_the_training(measurable: int, said: str | None) -> None:
+    """Lists count that have labels, of all sources together."""
+    reports = [ShardReport(0, "a", 900, 900, 90, measurable, 810), ShardReport(0, "b", 900, 900, 90)]
+    written = io.StringIO()
+    print_data(Console(file=written, width=400), CONFIG, reports)
+    assert ("note: " in written.getvalue()) == (said is not None)
+    assert said is None or said in written.getvalue()
+    assert said is None or "larger validation.share than 0.03" in written.getvalue()
+
+
+@pytest.mark.parametrize(("lists", "said"), [(0, "not validated"), (1200, "validation on 1,200 lists")])
+def test_the_end_says_on_how_many_lists_the_figures_are(lists: int, said: str) -> None:
+    values = {"clicks": 0.5} if lists else {}
+    summary = {"steps": 4, "planned_steps": 4, "pairs": 3072, "best_step": 4, "validation_lists": lists}
+    figures = {"ndcg_before": values, "ndcg_after": values, "calibration_error": {}}
+    written = io.StringIO()
+    print_end(Console(file=written, width=200), RunFiles("run"), summary | figures)
+    assert f"4 steps, 3,072 pairs; {said}" in written.getvalue()
+    assert ("nDCG@10 before" in written.getvalue()) == bool(lists)
+    assert "the weights of its base" not in written.getvalue()
+    print_end(Console(file=written, width=400), RunFiles("run"), summary | figures | {"best_step": 0})
+    assert "the model has the weights of its base" in written.getvalue()
+
+
+def test_files_of_which_none_can_be_read_end_the_run_with_the_way_out() -> None:
+    unreadable = [ShardReport(0, path, unreadable="there is no column 'query'") for path in "ab"]
+    written = io.StringIO()
+    print_data(Console(file=written, width=400), CONFIG, unreadable)
+    assert "note: " not in written.getvalue()
+    with pytest.raises(ConfigError, match=r"no file of any source could be read.*\[sources\.columns\]"):
+        check_data(unreadable, None)
+    with pytest.raises(ConfigError, match="no row of any source can be trained on"):
+        check_data([*unreadable, ShardReport(0, "c", rows=5)], None)
