@@ -26,3 +26,9 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         return getattr(pipelines, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if __name__ == "__main__":  # python -m crossray, for whoever has no `crossray` on the path
+    from jobs.cli import main
+
+    main()

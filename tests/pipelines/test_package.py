@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import crossray
 import pipelines
 
 LOAD_AND_SCORE_WITHOUT_RAY = """
@@ -24,6 +25,7 @@ print(sorted(document.index for document in reranker.rerank("apple", ["bread", "
 
 IMPORT_ALONE = """
 import sys
+import crossray
 import pipelines
 from pipelines import CandidateList, CrossrayError, RerankerConfig
 print([name for name in ("torch", "tokenizers", "transformers", "ray") if name in sys.modules])
@@ -61,3 +63,9 @@ def test_every_public_name_is_there() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Rerankr'"):
         pipelines.Rerankr  # noqa: B018 - the access is what is tested
+
+
+def test_the_library_run_as_a_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "crossray", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"crossray {crossray.__version__}\n"
