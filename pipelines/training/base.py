@@ -28,12 +28,15 @@ from ..families.xlm_roberta import NAMES as XLM_ROBERTA
 from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
 from ..tokens import PairTokenizer
 from .batches import PairLayout
+from .recipe import Recipe
 
 LEFT_OUT = ("pooler.", "cls.", "lm_head.")
 """Beginnings of names that a plain encoder may have: heads of what it was trained for, which a new head replaces."""
 HEAD_DEVIATION = 0.02
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 SUMS = "SHA256SUMS"
+KEEP_ZEROS = "keep_zeros"
+"""Key of config.json that training alone reads."""
 TRAINED = "training takes BERT, XLM-RoBERTa and jina-reranker-v2 models, and their plain encoders"
 
 
@@ -52,6 +55,15 @@ class Base:
     """Whether the checkpoint brought its own."""
     max_length: int
     """Tokens of the longest pair."""
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether its config.json says that training must not change weights that are zero."""
+        return bool(self.files.config().get(KEEP_ZEROS))
+
+    def with_kept_zeros(self, recipe: Recipe) -> Recipe:
+        """The recipe, with `keep_zeros` where the model asks for it."""
+        return replace(recipe, keep_zeros=recipe.keep_zeros or self.keeps_zeros)
 
 
 def load_base(name: str, revision: str | None = None, token: str | None = None, seed: int = 0) -> Base:
@@ -218,4 +230,5 @@ def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any
         "attention_probs_dropout_prob": 0.1,
         "dtype": str(dtype).removeprefix("torch."),
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+        **({KEEP_ZEROS: True} if base.keeps_zeros else {}),
     }

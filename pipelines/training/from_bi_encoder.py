@@ -9,7 +9,8 @@ text into the other. It is an ordinary BERT. Its weights are those of the bi-enc
 - Each vector gets the coordinates of one more head. Marks there say to which text a token belongs. Two of the
   dimensions of each head are given up for them: they forbid a token to look into the other text. The first token is
   looked at by both, as each of them had it alone. What little the heads lose is chosen by how queries and keys spread.
-- The added head and the rest of the feed-forward units are free: training can use them to look across.
+- The added head and the rest of the feed-forward units are free: training can use them to look across. What keeps the
+  texts apart are zeros, and config.json asks for them to be kept (`keep_zeros`).
 - Of two layers more, the first gives each token the mean of its text, and the second takes the passage's mean from that
   in the first token. The norm behind it divides by the length of what is left, and so tells the distance of the two: a
   coordinate that was a constant before it is larger after it, the nearer the texts are.
@@ -39,7 +40,7 @@ from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ModelError, ModelRefusedError
 from ..families.int8_rows import INT8_MAX
 from ..model_files import ModelFiles
-from .base import check_free, load_base, write_directory
+from .base import KEEP_ZEROS, check_free, load_base, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .vocabulary import files_that_match, queries_and_positives
@@ -56,6 +57,8 @@ EXTRA_UNITS = 32
 """Feed-forward units beside those of the bi-encoder; 22 keep marks and means."""
 FREE_DEVIATION = 0.02
 """Of the weights that training can use as it likes."""
+BARELY = 1e-6
+"""Of those among them through which it would show at once: not zero, since training keeps zeros."""
 GAIN = 100.0
 """Of the mean of a text beside what its tokens held before."""
 SCORE = 3.0
@@ -249,6 +252,7 @@ class Builder:
         out = f"{layer}attention.output.dense"
         weight, bias = torch.zeros(self.wide, self.wide), torch.zeros(self.wide)
         weight[: self.width, : self.width] = centred(self.old[f"{out}.weight"])
+        weight[: self.width, self.width :] = BARELY * self.free(self.width, self.head)
         # The mean of the biases of the norm before goes here; the carriers have the rest of the mean.
         bias[: self.width] = centred(self.old[f"{out}.bias"]) - self.old[f"{norm_before}.bias"].mean()
         self.new[f"{out}.weight"], self.new[f"{out}.bias"] = weight, bias
@@ -296,6 +300,9 @@ class Builder:
                 into[at, mark : mark + 2] = torch.tensor([1.0, -1.0]) * STEEPNESS / MARK / 2
                 into_bias[at] = sign * HALF_RAMP - THRESHOLD
                 out[mark : mark + 2, at] = torch.tensor([1.0, -1.0]) * sign * MARK / 2 / HALF_RAMP
+        left = list(unit)
+        into[left] = self.free(len(left), self.wide)
+        out[: self.width, left] = BARELY * self.free(self.width, len(left))
         self.new[f"{layer}intermediate.dense.weight"], self.new[f"{layer}intermediate.dense.bias"] = into, into_bias
         self.new[f"{layer}output.dense.weight"], self.new[f"{layer}output.dense.bias"] = out, out_bias
 
@@ -472,6 +479,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         "label2id": {"LABEL_0": 0},
         "dtype": "float32",
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+        KEEP_ZEROS: True,
     }
     of_tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -22,9 +22,14 @@ import torch.distributed
 from ..encoder import PackedEncoder
 from .attention import training_attention
 from .batches import BatchMaker, Drawn, PairLayout, draw, lists_of_step
+from .calibration import fold_in
 from .losses import LOSSES
 from .recipe import Recipe
 from .token_lists import TokenLists
+
+SCALED_BY = 64
+"""Lists that decide by how much a head is scaled."""
+SCALES = np.geomspace(1 / 16, 16, 65)
 
 
 class DivergedError(Exception):
@@ -87,10 +92,36 @@ class Trainer:
         self.passing = passing_copy(self.encoder) if in_bfloat16 else self.encoder
         self.passing.attention = training_attention(device)
         groups = decayed_apart(encoder, recipe.weight_decay)
+        trained = [one for one in encoder.parameters() if one.requires_grad]
+        self.zeros = [(one, one.detach() == 0) for one in trained] if recipe.keep_zeros else []
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self.step = 0
         self.moments_since = 0
         """The step in which the optimizer's moments were zero."""
+
+    @torch.no_grad()
+    def scale_head(self, lists: int = SCALED_BY) -> float:
+        """Multiplies the logits by the one of SCALES with which the loss on some lists is least, and returns it.
+
+        No order changes. But a model whose logits are too flat or too steep for the targets would mend that first, by
+        steps that push in one direction for all pairs, and in these its order suffers. Call it before the first step.
+        """
+        recipe = self.recipe
+        numbers = lists_of_step(self.members, 0, min(lists, len(self.members)), recipe.seed)
+        drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, 0)
+        self.refresh_passing()
+        logits_LC = torch.zeros(drawn.is_real_LC.shape, device=self.device)
+        for rows, batch in self.batches.micro_batches(
+            drawn, max(recipe.max_lengths), recipe.max_query_length, recipe.micro_batch_tokens
+        ):
+            real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
+            logits_LC[rows] = logits_LC[rows].masked_scatter(real_LC, self.passing(batch))
+        losses = [float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in SCALES]
+        scale = torch.tensor(SCALES[int(np.argmin(losses))], device=self.device)
+        if self.workers > 1:  # which may round otherwise
+            torch.distributed.broadcast(scale, 0)
+        fold_in(self.encoder, float(scale), 0.0)
+        return float(scale)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
         """Trains until the recipe's steps are done or `should_stop`; gives the progress after every step."""
@@ -109,6 +140,9 @@ class Trainer:
         loss, logits_LC = self.add_gradients(mine, recipe.max_length(self.step))
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         loss, first = self.exchange(trained, loss, positive_first(logits_LC, mine), len(mine.queries_L))
+        for parameter, is_zero in self.zeros:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(is_zero, 0.0)
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)):
             raise DivergedError(
                 f"the gradients of step {self.step + 1} are not finite (loss {loss:.3g}, learning_rate "

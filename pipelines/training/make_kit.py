@@ -22,12 +22,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow.parquet as pq
+import torch
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
 from .base import load_base
 from .dense import DenseEncoder, fastest_dtype
 from .kit import KIT, Kit
+from .loop import Trainer
 from .recipe import Recipe
 from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
@@ -191,10 +193,13 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
             return
         check_sources(args)
         base = load_base(args.base, seed=args.seed)
+        recipe = base.with_kept_zeros(recipe)
         begin(args)
     except (ModelError, ValueError, KeyError, OSError) as error:
         parser.error(str(error))
     lists = TokenLists.of(source_lists(args, base.tokenizer, held_back_share, max(recipe.max_lengths)))
+    if base.has_head:  # that of a kit from an encoder alone is random
+        Trainer(base.encoder, lists, base.layout, recipe, torch.device("cpu"), in_bfloat16=False).scale_head()
     Kit(base.spec.shape, base.layout, recipe).save(args.output, lists, base.encoder.state_dict())
     shutil.rmtree(args.output / SOURCES)
     size = sum(path.stat().st_size for path in args.output.iterdir()) / 1e6

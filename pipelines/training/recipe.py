@@ -35,6 +35,9 @@ class Recipe:
     teacher_scale: float = 2.0
     """Teacher scores are multiplied by it."""
     train_embeddings: bool = True
+    keep_zeros: bool = False
+    """Whether weights that are exactly zero at the start of the run stay so: in a model that was put together by hand
+    (`from_bi_encoder`) they keep apart what is kept apart, and steps of one size for all weights soon join it."""
     micro_batch_tokens: int = 4096
     """Tokens of one forward pass; a step adds up the gradients of as many as it needs."""
     seed: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def run(
             if base is None or storage.exists(output.summary):
                 say(console, f"{output.path} is complete; its model is {output.model}; --overwrite starts anew")
                 return dict(storage.read_json(output.summary))
+            config = replace(config, recipe=base.with_kept_zeros(config.recipe))
             with ray_session(address, console):
                 task = train(config, base, files, address, max_errors, tensorboard, console)
             held.check()

@@ -118,7 +118,9 @@ class TrainingWorker:
 
     def go(self) -> None:
         """Trains to the end, with validations and checkpoints in between, and writes the model."""
-        self.resume()
+        if not self.resume() and self.base.has_head:
+            self.trainer.scale_head()
+            self.best_weights = self.weights()
         every, patience = self.config.validation.every, self.config.validation.patience
         if not self.history.validations:
             self.validate()
@@ -218,15 +220,16 @@ class TrainingWorker:
             (Path(folder) / "history.json").write_text(json.dumps(asdict(self.history)))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def resume(self) -> None:
-        """Loads the last checkpoint, where there is one."""
+    def resume(self) -> bool:
+        """Loads the last checkpoint; False where there is none."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return
+            return False
         with checkpoint.as_directory() as folder:
             self.trainer.resume(Path(folder) / "trainer.pt")
             self.best_weights = torch.load(Path(folder) / "best.pt", map_location="cpu", weights_only=True)
             self.history = History(**json.loads((Path(folder) / "history.json").read_text()))
+        return True
 
     def finish(self) -> None:
         """Calibrates the best weights; writes the model, and the result for the driver's card and summary."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from pipelines.training import export, from_bi_encoder, vocabulary
 from pipelines.training.base import load_base, write_model
 from pipelines.training.dense import DenseEncoder
 from pipelines.training.from_bi_encoder import best_of_lower_rank, convert, exact_in_8_bits, sample, with_berts_pairs
+from pipelines.training.loop import Trainer
+from pipelines.training.recipe import Recipe
+from pipelines.training.token_lists import TokenList, TokenLists
 from tests.checkpoints import HEADS, WIDTH, copy_model, edit_config, words
 
 QUERIES = [words(5, seed=seed) for seed in range(6)]
@@ -141,8 +145,11 @@ def test_the_first_tokens_mark_cancels_that_of_its_segment_in_8_bits_too() -> No
         assert row[2].item() * scale.item() == pytest.approx(-mark, rel=1e-6)
 
 
-def test_a_small_step_of_training_leaves_the_order(made: Path) -> None:
-    """A step of Adam moves every weight by the rate, the built ones and the zeros, and all in one direction."""
+@pytest.mark.parametrize(("keeps_zeros", "least", "most"), [(True, 0.98, 1), (False, -1, 0.5)])
+def test_a_step_of_training_leaves_the_order_if_zeros_are_kept(
+    made: Path, keeps_zeros: bool, least: float, most: float
+) -> None:
+    """A step of Adam moves every weight by the rate, all in one direction."""
     reranker = Reranker.load(str(made), device="cpu")
     before = logits(reranker, QUERIES[0], PASSAGES)
     theirs = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
@@ -151,9 +158,29 @@ def test_a_small_step_of_training_leaves_the_order(made: Path) -> None:
     with torch.no_grad():
         for parameter in theirs.parameters():
             if parameter.grad is not None:
-                parameter.sub_(2e-6 * parameter.grad.sign())
+                stays = (parameter == 0) & keeps_zeros
+                parameter.sub_(2e-5 * parameter.grad.sign().masked_fill(stays, 0))
         after = [theirs(**model_inputs(reranker, QUERIES[0], passage)).logits.item() for passage in PASSAGES]
-    assert np.corrcoef(before, after)[0, 1] > 0.98
+    assert least < np.corrcoef(before, after)[0, 1] < most
+
+
+def test_training_keeps_the_zeros_and_says_so_to_the_next(made: Path, tmp_path: Path) -> None:
+    base = load_base(str(made))
+    recipe = base.with_kept_zeros(Recipe(steps=3, lists_per_step=2, max_lengths=(80,), learning_rate=1e-3))
+    before = {name: tensor.clone() for name, tensor in base.encoder.state_dict().items()}
+    rng = np.random.default_rng(0)
+    texts = rng.integers(10, base.spec.vocab_size, (8, 5, 6)).tolist()
+    lists = TokenLists.of([TokenList(query, passages, [1.0, 0, 0, 0], [math.nan] * 4) for query, *passages in texts])
+    trainer = Trainer(base.encoder, lists, base.layout, recipe, torch.device("cpu"), in_bfloat16=False)
+    assert trainer.scale_head() > 0
+    assert len(list(trainer.run())) == 3
+    for name, tensor in trainer.encoder.state_dict().items():
+        torch.testing.assert_close(tensor[before[name] == 0], before[name][before[name] == 0], rtol=0, atol=0)
+    moved = trainer.encoder.layers[0].attention_out.weight != before["layers.0.attention_out.weight"]
+    assert moved[:WIDTH].all()  # all that the texts can be read with, the added head among it
+    assert not moved[WIDTH:].any()  # and nothing is written to the marks
+    write_model(trainer.encoder, base, tmp_path / "trained")
+    assert load_base(str(tmp_path / "trained")).keeps_zeros
 
 
 def test_of_all_maps_of_lower_rank_those_are_taken_that_change_products_least() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pipelines.encoder import EncoderShape, PackedEncoder
 from pipelines.packing import TokenPair, pack
 from pipelines.training.attention import padded_attention
 from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
+from pipelines.training.calibration import fold_in
 from pipelines.training.kit import Kit, load_weights, train
 from pipelines.training.loop import DivergedError, Trainer
 from pipelines.training.losses import LOSSES
@@ -249,3 +251,25 @@ def test_a_kit_trains_and_goes_on_from_its_weights(tmp_path: Path) -> None:
     assert any((left[name] != tensor).any() for name, tensor in load_weights(tmp_path / "out").items())
     lines = (tmp_path / "out" / "curve.csv").read_text().splitlines()
     assert len(lines) >= 2
+
+
+@pytest.mark.parametrize("factor", [1 / 8, 1, 8])
+def test_a_head_is_scaled_to_the_least_loss_and_keeps_its_order(factor: float) -> None:
+    """However flat or steep its logits were: what comes out is the same, and the loss is least there."""
+    lists, recipe = lists_about_words(), replace(RECIPE, steps=40)
+    learned = Trainer(new_encoder(), lists, LAYOUT, recipe, CPU)
+    assert sum(1 for _ in learned.run()) == 40
+    learned.scale_head()
+
+    def scaled_by(scale: float) -> Trainer:
+        encoder = copy.deepcopy(learned.encoder)
+        fold_in(encoder, scale, 0.0)
+        return Trainer(encoder, lists, LAYOUT, recipe, CPU)
+
+    trainer = scaled_by(factor)
+    assert trainer.scale_head() == pytest.approx(1 / factor, rel=0.01)
+    torch.testing.assert_close(trainer.encoder.state_dict(), learned.encoder.state_dict(), rtol=0.01, atol=1e-6)
+    numbers = lists_of_step(trainer.members, 0, len(trainer.members), recipe.seed)
+    drawn = draw(lists, numbers, recipe.passages_per_list, recipe.seed, 0)
+    losses = [scaled_by(scale).add_gradients(drawn, max(recipe.max_lengths))[0] for scale in (1.0, 0.8, 1.25)]
+    assert losses[0] == min(losses)
