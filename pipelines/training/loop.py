@@ -30,6 +30,8 @@ from .token_lists import TokenLists
 SCALED_BY = 64
 """Lists that decide by how much a head is scaled."""
 SCALES = np.geomspace(1 / 16, 16, 65)
+LESS_THAN_FLAT = 0.95
+"""Of the loss that equal logits have: what a model reaches at one scale or another if it knows something."""
 
 
 class DivergedError(Exception):
@@ -105,6 +107,7 @@ class Trainer:
 
         No order changes. But a model whose logits are too flat or too steep for the targets would mend that first, by
         steps that push in one direction for all pairs, and in these its order suffers. Call it before the first step.
+        A model that knows nothing of these lists yet, to which flat logits would suit best, stays as it is.
         """
         recipe = self.recipe
         numbers = lists_of_step(self.members, 0, min(lists, len(self.members)), recipe.seed)
@@ -116,8 +119,9 @@ class Trainer:
         ):
             real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
             logits_LC[rows] = logits_LC[rows].masked_scatter(real_LC, self.passing(batch))
-        losses = [float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in SCALES]
-        scale = torch.tensor(SCALES[int(np.argmin(losses))], device=self.device)
+        flat, *losses = (float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in (0.0, *SCALES))
+        knows = min(losses) < LESS_THAN_FLAT * flat
+        scale = torch.tensor(SCALES[int(np.argmin(losses))] if knows else 1.0, device=self.device)
         if self.workers > 1:  # which may round otherwise
             torch.distributed.broadcast(scale, 0)
         fold_in(self.encoder, float(scale), 0.0)

@@ -273,3 +273,11 @@ def test_a_head_is_scaled_to_the_least_loss_and_keeps_its_order(factor: float) -
     drawn = draw(lists, numbers, recipe.passages_per_list, recipe.seed, 0)
     losses = [scaled_by(scale).add_gradients(drawn, max(recipe.max_lengths))[0] for scale in (1.0, 0.8, 1.25)]
     assert losses[0] == min(losses)
+
+
+def test_a_head_that_knows_nothing_is_not_scaled() -> None:
+    """Logits near zero would suit it best, but what stands behind such a head learns slowly."""
+    encoder = new_encoder()
+    before = encoder.head_out.weight.clone()
+    assert Trainer(encoder, lists_about_words(), LAYOUT, RECIPE, CPU).scale_head() == 1
+    torch.testing.assert_close(encoder.head_out.weight, before, rtol=0, atol=0)
