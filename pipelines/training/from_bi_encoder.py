@@ -57,8 +57,9 @@ EXTRA_UNITS = 32
 """Feed-forward units beside those of the bi-encoder; 22 keep marks and means."""
 FREE_DEVIATION = 0.02
 """Of the weights that training can use as it likes."""
-BARELY = 1e-6
-"""Of those among them through which it would show at once: not zero, since training keeps zeros."""
+BARELY = 1e-4
+"""Of those among them through which it would show at once: not zero, in half precision neither, since training keeps
+zeros."""
 GAIN = 100.0
 """Of the mean of a text beside what its tokens held before."""
 SCORE = 3.0

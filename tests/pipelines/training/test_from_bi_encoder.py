@@ -176,6 +176,9 @@ def test_training_keeps_the_zeros_and_says_so_to_the_next(made: Path, tmp_path: 
     assert len(list(trainer.run())) == 3
     for name, tensor in trainer.encoder.state_dict().items():
         torch.testing.assert_close(tensor[before[name] == 0], before[name][before[name] == 0], rtol=0, atol=0)
+    added = before["layers.0.attention_out.weight"][:WIDTH, WIDTH:]
+    assert (added.half() != 0).float().mean() > 0.9  # as a kit carries it
+    assert added.abs().max() < 1e-4
     moved = trainer.encoder.layers[0].attention_out.weight != before["layers.0.attention_out.weight"]
     assert moved[:WIDTH].all()  # all that the texts can be read with, the added head among it
     assert not moved[WIDTH:].any()  # and nothing is written to the marks
