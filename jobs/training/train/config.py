@@ -57,6 +57,8 @@ class Source:
     """Rows that are drawn, by the seed; default: all."""
     random_negatives: int = 7
     """Passages of other rows beside a positive, where the row does not bring as many negatives."""
+    held_back: bool = False
+    """Whether all of it is held back, to measure on; then nothing of the other sources is."""
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:

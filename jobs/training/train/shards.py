@@ -89,8 +89,14 @@ class ShardSettings:
     max_tokens: int
     """Tokens of a text that are kept, at most."""
     held_back: float
-    """Share of the queries that is held back."""
+    """Share of the queries that is held back, unless a source is held back whole."""
     seed: int
+
+    def held_back_of(self, source: Source) -> float:
+        """Share of a source's queries that is held back."""
+        if any(one.held_back for one in self.sources):
+            return float(source.held_back)
+        return self.held_back
 
 
 def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
@@ -114,7 +120,7 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
             bad.add(stretch.first + chosen[number], row)
         else:
             rows.append(row)
-    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), settings))
+    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), source, settings))
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
@@ -165,16 +171,17 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
         )
 
 
-def token_lists(rows: Iterator[TrainingRow], settings: ShardSettings) -> Iterator[TokenList]:
+def token_lists(rows: Iterator[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
     """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
     tokenizer = Tokenizer.from_str(settings.tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    share = settings.held_back_of(source)
     for row in rows:
         texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         query, *passages = [encoding.ids[: settings.max_tokens] for encoding in encodings]
-        held_back = share_of(row.query, settings.seed) < settings.held_back
+        held_back = share_of(row.query, settings.seed) < share
         yield TokenList(query, passages, row.labels, row.teacher, held_back)
 
 

@@ -189,6 +189,25 @@ def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> 
     assert first.labels.reshape(-1, 3)[:, 0].tolist() == [1.0] * len(first)
 
 
+@pytest.mark.parametrize(("held_back", "expected"), [((False, True), (0, 60)), ((False, False), (18, 18))])
+def test_a_source_that_is_held_back_is_all_that_is_measured_on(
+    held_back: tuple[bool, bool], expected: tuple[int, int], tmp_path: Path, bert_directory: Path
+) -> None:
+    """Without such a one, the same queries are held back in both."""
+    rows = {"query": [f"question {i}" for i in range(60)], "positive": [f"answer {i}" for i in range(60)]}
+    sources = []
+    for name, is_held in zip(("clicks", "judged"), held_back, strict=True):
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+        sources.append(Source(str(tmp_path / f"{name}.parquet"), held_back=is_held))
+    files = [file_of(i, file) for i, one in enumerate(sources) for file in find_input(one.path)]
+    output = RunFiles(str(tmp_path / "out"))
+    (tmp_path / "out" / "lists").mkdir(parents=True)
+    settings = ShardSettings(tuple(sources), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
+    reports = [prepare(one, settings) for one in stretches(files, sources, output)]
+    assert tuple(report.held_back for report in reports) == expected
+    assert [report.lists for report in reports] == [60, 60]
+
+
 def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) -> None:
     for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
