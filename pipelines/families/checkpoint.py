@@ -96,6 +96,16 @@ class TensorNames:
         return found
 
 
+class Shapes(dict[str, tuple[int, ...]]):
+    """The shape of every tensor of a checkpoint, by its name."""
+
+    def add(self, module: str, *weight: int, bias: bool = True) -> None:
+        """The tensors of a linear layer or a norm; a bias has as many numbers as the weight has rows."""
+        self[f"{module}.weight"] = weight
+        if bias:
+            self[f"{module}.bias"] = weight[:1]
+
+
 def check_headers(headers: Mapping[str, TensorHeader], names: TensorNames, shape: EncoderShape) -> None:
     """Compares the sizes of a config with the tensors of its checkpoint, before anything of that size is made.
 

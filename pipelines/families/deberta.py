@@ -25,7 +25,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
-from .checkpoint import IGNORED_SUFFIXES, Tensors, renamed
+from .checkpoint import IGNORED_SUFFIXES, Shapes, Tensors, renamed
 from .encoder_config import choice, epsilon, one_label, size
 from .family import Config, Family, OwnSpec, PairStyle
 
@@ -294,30 +294,25 @@ class DebertaSpec(OwnSpec):
         rows = tensors["deberta.encoder.rel_embeddings.weight"].float()
         return F.layer_norm(rows, (self.shape.hidden_size,), weight, bias, self.shape.layer_norm_eps)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """As in `OwnSpec`."""
         width, wide = self.shape.hidden_size, self.shape.intermediate_size
-        found: dict[str, tuple[int, ...]] = {
-            "deberta.embeddings.word_embeddings.weight": (self.shape.vocab_size, width),
-            "deberta.encoder.rel_embeddings.weight": (2 * BUCKETS, width),
-        }
-
-        def add(name: str, *weight: int) -> None:
-            found.update({f"{name}.weight": weight, f"{name}.bias": weight[:1]})
-
-        add("deberta.embeddings.LayerNorm", width)
-        add("deberta.encoder.LayerNorm", width)
+        found = Shapes()
+        found.add("deberta.embeddings.word_embeddings", self.shape.vocab_size, width, bias=False)
+        found.add("deberta.encoder.rel_embeddings", 2 * BUCKETS, width, bias=False)
+        found.add("deberta.embeddings.LayerNorm", width)
+        found.add("deberta.encoder.LayerNorm", width)
         for i in range(self.shape.num_hidden_layers):
             layer = f"deberta.encoder.layer.{i}"
             for part in ("query", "key", "value"):
-                add(f"{layer}.attention.self.{part}_proj", width, width)
-            add(f"{layer}.attention.output.dense", width, width)
-            add(f"{layer}.attention.output.LayerNorm", width)
-            add(f"{layer}.intermediate.dense", wide, width)
-            add(f"{layer}.output.dense", width, wide)
-            add(f"{layer}.output.LayerNorm", width)
-        add("pooler.dense", width, width)
-        add("classifier", 1, width)
+                found.add(f"{layer}.attention.self.{part}_proj", width, width)
+            found.add(f"{layer}.attention.output.dense", width, width)
+            found.add(f"{layer}.attention.output.LayerNorm", width)
+            found.add(f"{layer}.intermediate.dense", wide, width)
+            found.add(f"{layer}.output.dense", width, wide)
+            found.add(f"{layer}.output.LayerNorm", width)
+        found.add("pooler.dense", width, width)
+        found.add("classifier", 1, width)
         return found
 
 

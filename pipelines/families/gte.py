@@ -21,7 +21,7 @@ from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
-from .checkpoint import Tensors, renamed
+from .checkpoint import Shapes, Tensors, renamed
 from .encoder_config import choice, epsilon, number, one_label, size
 from .family import Config, Family, OwnSpec, PairStyle
 
@@ -177,31 +177,24 @@ class GteSpec(OwnSpec):
                 state |= {f"{ours}.{part}.{kind}": tensor for part, tensor in zip(split, rows, strict=True)}
         return state | renamed(tensors, names)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """As in `OwnSpec`."""
         shape = self.shape
         width, wide = shape.hidden_size, shape.intermediate_size
-        found: dict[str, tuple[int, ...]] = {
-            f"{BODY}embeddings.word_embeddings.weight": (shape.vocab_size, width),
-            f"{BODY}embeddings.token_type_embeddings.weight": (shape.type_vocab_size, width),
-        }
-
-        def add(name: str, *weight: int, bias: bool = True) -> None:
-            found[f"{name}.weight"] = weight
-            if bias:
-                found[f"{name}.bias"] = weight[:1]
-
-        add(f"{BODY}embeddings.LayerNorm", width)
+        found = Shapes()
+        found.add(f"{BODY}embeddings.word_embeddings", shape.vocab_size, width, bias=False)
+        found.add(f"{BODY}embeddings.token_type_embeddings", shape.type_vocab_size, width, bias=False)
+        found.add(f"{BODY}embeddings.LayerNorm", width)
         for i in range(shape.num_hidden_layers):
             layer = f"{BODY}encoder.layer.{i}"
-            add(f"{layer}.attention.qkv_proj", 3 * width, width)
-            add(f"{layer}.attention.o_proj", width, width)
-            add(f"{layer}.attn_ln", width)
-            add(f"{layer}.mlp.up_gate_proj", 2 * wide, width, bias=False)
-            add(f"{layer}.mlp.down_proj", width, wide)
-            add(f"{layer}.mlp_ln", width)
-        add(f"{BODY}pooler.dense", width, width)
-        add("classifier", 1, width)
+            found.add(f"{layer}.attention.qkv_proj", 3 * width, width)
+            found.add(f"{layer}.attention.o_proj", width, width)
+            found.add(f"{layer}.attn_ln", width)
+            found.add(f"{layer}.mlp.up_gate_proj", 2 * wide, width, bias=False)
+            found.add(f"{layer}.mlp.down_proj", width, wide)
+            found.add(f"{layer}.mlp_ln", width)
+        found.add(f"{BODY}pooler.dense", width, width)
+        found.add("classifier", 1, width)
         return found
 
     def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:

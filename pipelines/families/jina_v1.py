@@ -20,7 +20,7 @@ from ..errors import ModelRefusedError
 from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
-from .checkpoint import Tensors, renamed
+from .checkpoint import Shapes, Tensors, renamed
 from .encoder_config import epsilon, one_label, size
 from .family import Config, Family, OwnSpec
 from .xlm_roberta import XLM_ROBERTA_PAIRS
@@ -171,31 +171,24 @@ class JinaBertSpec(OwnSpec):
                     state[f"{ours}.{module}.{kind}"] = torch.cat(own)
         return state | renamed(tensors, names)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """As in `OwnSpec`."""
         shape = self.shape
         width, wide = shape.hidden_size, shape.intermediate_size
-        found: dict[str, tuple[int, ...]] = {
-            f"{BODY}embeddings.word_embeddings.weight": (shape.vocab_size, width),
-            f"{BODY}embeddings.token_type_embeddings.weight": (shape.type_vocab_size, width),
-        }
-
-        def add(name: str, *weight: int, bias: bool = True) -> None:
-            found[f"{name}.weight"] = weight
-            if bias:
-                found[f"{name}.bias"] = weight[:1]
-
-        add(f"{BODY}embeddings.LayerNorm", width)
+        found = Shapes()
+        found.add(f"{BODY}embeddings.word_embeddings", shape.vocab_size, width, bias=False)
+        found.add(f"{BODY}embeddings.token_type_embeddings", shape.type_vocab_size, width, bias=False)
+        found.add(f"{BODY}embeddings.LayerNorm", width)
         for i in range(shape.num_hidden_layers):
             layer = f"{BODY}encoder.layer.{i}"
             for part in ("self.query", "self.key", "self.value", "output.dense"):
-                add(f"{layer}.attention.{part}", width, width)
-            add(f"{layer}.attention.output.LayerNorm", width)
-            add(f"{layer}.mlp.gated_layers", 2 * wide, width, bias=False)
-            add(f"{layer}.mlp.wo", width, wide)
-            add(f"{layer}.mlp.layernorm", width)
-        add(f"{BODY}pooler.dense", width, width)
-        add("classifier", 1, width)
+                found.add(f"{layer}.attention.{part}", width, width)
+            found.add(f"{layer}.attention.output.LayerNorm", width)
+            found.add(f"{layer}.mlp.gated_layers", 2 * wide, width, bias=False)
+            found.add(f"{layer}.mlp.wo", width, wide)
+            found.add(f"{layer}.mlp.layernorm", width)
+        found.add(f"{BODY}pooler.dense", width, width)
+        found.add("classifier", 1, width)
         return found
 
     def plain_checkpoint(

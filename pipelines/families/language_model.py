@@ -18,7 +18,7 @@ from ..encoder import PackedNetwork
 from ..errors import ModelRefusedError
 from ..model_files import shown
 from ..rotary import Llama3Positions
-from .checkpoint import Tensors
+from .checkpoint import Shapes, Tensors
 from .encoder_config import number, one_label, size
 from .family import Config, OwnSpec
 
@@ -110,29 +110,30 @@ class LanguageModelSpec(OwnSpec):
         """As in `OwnSpec`: a head that is the embeddings."""
         return (HEAD,) if self.is_tied else ()
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """As in `OwnSpec`."""
         shape = self.shape
         width, wide, queries = shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim
-        found = {EMBEDDINGS: (shape.vocab_size, width), "model.norm.weight": (width,)}
+        found = Shapes()
+        found.add("model.embed_tokens", shape.vocab_size, width, bias=False)
+        found.add("model.norm", width, bias=False)
         if self.answers is None:
-            found[SCORE] = (1, width)
+            found.add("score", 1, width, bias=False)
         else:
-            found[HEAD] = (shape.vocab_size, width)
+            found.add("lm_head", shape.vocab_size, width, bias=False)
         for i in range(shape.num_hidden_layers):
-            layer = f"model.layers.{i}"
-            heads = {"q_proj": queries, "k_proj": shape.kv_width, "v_proj": shape.kv_width}
-            for name, rows in heads.items():
-                found[f"{layer}.self_attn.{name}.weight"] = (rows, width)
-                if shape.qkv_bias:
-                    found[f"{layer}.self_attn.{name}.bias"] = (rows,)
+            attention, feed_forward = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+            for name, rows in {"q_proj": queries, "k_proj": shape.kv_width, "v_proj": shape.kv_width}.items():
+                found.add(f"{attention}.{name}", rows, width, bias=shape.qkv_bias)
             if shape.qk_norm:
-                found |= {f"{layer}.self_attn.{name}.weight": (shape.head_dim,) for name in ("q_norm", "k_norm")}
-            found[f"{layer}.self_attn.o_proj.weight"] = (width, queries)
-            found |= {f"{layer}.mlp.{name}.weight": (wide, width) for name in ("gate_proj", "up_proj")}
-            found[f"{layer}.mlp.down_proj.weight"] = (width, wide)
-            norms = ("input_layernorm", "post_attention_layernorm")
-            found |= {f"{layer}.{name}.weight": (width,) for name in norms}
+                found.add(f"{attention}.q_norm", shape.head_dim, bias=False)
+                found.add(f"{attention}.k_norm", shape.head_dim, bias=False)
+            found.add(f"{attention}.o_proj", width, queries, bias=False)
+            found.add(f"{feed_forward}.gate_proj", wide, width, bias=False)
+            found.add(f"{feed_forward}.up_proj", wide, width, bias=False)
+            found.add(f"{feed_forward}.down_proj", width, wide, bias=False)
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                found.add(f"model.layers.{i}.{name}", width, bias=False)
         return found
 
 

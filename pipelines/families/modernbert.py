@@ -22,7 +22,7 @@ from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
 from .chain import POOLINGS, Chain
-from .checkpoint import Tensors, renamed
+from .checkpoint import Shapes, Tensors, renamed
 from .encoder_config import choice, flag, number, one_label, size
 from .family import Config, Family, ModelSpec, OwnSpec, PairStyle
 from .head import ACTIVATIONS, Dense, Head, Norm, Step, shapes_of_head, state_of_head
@@ -286,23 +286,19 @@ class ModernBertSpec(OwnSpec):
         """As in `OwnSpec`."""
         shape = self.shape
         width, wide = shape.hidden_size, shape.intermediate_size
-        found: dict[str, tuple[int, ...]] = {f"{self.body}embeddings.tok_embeddings.weight": (shape.vocab_size, width)}
-
-        def add(name: str, weight: tuple[int, ...], bias: bool) -> None:
-            found[f"{self.body}{name}.weight"] = weight
-            if bias:
-                found[f"{self.body}{name}.bias"] = weight[:1]
-
-        add("embeddings.norm", (width,), shape.norm_bias)
-        add("final_norm", (width,), shape.norm_bias)
+        found = Shapes()
+        found.add(f"{self.body}embeddings.tok_embeddings", shape.vocab_size, width, bias=False)
+        for name in ("embeddings.norm", "final_norm"):
+            found.add(f"{self.body}{name}", width, bias=shape.norm_bias)
         for i in range(shape.num_hidden_layers):
+            layer = f"{self.body}layers.{i}"
             if i > 0:
-                add(f"layers.{i}.attn_norm", (width,), shape.norm_bias)
-            add(f"layers.{i}.attn.Wqkv", (3 * width, width), shape.attention_bias)
-            add(f"layers.{i}.attn.Wo", (width, width), shape.attention_bias)
-            add(f"layers.{i}.mlp_norm", (width,), shape.norm_bias)
-            add(f"layers.{i}.mlp.Wi", (2 * wide, width), shape.mlp_bias)
-            add(f"layers.{i}.mlp.Wo", (width, wide), shape.mlp_bias)
+                found.add(f"{layer}.attn_norm", width, bias=shape.norm_bias)
+            found.add(f"{layer}.attn.Wqkv", 3 * width, width, bias=shape.attention_bias)
+            found.add(f"{layer}.attn.Wo", width, width, bias=shape.attention_bias)
+            found.add(f"{layer}.mlp_norm", width, bias=shape.norm_bias)
+            found.add(f"{layer}.mlp.Wi", 2 * wide, width, bias=shape.mlp_bias)
+            found.add(f"{layer}.mlp.Wo", width, wide, bias=shape.mlp_bias)
         return found | shapes_of_head(self.head)
 
 
