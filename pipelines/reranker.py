@@ -253,6 +253,7 @@ class Reranker:
         logits = self.engine.logits([pair for one in prepared for pair in one.pairs])
         spent.tokenize += prepared_at - began
         spent.forward += self.clock() - prepared_at
+        calibration = self._calibration_with(instruction)
         parts = np.split(logits, np.cumsum([len(one.pairs) for one in prepared])[:-1])
         return [
             rank(
@@ -263,7 +264,7 @@ class Reranker:
                 top_n,
                 self.config.raw_scores,
                 score_threshold,
-                self._calibration_with(instruction),
+                calibration,
             )
             for candidates, one, part in zip(lists, prepared, parts, strict=True)
         ]

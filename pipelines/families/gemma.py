@@ -23,7 +23,7 @@ from .prompt import Prompt, ids_of
 LAYOUT = "gemma"
 BGE = Prompt(
     # https://github.com/FlagOpen/FlagEmbedding/blob/master/FlagEmbedding/inference/reranker/decoder_only/base.py, which
-    # tokenizes each line by itself
+    # tokenizes each line by itself: the empty words say that query and passage are joined with nothing before them.
     first=("<bos>", ""),
     query=("A: ", ""),
     middle=("\n", ""),
