@@ -131,7 +131,10 @@ class ModelFiles:
         if path.is_file():
             return path.read_text(encoding="utf-8", errors="replace")
         settings = self.directory / "tokenizer_config.json"
-        template = read_json(settings).get("chat_template") if settings.is_file() else None
+        template: Any = read_json(settings).get("chat_template") if settings.is_file() else None
+        if isinstance(template, list):  # several by name, as older versions of transformers wrote them
+            named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+            template = named.get("default")
         return template if isinstance(template, str) else None
 
     def modules(self) -> list[ModuleEntry]:

@@ -36,9 +36,11 @@ AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "do_lower_case": (False,),
 }
 """What the Transformer's own config may say; what it says of padding and length changes no score."""
+LOGITS = {"method": "forward", "method_output_name": "logits"}
 AS_LANGUAGE_MODEL: dict[str, tuple[Any, ...]] = {
     "transformer_task": ("text-generation",),
     "module_output_name": ("causal_logits",),
+    "modality_config": ({"text": LOGITS, "message": LOGITS | {"format": "flat"}},),
     "do_lower_case": (False,),
 }
 """As AS_PUBLISHED, before a LogitScore."""
@@ -67,6 +69,8 @@ class LogitScore:
     false_token_id: int | None
     chat_template: str | None
     """The text of the template that puts query and passage into words, where there is one."""
+    instruction: str | None
+    """What the template is told to look for, where it is told by default."""
     max_length: int | None
     """As in `Chain`."""
 
@@ -87,12 +91,13 @@ def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
     config = files.directory / TRANSFORMER_CONFIG
     settings = read_json(config) if config.is_file() else {}
     longest = None if settings.get("max_seq_length") is None else size(settings, "max_seq_length")
-    check_no_prompt(files)
     if second == "LogitScore":
         check_known(settings, AS_LANGUAGE_MODEL, (*HARMLESS, "processing_kwargs"), TRANSFORMER_CONFIG)
+        check_names_no_template(settings)
         if others:
             raise ModelRefusedError(f"{MODULES} has {others[0][0]} behind a LogitScore, which gives the score")
         return logit_score(files, pooling, longest)
+    check_no_prompt(files)
     check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
     pooled = read_json(files.directory / pooling.path / "config.json")
     width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
@@ -121,7 +126,7 @@ def logit_score(files: ModelFiles, module: ModuleEntry, max_length: int | None) 
         raise ModelRefusedError(
             f"{where}: true_token_id and false_token_id are both {yes}, so all scores would be equal"
         )
-    return LogitScore(yes, no, files.chat_template(), max_length)
+    return LogitScore(yes, no, files.chat_template(), default_prompt(files), max_length)
 
 
 def kind_of(module: ModuleEntry) -> str:
@@ -172,6 +177,34 @@ def check_no_prompt(files: ModelFiles) -> None:
     name = read_json(path).get("default_prompt_name") if path.is_file() else None
     if name is not None:
         raise ModelRefusedError(f"{PROMPTS}: default_prompt_name is {shown(name)}; prompts are not supported")
+
+
+def default_prompt(files: ModelFiles) -> str | None:
+    """The text that sentence-transformers gives to a chat template unless it is told another; raises for what is none.
+
+    It stands there for the instruction.
+    """
+    path = files.directory / PROMPTS
+    settings = read_json(path) if path.is_file() else {}
+    name, prompts = settings.get("default_prompt_name"), settings.get("prompts")
+    if name is None:
+        return None
+    prompt = prompts.get(name) if isinstance(name, str) and isinstance(prompts, dict) else None
+    if not isinstance(prompt, str):
+        raise ModelRefusedError(f"{PROMPTS}: default_prompt_name is {shown(name)}, and prompts has no text for it")
+    return prompt or None
+
+
+def check_names_no_template(settings: Mapping[str, Any]) -> None:
+    """Raises ModelRefusedError where sentence-transformers would take another chat template than the model's own."""
+    asked: Any = settings.get("processing_kwargs") or {}
+    of_template: Any = asked.get("chat_template") or {} if isinstance(asked, dict) else asked
+    if not isinstance(of_template, dict):
+        raise ModelRefusedError(
+            f"{TRANSFORMER_CONFIG}: processing_kwargs is {shown(asked)}; it is an object of objects"
+        )
+    where = f"{TRANSFORMER_CONFIG}, chat_template of processing_kwargs"
+    check_known(of_template, {}, ("add_generation_prompt", "restore_suffix"), where)
 
 
 def check_known(

@@ -8,13 +8,13 @@ is their difference. All three give the same logits here.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from ..errors import ModelRefusedError
-from ..model_files import shown
+from ..model_files import MODULES, shown
 from ..tokens import PairTemplate
 from .chain import LogitScore
 from .encoder_config import choice, flag, size
@@ -68,23 +68,11 @@ class Kind(NamedTuple):
     prompt: Prompt
     answers: tuple[str, str]
     """The words for yes and no, which are a token each."""
-    telltale: str
-    """A sentence by which the template of a chat is known to be this prompt."""
 
 
 KINDS = {
-    "qwen3": Kind(
-        "qwen3-reranker",
-        QWEN3,
-        ("yes", "no"),
-        "Judge whether the Document meets the requirements based on the Query and the Instruct provided.",
-    ),
-    "qwen2": Kind(
-        "mxbai-rerank-v2",
-        MXBAI,
-        ("1", "0"),
-        "You are a search relevance expert who evaluates how well documents match search queries.",
-    ),
+    "qwen3": Kind("qwen3-reranker", QWEN3, ("yes", "no")),
+    "qwen2": Kind("mxbai-rerank-v2", MXBAI, ("1", "0")),
 }
 """By model_type."""
 NOT_COMPUTED = ("auto_map", "quantization_config", "use_sliding_window")
@@ -99,6 +87,8 @@ class QwenSpec(LanguageModelSpec):
     named_by_modules: bool = False
     """Whether modules.json names the rows of the head; else they are the words of the prompt, and the tokenizer has to
     agree."""
+    default_instruction: str | None = None
+    """That of the modules, which takes the place of the publisher's."""
 
     @property
     def kind(self) -> Kind:
@@ -118,7 +108,7 @@ class QwenSpec(LanguageModelSpec):
     @property
     def own_instruction(self) -> str | None:
         """As in `ModelSpec`."""
-        return self.kind.prompt.instruction
+        return self.default_instruction or self.kind.prompt.instruction
 
     def pair_template(self, tokenizer: Tokenizer, instruction: str | None = None) -> PairTemplate:
         """As in `ModelSpec`."""
@@ -131,7 +121,8 @@ class QwenSpec(LanguageModelSpec):
                         f"tokenizer.json gives {word!r} the id {found}, and {self.layout} answers with {expected}; "
                         "take the tokenizer that belongs to the weights"
                     )
-        return self.kind.prompt.template(tokenizer, instruction, self.layout)
+        asked = self.default_instruction if instruction is None else instruction
+        return self.kind.prompt.template(tokenizer, asked, self.layout)
 
 
 def is_qwen(config: Config, tensor_names: Collection[str]) -> bool:
@@ -156,13 +147,15 @@ def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
     """What config.json says of a language model whose rows modules.json names; raises as `qwen_spec`."""
     check_rows(config, module.true_token_id, module.false_token_id or 0)
     kind = KINDS[config["model_type"]]
-    if module.chat_template is not None and kind.telltale not in module.chat_template:
+    if module.chat_template is None or not kind.prompt.is_that_of(module.chat_template, module.instruction):
+        found = "there is no chat template" if module.chat_template is None else "the chat template has other words"
         raise ModelRefusedError(
-            f"the chat template does not say {kind.telltale!r}, as that of {kind.layout} does; other prompts are not "
-            "supported"
+            f"{found}; supported behind a LogitScore is that of {kind.layout}, word by word. If the model was trained "
+            f"with those words, delete {MODULES}, and it is asked in them"
         )
     answers = module.true_token_id, module.false_token_id
-    return of_config(config, answers, named_by_modules=True, max_length=module.max_length)
+    spec = of_config(config, answers, named_by_modules=True, max_length=module.max_length)
+    return replace(spec, default_instruction=module.instruction)
 
 
 def of_config(

@@ -70,6 +70,20 @@ def mxbai_ids(encode: Encode, query: str, document: str, instruction: str | None
     return [*encode(MXBAI_SYSTEM), *pair, *line, *encode(MXBAI_TASK), *encode(MXBAI_END)]
 
 
+QWEN3_TEMPLATE = (
+    '{%- set asked = messages | selectattr("role", "eq", "system") | map(attribute="content") | first '
+    '| default("Given a web search query, retrieve relevant passages that answer the query") -%}\n'
+    '{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}\n'
+    '{%- set text = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
+    f"{QWEN3_SYSTEM}<Instruct>: {{{{ asked }}}}\n<Query>: {{{{ query }}}}\n<Document>: {{{{ text }}}}{QWEN3_END}\n"
+)
+"""As in Qwen/Qwen3-Reranker-0.6B; jinja leaves out the last line break."""
+MXBAI_TEMPLATE = (
+    f'{MXBAI_SYSTEM}query: {{{{ (messages | selectattr("role", "eq", "query") | first).content }}}}\n'
+    'document: {{ (messages | selectattr("role", "eq", "document") | first).content }}\n'
+    f"{MXBAI_TASK}{MXBAI_END}\n"
+)
+TEMPLATES = {"qwen3": QWEN3_TEMPLATE, "qwen2": MXBAI_TEMPLATE}
 PUBLISHED = {"qwen3": (qwen3_ids, 9693, 2152), "qwen2": (mxbai_ids, 16, 15)}
 """How a publisher makes ids of a pair, and the tokens for yes and no."""
 
@@ -95,11 +109,17 @@ def published_logits(model: Path, kind: str, instruction: str | None = None) -> 
     return np.array([float(row[yes] - row[no]) for row in rows])
 
 
-def as_logit_score(source: Path, directory: Path, yes: int, no: int | None) -> Path:
-    """The language model with sentence-transformers' modules beside it."""
+def as_logit_score(source: Path, directory: Path, yes: int, no: int | None, kind: str = "qwen3") -> Path:
+    """The language model with what sentence-transformers writes beside it."""
     copy_model(source, directory)
-    settings = {"transformer_task": "text-generation", "module_output_name": "causal_logits"}
+    logits = {"method": "forward", "method_output_name": "logits"}
+    settings = {
+        "transformer_task": "text-generation",
+        "modality_config": {"text": logits, "message": logits | {"format": "flat"}},
+        "module_output_name": "causal_logits",
+    }
     (directory / "sentence_bert_config.json").write_text(json.dumps(settings))
+    (directory / "chat_template.jinja").write_text(TEMPLATES[kind])
     module = {"true_token_id": yes, "false_token_id": no, "module_input_name": "causal_logits"}
     write_module(directory, 1, "cross_encoder.modules.logit_score.LogitScore", module, {})
     return directory
@@ -129,7 +149,7 @@ def test_logits_are_those_of_the_publisher_in_all_three_forms(
     settings = {"instruction": instruction, "num_threads": 1}
     close(logits_of_lists(model, **settings))
     close(logits_of_lists(model, max_batch_tokens=300, **settings))
-    close(logits_of_lists(as_logit_score(model, tmp_path / "chain", yes, no), **settings))
+    close(logits_of_lists(as_logit_score(model, tmp_path / "chain", yes, no, kind), **settings))
     close(logits_of_lists(as_classifier(model, tmp_path / "classifier", kind), **settings))
     reranker = Reranker.from_config(RerankerConfig(str(model), device="cpu", raw_scores=True, **settings))
     close(np.array(reranker.compute_score(PAIRS)))
@@ -227,14 +247,75 @@ def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], to
         spec_of(find_model(str(model)))
 
 
-def test_chains_with_another_prompt_or_more_modules_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt", [None, INSTRUCTION])
+def test_what_sentence_transformers_saves_scores_as_there(prompt: str | None, tmp_path: Path) -> None:
+    """Its default prompt is the instruction where none is given."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules.logit_score import LogitScore
+
     source = write_qwen(tmp_path / "model")
-    other = as_logit_score(source, tmp_path / "other", 9693, 2152)
-    (other / "chat_template.jinja").write_text("{{ query }} and {{ document }}")
-    with pytest.raises(ModelRefusedError, match="the chat template does not say 'Judge whether"):
-        spec_of(find_model(str(other)))
-    (other / "chat_template.jinja").write_text(QWEN3_SYSTEM + "<Query>: {{ query }} <Document>: {{ document }}")
-    assert spec_of(find_model(str(other))).layout == "qwen3-reranker"
+    transformer = Transformer(
+        str(source),
+        transformer_task="text-generation",
+        model_kwargs={"dtype": torch.float32},
+        processor_kwargs={"chat_template": QWEN3_TEMPLATE},
+    )
+    score = LogitScore(true_token_id=9693, false_token_id=2152)
+    told = {} if prompt is None else {"prompts": {"query": prompt}, "default_prompt_name": "query"}
+    theirs = CrossEncoder(modules=[transformer, score], device="cpu", activation_fn=torch.nn.Identity(), **told)
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    saved = Reranker.load(str(tmp_path / "saved"), device="cpu", raw_scores=True)
+    pairs = [("how long?", "3 days"), ("apple bread", words(30, seed=2)), ("river", "")]
+    np.testing.assert_allclose(saved.compute_score(pairs), theirs.predict(pairs), atol=TOLERANCE, rtol=0)
+    own = Reranker.load(str(tmp_path / "saved"), device="cpu", raw_scores=True, instruction=prompt)
+    assert own.fingerprint == saved.fingerprint
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        None,
+        "{{ query }} and {{ document }}",
+        QWEN3_SYSTEM + "<Query>: {{ query }} <Document>: {{ document }}",
+        QWEN3_TEMPLATE.replace("\n<Query>", "\n\n<Query>"),
+        QWEN3_TEMPLATE.replace("<think>\n\n</think>\n\n", ""),
+        QWEN3_TEMPLATE.replace("Given a web search query", "Given a question"),
+        QWEN3_TEMPLATE + "{% if",
+    ],
+)
+def test_chains_with_another_prompt_are_refused(template: str | None, tmp_path: Path) -> None:
+    model = as_logit_score(write_qwen(tmp_path / "model"), tmp_path / "chain", 9693, 2152)
+    assert spec_of(find_model(str(model))).layout == "qwen3-reranker"
+    (model / "chat_template.jinja").unlink()
+    if template is not None:
+        named = [{"name": "tool", "template": QWEN3_TEMPLATE}, {"name": "default", "template": template}]
+        (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    with pytest.raises(ModelRefusedError, match="chat template"):
+        spec_of(find_model(str(model)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("sentence_bert_config.json", {"modality_config": {"text": {}}}, "modality_config is"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"chat_template": {"chat_template": "x"}}}, "is 'x'"),
+        ("sentence_bert_config.json", {"processing_kwargs": [1]}, "processing_kwargs is"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {}}, "no text for it"),
+    ],
+)
+def test_modules_that_would_ask_otherwise_are_refused(
+    name: str, changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    model = as_logit_score(write_qwen(tmp_path / "model"), tmp_path / "chain", 9693, 2152)
+    (model / "config_sentence_transformers.json").write_text("{}")
+    edit_config(model, name, **changes)
+    with pytest.raises(ModelRefusedError, match=told):
+        spec_of(find_model(str(model)))
+
+
+def test_chains_with_more_modules_are_refused(tmp_path: Path) -> None:
+    other = as_logit_score(write_qwen(tmp_path / "model"), tmp_path / "other", 9693, 2152)
     write_module(other, 2, "sentence_transformer.modules.Dense", {}, {})
     with pytest.raises(ModelRefusedError, match="has Dense behind a LogitScore"):
         spec_of(find_model(str(other)))
