@@ -149,11 +149,11 @@ def prepared_list(
     pairs, chunks_per_document, cut_documents = [], [], 0
     for whole_ids in documents_ids:
         document_ids = whole_ids[:max_tokens_per_doc]
-        windows = chunk_windows(len(document_ids), window, lengths.overlap_tokens)
-        scored = windows[: lengths.max_chunks_per_doc]
-        cut_documents += len(scored) < len(windows) or len(document_ids) < len(whole_ids)
+        chunks = chunks_of(document_ids, window, lengths.overlap_tokens, template.before_later_chunk)
+        scored = chunks[: lengths.max_chunks_per_doc]
+        cut_documents += len(scored) < len(chunks) or len(document_ids) < len(whole_ids)
         chunks_per_document.append(len(scored))
-        pairs += [template.join(kept, document_ids[start:end]) for start, end in scored]
+        pairs += [template.join(kept, chunk) for chunk in scored]
     usage = Usage(
         tokens=count_tokens(query_ids, documents_ids),
         pairs=len(documents_ids),
@@ -162,6 +162,17 @@ def prepared_list(
         cut_documents=cut_documents,
     )
     return PreparedList(pairs, chunks_per_document, usage)
+
+
+def chunks_of(
+    document_ids: np.ndarray, window: int, overlap_tokens: int, before_later: tuple[int, ...]
+) -> list[np.ndarray]:
+    """The chunks of a document, each of `window` tokens at most, with what stands before all but the first."""
+    if len(document_ids) <= window:
+        return [document_ids]
+    windows = chunk_windows(len(document_ids), window - len(before_later), overlap_tokens)
+    chunks = [document_ids[start:end] for start, end in windows]
+    return [chunks[0], *(np.concatenate([before_later, chunk]) for chunk in chunks[1:])] if before_later else chunks
 
 
 def cut_query(query_ids: np.ndarray, template: PairTemplate, most: int, lengths: Lengths) -> np.ndarray:

@@ -37,6 +37,8 @@ class PairTemplate:
     """Characters before and after a query that are tokenized with it."""
     before_passage: str = ""
     """Characters before a passage that are tokenized with it."""
+    before_later_chunk: tuple[int, ...] = ()
+    """What stands before each chunk of a passage but the first, which has `before_passage`."""
     after_cut_query: tuple[int, ...] = ()
     """What stands in the place of the end of a query that is cut."""
     is_prompt: bool = False

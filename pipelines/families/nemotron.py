@@ -31,7 +31,7 @@ WORDS = Prompt(
 )
 MAX_LENGTH = 8192
 """Tokens that the publisher names; the positions would go on."""
-NOT_COMPUTED = ("quantization_config", "attention_bias", "mlp_bias")
+NOT_COMPUTED = ("quantization_config", "attention_bias", "mlp_bias", "is_causal")
 """Keys that change what a model computes in a way that is not implemented here."""
 LICENCE_NOTE = (
     "llama-nemotron-rerank's published weights are under NVIDIA's Open Model License and Llama 3.2's Community License"

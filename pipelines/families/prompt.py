@@ -91,6 +91,7 @@ class Prompt:
             has_segments=False,
             around_query=self.query,
             before_passage=self.passage,
+            before_later_chunk=ids_of(tokenizer, (self.passage.rstrip(),)),
             after_cut_query=ids_of(tokenizer, (after,)) if after else (),
             is_prompt=True,
             takes_instruction=self.takes_instruction,

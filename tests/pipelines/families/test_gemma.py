@@ -82,7 +82,7 @@ def test_an_instruction_takes_the_place_of_the_task(tmp_path: Path) -> None:
     assert own.hash == given.hash
 
 
-def test_long_documents_are_chunked_within_the_prompt(tmp_path: Path) -> None:
+def test_every_chunk_of_a_long_document_is_a_passage_b_within_the_prompt(tmp_path: Path) -> None:
     reranker = Reranker.load(str(write_gemma(tmp_path / "model")), device="cpu", max_length=700)
     lists = [CandidateList(words(3), [words(900, seed=2)])]
     [prepared] = reranker.preparation.prepare(lists, reranker.lengths)
@@ -91,6 +91,7 @@ def test_long_documents_are_chunked_within_the_prompt(tmp_path: Path) -> None:
     for pair in prepared.pairs:
         assert len(pair.input_ids) <= 700
         assert tuple(pair.input_ids[-len(template.last) :]) == template.last
+        assert "\nB:\u2581" in "".join(reranker.tokenizer.tokenizer.id_to_token(one) for one in pair.input_ids)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from jobs.cli import app
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.families import spec_of
 from pipelines.model_files import find_model
+from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
-from tests.checkpoints import edit_config, read_weights, shard_weights, write_nemotron
+from tests.checkpoints import edit_config, read_weights, shard_weights, words, write_nemotron
 from tests.pipelines.language_models import PAIRS, logits_of_lists
 
 TOLERANCE = 1e-4
@@ -77,6 +78,17 @@ def test_what_the_tokenizer_puts_around_a_text_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits_of_lists(model), published_logits(model), atol=TOLERANCE, rtol=0)
 
 
+def test_every_chunk_of_a_long_document_stands_behind_the_whole_words(tmp_path: Path) -> None:
+    """Also behind their colon, which goes through the tokenizer with the passage."""
+    reranker = Reranker.load(str(write_nemotron(tmp_path / "model")), device="cpu", max_length=100)
+    document = words(150, seed=4)
+    [prepared] = reranker.preparation.prepare([CandidateList("river", [document])], reranker.lengths)
+    encode = reranker.tokenizer.tokenizer.encode
+    room = 100 - len(encode("question:river \n \n passage:").ids)
+    last = " ".join(document.split()[-room:])
+    assert list(prepared.pairs[-1].input_ids) == encode(f"question:river \n \n passage: {last}").ids
+
+
 def test_it_takes_no_instruction(tmp_path: Path) -> None:
     model = str(write_nemotron(tmp_path / "model"))
     with pytest.raises(ConfigError, match="llama-nemotron models take no instruction"):
@@ -98,6 +110,7 @@ def test_transformers_has_no_class_to_convert_it_to(tmp_path: Path) -> None:
         ({"temperature": 0}, "temperature is 0"),
         ({"id2label": {"0": "a", "1": "b"}}, "2 labels"),
         ({"mlp_bias": True}, "mlp_bias is"),
+        ({"is_causal": True}, "is_causal is"),
         ({"hidden_act": "gelu"}, "hidden_act is"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary positions are 'llama3' with"),
         ({"rope_scaling": "llama3"}, "rope_scaling 'llama3'"),
