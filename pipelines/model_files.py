@@ -56,6 +56,12 @@ OF_A_CHAIN = (
     *(f"{MODULE_FOLDERS}/{name}" for name in ("config.json", "model.safetensors")),
 )
 """What sentence-transformers writes beside the files of a model that it puts modules behind."""
+NO_MODEL = {
+    "adapter_config.json": "it holds an adapter: merge it into its base model (merge_and_unload of peft), and save that",
+    "*.gguf": "it holds GGUF, which is not read: take the safetensors that it was made of",
+    "model-*.safetensors": f"it holds parts of the weights without {WEIGHTS_INDEX}, which belongs to them: add that",
+}
+"""Files that directories hold in place of a model, and what to do."""
 MAX_JSON_BYTES = 64 << 20
 """Of a config or an index: the largest that are published have a few."""
 
@@ -97,7 +103,11 @@ class ModelFiles:
 
     def config(self) -> dict[str, Any]:
         """The parsed config.json."""
-        return read_json(self.directory / "config.json")
+        path = self.directory / "config.json"
+        if not path.is_file():
+            found = what_else(self.directory, "a model directory needs one")
+            raise ModelRefusedError(f"{self.directory} has no config.json; {found}")
+        return read_json(path)
 
     def tokenizer(self) -> Tokenizer:
         """tokenizer.json, verbatim (transformers would rebuild it, in 5 s for XLM-RoBERTa)."""
@@ -166,10 +176,10 @@ class ModelFiles:
             return [self.directory / shard for shard in shards_of(index)]
         path = self.directory / "model.safetensors"
         if not path.is_file():
-            raise ModelRefusedError(
-                f"{self.directory} has no model.safetensors; pickled weights (pytorch_model.bin) are not read, "
-                "convert them with transformers' save_pretrained"
+            pickled = (
+                "pickled weights (pytorch_model.bin) are not read, convert them with transformers' save_pretrained"
             )
+            raise ModelRefusedError(f"{self.directory} has no model.safetensors; {what_else(self.directory, pickled)}")
         return [path]
 
     def digest(self) -> str:
@@ -313,7 +323,9 @@ def download(name: str, revision: str | None, token: str | None) -> ModelFiles:
     except OSError as error:
         raise ModelNotFoundError(f"downloading {name!r} failed: {type(error).__name__}: {error}") from error
     if not (directory / "config.json").is_file():
-        raise ModelRefusedError(f"hub model {name!r} has no config.json; it is no transformers model")
+        raise ModelRefusedError(
+            f"hub model {name!r} has no config.json; it is no model of transformers, and adapters and GGUF are not read"
+        )
     return ModelFiles(name, directory, commit=directory.name)
 
 
@@ -342,6 +354,11 @@ def read_json_value(path: Path) -> Any:
     except ValueError as error:
         raise ModelRefusedError(f"{path} is not JSON: {error}") from None
     return parsed
+
+
+def what_else(directory: Path, otherwise: str) -> str:
+    """What lies in a directory in place of a model, and what to do; `otherwise` where it is nothing that we know."""
+    return next((found for pattern, found in NO_MODEL.items() if any(directory.glob(pattern))), otherwise)
 
 
 def shards_of(index: Path) -> list[str]:

@@ -36,6 +36,7 @@ NAMES = {
     "mlp.down_proj": "feed_forward_out",
 }
 """Modules of a layer in a checkpoint, and ours; keys and values are one of ours."""
+QUANTISED = "quantization_config"
 UNSCALED = "default"
 """The `rope_type` of positions as they are."""
 
@@ -164,7 +165,10 @@ def check_not_set(config: Config, keys: tuple[str, ...], layout: str) -> None:
     """Raises ModelRefusedError where a key is set that changes what a model computes in a way that is not done here."""
     for key in keys:
         if config.get(key):
-            raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for {layout} models")
+            instead = "; take the weights before they were quantised" if key == QUANTISED else ""
+            raise ModelRefusedError(
+                f"{key} is {shown(config[key])}; this is not implemented for {layout} models{instead}"
+            )
 
 
 def decoder_shape(config: Config, head_dim: int | None = None, **more: Any) -> DecoderShape:

@@ -81,6 +81,23 @@ def test_pickled_weights_are_refused_with_the_way_out(model: Path) -> None:
         load(model)
 
 
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("adapter_config.json", "it holds an adapter: merge it into its base model"),
+        ("model.Q8_0.gguf", "it holds GGUF, which is not read"),
+        ("model-00001-of-00002.safetensors", r"without model\.safetensors\.index\.json"),
+    ],
+)
+def test_what_is_there_in_place_of_a_model_is_named(name: str, told: str, missing: str, model: Path) -> None:
+    (model / name).touch()
+    (model / missing).unlink()
+
+    with pytest.raises(ModelRefusedError, match=f"has no {missing}; .*{told}"):
+        load(model)
+
+
 @pytest.mark.parametrize("broken", [b"{", b"\xff\xfe", b"", b"[1, 2]"], ids=["cut", "not UTF-8", "empty", "a list"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_broken_json_is_refused_by_name(name: str, broken: bytes, model: Path) -> None:

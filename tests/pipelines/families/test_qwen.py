@@ -239,6 +239,7 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
         ({"architectures": 7}, "architectures is"),
         ({"auto_map": {"AutoConfig": "theirs.Config"}}, "auto_map is"),
         ({"layer_types": "sliding_attention"}, "layer_types is"),
+        ({"quantization_config": {"quant_method": "awq"}}, "'awq'.*take the weights before they were quantised"),
     ],
 )
 def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
