@@ -57,7 +57,7 @@ OF_A_CHAIN = (
 )
 """What sentence-transformers writes beside the files of a model that it puts modules behind."""
 NO_MODEL = {
-    "adapter_config.json": "it holds an adapter: merge it into its base model (merge_and_unload of peft), and save that",
+    "adapter_config.json": "it holds an adapter: merge it into its base model (merge_and_unload of peft) and save it",
     "*.gguf": "it holds GGUF, which is not read: take the safetensors that it was made of",
     "model-*.safetensors": f"it holds parts of the weights without {WEIGHTS_INDEX}, which belongs to them: add that",
 }
