@@ -123,8 +123,8 @@ class Preparation:
         least = template.size + MIN_MAX_LENGTH
         if template.is_prompt and lengths.max_length < least:
             raise ConfigError(
-                f"max_length is {lengths.max_length}; the prompt of {self.config.model} alone has {template.size} "
-                f"tokens, so give at least {least}"
+                f"max_length is {lengths.max_length}; the model's prompt alone has {template.size} tokens, so give at "
+                f"least {least}, or a shorter instruction"
             )
 
     def _clamp(self, lengths: Lengths) -> Lengths:

@@ -16,6 +16,7 @@ OTHER_NAMES = {
     "documents": ("passages", "docs", "candidates", "sentences", "contents", "chunks"),
     "top_n": ("k", "n", "top", "limit", "num_results", "max_results"),
     "return_documents": ("return_docs", "return_texts", "include_documents", "with_documents"),
+    "instruction": ("instruct", "prompt"),
     "raw_scores": ("logits", "return_logits"),
     "score_threshold": ("threshold", "min_score", "minimum_score", "min_relevance_score", "relevance_threshold"),
     "text": ("txt", "content", "passage", "body"),

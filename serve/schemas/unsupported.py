@@ -45,16 +45,17 @@ def is_right(side: Any) -> bool:
 
 FROM_THE_BEGINNING = "texts are read from their beginning"
 NO_INSTRUCTIONS = "the model takes a query and a document, and no instructions"
-"""Of what no model takes, and of an instruction where this server's takes none."""
+"""Of an instruction where this server's model takes none."""
+NO_TEMPLATES = "a model has its publisher's words; what it looks for is said in `instruction`, where it takes one"
 UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     # vLLM
     "truncation_side": Unsupported(FROM_THE_BEGINNING, is_right),
-    "chat_template": Unsupported(NO_INSTRUCTIONS),
-    "chat_template_kwargs": Unsupported(NO_INSTRUCTIONS),
+    "chat_template": Unsupported(NO_TEMPLATES),
+    "chat_template_kwargs": Unsupported(NO_TEMPLATES),
     "messages": Unsupported("the model knows no chats"),
     # TEI
     "truncation_direction": Unsupported(FROM_THE_BEGINNING, is_right),
-    "prompt_name": Unsupported(NO_INSTRUCTIONS),
+    "prompt_name": Unsupported(NO_TEMPLATES),
     # Cohere
     "rank_fields": Unsupported("documents are ranked by their `text`", lambda fields: fields in ([], ["text"])),
     "relevant_spans": Unsupported("whole documents are ranked"),

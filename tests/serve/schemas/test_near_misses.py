@@ -40,6 +40,7 @@ def warnings_of(kind: Any, sent: dict[str, Any]) -> list[str]:
         (RerankRequest, LIST, "returnDocuments", "return_documents"),
         (RerankRequest, LIST, "passages", "documents"),
         (RerankRequest, LIST, "querry", "query"),
+        (RerankRequest, LIST, "instruct", "instruction"),
         (RerankRequest, LIST, "max_len", None),
         (RerankRequest, LIST, "max_query_len", "max_query_length"),
         (CohereRequest, LIST, "documnets", "documents"),
