@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Join small files, so that the next job loads them sooner; jobs may run meanwhile.
 
-    Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage.
+    Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage, 4 the store or its disk is away.
     """
     console = Console()
     unusable = False

@@ -41,8 +41,8 @@ MODEL_FLAGS = {
         parse=Calibration.read,
     ),
     "instruction": Flag(
-        "What a model that takes an instruction (Qwen3-Reranker, mxbai-rerank-v2) is told to look for; by default its "
-        "publisher's.",
+        "What a model that takes an instruction (Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma) is told to "
+        "look for; by default its publisher's.",
         Panel.MODEL,
     ),
 }

@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -45,6 +46,8 @@ USAGE = 2
 INTERRUPTED = 130
 """Exit code: stopped while Ray started, or once more while it answered what was under way."""
 APP = "crossray"
+REFUSED_BY_REPLICA = re.compile(r"^pipelines\.errors\.Model\w*Error: (?P<why>.+)$", re.MULTILINE)
+"""In what Serve says of a replica: below the traceback, the error that says what to do."""
 EXAMPLE = {
     "query": "how to keep bread fresh",
     "documents": ["Rye is a kind of grass.", "Freeze a loaf and it will not go stale.", "A baker gets up early."],
@@ -255,7 +258,7 @@ def run(server: Server, console: Console) -> None:
 
 
 def deploy(args: ServeArgs) -> None:
-    """Returns when the app is up; raises RuntimeError with what its replicas say."""
+    """Returns when the app is up; raises ModelError where replicas refuse the model, RuntimeError for all else."""
     from ray import serve
 
     from serve.app import build_app
@@ -264,8 +267,10 @@ def deploy(args: ServeArgs) -> None:
         serve.run(build_app(args), name=APP, route_prefix="/")
     except RuntimeError as error:
         deployments = serve.status().applications[APP].deployments.values()
-        reasons = [one.message for one in deployments if one.message]
-        raise RuntimeError("\n".join([str(error), *reasons])) from None
+        said = "\n".join([str(error), *(one.message for one in deployments if one.message)])
+        if refused := REFUSED_BY_REPLICA.search(said):
+            raise ModelError(refused["why"]) from None
+        raise RuntimeError(said) from None
 
 
 def welcome(server: Server) -> str:

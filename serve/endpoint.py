@@ -227,7 +227,7 @@ class Endpoint:
         """The answer, as JSON already: as objects it would take ten times the memory. Raises AppError."""
         self.check_model(request.model_name)
         if sum(map(len, request.texts)) > TOKENIZE_CHARACTERS:
-            raise PayloadTooLargeError(TOKENIZE_CHARACTERS)
+            raise PayloadTooLargeError(TOKENIZE_CHARACTERS, "characters of text")
         async with self.turns.turn(OBJECTS_WEIGHT * sum(map(len, request.texts))) as threads:
             return await asyncio.get_running_loop().run_in_executor(threads, self._encoded, request)
 

@@ -162,12 +162,12 @@ class SlowRequestError(AppError):
 
 
 class PayloadTooLargeError(AppError):
-    """The body, or a line of a stream, has more bytes than allowed."""
+    """The body, a line of a stream, or the text in it, is larger than allowed."""
 
     status, code = 413, "PAYLOAD_TOO_LARGE"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the body is larger than {limit:,} bytes; split it into several requests")
+    def __init__(self, limit: int, unit: str = "bytes") -> None:
+        super().__init__(f"the body is larger than {limit:,} {unit}; split it into several requests")
 
 
 class TooManyDocumentsError(AppError):

@@ -151,7 +151,7 @@ def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
         found = "there is no chat template" if module.chat_template is None else "the chat template has other words"
         raise ModelRefusedError(
             f"{found}; supported behind a LogitScore is that of {kind.layout}, word by word. If the model was trained "
-            f"with those words, delete {MODULES}, and it is asked in them"
+            f"with those words, delete {MODULES} (or give a revision without it), and it is asked in them"
         )
     answers = module.true_token_id, module.false_token_id
     spec = of_config(config, answers, named_by_modules=True, max_length=module.max_length)

@@ -114,11 +114,8 @@ class Trainer:
         drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, 0)
         self.refresh_passing()
         logits_LC = torch.zeros(drawn.is_real_LC.shape, device=self.device)
-        for rows, batch in self.batches.micro_batches(
-            drawn, max(recipe.max_lengths), recipe.max_query_length, recipe.micro_batch_tokens
-        ):
-            real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
-            logits_LC[rows] = logits_LC[rows].masked_scatter(real_LC, self.passing(batch))
+        for rows, some_LC in self.passes(drawn, max(recipe.max_lengths)):
+            logits_LC[rows] = some_LC
         flat, *losses = (float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in (0.0, *SCALES))
         knows = min(losses) < LESS_THAN_FLAT * flat
         scale = torch.tensor(SCALES[int(np.argmin(losses))] if knows else 1.0, device=self.device)
@@ -174,23 +171,27 @@ class Trainer:
 
     def add_gradients(self, drawn: Drawn, max_length: int) -> tuple[float, np.ndarray]:
         """Adds the gradients of the mean loss over the lists of `drawn`; returns that loss and all logits [L, C]."""
-        recipe, total = self.recipe, torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device)
         self.refresh_passing()
         logits = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
-        micro_batches = self.batches.micro_batches(
-            drawn, max_length, recipe.max_query_length, recipe.micro_batch_tokens
-        )
         parts = []
-        for rows, batch in micro_batches:
-            real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
-            logits_LC = torch.zeros(real_LC.shape, device=self.device).masked_scatter(real_LC, self.passing(batch))
-            loss = self.loss(logits_LC, drawn, rows) * (len(real_LC) / len(drawn.queries_L))
+        for rows, logits_LC in self.passes(drawn, max_length):
+            loss = self.loss(logits_LC, drawn, rows) * (len(logits_LC) / len(drawn.queries_L))
             loss.backward()
             total += loss.detach()
             parts.append((rows, logits_LC.detach()))
         for rows, part in parts:  # only now, so that a GPU is never waited for between two passes
             logits[rows] = np.where(drawn.is_real_LC[rows], part.cpu().numpy(), -np.inf)
         return float(total), logits
+
+    def passes(self, drawn: Drawn, max_length: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Forward passes over micro-batches of `drawn`: which rows, and their logits [rows, C], 0 in padding."""
+        recipe = self.recipe
+        for rows, batch in self.batches.micro_batches(
+            drawn, max_length, recipe.max_query_length, recipe.micro_batch_tokens
+        ):
+            real_LC = torch.from_numpy(drawn.is_real_LC[rows]).to(self.device)
+            yield rows, torch.zeros(real_LC.shape, device=self.device).masked_scatter(real_LC, self.passing(batch))
 
     def refresh_passing(self) -> None:
         """Brings the copy that passes are made with to where the encoder stands."""

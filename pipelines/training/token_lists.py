@@ -6,7 +6,7 @@ Each text is stored once, however many lists it stands in. torch and numpy suffi
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -62,11 +62,20 @@ class TokenLists:
 
     def measurable(self) -> np.ndarray:
         """Numbers of the held-back lists that tell how good an order is: those with a positive and another label."""
-        numbers = [
-            number
-            for number in np.flatnonzero(self.held_back)
-            if has_both(np.asarray(self.labels[self.list_starts[number] : self.list_starts[number + 1]], np.float32))
-        ]
+        return self._held_back_where(self.labels, lambda labels: labels.max() > 0 and labels.min() < labels.max())
+
+    def taught(self) -> np.ndarray:
+        """Numbers of the held-back lists that tell whether an order is the teacher's: it scored two apart at least."""
+        return self._held_back_where(self.teacher, lambda scores: scores.min() < scores.max())
+
+    def _held_back_where(self, values: np.ndarray, says_something: Callable[[np.ndarray], bool]) -> np.ndarray:
+        """Numbers of the held-back lists whose known labels or scores say something, int64."""
+        numbers = []
+        for number in np.flatnonzero(self.held_back):
+            of_list = np.asarray(values[self.list_starts[number] : self.list_starts[number + 1]], np.float32)
+            known = of_list[~np.isnan(of_list)]
+            if len(known) and says_something(known):
+                numbers.append(number)
         return np.array(numbers, dtype=np.int64)
 
     def __iter__(self) -> Iterator[TokenList]:
@@ -137,12 +146,6 @@ class TokenLists:
                 return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except CORRUPT as error:
             raise TokenListsError(f"{file} holds no token lists ({error}); make it again") from None
-
-
-def has_both(labels: np.ndarray) -> bool:
-    """Whether an order of these passages can be right or wrong."""
-    known = labels[~np.isnan(labels)]
-    return bool(len(known) and known.max() > 0 and known.min() < known.max())
 
 
 def starts_of(sizes: Sequence[int]) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""Measures how well an encoder orders the lists that were held back; needs torch and numpy alone.
+"""Measures how well an encoder orders the lists that were held back, by their labels or by a teacher's scores.
+
+Needs torch and numpy alone.
 
 Shape legend: L lists, C passages of the longest, P labelled pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +54,33 @@ def score_lists(
     return ScoredLists(numbers, drawn, logits_LC)
 
 
-def validation_lists(lists: TokenLists, most: int, seed: int) -> np.ndarray:
-    """At most `most` of the lists that tell how good an order is: their numbers, int64, sorted."""
-    chosen = np.random.default_rng((seed, 2)).permutation(lists.measurable())[:most]
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a validation measures: larger values are better."""
+
+    name: str
+    lists: Callable[[TokenLists], np.ndarray]
+    """Numbers of the lists that it can measure, int64."""
+    values: Callable[[ScoredLists], np.ndarray]
+    """The value of each list, float64 [L]."""
+
+
+BY_LABELS = Measure(
+    f"nDCG@{RANKS}", TokenLists.measurable, lambda scored: ndcg(scored.drawn.labels_LC, scored.logits_LC)
+)
+BY_TEACHER = Measure(
+    "tau with the teacher", TokenLists.taught, lambda scored: kendall_tau(scored.drawn.teacher_LC, scored.logits_LC)
+)
+
+
+def measure_of(lists: TokenLists) -> Measure:
+    """By labels where held-back lists have them, since a teacher errs too; else by the teacher."""
+    return BY_LABELS if len(lists.measurable()) else BY_TEACHER
+
+
+def validation_lists(measurable: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most `most` of the lists that a measure can measure: their numbers, int64, sorted."""
+    chosen = np.random.default_rng((seed, 2)).permutation(measurable)[:most]
     return np.sort(chosen)
 
 
@@ -75,6 +101,21 @@ def ndcg(labels_LC: np.ndarray, logits_LC: np.ndarray, ranks: int = RANKS) -> np
         ideal = best @ discounts[: len(best)]
         ranked = means[group][:ranks]
         values[row] = ranked @ discounts[: len(ranked)] / ideal if ideal else np.nan
+    return values
+
+
+def kendall_tau(teacher_LC: np.ndarray, logits_LC: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each list between the teacher's scores and the logits: -1..1, 0 for no order; float64 [L].
+
+    Over the passages that the teacher scored. It is the cosine between the signs of all differences of the one and of
+    the other (Kendall 1945, "The treatment of ties in ranking problems").
+    """
+    values = np.zeros(len(teacher_LC))
+    for row, (teacher, logits) in enumerate(zip(teacher_LC, logits_LC, strict=True)):
+        known = np.isfinite(teacher) & np.isfinite(logits)
+        a, b = (np.sign(one[known, None] - one[None, known]).astype(np.float64) for one in (teacher, logits))
+        norm = np.sqrt((a * a).sum() * (b * b).sum())
+        values[row] = (a * b).sum() / norm if norm else 0.0
     return values
 
 

@@ -137,7 +137,8 @@ class Options(HonestRequest):
     """vLLM's: tokens of query and document together that are scored. What is beyond is cut, where it would otherwise
     be scored as further chunks. -1 is `max_length`; null does not cut."""
     instruction: Annotated[Text | None, Field(examples=["Given a question, find the passage that answers it"])] = None
-    """What a model that takes one (Qwen3-Reranker, mxbai-rerank-v2) is told to look for. Null is the server's."""
+    """What a model that takes one (Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma) is told to look for. Null is
+    the server's."""
     truncate: Annotated[bool | None, Field(validation_alias=AliasChoices(*TRUNCATE))] = None
     """False: 400 rather than cut the query or a document. A document in chunks is not cut. Null is true."""
     raw_scores: bool | None = None

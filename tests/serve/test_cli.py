@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import ray.serve
+import torch
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
@@ -22,10 +24,10 @@ import serve.cli
 from pipelines.calibration import CALIBRATION
 from pipelines.model_files import EMBEDDED_DIRECTORIES
 from serve.auth import ApiKeys, new_key
-from serve.cli import PANELS, Server, command, keys, run, welcome
+from serve.cli import PANELS, USAGE, Server, command, keys, run, welcome
 from serve.private_ray import reserve_port
 from serve.settings import ServeArgs
-from tests.checkpoints import write_qwen
+from tests.checkpoints import read_weights, write_qwen, write_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -283,3 +285,17 @@ def test_requests_are_answered_too_when_the_end_comes_before_the_screen(monkeypa
     monkeypatch.setattr(serve.cli, "drain", lambda app: did.append("drain"))
     run(Server(ServeArgs(), "127.0.0.1", 8000, None, None), Console(quiet=True))
     assert did == ["start", "drain"]
+
+
+@pytest.mark.slow
+def test_what_a_replica_refuses_is_said_without_a_traceback(bert_directory: Path, port: int, tmp_path: Path) -> None:
+    """Damaged weights: they are found when the replica scores its first texts."""
+    model = shutil.copytree(bert_directory, tmp_path / "model")
+    tensors = read_weights(model)
+    write_weights(model, {**tensors, "classifier.bias": torch.full_like(tensors["classifier.bias"], math.nan)})
+    command = [sys.executable, "-m", "serve.cli", "--model", str(model), "--port", str(port)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert ended.returncode == USAGE
+    said = " ".join((ended.stdout + ended.stderr).split())
+    assert f"error: {model} gives nan for plain texts; its weights are damaged" in said
+    assert "Traceback" not in said

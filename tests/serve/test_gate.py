@@ -146,6 +146,8 @@ def test_a_body_to_tokenize_is_as_large_as_its_text_may_be(start_server: StartSe
     fits = server.post("/tokenize", data=json.dumps({"prompt": "\U0001f600 " * (TOKENIZE_CHARACTERS // 2)}))
     assert fits.status_code == 200
     assert server.post("/tokenize", data=b'{"prompt": "a"}' + b" " * TOKENIZE_BYTES).status_code == 413
+    too_long = server.post("/tokenize", json={"prompt": "a " * (TOKENIZE_CHARACTERS // 2) + "a"})
+    assert (too_long.status_code, f"{TOKENIZE_CHARACTERS:,} characters of text" in too_long.text) == (413, True)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -43,17 +43,17 @@ def card_lines(output: RunFiles, config: TrainConfig, summary: dict[str, Any], r
 
 
 def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines on nDCG@10 before and after training."""
-    if not summary["ndcg_after"]:
+    """Yields the lines on the order before and after training."""
+    if not summary["after"]:
         return
     yield from ("## Validation", "")
     yield (
-        f"nDCG@10 on {summary['validation_lists']:,} lists whose queries were held back; the candidates are those of "
+        f"Measured on {summary['validation_lists']:,} lists whose queries were held back. The candidates are those of "
         "the training rows, so these figures compare runs and say little of a search engine's lists."
     )
-    yield from ("", "| source | before | after |", "|---|---|---|")
-    for name, after in summary["ndcg_after"].items():
-        before = summary["ndcg_before"].get(name)
+    yield from ("", f"| source | {summary['measure']} before | after |", "|---|---|---|")
+    for name, after in summary["after"].items():
+        before = summary["before"].get(name)
         yield f"| {name} | {'' if before is None else f'{before:.3f}'} | {after:.3f} |"
     yield ""
 
@@ -84,7 +84,7 @@ def training_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str
     """Yields the lines on steps, recipe and versions."""
     workers = config.workers
     kind = f"{workers.gpus:g} GPU(s)" if workers.gpus else f"{workers.cpus:g} CPU(s)"
-    is_best = config.validation.keep == "best" and summary["ndcg_after"]
+    is_best = config.validation.keep == "best" and summary["after"]
     yield from ("## Training", "")
     yield (
         f"{summary['steps']:,} of {summary['planned_steps']:,} steps, {summary['pairs']:,} pairs, "

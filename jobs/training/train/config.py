@@ -77,7 +77,7 @@ class Validation:
     every: int = 200
     """Steps between two validations; each leaves a checkpoint."""
     patience: int = 0
-    """The run ends early after so many validations without a better nDCG@10; with 0 it never does."""
+    """The run ends early after so many validations without a better value; with 0 it never does."""
     lists: int = 1000
     """Lists of a validation, at most."""
     keep: str = "best"

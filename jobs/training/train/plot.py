@@ -13,8 +13,8 @@ from jobs.training.train.paths import RunFiles
 from pipelines.errors import missing_packages
 
 
-def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> None:
-    """Writes curve.png: the loss, and the nDCG@10 of the validations, over the steps."""
+def write_plot(output: RunFiles, result: dict[str, Any], console: Console) -> None:
+    """Writes curve.png: the loss, and what the validations measured, over the steps."""
     try:
         import matplotlib  # optional: the extra `train`
     except ImportError:
@@ -24,6 +24,7 @@ def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> N
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
+    history = result["history"]
     figure = Figure(figsize=(8, 4), layout="constrained")
     loss = figure.subplots()
     loss.plot([int(line[0]) for line in history["lines"]], [float(line[1]) for line in history["lines"]], color="C0")
@@ -31,8 +32,8 @@ def write_plot(output: RunFiles, history: dict[str, Any], console: Console) -> N
     loss.set_ylabel("loss", color="C0")
     order = loss.twinx()
     validations = history["validations"]
-    order.plot([one["step"] for one in validations], [one["ndcg"] for one in validations], color="C1", marker="o")
-    order.set_ylabel("validation nDCG@10", color="C1")
+    order.plot([one["step"] for one in validations], [one["value"] for one in validations], color="C1", marker="o")
+    order.set_ylabel(f"validation {result['measure']}", color="C1")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     storage.store_of(output.plot).write(output.plot, content.getvalue())

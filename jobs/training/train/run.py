@@ -159,7 +159,7 @@ def sum_up(task: Task, base: Base, console: Console) -> dict[str, Any]:
     if "failed" in result:
         raise ConfigError(f"{result['failed']}; then start anew with --overwrite")
     summary = summarize(task.config, base, task.reports, result)
-    write_plot(output, result["history"], console)
+    write_plot(output, result, console)
     write_card(output, task.config, summary, result)
     storage.write_json(output.summary, summary)
     return summary
@@ -180,9 +180,10 @@ def summarize(
         "best_step": history["best_step"],
         "pairs": history["pairs"],
         "seconds": history["seconds"],
+        "measure": result["measure"],
         "validation_lists": result["validation_lists"],
-        "ndcg_before": validations[0]["by_source"],
-        "ndcg_after": next((one["by_source"] for one in validations if one["step"] == history["best_step"]), {}),
+        "before": validations[0]["by_source"],
+        "after": next((one["by_source"] for one in validations if one["step"] == history["best_step"]), {}),
         "calibration_error": {name: one["error"] for name, one in result.get("calibration", {}).items()},
         "rows": sum(report.rows for report in reports),
         "lists": sum(report.lists for report in reports),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from jobs.training.train.shards import ShardReport, source_summaries
 
 
 class LiveLine:
-    """Shows loss, nDCG, speed and time left: one line that changes on a terminal, a line now and then in a log."""
+    """Shows loss, validation, speed and time left: a line that changes on a terminal, lines now and then in a log."""
 
     def __init__(self, output: RunFiles, console: Console) -> None:
         self.output = output
@@ -52,9 +52,9 @@ class LiveLine:
 
 def news_line(news: dict[str, Any]) -> str:
     """The line that says how a run stands."""
-    ndcg = "" if news["ndcg"] is None else f", validation nDCG@10 {news['ndcg']:.3f}"
+    validation = "" if news["value"] is None else f", validation {news['measure']} {news['value']:.3f}"
     return (
-        f"step {news['step']:,} of {news['steps']:,}, loss {news['loss']:.3f}{ndcg}, "
+        f"step {news['step']:,} of {news['steps']:,}, loss {news['loss']:.3f}{validation}, "
         f"{news['pairs_per_second']:,.0f} pairs/s, {duration(news['seconds_left'])} left"
     )
 
@@ -86,23 +86,28 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
             say(console, f"{report.path}: {report.unreadable}", "could not be read: ")
         for example in report.examples:
             say(console, f"{report.path}: {example}", "not usable: ", "yellow")
-    measurable = sum(report.measurable for report in reports)
-    if measurable < FEW_LISTS and any(report.trainable for report in reports):
-        say(console, little_to_measure(measurable, config.validation.share), "note: ", "yellow")
+    if any(report.trainable for report in reports):
+        labelled, taught = sum(report.measurable for report in reports), sum(report.taught for report in reports)
+        for note in little_to_measure(labelled, taught, config.validation.share):
+            say(console, note, "note: ", "yellow")
 
 
-def little_to_measure(measurable: int, share: float) -> str:
-    """What too few held-back lists mean for a run, and what helps."""
-    if not measurable:
-        return (
-            "no list that is held back has a positive and another label, so this run is neither validated nor "
-            "calibrated, and its last weights are the model; give labels, or a larger validation.share than "
-            f"{share:g}"
+def little_to_measure(labelled: int, taught: int, share: float) -> Iterator[str]:
+    """What it means for a run that few held-back lists have labels, or that none has, and what helps."""
+    more = f"a larger validation.share than {share:g} gives more"
+    if not labelled and taught:
+        yield (
+            "no list that is held back has a positive and another label, so validations measure how far the order is "
+            "the teacher's (Kendall's tau), and the scores are not calibrated; `crossray calibrate` does that with "
+            "labels of another source"
         )
-    return (
-        f"validation and calibration have {measurable} held-back list(s), so their figures are mostly chance; a larger "
-        f"validation.share than {share:g} gives them more"
-    )
+    elif not labelled:
+        yield (
+            "no list that is held back has a positive and another label, nor two scores of a teacher, so this run is "
+            f"neither validated nor calibrated, and its last weights are the model; give labels, or {more}"
+        )
+    if 0 < (labelled or taught) < FEW_LISTS:
+        yield f"only {labelled or taught} held-back list(s) can be measured, so figures are mostly chance; {more}"
 
 
 def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> None:
@@ -110,11 +115,11 @@ def print_end(console: Console, output: RunFiles, summary: dict[str, Any]) -> No
     lists = f"validation on {summary['validation_lists']:,} lists" if summary["validation_lists"] else "not validated"
     title = f"{summary['steps']:,} steps, {summary['pairs']:,} pairs; {lists}"
     table = Table(title=title, title_justify="left")
-    for name in ("source", "nDCG@10 before", "after", "calibration error"):
+    for name in ("source", f"{summary['measure']} before", "after", "calibration error"):
         table.add_column(name, justify="left" if name == "source" else "right")
     errors = summary["calibration_error"]
-    for name, after in summary["ndcg_after"].items():
-        before = summary["ndcg_before"].get(name)
+    for name, after in summary["after"].items():
+        before = summary["before"].get(name)
         table.add_row(name, "" if before is None else f"{before:.3f}", f"{after:.3f}", percent(errors.get(name)))
     if "all" in errors:
         table.add_row("all pairs", "", "", percent(errors["all"]))

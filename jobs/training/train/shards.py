@@ -66,6 +66,8 @@ class ShardReport:
     held_back: int = 0
     measurable: int = 0
     """Lists that are held back and tell how good an order is: they have a positive and another label."""
+    taught: int = 0
+    """Lists that are held back and tell whether an order is the teacher's."""
     trainable: int = 0
     """Lists that are not held back and have two passages at least."""
     passages: int = 0
@@ -125,7 +127,7 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
     report.lists, report.held_back = len(lists), int(lists.held_back.sum())
-    report.measurable = len(lists.measurable())
+    report.measurable, report.taught = len(lists.measurable()), len(lists.taught())
     report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
     report.passages, report.tokens = len(lists.passages), len(lists.tokens)
     report.bad_rows, report.examples = bad.counts, bad.examples

@@ -39,14 +39,14 @@ from pipelines.training.token_lists import TokenLists
 from pipelines.training.validation import (
     labelled_pairs,
     means_by,
-    ndcg,
+    measure_of,
     score_lists,
     validation_lists,
 )
 
 SECONDS_BETWEEN_NEWS = 2.0
 STEPS_BETWEEN_LINES = 10
-CURVE = ("step", "loss", "best label first", "pairs per second", "learning rate", "validation nDCG@10")
+CURVE = ("step", "loss", "best label first", "pairs per second", "learning rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class History:
     validations: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = -1
     best: float = -math.inf
-    """nDCG@10 of the best validation, or of the last one where its weights are kept."""
+    """Value of the best validation, or of the last one where its weights are kept."""
     seconds: float = 0.0
     pairs: int = 0
 
@@ -105,7 +105,8 @@ class TrainingWorker:
         self.base = load_base(config.base, seed=config.recipe.seed)
         self.trainer = Trainer(self.base.encoder, lists, self.base.layout, config.recipe, device)
         self.rank, self.workers = self.trainer.rank, self.trainer.workers
-        self.numbers = validation_lists(lists, config.validation.lists, config.recipe.seed)
+        self.measure = measure_of(lists)
+        self.numbers = validation_lists(self.measure.lists(lists), config.validation.lists, config.recipe.seed)
         self.sources = source_numbers(task.reports)
         self.history = History()
         self.best_weights = self.weights()
@@ -153,27 +154,27 @@ class TrainingWorker:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.encoder.state_dict().items()}
 
     def validate(self) -> None:
-        """Measures nDCG@10 on the lists that are held back, a share on each worker; keeps the best weights."""
+        """Measures the order of the lists that are held back, a share on each worker; keeps the best weights."""
         recipe = self.config.recipe
         mine = self.numbers[self.rank :: self.workers]
         self.trainer.refresh_passing()
         longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
         scored = score_lists(self.trainer.passing, self.trainer.batches, self.lists, mine, longest, longest_query)
         values = np.zeros(len(self.numbers), dtype=np.float64)
-        values[self.rank :: self.workers] = ndcg(scored.drawn.labels_LC, scored.logits_LC)
+        values[self.rank :: self.workers] = self.measure.values(scored)
         if self.workers > 1:
             shared = torch.from_numpy(values).float().to(self.trainer.device)
             torch.distributed.all_reduce(shared)
             values = shared.double().cpu().numpy()
         by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
         mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
-        self.history.validations.append({"step": self.trainer.step, "ndcg": mean, "by_source": by_source})
+        self.history.validations.append({"step": self.trainer.step, "value": mean, "by_source": by_source})
         if keeps(self.config.validation, mean, self.history.best):
             self.history.best = -math.inf if math.isnan(mean) else mean
             self.history.best_step = self.trainer.step
             self.best_weights = self.weights()
         if self.board and not math.isnan(mean):
-            self.board.add_scalar("validation/nDCG@10", mean, self.trainer.step)
+            self.board.add_scalar(f"validation/{self.measure.name}", mean, self.trainer.step)
 
     def add_line(self, window: list[Progress]) -> None:
         """Adds a line to the learning curve: the mean of the last steps."""
@@ -196,21 +197,22 @@ class TrainingWorker:
         self.news_at = now
         history, steps = self.history, self.config.recipe.steps
         done_here = max(1, progress.step)
-        ndcg = history.validations[-1]["ndcg"] if history.validations else math.nan
+        value = history.validations[-1]["value"]
         news = {
             "step": progress.step,
             "steps": steps,
             "loss": progress.loss,
-            "ndcg": None if math.isnan(ndcg) else ndcg,
+            "measure": self.measure.name,
+            "value": None if math.isnan(value) else value,
             "pairs_per_second": progress.pairs / progress.seconds,
             "seconds_left": history.seconds / done_here * (steps - progress.step),
         }
         storage.write_json(self.task.output.news, news)
-        write_text(self.task.output.curve, curve_csv(history))
+        write_text(self.task.output.curve, curve_csv(history, self.measure.name))
 
     def leave_checkpoint(self) -> None:
         """Leaves a checkpoint; all workers call this at the same steps, and worker 0 has the files."""
-        metrics = {"step": self.trainer.step, "ndcg": self.history.validations[-1]["ndcg"]}
+        metrics = {"step": self.trainer.step, "value": self.history.validations[-1]["value"]}
         if self.rank:
             ray.train.report(metrics)
             return
@@ -236,12 +238,13 @@ class TrainingWorker:
         self.trainer.encoder.load_state_dict(self.best_weights)
         self.trainer.refresh_passing()
         encoder, recipe = self.trainer.passing, self.config.recipe
-        everything = validation_lists(self.lists, len(self.lists), recipe.seed)
+        everything = self.lists.measurable()
         longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
         scored = score_lists(encoder, self.trainer.batches, self.lists, everything, longest, longest_query)
         logits, labels, numbers = labelled_pairs(scored)
         result: dict[str, Any] = {
             "history": asdict(self.history),
+            "measure": self.measure.name,
             "validation_lists": len(self.numbers),
             "platt": None,
         }
@@ -260,7 +263,7 @@ class TrainingWorker:
             for path in sorted((Path(folder) / "model").iterdir()):
                 location = f"{self.task.output.model}/{path.name}"
                 storage.store_of(location).write(location, path.read_bytes())
-        write_text(self.task.output.curve, curve_csv(self.history))
+        write_text(self.task.output.curve, curve_csv(self.history, self.measure.name))
         storage.write_json(self.task.output.result, result)
         if self.board:
             self.board.close()
@@ -280,20 +283,20 @@ class TrainingWorker:
         return {name: asdict(one) for name, one in found.items() if one}
 
 
-def keeps(validation: Validation, ndcg: float, best: float) -> bool:
-    """Whether the weights of a validation replace those that were kept so far; without lists, nDCG is NaN, they do."""
-    return validation.keep == "last" or math.isnan(ndcg) or ndcg > best
+def keeps(validation: Validation, value: float, best: float) -> bool:
+    """Whether the weights of a validation replace those that were kept so far; without lists it is NaN, and they do."""
+    return validation.keep == "last" or math.isnan(value) or value > best
 
 
-def curve_csv(history: History) -> str:
+def curve_csv(history: History, measure: str) -> str:
     """The learning curve as CSV; a validation is in the line of its step, or in a line of its own."""
-    validations = {one["step"]: "" if math.isnan(one["ndcg"]) else f"{one['ndcg']:.4f}" for one in history.validations}
     lines = {int(line[0]): [*line, ""] for line in history.lines}
-    for step, value in validations.items():
-        lines.setdefault(step, [str(step), "", "", "", "", ""])[5] = value
+    for one in history.validations:
+        value = "" if math.isnan(one["value"]) else f"{one['value']:.4f}"
+        lines.setdefault(one["step"], [str(one["step"]), "", "", "", "", ""])[5] = value
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(CURVE)
+    writer.writerow([*CURVE, f"validation {measure}"])
     writer.writerows(lines[step] for step in sorted(lines))
     return content.getvalue()
 

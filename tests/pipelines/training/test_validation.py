@@ -8,11 +8,12 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 import pytest
+import scipy.stats
 from ir_measures import nDCG
 
 from pipelines.training.mapped_lists import join, load_mapped
-from pipelines.training.token_lists import TokenList, TokenLists, has_both
-from pipelines.training.validation import ndcg, validation_lists
+from pipelines.training.token_lists import TokenList, TokenLists
+from pipelines.training.validation import BY_LABELS, BY_TEACHER, kendall_tau, measure_of, ndcg, validation_lists
 
 NAN = math.nan
 
@@ -61,9 +62,37 @@ def test_joined_lists_are_those_of_the_shards(tmp_path: Path, vocab_size: int) -
 
 
 def test_lists_of_a_validation_are_held_back_and_have_an_order() -> None:
-    assert not has_both(np.array([1, 1, NAN]))
-    assert not has_both(np.array([NAN, NAN]))
-    assert has_both(np.array([2, 1, NAN]))
     some = lists(100, 9)
-    assert validation_lists(some, 100, seed=0).tolist() == [0, 2, 4, 6, 8]
-    assert len(validation_lists(some, 3, seed=0)) == 3
+    assert some.measurable().tolist() == some.taught().tolist() == [0, 2, 4, 6, 8]
+    assert measure_of(some) is BY_LABELS
+    assert validation_lists(some.measurable(), 100, seed=0).tolist() == [0, 2, 4, 6, 8]
+    assert len(validation_lists(some.measurable(), 3, seed=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "teacher", "measurable", "taught"),
+    [
+        ([1, 1, NAN], [3, 3, NAN], False, False),
+        ([0, 0, 0], [-1, NAN, -2], False, True),
+        ([2, 1, NAN], [NAN] * 3, True, False),
+        ([NAN] * 3, [0, 0, 1], False, True),
+    ],
+)
+def test_what_a_list_tells_of_an_order(
+    labels: list[float], teacher: list[float], measurable: bool, taught: bool
+) -> None:
+    one = TokenLists.of([TokenList([1], [[2], [3], [4]], labels, teacher, held_back=True)])
+    assert one.measurable().tolist() == [0] * measurable
+    assert one.taught().tolist() == [0] * taught
+    assert measure_of(one) is (BY_LABELS if measurable else BY_TEACHER)
+
+
+def test_kendall_tau_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    teacher = rng.integers(0, 5, (50, 24)).astype(np.float32)
+    logits = np.round(rng.normal(size=(50, 24)) + teacher, 0).astype(np.float32)
+    teacher[:, 5], logits[:, 20:] = NAN, -np.inf
+    seen = [column for column in range(20) if column != 5]
+    expected = [scipy.stats.kendalltau(t, m).statistic for t, m in zip(teacher[:, seen], logits[:, seen], strict=True)]
+    assert kendall_tau(teacher, logits) == pytest.approx(expected)
+    assert kendall_tau(teacher[:1], np.zeros((1, 24), dtype=np.float32)).tolist() == [0.0]

@@ -100,7 +100,7 @@ def test_a_run_learns_and_says_so(finished: Path) -> None:
     output = finished.parent / "run"
     summary = json.loads((output / "_summary.json").read_text())
     assert summary["steps"] == 120
-    assert summary["ndcg_after"]["clicks"] > summary["ndcg_before"]["clicks"] + 0.1
+    assert summary["after"]["clicks"] > summary["before"]["clicks"] + 0.1
     assert summary["calibration_error"]["all"] < 0.3
     curve = curve_of(output)
     assert [row["step"] for row in curve] == [str(step) for step in range(0, 121, 10)]
@@ -185,7 +185,37 @@ def test_two_workers_in_an_object_store_and_the_stage_after_them(
     overrides = {"base": run, "output": str(tmp_path / "second"), "recipe.steps": 2}
     second = train(finished, overrides=overrides)
     assert second["base"] == f"{run}/model"
-    assert second["ndcg_before"]["clicks"] == pytest.approx(first["ndcg_after"]["clicks"], abs=0.05)
+    assert second["before"]["clicks"] == pytest.approx(first["after"]["clicks"], abs=0.05)
+
+
+def test_a_run_without_labels_is_measured_by_its_teacher(cluster: str, bert_directory: Path, tmp_path: Path) -> None:
+    """The teacher counts the words that query and document share."""
+    rng = random.Random(0)
+    queries = [rng.sample(WORDS, 3) for _ in range(200)]
+    documents = [
+        [query[:shared] + rng.sample(sorted({*WORDS} - {*query}), 4 - shared) for shared in (3, 0, 2, 1)]
+        for query in queries
+    ]
+    scores = [[3.0, 0.0, 2.0, 1.0]] * 200
+    texts = pa.table(
+        {
+            "query": [" ".join(query) for query in queries],
+            "documents": [[" ".join(words) for words in of_query] for of_query in documents],
+            "teacher": scores,
+        }
+    )
+    config_file = write_config(tmp_path / "taught", bert_directory, texts)
+    said = io.StringIO()
+    summary = train(config_file, said, overrides={"recipe.steps": 80})
+    assert summary["measure"] == "tau with the teacher"
+    assert summary["validation_lists"] == summary["sources"][0]["held_back"]
+    assert summary["after"]["clicks"] > summary["before"]["clicks"] + 0.1
+    assert "tau with the teacher before" in said.getvalue()
+    curve = curve_of(tmp_path / "taught" / "run")
+    assert [row["step"] for row in curve if row["validation tau with the teacher"]] == ["0", "40", "80"]
+    card = (tmp_path / "taught" / "run" / "model" / "README.md").read_text()
+    assert "| source | tau with the teacher before | after |" in card
+    assert "Not calibrated" in card
 
 
 def test_more_bad_rows_than_allowed_end_the_run_before_it_trains(

@@ -73,11 +73,13 @@ def test_patience_counts_validations_since_the_best() -> None:
 
 
 def test_a_validation_of_no_lists_leaves_its_place_in_the_curve_empty() -> None:
-    validations = [{"step": 0, "ndcg": math.nan}, {"step": 10, "ndcg": 0.5}]
-    assert curve_csv(History(validations=validations)).splitlines()[1:] == ["0,,,,,", "10,,,,,0.5000"]
+    validations = [{"step": 0, "value": math.nan}, {"step": 10, "value": 0.5}]
+    curve = curve_csv(History(validations=validations), "nDCG@10").splitlines()
+    assert curve[0].endswith(",validation nDCG@10")
+    assert curve[1:] == ["0,,,,,", "10,,,,,0.5000"]
 
 
 def test_the_weights_that_stay_are_those_of_the_best_validation_or_the_last_ones() -> None:
     best, last = Validation(), Validation(keep="last")
-    assert [keeps(best, ndcg, 0.5) for ndcg in (0.4, 0.5, 0.6, math.nan)] == [False, False, True, True]
-    assert all(keeps(last, ndcg, 0.5) for ndcg in (0.4, 0.5, 0.6, math.nan))
+    assert [keeps(best, value, 0.5) for value in (0.4, 0.5, 0.6, math.nan)] == [False, False, True, True]
+    assert all(keeps(last, value, 0.5) for value in (0.4, 0.5, 0.6, math.nan))
