@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from pipelines.model_files import find_model
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base
 from pipelines.training.plain import write_plain
-from tests.checkpoints import copy_model, edit_config, shard_weights, words, write_ettin
+from tests.checkpoints import (
+    copy_model,
+    edit_config,
+    shard_weights,
+    words,
+    write_bert,
+    write_deberta,
+    write_ettin,
+    write_modernbert,
+    write_xlm_roberta,
+)
 from tests.pipelines.references import TextPair
 
 TOLERANCE = 1e-4
@@ -52,6 +63,17 @@ def test_logits_are_those_of_sentence_transformers(ettin_directory: Path, tmp_pa
             np.testing.assert_allclose(ours(directory), expected, atol=TOLERANCE, rtol=0)
             np.testing.assert_allclose(ours(directory, max_batch_tokens=300), expected, atol=TOLERANCE, rtol=0)
             assert expected.std() > 0.3
+
+
+@pytest.mark.parametrize("write", [write_bert, write_xlm_roberta, write_modernbert, write_deberta, write_ettin])
+def test_what_sentence_transformers_saves_is_the_same_model(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """As users save the rerankers that they have trained; it writes a modules.json beside every family."""
+    from sentence_transformers import CrossEncoder
+
+    published = write(tmp_path / "published")
+    CrossEncoder(str(published), device="cpu", model_kwargs={"dtype": "float32"}).save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "modules.json").exists()
+    np.testing.assert_allclose(ours(tmp_path / "saved"), ours(published), atol=TOLERANCE, rtol=0)
 
 
 def test_the_names_and_keys_of_older_versions_are_the_same_model(ettin_directory: Path, tmp_path: Path) -> None:
