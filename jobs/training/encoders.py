@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from pipelines.training.dense import DenseEncoder
 
 FLAGS = {
-    "query_prefix": Flag('What the encoder wants before queries, such as "query: " for e5.', Panel.DENSE),
-    "passage_prefix": Flag('What the encoder wants before passages, such as "passage: " for e5.', Panel.DENSE),
+    "query_prefix": Flag(
+        'What the encoder wants before queries, such as "query: " for e5; by default what its directory says.',
+        Panel.DENSE,
+    ),
+    "passage_prefix": Flag(
+        'What the encoder wants before passages, such as "passage: " for e5; by default what its directory says.',
+        Panel.DENSE,
+    ),
     "max_length": Flag(
         "The encoder reads so many tokens of a text; by default what its directory says, or 512.",
         Panel.DENSE,
@@ -31,8 +37,9 @@ class EncoderSettings:
     """A bi-encoder of the BERT family in a directory that all nodes see. Raises ConfigError for a length below 3."""
 
     directory: str
-    query_prefix: str = ""
-    passage_prefix: str = ""
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    """None is what the directory says, as of queries."""
     max_length: int | None = None
     """Tokens of a text, at most what the model can read; None is what the directory says."""
     num_cpus: int = 1
@@ -71,6 +78,9 @@ class EncoderSettings:
 
         embedding = read_embedding(Path(self.directory))
         settings = asdict(self) | {"max_length": self.max_length or embedding.max_length}
+        for name in ("query_prefix", "passage_prefix"):
+            if settings[name] is None:
+                settings[name] = getattr(embedding, name)
         settings = {name: value for name, value in settings.items() if name not in ("directory", "num_cpus")}
         if embedding.pooling is not Pooling.MEAN:
             settings["pooling"] = str(embedding.pooling)

@@ -22,7 +22,8 @@ class DenseEncoder:
     """Mean over tokens, or the first token where the directory says so; unit length. BERT and XLM-RoBERTa, safetensors.
 
     Texts are cut at `max_length` tokens, by default at what the directory says (`pipelines.training.embedding`).
-    The prefixes are those of models that tell queries from passages: "query: " and "passage: " for e5.
+    The prefixes are those of models that tell queries from passages ("query: " and "passage: " for e5), by default the
+    prompts that the directory has for them.
 
     Raises ModelRefusedError for a directory that holds something else.
     """
@@ -33,8 +34,8 @@ class DenseEncoder:
         max_length: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
-        query_prefix: str = "",
-        passage_prefix: str = "",
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
     ) -> None:
         self.embedding = read_embedding(directory)
         backbone = self.embedding.transformer
@@ -44,7 +45,8 @@ class DenseEncoder:
         if family not in ("bert", "xlm-roberta"):
             raise ModelRefusedError(f"{backbone} is a model of type {family!r}; a dense encoder is bert or xlm-roberta")
         self.dtype, self.device = dtype, device
-        self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
+        self.query_prefix = self.embedding.query_prefix if query_prefix is None else query_prefix
+        self.passage_prefix = self.embedding.passage_prefix if passage_prefix is None else passage_prefix
         self.pad = int(config.get("pad_token_id") or 0)
         # XLM-RoBERTa counts positions from the padding's id on.
         limit = config["max_position_embeddings"] - (self.pad + 1 if family == "xlm-roberta" else 0)

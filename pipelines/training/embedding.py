@@ -1,4 +1,4 @@
-"""How a directory of sentence-transformers makes a vector of a text: which tokens are pooled, and how many are read.
+"""How a directory of sentence-transformers makes a vector of a text: its prefix, how much is read, what is pooled.
 
 Such a directory has a `modules.json`, the chain through which a text goes. What we compute is a transformer, then the
 mean over its tokens or its first token (CLS), then the unit length that a cosine needs; any other chain is refused.
@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families.chain import OLDER_POOLINGS
-from pipelines.model_files import MODULES, TRANSFORMER_CONFIG, ModelFiles, read_json, shown
+from pipelines.model_files import MODULES, PROMPTS, TRANSFORMER_CONFIG, ModelFiles, read_json, shown
 
 DEFAULT_LENGTH = 512
 """Tokens that are read of a text where the directory does not say."""
@@ -42,6 +42,8 @@ class Embedding:
     """Tokens that are read of a text, unless the caller wants another number."""
     lower_case: bool = False
     """Whether texts are lower-cased before they are tokenized."""
+    query_prefix: str = ""
+    passage_prefix: str = ""
 
 
 def read_embedding(directory: Path) -> Embedding:
@@ -56,7 +58,20 @@ def read_embedding(directory: Path) -> Embedding:
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise ModelRefusedError(f"{path}: max_seq_length is {shown(length)}; it is a whole number from 1 on, or null")
     pooling = read_pooling(directory / str(chain[1].get("path")) / "config.json")
-    return Embedding(transformer, pooling, length or DEFAULT_LENGTH, settings.get("do_lower_case") is True)
+    prefixes = read_prefix(directory, ("query",)), read_prefix(directory, ("document", "passage", "corpus"))
+    return Embedding(transformer, pooling, length or DEFAULT_LENGTH, settings.get("do_lower_case") is True, *prefixes)
+
+
+def read_prefix(directory: Path, names: Sequence[str]) -> str:
+    """The first prompt of one of these names, as sentence-transformers looks for it; an empty text without one."""
+    path = directory / PROMPTS
+    prompts = (read_json(path) if path.is_file() else {}).get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise ModelRefusedError(f"{path}: prompts is {shown(prompts)}; it is an object of texts")
+    prefix = next((prompts[name] for name in names if prompts.get(name)), "")
+    if not isinstance(prefix, str):
+        raise ModelRefusedError(f"{path}: a prompt is {shown(prefix)}; it is a text")
+    return prefix
 
 
 def read_chain(directory: Path) -> Sequence[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from jobs.training.encoders import EncoderSettings
@@ -17,3 +18,7 @@ def test_what_changes_a_vector_is_in_the_identity(bert_directory: Path, tmp_path
     found = EncoderSettings(str(folder)).identity()
     assert {"max_length": 20, "pooling": "cls", "lower_case": True}.items() <= found.items()
     assert EncoderSettings(str(folder), max_length=99).identity()["max_length"] == 99
+    prompts = {"prompts": {"query": "q: ", "document": "d: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    found = EncoderSettings(str(folder), passage_prefix="").identity()
+    assert (found["query_prefix"], found["passage_prefix"]) == ("q: ", "")

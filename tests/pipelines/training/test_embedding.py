@@ -59,6 +59,26 @@ def test_texts_are_lower_cased_where_the_directory_says_so(bert_directory: Path,
     assert np.array_equal(DenseEncoder(folder).encode(upper), DenseEncoder(folder).encode(TEXTS))
 
 
+def test_prefixes_are_the_prompts_of_the_directory(bert_directory: Path, tmp_path: Path) -> None:
+    """As sentence-transformers puts them before queries and documents; what is given has precedence."""
+    folder = saved(bert_directory, tmp_path / "dense", "mean", Normalize())
+    bare = DenseEncoder(folder)
+    config = folder / "config_sentence_transformers.json"
+    config.write_text(json.dumps({"prompts": {"query": "meadow ", "document": "walnut ", "other": "zebra "}}))
+    theirs, ours = SentenceTransformer(str(folder), device="cpu"), DenseEncoder(folder)
+    np.testing.assert_allclose(ours.encode_queries(TEXTS), theirs.encode_query(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(ours.encode_passages(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
+    without = DenseEncoder(folder, query_prefix="", passage_prefix="")
+    np.testing.assert_array_equal(without.encode_queries(TEXTS), bare.encode(TEXTS))
+    assert not np.allclose(ours.encode_queries(TEXTS), ours.encode_passages(TEXTS), atol=1e-3)
+    config.write_text(json.dumps({"prompts": {"query": None, "passage": "walnut "}}))
+    assert (DenseEncoder(folder).query_prefix, DenseEncoder(folder).passage_prefix) == ("", "walnut ")
+    config.write_text(json.dumps({"prompts": {"query": 3}}))
+    assert "a prompt is 3; it is a text" in refused(folder)
+    config.write_text(json.dumps({"prompts": ["query"]}))
+    assert "prompts is ['query']; it is an object of texts" in refused(folder)
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(ModelRefusedError) as error:
         read_embedding(folder)
