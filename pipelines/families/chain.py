@@ -97,7 +97,6 @@ def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
         if others:
             raise ModelRefusedError(f"{MODULES} has {others[0][0]} behind a LogitScore, which gives the score")
         return logit_score(files, pooling, longest)
-    check_no_prompt(files)
     check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
     pooled = read_json(files.directory / pooling.path / "config.json")
     width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
@@ -171,18 +170,10 @@ def pooling_of(config: Mapping[str, Any]) -> str:
     return str(modes[0])
 
 
-def check_no_prompt(files: ModelFiles) -> None:
-    """Raises ModelRefusedError where sentence-transformers would put a text before each pair."""
-    path = files.directory / PROMPTS
-    name = read_json(path).get("default_prompt_name") if path.is_file() else None
-    if name is not None:
-        raise ModelRefusedError(f"{PROMPTS}: default_prompt_name is {shown(name)}; prompts are not supported")
-
-
 def default_prompt(files: ModelFiles) -> str | None:
-    """The text that sentence-transformers gives to a chat template unless it is told another; raises for what is none.
+    """The text that sentence-transformers puts before each pair unless it is told another; raises for what is none.
 
-    It stands there for the instruction.
+    In a chat template it stands for the instruction.
     """
     path = files.directory / PROMPTS
     settings = read_json(path) if path.is_file() else {}

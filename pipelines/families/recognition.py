@@ -6,15 +6,16 @@ from collections.abc import Collection
 
 from ..config import MIN_MAX_LENGTH
 from ..errors import ModelRefusedError
-from ..model_files import MODULES, ModelFiles, refusals_naming, shown, tensor_headers
+from ..model_files import MODULES, PROMPTS, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
-from .chain import Chain, LogitScore, chain_of
+from .chain import Chain, LogitScore, chain_of, default_prompt
 from .deberta import DEBERTA
 from .family import Config, Family, ModelSpec
 from .gemma import GEMMA
 from .gte import GTE
 from .jina_v1 import JINA_V1
 from .jina_v2 import JINA_V2
+from .language_model import LanguageModelSpec
 from .modernbert import MODERNBERT
 from .nemotron import NEMOTRON
 from .qwen import QWEN
@@ -39,6 +40,11 @@ def spec_of(files: ModelFiles) -> ModelSpec:
         except KeyError as error:
             raise ModelRefusedError(f"a module of {MODULES} lacks {error} in its config.json") from None
         spec = recognise(config, headers, chain).with_vocabulary(files.tokenizer)
+        if not isinstance(spec, LanguageModelSpec) and (prompt := default_prompt(files)):
+            raise ModelRefusedError(
+                f"sentence-transformers puts {shown(prompt)} before each pair, as {PROMPTS} says; that is not done for "
+                f"{spec.layout} models"
+            )
         spec.check_tensors(headers)
     return spec
 

@@ -65,6 +65,19 @@ def test_logits_are_those_of_sentence_transformers(ettin_directory: Path, tmp_pa
             assert expected.std() > 0.3
 
 
+def test_a_prompt_that_every_pair_would_begin_with_is_refused(bert_directory: Path, tmp_path: Path) -> None:
+    """Its scores would be others than those of sentence-transformers, and nobody would know."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(bert_directory), device="cpu", prompts={"q": "zebra "}, default_prompt_name="q")
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ModelRefusedError, match="'zebra ' before each pair, as config_sentence_transf"):
+        ours(tmp_path / "saved")
+    model.prompts = {"q": ""}
+    model.save_pretrained(tmp_path / "empty")
+    np.testing.assert_array_equal(ours(tmp_path / "empty"), ours(bert_directory))
+
+
 @pytest.mark.parametrize("write", [write_bert, write_xlm_roberta, write_modernbert, write_deberta, write_ettin])
 def test_what_sentence_transformers_saves_is_the_same_model(write: Callable[[Path], Path], tmp_path: Path) -> None:
     """As users save the rerankers that they have trained; it writes a modules.json beside every family."""
