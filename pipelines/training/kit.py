@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +37,8 @@ GPU_MICRO_BATCH_TOKENS = 131_072
 STEPS_BETWEEN_LINES = 20
 SECONDS_BETWEEN_SAVES = 300
 """The training that is lost at most when the machine goes away."""
+INTERRUPTED = 130
+"""Exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,13 @@ def main() -> None:
         last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
     except FileNotFoundError as error:
         parser.error(f"{error}; give a folder that make_kit wrote")
+    except KeyboardInterrupt:
+        print("stopped; what was trained is saved, and the same command goes on from there")
+        raise SystemExit(INTERRUPTED) from None
     print("the time of the whole run is over" if last is None else f"saved step {last.step} in {args.output}")
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     main()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from safetensors.torch import load_file
 from pipelines import Reranker
 from pipelines.calibration import CALIBRATION
 from pipelines.training import export, kit, make_kit
-from pipelines.training.token_lists import TokenLists
+from pipelines.training.base import load_base
+from pipelines.training.token_lists import TokenList, TokenLists
 
 WORDS = ["read", "write", "file", "list", "sort", "open"]
 
@@ -82,6 +86,33 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
     mean = load_file(tmp_path / "mean" / "model.safetensors")[name].float()
     torch.testing.assert_close(mean, (theirs + begun + theirs) / 3, atol=1e-3, rtol=0)
     torch.set_num_threads(threads)
+
+
+def test_a_training_that_is_told_to_end_saves_what_it_has(backbone: Path, tmp_path: Path) -> None:
+    """Also where a shell made it ignore Ctrl-C, as shells do with what runs in the background."""
+    base, lists = load_base(str(backbone)), TokenLists.of(TokenList([1], [[2], [3]], [1, 0], [1, 0]) for _ in range(9))
+    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=2, max_lengths=(30,), max_query_length=8)
+    kit.Kit(base.spec.shape, base.layout, recipe).save(tmp_path / "kit", lists, base.encoder.state_dict())
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    command = [sys.executable, "-m", "pipelines.training.kit", "train", tmp_path / "kit", tmp_path / "trained"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        curve = tmp_path / "trained" / "curve.csv"
+        before = curve.stat().st_size if curve.exists() else 0
+        with subprocess.Popen(
+            [*ignoring, *command, "--minutes", "5", "--of", "60", "--device", "cpu"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as training:
+            while not curve.exists() or curve.stat().st_size == before:
+                assert training.poll() is None
+                time.sleep(0.05)
+            training.send_signal(number)
+            said, _ = training.communicate(timeout=60)
+        assert training.returncode == kit.INTERRUPTED
+        assert "the same command goes on from there" in said
+    steps = [int(line.split(",")[0]) for line in curve.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert json.loads((tmp_path / "trained" / "progress.json").read_text())["step"] >= steps[-1]
 
 
 def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
