@@ -71,7 +71,7 @@ def test_an_instruction_that_leaves_no_room_is_a_422(model: str, start_server: S
     server = start_server(model=model)
     answer = server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS, "instruction": words(2000)})
     assert answer.status_code == 422
-    assert "the prompt of" in answer.text
+    assert "the model's prompt alone has" in answer.text
 
 
 def test_a_model_that_takes_none_refuses_it_by_name(start_server: StartServer) -> None:
