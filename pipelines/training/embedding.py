@@ -58,20 +58,21 @@ def read_embedding(directory: Path) -> Embedding:
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise ModelRefusedError(f"{path}: max_seq_length is {shown(length)}; it is a whole number from 1 on, or null")
     pooling = read_pooling(directory / str(chain[1].get("path")) / "config.json")
-    prefixes = read_prefix(directory, ("query",)), read_prefix(directory, ("document", "passage", "corpus"))
+    prefixes = read_prefixes(directory / PROMPTS)
     return Embedding(transformer, pooling, length or DEFAULT_LENGTH, settings.get("do_lower_case") is True, *prefixes)
 
 
-def read_prefix(directory: Path, names: Sequence[str]) -> str:
-    """The first prompt of one of these names, as sentence-transformers looks for it; an empty text without one."""
-    path = directory / PROMPTS
+def read_prefixes(path: Path) -> tuple[str, str]:
+    """The prompts of queries and of passages, by the names that sentence-transformers looks for; empty without one."""
     prompts = (read_json(path) if path.is_file() else {}).get("prompts") or {}
     if not isinstance(prompts, dict):
         raise ModelRefusedError(f"{path}: prompts is {shown(prompts)}; it is an object of texts")
-    prefix = next((prompts[name] for name in names if prompts.get(name)), "")
-    if not isinstance(prefix, str):
-        raise ModelRefusedError(f"{path}: a prompt is {shown(prefix)}; it is a text")
-    return prefix
+    of_passages = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
+    prefixes = prompts.get("query") or "", of_passages
+    for prefix in prefixes:
+        if not isinstance(prefix, str):
+            raise ModelRefusedError(f"{path}: a prompt is {shown(prefix)}; it is a text")
+    return prefixes
 
 
 def read_chain(directory: Path) -> Sequence[Mapping[str, Any]]:
