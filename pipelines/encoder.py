@@ -8,9 +8,11 @@ values for those P tokens alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .attention import Attention, sdpa_attention
@@ -19,6 +21,8 @@ from .packing import PackedBatch
 
 HIDDEN_ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """`hidden_act` of a config -> `approximate` of torch's gelu."""
+HEAD_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "tanh": torch.tanh}
+"""Between the two linear layers of the head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,13 @@ class PackedNetwork(nn.Module):
 
 
 class PackedEncoder(PackedNetwork):
-    """Embeddings, layers and the classification head (dense, tanh, one logit) of a cross-encoder."""
+    """Embeddings, layers and the classification head (dense, an activation, one logit) of a cross-encoder."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, head_activation: str = "tanh") -> None:
         super().__init__()
         width = shape.hidden_size
         self.shape = shape
+        self.head_activation = HEAD_ACTIVATIONS[head_activation]
         self.word_embeddings = embedding(shape.vocab_size, width)
         self.position_embeddings = embedding(shape.max_position_embeddings, width)
         self.token_type_embeddings = embedding(shape.type_vocab_size, width)
@@ -139,7 +144,7 @@ class PackedEncoder(PackedNetwork):
         x = self._embed(batch)
         for layer in self.layers:
             x = layer(x, batch, self.attention)
-        return self.head_out(torch.tanh(self.head_dense(x))).squeeze(-1).float()  # type: ignore[no-any-return]
+        return self.head_out(self.head_activation(self.head_dense(x))).squeeze(-1).float()  # type: ignore[no-any-return]
 
     def _embed(self, batch: PackedBatch) -> torch.Tensor:
         segments = batch.token_type_ids

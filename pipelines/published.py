@@ -39,6 +39,9 @@ PUBLISHED = (
     Published(
         "xlm-roberta", "XLM-RoBERTa", ("cross-encoder/mmarco-mMiniLMv2-L12-H384-v1",), 512, "Apache-2.0", MS_MARCO
     ),
+    Published("roberta", "RoBERTa", ("cross-encoder/quora-roberta-base",), 512, "Apache-2.0"),
+    Published("camembert", "CamemBERT", ("antoinelouis/crossencoder-camembert-base-mmarcoFR",), 512, "MIT", MS_MARCO),
+    Published("electra", "ELECTRA", ("cross-encoder/ms-marco-electra-base",), 512, "Apache-2.0", MS_MARCO),
     Published(
         "modernbert",
         "ModernBERT",

@@ -129,6 +129,74 @@ def write_mmarco(directory: Path, seed: int = 5) -> Path:
     return write_model(directory, config, tensors, tokenizer, xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH))
 
 
+def write_roberta(directory: Path, model_type: str = "roberta", seed: int = 29, **changes: Any) -> Path:
+    """A cross-encoder of RoBERTa or of its French neighbour, as sentence-transformers published them for years."""
+    is_french = model_type == "camembert"
+    tokenizer = camembert_tokenizer() if is_french else roberta_tokenizer()
+    config = xlm_roberta_config(tokenizer) | {
+        "architectures": ["CamembertForSequenceClassification" if is_french else "RobertaForSequenceClassification"],
+        "gradient_checkpointing": False,
+        "max_position_embeddings": XLM_ROBERTA_LENGTH + 2,
+        "model_type": model_type,
+        **({"bos_token_id": 5, "eos_token_id": 6} if is_french else {}),
+        **changes,
+    }
+    tensors = standard_tensors("roberta", config, seed)
+    tensors["roberta.embeddings.position_ids"] = torch.arange(XLM_ROBERTA_LENGTH + 2)[None]
+    settings = xlm_roberta_tokenizer_config(XLM_ROBERTA_LENGTH)
+    settings["tokenizer_class"] = "CamembertTokenizer" if is_french else "RobertaTokenizer"
+    return write_model(directory, config, tensors, tokenizer, settings)
+
+
+def write_camembert(directory: Path) -> Path:
+    """A reranker as antoinelouis/crossencoder-camembert-base-mmarcoFR is published; returns `directory`."""
+    return write_roberta(directory, "camembert")
+
+
+def write_electra(directory: Path, seed: int = 31, **changes: Any) -> Path:
+    """A cross-encoder as cross-encoder/ms-marco-electra-base is published, with `changes` of its config."""
+    tokenizer = wordpiece_tokenizer()
+    config = {
+        "architectures": ["ElectraForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "embedding_size": WIDTH,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": WIDTH,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "intermediate_size": FEED_FORWARD,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": BERT_LENGTH,
+        "model_type": "electra",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 3,
+        "pad_token_id": 0,
+        "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+        "summary_activation": "gelu",
+        "summary_last_dropout": 0.1,
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "type_vocab_size": 2,
+        "vocab_size": tokenizer.get_vocab_size(),
+        **changes,
+    }
+    tensors = standard_tensors("electra", config, seed)
+    tensors["electra.embeddings.position_ids"] = torch.arange(BERT_LENGTH)[None]
+    settings = {
+        "cls_token": "[CLS]",
+        "do_lower_case": True,
+        "mask_token": "[MASK]",
+        "model_max_length": BERT_LENGTH,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "tokenizer_class": "ElectraTokenizer",
+        "unk_token": "[UNK]",
+    }
+    return write_model(directory, config, tensors, tokenizer, settings)
+
+
 def write_jina_v2(directory: Path, seed: int = 4) -> Path:
     """A reranker in the layout of jinaai/jina-reranker-v2-base-multilingual; returns `directory`.
 
@@ -413,6 +481,21 @@ def unigram_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def camembert_tokenizer() -> Tokenizer:
+    """CamemBERT's: as XLM-RoBERTa's, with names that are not used before <s>=5 and </s>=6."""
+    special = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+    vocabulary = json.loads(unigram_tokenizer().to_str())["model"]["vocab"]
+    pieces = [(piece, score) for piece, score in vocabulary if piece[:1] != "<" or len(piece) == 1]
+    tokenizer = Tokenizer(Unigram([*((name, 0.0) for name in special), *pieces, ("<mask>", 0.0)], unk_id=3))
+    tokenizer.normalizer = Normalizers([NFKC(), Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 5), ("</s>", 6)]
+    )
+    tokenizer.add_special_tokens([*special, "<mask>"])
+    return tokenizer
+
+
 def byte_tokenizer() -> Tokenizer:
     """ModernBERT's: bytes and words, `[CLS] q [SEP] d [SEP]`, one segment, special tokens last."""
     special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
@@ -454,7 +537,7 @@ def without_bias(tensors: Tensors) -> Tensors:
 
 
 def standard_tensors(prefix: str, config: Mapping[str, Any], seed: int) -> Tensors:
-    """What transformers' BertForSequenceClassification or XLMRobertaForSequenceClassification saves."""
+    """What BertForSequenceClassification, or that of RoBERTa or ELECTRA, saves in transformers."""
     draw = WeightDraw(seed)
     width, wide = config["hidden_size"], config["intermediate_size"]
     tensors = draw.embeddings(f"{prefix}.embeddings", config)
@@ -468,8 +551,9 @@ def standard_tensors(prefix: str, config: Mapping[str, Any], seed: int) -> Tenso
         tensors |= draw.linear(f"{layer}.intermediate.dense", wide, width)
         tensors |= draw.linear(f"{layer}.output.dense", width, wide)
         tensors |= draw.norm(f"{layer}.output.LayerNorm", width)
-    heads = {"bert": ("bert.pooler.dense", "classifier"), "roberta": ("classifier.dense", "classifier.out_proj")}
-    dense, out = heads[prefix]
+    dense, out = ("bert.pooler.dense", "classifier")
+    if prefix != "bert":
+        dense, out = ("classifier.dense", "classifier.out_proj")
     return tensors | draw.linear(dense, width, width) | draw.linear(out, 1, width, gain=4)
 
 

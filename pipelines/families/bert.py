@@ -7,7 +7,7 @@ from collections.abc import Collection
 from .checkpoint import TensorNames
 from .encoder_config import encoder_shape
 from .family import Config, EncoderSpec, Family, PairStyle
-from .xlm_roberta import XLM_ROBERTA_PAIRS
+from .roberta import ROBERTA_PAIRS
 
 NAMES = TensorNames(layout="bert", body="bert", head_dense="bert.pooler.dense", head_out="classifier")
 BERT_PAIRS = PairStyle("[CLS]", "[SEP]", separators_between=1, has_segments=True)
@@ -26,7 +26,7 @@ def bert_spec(config: Config) -> EncoderSpec:
         shape=shape,
         max_length=shape.max_position_embeddings,
         padding_id=None,
-        pair_styles=(BERT_PAIRS, XLM_ROBERTA_PAIRS),
+        pair_styles=(BERT_PAIRS, ROBERTA_PAIRS),
     )
 
 

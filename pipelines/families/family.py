@@ -151,10 +151,12 @@ def check_highest_id(tokenizer: Tokenizer, vocab_size: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec(ModelSpec):
-    """A model that `PackedEncoder` computes: BERT and its descendants. Only these can be trained."""
+    """A model that `PackedEncoder` computes: BERT and its descendants. Only of these some can be trained."""
 
     names: TensorNames
     shape: EncoderShape
+    head_activation: str = "tanh"
+    """One of `HEAD_ACTIVATIONS` of the encoder."""
 
     @property
     def layout(self) -> str:
@@ -178,7 +180,7 @@ class EncoderSpec(ModelSpec):
 
     def network(self) -> PackedEncoder:
         """As in `ModelSpec`."""
-        return PackedEncoder(self.shape)
+        return PackedEncoder(self.shape, self.head_activation)
 
     def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
         """As in `ModelSpec`."""

@@ -23,7 +23,7 @@ from ..packing import PackedBatch
 from .checkpoint import Shapes, Tensors, renamed
 from .encoder_config import epsilon, one_label, size
 from .family import Config, Family, OwnSpec
-from .xlm_roberta import XLM_ROBERTA_PAIRS
+from .roberta import ROBERTA_PAIRS
 
 LAYOUT = "jina-bert"
 BODY = "bert."
@@ -237,7 +237,7 @@ def jina_v1_spec(config: Config) -> JinaBertSpec:
         layer_norm_eps=epsilon(config),
     )
     longest = size(config, "max_position_embeddings")
-    return JinaBertSpec(shape=shape, max_length=longest, padding_id=None, pair_styles=(XLM_ROBERTA_PAIRS,))
+    return JinaBertSpec(shape=shape, max_length=longest, padding_id=None, pair_styles=(ROBERTA_PAIRS,))
 
 
 JINA_V1 = Family(LAYOUT, is_jina_v1, jina_v1_spec, is_packed_encoder=False)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import ModelRefusedError
 from .checkpoint import TensorNames
 from .family import Config, EncoderSpec, Family
-from .xlm_roberta import UNUSED, xlm_roberta_spec
+from .roberta import UNUSED, roberta_spec
 
 NAMES = TensorNames(
     layout="flash-xlm-roberta",
@@ -37,7 +37,7 @@ def jina_v2_spec(config: Config) -> EncoderSpec:
     """What config.json says of it; its epsilon differs from transformers' default and must be there."""
     if "layer_norm_eps" not in config:
         raise ModelRefusedError("config.json lacks layer_norm_eps, whose default would be wrong for jina-reranker-v2")
-    return replace(xlm_roberta_spec(config), names=NAMES, licence_note=LICENCE_NOTE)
+    return replace(roberta_spec(NAMES, config), licence_note=LICENCE_NOTE)
 
 
 JINA_V2 = Family(NAMES.layout, is_jina_v2, jina_v2_spec)

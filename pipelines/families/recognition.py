@@ -10,6 +10,7 @@ from ..model_files import MODULES, PROMPTS, ModelFiles, refusals_naming, shown, 
 from .bert import BERT
 from .chain import Chain, LogitScore, chain_of, default_prompt
 from .deberta import DEBERTA
+from .electra import ELECTRA
 from .family import Config, Family, ModelSpec
 from .gemma import GEMMA
 from .gte import GTE
@@ -19,9 +20,9 @@ from .language_model import LanguageModelSpec
 from .modernbert import MODERNBERT
 from .nemotron import NEMOTRON
 from .qwen import QWEN
-from .xlm_roberta import XLM_ROBERTA
+from .roberta import ROBERTAS
 
-FAMILIES = (JINA_V1, JINA_V2, BERT, XLM_ROBERTA, MODERNBERT, GTE, DEBERTA, QWEN, GEMMA, NEMOTRON)
+FAMILIES = (JINA_V1, JINA_V2, BERT, *ROBERTAS, ELECTRA, MODERNBERT, GTE, DEBERTA, QWEN, GEMMA, NEMOTRON)
 """The first that recognises a model reads it. Jina's are first: version 1 calls itself a BERT, which would load with
 random layers, and of version 2 the tensors tell, whatever its config says."""
 
@@ -77,9 +78,9 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
         if family.recognises(config, tensor_names):
             return family
     raise ModelRefusedError(
-        f"model_type is {shown(config.get('model_type'))}; supported are BERT, XLM-RoBERTa, ModernBERT and "
-        "DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, Qwen3-Reranker, mxbai-rerank-v2, "
-        f"bge-reranker-v2-gemma and llama-nemotron-rerank "
+        f"model_type is {shown(config.get('model_type'))}; supported are BERT, RoBERTa, XLM-RoBERTa, "
+        "CamemBERT, ELECTRA, ModernBERT and DeBERTa-v2 cross-encoders, gte-multilingual, jina-reranker-v1 and -v2, "
+        f"Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma and llama-nemotron-rerank "
         f"({', '.join(family.layout for family in FAMILIES)})"
     )
 

@@ -24,7 +24,7 @@ from ..families import EncoderSpec, model_limit, recognise
 from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
-from ..families.xlm_roberta import NAMES as XLM_ROBERTA
+from ..families.roberta import NAMES as ROBERTAS
 from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
 from ..tokens import PairTokenizer
 from .batches import PairLayout
@@ -37,7 +37,9 @@ SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 SUMS = "SHA256SUMS"
 KEEP_ZEROS = "keep_zeros"
 """Key of config.json that training alone reads."""
-TRAINED = "training takes BERT, XLM-RoBERTa and jina-reranker-v2 models, and their plain encoders"
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+"""What the names of transformers' classes begin with, by model_type."""
+TRAINED = "training takes BERT, RoBERTa, XLM-RoBERTa, CamemBERT and jina-reranker-v2 models, and their plain encoders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     with refusals_naming(name):
         spec = recognise(config, names)
-        if not isinstance(spec, EncoderSpec):
-            raise ModelRefusedError(f"this is a {spec.layout} model; {TRAINED}")
+        if not isinstance(spec, EncoderSpec) or spec.head_activation != "tanh":
+            raise ModelRefusedError(f"this is the family {spec.layout}; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)
     stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
     tensors = with_restored_rows(stored)
@@ -180,7 +182,7 @@ def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bo
 
 def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool) -> None:
     """Writes weights, config and tokenizer of a model into a folder."""
-    names = BERT if base.spec.names == BERT else XLM_ROBERTA
+    names = BERT if base.spec.names == BERT else ROBERTAS.get(base.spec.layout, ROBERTAS["xlm-roberta"])
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
     contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
     if small:
@@ -217,11 +219,10 @@ def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any
     own = base.files.config()
     ids: dict[str, Any] = {"pad_token_id": 0} if layout == "bert" else dict(zip(SPECIAL_IDS, (1, 0, 2), strict=True))
     ids |= {name: own[name] for name in SPECIAL_IDS if own.get(name) is not None}
-    family = "Bert" if layout == "bert" else "XLMRoberta"
     return {
         **asdict(base.spec.shape),
         **ids,
-        "architectures": [f"{family}ForSequenceClassification"],
+        "architectures": [f"{CLASSES[layout]}ForSequenceClassification"],
         "model_type": layout,
         "num_labels": 1,
         "id2label": {"0": "LABEL_0"},

@@ -11,7 +11,17 @@ from jobs.cli import app
 from pipelines.families import spec_of
 from pipelines.model_files import find_model
 from pipelines.published import PUBLISHED, as_markdown
-from tests.checkpoints import write_deberta, write_gemma, write_gte, write_jina_v1, write_nemotron, write_qwen
+from tests.checkpoints import (
+    write_camembert,
+    write_deberta,
+    write_electra,
+    write_gemma,
+    write_gte,
+    write_jina_v1,
+    write_nemotron,
+    write_qwen,
+    write_roberta,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,8 +48,7 @@ def test_the_families_are_those_that_models_are_of(
     tmp_path: Path,
 ) -> None:
     directories = [bert_directory, modernbert_directory, jina_v2_directory, xlm_roberta_directory]
-    writers = {"gte": write_gte, "jina-v1": write_jina_v1, "deberta": write_deberta, "gemma": write_gemma}
-    directories += [write(tmp_path / name) for name, write in writers.items()]
-    directories.append(write_nemotron(tmp_path / "nemotron"))
+    writers = [write_camembert, write_deberta, write_electra, write_gemma, write_gte, write_jina_v1, write_nemotron]
+    directories += [write(tmp_path / write.__name__) for write in (*writers, write_roberta)]
     directories += [write_qwen(tmp_path / kind, kind) for kind in ("qwen3", "qwen2")]
     assert {one.layout for one in PUBLISHED} == {spec_of(find_model(str(path))).layout for path in directories}

@@ -35,7 +35,7 @@ class TransformersReference:
         assert not loading["missing_keys"]
         assert all(name.endswith("embeddings.position_ids") for name in loading["unexpected_keys"])
         self.model.eval()
-        self.has_segments = self.model.config.model_type == "bert"
+        self.has_segments = self.model.config.model_type in ("bert", "electra")
 
     @torch.inference_mode()
     def logits(self, pairs: Sequence[TextPair], batch_size: int) -> np.ndarray:

@@ -233,5 +233,5 @@ def test_an_embedding_model_is_no_reranker(ettin_directory: Path, tmp_path: Path
 
 
 def test_training_says_that_it_does_not_take_one(ettin_directory: Path) -> None:
-    with pytest.raises(ModelRefusedError, match="a modernbert model; training takes BERT, XLM-RoBERTa"):
+    with pytest.raises(ModelRefusedError, match="the family modernbert; training takes BERT, RoBERTa"):
         load_base(str(ettin_directory))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pipelines.errors import ModelRefusedError
-from pipelines.families import bert, jina_v2, xlm_roberta
+from pipelines.families import bert, jina_v2, roberta
 from pipelines.families.checkpoint import TensorNames, from_checkpoint, to_checkpoint
 from tests.checkpoints import Tensors, read_weights
 
-LAYOUTS = {"bert": (bert.NAMES, 3), "xlm_roberta": (xlm_roberta.NAMES, 2), "jina_v2": (jina_v2.NAMES, 2)}
+LAYOUTS = {"bert": (bert.NAMES, 3), "xlm_roberta": (roberta.NAMES["xlm-roberta"], 2), "jina_v2": (jina_v2.NAMES, 2)}
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -12,7 +12,9 @@ from pipelines.reranker import Reranker
 from tests.checkpoints import (
     words,
     write_bert,
+    write_camembert,
     write_deberta,
+    write_electra,
     write_ettin,
     write_gemma,
     write_gte,
@@ -22,11 +24,15 @@ from tests.checkpoints import (
     write_modernbert,
     write_nemotron,
     write_qwen,
+    write_roberta,
     write_xlm_roberta,
 )
 
 WRITERS = [
     write_bert,
+    write_electra,
+    write_roberta,
+    write_camembert,
     write_xlm_roberta,
     write_mmarco,
     write_jina_v1,

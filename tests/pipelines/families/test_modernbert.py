@@ -196,5 +196,5 @@ def test_a_masked_language_model_is_no_reranker() -> None:
 
 
 def test_training_says_that_it_does_not_take_one(modernbert_directory: Path) -> None:
-    with pytest.raises(ModelRefusedError, match="a modernbert model; training takes BERT, XLM-RoBERTa"):
+    with pytest.raises(ModelRefusedError, match="the family modernbert; training takes BERT, RoBERTa"):
         load_base(str(modernbert_directory))
