@@ -39,15 +39,15 @@ serve: $(VENV)/.installed ## the HTTP server with the embedded model, and a page
 	$(BIN)/crossray serve
 
 test: lint ## lint and the quick tests
-	$(BIN)/python -m tests -m "not slow and not gpu and not endurance" $(PYTEST_ARGS)
+	$(BIN)/python -m tests -m "not slow and not gpu and not hub and not endurance" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed $(CLIENTS)/.installed ## the tests that take minutes: deaths, real clients, a browser
-	$(BIN)/python -m tests -m "slow and not gpu and not endurance" $(PYTEST_ARGS)
+	$(BIN)/python -m tests -m "slow and not gpu and not hub and not endurance" $(PYTEST_ARGS)
 
 test-endurance: $(VENV)/.installed ## many deaths, in many minutes; wants an idle machine
 	$(BIN)/python -m pytest -s -m endurance $(PYTEST_ARGS)
 
-test-full: test test-slow ## what CI runs: all but tests of endurance and those for a GPU
+test-full: test test-slow ## what CI runs: all but tests of endurance, and those for a GPU or the hub
 
 lint: $(VENV)/.installed ## style, types and the import contracts
 	$(BIN)/ruff check
