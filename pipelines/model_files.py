@@ -46,6 +46,8 @@ MODULES = "modules.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+SEGMENTED = ("bert", "electra")
+"""Values of model_type whose models may read token_type_ids, if `ModelFiles.gives_segments`."""
 MODULE_FOLDERS = "[0-9]*_*"
 """Folders of the modules that modules.json lists, such as 1_Pooling."""
 OF_A_CHAIN = (
@@ -135,6 +137,19 @@ class ModelFiles:
             raise ModelRefusedError(f"{path}: model_max_length is {shown(limit)}; it is a number from 1 on, or null")
         return int(limit) if limit < 1_000_000 else None
 
+    def gives_segments(self) -> bool:
+        """Whether transformers gives a model token_type_ids with this tokenizer, as tokenizer_config.json says.
+
+        Where it lists no inputs, its class decides: what transformers 5 saves of a tokenizer.json that belongs to no
+        class is a TokenizersBackend, which gives none.
+        """
+        path = self.directory / "tokenizer_config.json"
+        settings = read_json(path) if path.is_file() else {}
+        inputs = settings.get("model_input_names")
+        if isinstance(inputs, list):
+            return "token_type_ids" in inputs
+        return settings.get("tokenizer_class") != "TokenizersBackend"
+
     def chat_template(self) -> str | None:
         """The text of the template that makes a prompt of messages, from its own file or tokenizer_config.json."""
         path = self.directory / CHAT_TEMPLATE
@@ -185,6 +200,8 @@ class ModelFiles:
     def digest(self) -> str:
         """SHA-256 over the names and bytes of everything that decides a logit: config, tokenizer, weights."""
         paths = [self.directory / "config.json", self.tokenizer_file(), *(path for _, path in self.tensor_files())]
+        if self.config().get("model_type") in SEGMENTED and not self.gives_segments():
+            paths.append(self.directory / "tokenizer_config.json")
         if modules := self.modules():
             names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
             paths += [self.directory / name for name in names if (self.directory / name).is_file()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from tokenizers import Tokenizer
@@ -95,6 +95,12 @@ class ModelSpec(ABC):
         Raises ModelRefusedError for a tokenizer that is not the model's.
         """
         return self
+
+    def with_segments(self, *, given: bool) -> Self:
+        """The same; where none are given, all tokens are of segment 0, as transformers has it then."""
+        if given:
+            return self
+        return replace(self, pair_styles=tuple(replace(style, has_segments=False) for style in self.pair_styles))
 
     @abstractmethod
     def network(self) -> PackedNetwork:

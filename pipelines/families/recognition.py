@@ -41,6 +41,7 @@ def spec_of(files: ModelFiles) -> ModelSpec:
         except KeyError as error:
             raise ModelRefusedError(f"a module of {MODULES} lacks {error} in its config.json") from None
         spec = recognise(config, headers, chain).with_vocabulary(files.tokenizer)
+        spec = spec.with_segments(given=files.gives_segments())
         if not isinstance(spec, LanguageModelSpec) and (prompt := default_prompt(files)):
             raise ModelRefusedError(
                 f"sentence-transformers puts {shown(prompt)} before each pair, as {PROMPTS} says; that is not done for "

@@ -78,7 +78,7 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     has_head = any(key.startswith("classifier.") for key in names)
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     with refusals_naming(name):
-        spec = recognise(config, names)
+        spec = recognise(config, names).with_segments(given=files.gives_segments())
         if not isinstance(spec, EncoderSpec) or spec.head_activation != "tanh":
             raise ModelRefusedError(f"this is the family {spec.layout}; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)

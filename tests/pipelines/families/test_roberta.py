@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pipelines.errors import ModelRefusedError
+from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base, write_model
-from tests.checkpoints import edit_config, words, write_camembert, write_electra, write_roberta
+from tests.checkpoints import edit_config, words, write_bert, write_camembert, write_electra, write_roberta
 from tests.pipelines.references import TextPair, TransformersReference
 
 TOLERANCE = 1e-4
@@ -57,6 +58,33 @@ def test_scores_are_those_of_sentence_transformers(write: Callable[[Path], Path]
     expected = peer.predict(plain, activation_fn=torch.nn.Identity())
 
     np.testing.assert_allclose(ours(model, plain), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("write", [write_bert, write_electra])
+@pytest.mark.parametrize(
+    "settings",
+    [{"tokenizer_class": "TokenizersBackend"}, {"model_input_names": ["input_ids", "attention_mask"]}],
+)
+def test_segments_are_given_where_transformers_gives_them(
+    write: Callable[[Path], Path], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """A model that was trained without them has seen segment 0 alone; the scores and the digest are others."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model, plain = write(tmp_path / "model"), PAIRS[:12]
+    with_segments, digest = ours(model, plain), ModelFiles("", model).digest()
+    edit_config(model, "tokenizer_config.json", **settings)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    peer = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+
+    batch = tokenizer(*map(list, zip(*plain, strict=True)), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = peer(**batch).logits[:, 0].numpy()
+
+    assert "token_type_ids" not in batch
+    np.testing.assert_allclose(ours(model, plain), expected, atol=TOLERANCE, rtol=0)
+    assert np.abs(with_segments - expected).max() > 0.1
+    assert ModelFiles("", model).digest() != digest
 
 
 def test_an_electra_whose_embeddings_are_projected_is_refused(tmp_path: Path) -> None:
