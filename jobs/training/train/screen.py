@@ -103,8 +103,9 @@ def little_to_measure(labelled: int, taught: int, share: float) -> Iterator[str]
         )
     elif not labelled:
         yield (
-            "no list that is held back has a positive and another label, nor two scores of a teacher, so this run is "
-            f"neither validated nor calibrated, and its last weights are the model; give labels, or {more}"
+            "no list that is held back has a positive and another label, nor two different scores of a teacher, so "
+            "this run is neither validated nor calibrated, and its last weights are the model; give labels, or "
+            f"{more}"
         )
     if 0 < (labelled or taught) < FEW_LISTS:
         yield f"only {labelled or taught} held-back list(s) can be measured, so figures are mostly chance; {more}"

@@ -184,9 +184,11 @@ class TrainingWorker:
         speed = sum(one.pairs for one in window) / sum(one.seconds for one in window)
         step = window[-1].step
         rate = self.config.recipe.rate(step - 1)
-        self.history.lines.append([str(step), f"{loss:.4f}", f"{first:.4f}", f"{speed:.0f}", f"{rate:.3e}"])
+        share = "" if math.isnan(first) else f"{first:.4f}"
+        self.history.lines.append([str(step), f"{loss:.4f}", share, f"{speed:.0f}", f"{rate:.3e}"])
         if self.board:
-            for name, value in (("loss", loss), ("best label first", first), ("pairs per second", speed)):
+            values = {"loss": loss, "best label first": first, "pairs per second": speed}
+            for name, value in ((name, value) for name, value in values.items() if not math.isnan(value)):
                 self.board.add_scalar(f"train/{name}", value, step)
 
     def tell(self, progress: Progress) -> None:

@@ -20,7 +20,7 @@ CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "click
 @pytest.mark.parametrize(
     ("labelled", "taught", "said"),
     [
-        (0, 0, ["neither validated nor calibrated"]),
+        (0, 0, ["nor two different scores of a teacher, so this run is neither validated nor calibrated"]),
         (FEW_LISTS - 1, 900, [f"only {FEW_LISTS - 1} held-back list(s) can be measured"]),
         (FEW_LISTS, 0, []),
         (0, FEW_LISTS, ["the teacher's (Kendall's tau), and the scores are not calibrated"]),

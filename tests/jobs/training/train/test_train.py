@@ -213,6 +213,7 @@ def test_a_run_without_labels_is_measured_by_its_teacher(cluster: str, bert_dire
     assert "tau with the teacher before" in said.getvalue()
     curve = curve_of(tmp_path / "taught" / "run")
     assert [row["step"] for row in curve if row["validation tau with the teacher"]] == ["0", "40", "80"]
+    assert {row["best label first"] for row in curve} == {""}
     card = (tmp_path / "taught" / "run" / "model" / "README.md").read_text()
     assert "| source | tau with the teacher before | after |" in card
     assert "Not calibrated" in card
