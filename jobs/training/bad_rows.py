@@ -18,7 +18,7 @@ class Fault(StrEnum):
     LABELS_DO_NOT_MATCH = "labels_do_not_match"
     """Not one label or teacher score for each document."""
     NOTHING_TO_LEARN = "nothing_to_learn"
-    """No label above 0 and no teacher score."""
+    """No label above 0 and no teacher score, or one for a single document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,8 @@ def list_rows(
             yield BadRow(Reason.NULL_DOCUMENTS, f"{columns.documents} is {'null' if found is None else 'empty'}")
         else:
             row = list_row(str(query), found.texts, grades, scores, columns)
-            teaches = isinstance(row, BadRow) or not positives_only or has_something_to_learn(row)
-            yield (
-                row
-                if teaches
-                else BadRow(Fault.NOTHING_TO_LEARN, f"no label of {columns.labels} is above 0, and no teacher scored")
-            )
+            why = "" if isinstance(row, BadRow) or not positives_only else nothing_to_learn(row, columns)
+            yield BadRow(Fault.NOTHING_TO_LEARN, why) if why else row
 
 
 def list_row(
@@ -158,9 +154,16 @@ def list_row(
     return TrainingRow(query, [str(texts[i]) for i in kept], labels, teacher)
 
 
-def has_something_to_learn(row: TrainingRow) -> bool:
-    """Whether a passage is better than others, or a teacher says how good passages are."""
-    return any(label > 0 for label in row.labels) or not all(math.isnan(score) for score in row.teacher)
+def nothing_to_learn(row: TrainingRow, columns: Columns) -> str:
+    """Why a list teaches nothing; empty where it does: by a passage that is right, or a teacher who compares some.
+
+    A list that a teacher scored gets no passages of other rows, which have no scores.
+    """
+    if not all(math.isnan(score) for score in row.teacher):
+        return "" if len(row.passages) > 1 else f"{columns.documents} has one document, and no other to compare it with"
+    if any(label > 0 for label in row.labels):
+        return ""
+    return f"no label of {columns.labels} is above 0, and no teacher scored"
 
 
 def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) -> Iterator[TrainingRow | BadRow]:

@@ -104,6 +104,20 @@ def test_numbers_that_cannot_be_kept_and_pairs_that_teach_nothing_are_named() ->
     assert reasons(pairs) == {0: "nothing_to_learn", 1: "nothing_to_learn"}
 
 
+def test_a_list_of_one_document_that_a_teacher_scored_is_named() -> None:
+    """It gets no passages of other rows; one that has a label alone does."""
+    table = pa.table(
+        {
+            "query": ["q"] * 4,
+            "documents": [["a"], ["a", None], ["a"], ["a", "b"]],
+            "labels": [[1.0], None, [1.0], None],
+            "teacher": [[1.5], [1.5, None], [None], [1.5, 0.5]],
+        }
+    )
+    assert reasons(table) == {0: "nothing_to_learn", 1: "nothing_to_learn"}
+    assert read(table)[0] == BadRow("nothing_to_learn", "documents has one document, and no other to compare it with")
+
+
 def test_decimals_are_numbers_and_a_column_of_nulls_says_nothing() -> None:
     labels = pa.array([[Decimal("1.00"), Decimal("0.00")]])
     table = pa.table({"query": ["q"], "documents": [["a", "b"]], "labels": labels, "teacher": pa.nulls(1)})
