@@ -50,7 +50,7 @@ def command(
         if dtype not in WRITTEN_DTYPES:
             raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(WRITTEN_DTYPES)}")
         files = find_model(model, revision, token)
-        if not family_of(files.config(), tensor_headers(files)).is_packed_encoder:
+        if not family_of(files.config(), tensor_headers(files)).is_trained:
             write_plain(files, directory, getattr(torch, dtype))
         else:
             base = load_base(model, revision, token)

@@ -374,4 +374,4 @@ def check_terms(given: Any) -> None:
         raise ModelRefusedError(f"pos_att_type is {shown(given)}; supported is 'p2c|c2p'")
 
 
-DEBERTA = Family(LAYOUT, is_deberta, deberta_spec, is_packed_encoder=False)
+DEBERTA = Family(LAYOUT, is_deberta, deberta_spec, is_trained=False)

@@ -33,4 +33,4 @@ def electra_spec(config: Config) -> EncoderSpec:
     return replace(spec, names=NAMES, head_activation="gelu")
 
 
-ELECTRA = Family(NAMES.layout, is_electra, electra_spec)
+ELECTRA = Family(NAMES.layout, is_electra, electra_spec, is_trained=False)

@@ -196,6 +196,10 @@ class EncoderSpec(ModelSpec):
         """As in `ModelSpec`."""
         return from_checkpoint(tensors, self.names, self.shape.num_hidden_layers)
 
+    def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
+        """As in `ModelSpec`, without what no score depends on."""
+        return {name: tensor for name, tensor in tensors.items() if not self.names.is_unread(name)}, config
+
 
 class Sizes(Protocol):
     """What the shapes of all forward passes have, under the names that config.json gives them."""
@@ -263,7 +267,7 @@ class Family:
     """Reads config.json. Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing."""
     behind_chain: Callable[[Config, Chain], ModelSpec] | None = None
     """As `spec`, for a model whose score sentence-transformers' modules make; None where this is not supported."""
-    is_packed_encoder: bool = True
-    """Whether its models are those of `EncoderSpec`."""
+    is_trained: bool = True
+    """Whether training takes its models, and writes them."""
     with_logit_score: Callable[[Config, LogitScore], ModelSpec] | None = None
     """As `spec`, for a language model of which sentence-transformers takes one logit, or two."""

@@ -116,4 +116,4 @@ def gemma_spec(config: Config) -> GemmaSpec:
     )
 
 
-GEMMA = Family(LAYOUT, is_gemma, gemma_spec, is_packed_encoder=False)
+GEMMA = Family(LAYOUT, is_gemma, gemma_spec, is_trained=False)

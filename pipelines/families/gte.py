@@ -278,4 +278,4 @@ def rope(config: Config, head_width: int) -> tuple[float, float]:
     return theta * factor, factor ** (2 / head_width)
 
 
-GTE = Family(LAYOUT, is_gte, gte_spec, is_packed_encoder=False)
+GTE = Family(LAYOUT, is_gte, gte_spec, is_trained=False)

@@ -240,4 +240,4 @@ def jina_v1_spec(config: Config) -> JinaBertSpec:
     return JinaBertSpec(shape=shape, max_length=longest, padding_id=None, pair_styles=(ROBERTA_PAIRS,))
 
 
-JINA_V1 = Family(LAYOUT, is_jina_v1, jina_v1_spec, is_packed_encoder=False)
+JINA_V1 = Family(LAYOUT, is_jina_v1, jina_v1_spec, is_trained=False)

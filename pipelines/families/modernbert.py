@@ -416,4 +416,4 @@ def rope_thetas(config: Config) -> dict[str, float]:
     return found
 
 
-MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain, is_packed_encoder=False)
+MODERNBERT = Family(LAYOUT, is_modernbert, modernbert_spec, modernbert_behind_chain, is_trained=False)

@@ -109,4 +109,4 @@ def nemotron_spec(config: Config) -> NemotronSpec:
     )
 
 
-NEMOTRON = Family(LAYOUT, is_nemotron, nemotron_spec, is_packed_encoder=False)
+NEMOTRON = Family(LAYOUT, is_nemotron, nemotron_spec, is_trained=False)

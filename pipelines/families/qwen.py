@@ -187,4 +187,4 @@ def of_config(
     )
 
 
-QWEN = Family("qwen", is_qwen, qwen_spec, is_packed_encoder=False, with_logit_score=qwen_with_logit_score)
+QWEN = Family("qwen", is_qwen, qwen_spec, is_trained=False, with_logit_score=qwen_with_logit_score)

@@ -16,7 +16,7 @@ from pipelines.config import RerankerConfig
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
-from tests.checkpoints import copy_model, write_gemma, write_qwen
+from tests.checkpoints import copy_model, write_electra, write_gemma, write_qwen
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -47,6 +47,21 @@ def test_modernberts_become_what_transformers_loads(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     with torch.inference_mode():
         [actual] = model(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
+    assert actual == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_electra_becomes_what_transformers_loads(tmp_path: Path) -> None:
+    """It is not trained, and written all the same."""
+    directory = write_electra(tmp_path / "given")
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    texts = ("zebra river", "river salmon")
+    expected = Reranker.load(str(directory), raw_scores=True, device="cpu").compute_score([texts])
+    model, loading = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    with torch.inference_mode():
+        [actual] = model.eval()(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
     assert actual == pytest.approx(expected, abs=1e-4)
 
 
