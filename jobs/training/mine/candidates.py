@@ -73,8 +73,11 @@ class Mining:
 
 
 def report_name(path: str) -> str:
-    """Name of the report of a source; sources with different paths have different names."""
-    return Unit(path, 0, 0).name.removesuffix(".parquet") + ".json"
+    """Name of the report of a source, hidden from the job that scores the candidates beside it.
+
+    Sources with different paths have different names.
+    """
+    return "_" + Unit(path, 0, 0).name.removesuffix(".parquet") + ".json"
 
 
 @dataclass(slots=True)

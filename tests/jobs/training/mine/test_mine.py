@@ -101,7 +101,9 @@ def by_positive(output: Path) -> dict[str, dict[str, Any]]:
 def test_lists_have_the_positive_first_and_the_scores_of_the_engine(cluster: str, tmp_path: Path) -> None:
     """On Ray; no positive of the query, no passage of its page, none of another source, no bad row."""
     source, output = write(tmp_path / "in", python=python_source(), shell=shell_source()), tmp_path / "out"
-    summary = mined(source, output, scores=str(tmp_path / "scores"))
+    said = io.StringIO()
+    summary = mined(source, output, scores=str(tmp_path / "scores"), said=said)
+    assert "files left out" not in said.getvalue()
     assert summary["rows"] == 9
     assert summary["errors"] == {"no_positive": 1, "null_query": 1}
     python = summary["sources"][str(source / "python.parquet")]
