@@ -27,7 +27,8 @@ def write_plot(output: RunFiles, result: dict[str, Any], console: Console) -> No
     history = result["history"]
     figure = Figure(figsize=(8, 4), layout="constrained")
     loss = figure.subplots()
-    loss.plot([int(line[0]) for line in history["lines"]], [float(line[1]) for line in history["lines"]], color="C0")
+    lines = history["lines"]
+    loss.plot([int(line[0]) for line in lines], [float(line[1]) for line in lines], color="C0", marker=".")
     loss.set_xlabel("step")
     loss.set_ylabel("loss", color="C0")
     order = loss.twinx()
