@@ -11,6 +11,7 @@ import json
 import random
 import shutil
 from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,7 @@ def write_bert(directory: Path, seed: int = 3) -> Path:
     }
     tensors = standard_tensors("bert", config | sizes, seed)
     tensors["bert.embeddings.position_ids"] = torch.arange(BERT_LENGTH)[None]  # a buffer that the published file has
-    tokenizer_config = {
-        "cls_token": "[CLS]",
-        "do_lower_case": True,
-        "mask_token": "[MASK]",
-        "model_max_length": BERT_LENGTH,
-        "pad_token": "[PAD]",
-        "sep_token": "[SEP]",
-        "tokenizer_class": "BertTokenizer",
-        "unk_token": "[UNK]",
-    }
-    return write_model(directory, config | sizes, tensors, tokenizer, tokenizer_config)
+    return write_model(directory, config | sizes, tensors, tokenizer, bert_tokenizer_config("BertTokenizer"))
 
 
 def write_xlm_roberta(directory: Path, seed: int = 2) -> Path:
@@ -184,17 +175,7 @@ def write_electra(directory: Path, seed: int = 31, **changes: Any) -> Path:
     }
     tensors = standard_tensors("electra", config, seed)
     tensors["electra.embeddings.position_ids"] = torch.arange(BERT_LENGTH)[None]
-    settings = {
-        "cls_token": "[CLS]",
-        "do_lower_case": True,
-        "mask_token": "[MASK]",
-        "model_max_length": BERT_LENGTH,
-        "pad_token": "[PAD]",
-        "sep_token": "[SEP]",
-        "tokenizer_class": "ElectraTokenizer",
-        "unk_token": "[UNK]",
-    }
-    return write_model(directory, config, tensors, tokenizer, settings)
+    return write_model(directory, config, tensors, tokenizer, bert_tokenizer_config("ElectraTokenizer"))
 
 
 def write_jina_v2(directory: Path, seed: int = 4) -> Path:
@@ -364,6 +345,20 @@ def xlm_roberta_config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def bert_tokenizer_config(tokenizer_class: str) -> dict[str, Any]:
+    """tokenizer_config.json of a BERT and an ELECTRA."""
+    return {
+        "cls_token": "[CLS]",
+        "do_lower_case": True,
+        "mask_token": "[MASK]",
+        "model_max_length": BERT_LENGTH,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "tokenizer_class": tokenizer_class,
+        "unk_token": "[UNK]",
+    }
+
+
 def xlm_roberta_tokenizer_config(model_max_length: int) -> dict[str, Any]:
     """tokenizer_config.json of both XLM-RoBERTa layouts."""
     return {
@@ -465,35 +460,25 @@ def wordpiece_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def unigram_tokenizer() -> Tokenizer:
-    """XLM-RoBERTa's: SentencePiece pieces, `<s> q </s></s> d </s>`, ids <s>=0 <pad>=1 </s>=2 <unk>=3, <mask> last."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+def unigram_tokenizer(special: SequenceOf[str] = ("<s>", "<pad>", "</s>", "<unk>")) -> Tokenizer:
+    """XLM-RoBERTa's: SentencePiece pieces, `<s> q </s></s> d </s>`, the `special` tokens first and <mask> last."""
     letters = [(letter, -8.0 - i / 100) for i, letter in enumerate(("▁", *CHARACTERS))]
     words = [(f"▁{word}", -3.0 - i / 100) for i, word in enumerate(WORDS)]
-    pieces = [*((token, 0.0) for token in special[:4]), *words, *letters, (special[4], 0.0)]
+    pieces = [*((token, 0.0) for token in special), *words, *letters, ("<mask>", 0.0)]
     tokenizer = Tokenizer(Unigram(pieces, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = Normalizers([NFKC(), Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
+    ids = [(token, special.index(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
     )
-    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens([*special, "<mask>"])
     return tokenizer
 
 
 def camembert_tokenizer() -> Tokenizer:
     """CamemBERT's: as XLM-RoBERTa's, with names that are not used before <s>=5 and </s>=6."""
-    special = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
-    vocabulary = json.loads(unigram_tokenizer().to_str())["model"]["vocab"]
-    pieces = [(piece, score) for piece, score in vocabulary if piece[:1] != "<" or len(piece) == 1]
-    tokenizer = Tokenizer(Unigram([*((name, 0.0) for name in special), *pieces, ("<mask>", 0.0)], unk_id=3))
-    tokenizer.normalizer = Normalizers([NFKC(), Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 5), ("</s>", 6)]
-    )
-    tokenizer.add_special_tokens([*special, "<mask>"])
-    return tokenizer
+    return unigram_tokenizer(["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"])
 
 
 def byte_tokenizer() -> Tokenizer:
