@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from ..calibration import CALIBRATION, Calibration
 from ..encoder import PackedEncoder
 from ..errors import ModelRefusedError
-from ..families import EncoderSpec, model_limit, recognise
+from ..families import EncoderSpec, family_of, model_limit, recognise
 from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
@@ -79,7 +79,7 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     config = files.config() if has_head else files.config() | {"num_labels": 1}
     with refusals_naming(name):
         spec = recognise(config, names).with_segments(given=files.gives_segments())
-        if not isinstance(spec, EncoderSpec) or spec.head_activation != "tanh":
+        if not isinstance(spec, EncoderSpec) or not family_of(config, names).is_trained:
             raise ModelRefusedError(f"this is the family {spec.layout}; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)
     stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
