@@ -41,7 +41,8 @@ def command(
     import torch  # seconds, spared to --help
 
     from pipelines.families import family_of
-    from pipelines.model_files import find_model, tensor_headers
+    from pipelines.model_files import tensor_headers
+    from pipelines.model_sources import find_model
     from pipelines.training.base import load_base, write_model
     from pipelines.training.plain import write_plain
 

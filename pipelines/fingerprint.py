@@ -16,7 +16,8 @@ from .config import EMBEDDED_MODELS, RerankerConfig
 from .devices import resolve_device, resolve_dtype
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
-from .model_files import ModelFiles, find_model
+from .model_files import ModelFiles
+from .model_sources import find_model
 from .stores import is_uri
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from .config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT, RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, spec_of
 from .lengths import Lengths
-from .model_files import ModelFiles, find_model, refusals_naming
+from .model_files import ModelFiles, refusals_naming
+from .model_sources import find_model
 from .packing import TokenPair, cut_by_size
 from .records import CandidateList, Usage
 from .tokens import PairTemplate, PairTokenizer, check_instruction, check_query, check_text, count_tokens

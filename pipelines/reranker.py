@@ -21,7 +21,8 @@ from .families import model_limit
 from .fingerprint import Fingerprint, calibration_of, fingerprint_of
 from .lengths import Lengths
 from .memory import ReusingEngine
-from .model_files import ModelFiles, find_model
+from .model_files import ModelFiles
+from .model_sources import find_model
 from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
 from .ranking import check_threshold, rank, relevance_scores
 from .records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage

@@ -247,7 +247,7 @@ def common(port: int, threads: int) -> None:
     from fastapi import FastAPI
     from sentence_transformers import CrossEncoder
 
-    from pipelines.model_files import find_model
+    from pipelines.model_sources import find_model
 
     torch.set_num_threads(threads)
     model = CrossEncoder(str(find_model("embedded").directory), device="cpu", model_kwargs={"dtype": torch.float32})

@@ -9,7 +9,7 @@ from pipelines.calibration import Calibration
 from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.fingerprint import calibration_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from serve.settings import ServeArgs
 
 

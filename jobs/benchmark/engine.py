@@ -12,7 +12,7 @@ import typer
 
 from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import CORES, Model, Output, Rounds, Threads, interleave, report
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 
 if TYPE_CHECKING:  # torch: seconds, and not for --help

@@ -24,7 +24,7 @@ from jobs.benchmark.random_models import Size, write_random_model
 from jobs.benchmark.report import Output, interleave, report
 from pipelines.encoder import EncoderShape
 from pipelines.families import EncoderSpec
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.packing import TokenPair
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 
 MEDIAN_WORDS, DEVIATION, MAX_WORDS = 75, 0.7, 420  # log-normal: about 90 tokens in the middle, cut near 512

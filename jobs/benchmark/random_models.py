@@ -30,7 +30,8 @@ from pipelines.families.language_model import LanguageModelSpec
 from pipelines.families.modernbert import MODERNBERT, ModernBertSpec
 from pipelines.families.prompt import Prompt
 from pipelines.families.qwen import QWEN3
-from pipelines.model_files import ModelFiles, find_model
+from pipelines.model_files import ModelFiles
+from pipelines.model_sources import find_model
 
 TOKENIZER = "tokenizer_config.json"
 PADDING = "<|endoftext|>"

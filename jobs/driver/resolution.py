@@ -122,7 +122,7 @@ def resolved_model(config: RerankerConfig) -> RerankerConfig:
     Raises ConfigError for a relative directory in a submitted job, as for other paths.
     """
     from pipelines.fingerprint import resolved
-    from pipelines.model_files import find_model
+    from pipelines.model_sources import find_model
 
     if JOB_ENVIRONMENT in os.environ and config.model not in EMBEDDED_MODELS and os.path.isdir(config.model):
         absolute(config.model, "--model", allow_relative=False)

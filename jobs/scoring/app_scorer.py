@@ -53,7 +53,7 @@ def app_reranker(settings: RerankSettings, fingerprint: str) -> Reranker:
     os.environ["RAYON_NUM_THREADS"] = str(settings.num_cpus)  # of each actor: the app needs the CPUs
     from pipelines.families import spec_of
     from pipelines.lengths import Lengths
-    from pipelines.model_files import find_model
+    from pipelines.model_sources import find_model
     from pipelines.preparation import pair_tokenizer
     from pipelines.reranker import Reranker
 

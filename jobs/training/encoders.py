@@ -73,7 +73,7 @@ class EncoderSettings:
 
         Raises ModelError where there is no model, or one of another kind.
         """
-        from pipelines.model_files import find_model
+        from pipelines.model_sources import find_model
         from pipelines.training.embedding import Pooling, read_embedding
 
         embedding = read_embedding(Path(self.directory))

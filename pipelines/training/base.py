@@ -25,7 +25,8 @@ from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
 from ..families.roberta import NAMES as ROBERTAS
-from ..model_files import ModelFiles, find_model, refusals_naming, tensor_headers
+from ..model_files import ModelFiles, refusals_naming, tensor_headers
+from ..model_sources import find_model
 from ..tokens import PairTokenizer
 from .batches import PairLayout
 from .recipe import Recipe

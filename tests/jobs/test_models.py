@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipelines.families import spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.published import PUBLISHED, as_markdown
 from tests.checkpoints import (
     write_camembert,

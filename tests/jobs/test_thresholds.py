@@ -22,7 +22,7 @@ from jobs.settings import RerankSettings
 from jobs.table.columns import GroupBy, Layout
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError, ModelRefusedError
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from tests.checkpoints import copy_model
 from tests.jobs.conftest import RunJob
 from tests.jobs.tables import lists_table, parts, read_json, read_output, rows_of_output, write_input

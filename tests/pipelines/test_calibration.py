@@ -16,7 +16,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.families.qwen import QWEN3
 from pipelines.fingerprint import ServedModel, logits_fingerprint, planned_fingerprint, resolved
-from pipelines.model_files import find_model, is_needed
+from pipelines.model_sources import find_model, is_needed
 from pipelines.ranking import rank, sigmoid
 from pipelines.records import CandidateList, Usage
 from pipelines.reranker import Reranker

@@ -16,7 +16,8 @@ import torch
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelNotFoundError, ModelRefusedError
 from pipelines.fingerprint import planned_fingerprint, resolved
-from pipelines.model_files import EMBEDDED_DIRECTORIES, find_model
+from pipelines.model_files import EMBEDDED_DIRECTORIES
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
     copy_model,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.calibration import Calibration
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import words, write_qwen
 from tests.serve.conftest import StartServer

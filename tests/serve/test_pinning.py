@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import ModelNotFoundError, ModelRefusedError
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from serve.endpoint import Endpoint
 from serve.pinning import pinned
 from serve.scorer import Scorer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.calibration import CALIBRATION, Calibration
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from serve.pinning import with_calibration
 from serve.settings import ServeArgs
 from tests.checkpoints import copy_model, words

@@ -25,7 +25,7 @@ from jobs.training.train.plot import write_plot
 from jobs.training.train.screen import print_end
 from jobs.training.train.shards import ShardReport, source_summaries
 from pipelines.errors import ConfigError
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 
 if TYPE_CHECKING:  # torch and Ray Train: seconds, spared to a run that is complete
     from jobs.training.train.worker import Task

@@ -24,7 +24,7 @@ from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, words, write_qwen
 from tests.jobs.stubs import no_ray_session

@@ -23,7 +23,7 @@ from jobs.output.parts import METADATA_KEY
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping, Layout
 from pipelines.errors import ConfigError
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from tests.checkpoints import copy_model, edit_config
 from tests.jobs.conftest import RunJob
 from tests.jobs.permissions import as_nobody

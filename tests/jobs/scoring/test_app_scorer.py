@@ -33,7 +33,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, CrossrayError
 from pipelines.fingerprint import ServedModel, planned_fingerprint
 from pipelines.lengths import Lengths
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.packing import TokenPair
 from pipelines.pair_block import PairBlock
 from pipelines.records import CandidateList, Ranking, ScoringTime

@@ -17,7 +17,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import spec_of
 from pipelines.fingerprint import planned_fingerprint
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base
 from pipelines.training.plain import write_plain

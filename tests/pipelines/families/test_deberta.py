@@ -14,7 +14,7 @@ from jobs.cli import app
 from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import deberta, spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
     DEBERTA_LENGTH,

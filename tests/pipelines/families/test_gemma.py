@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families import spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, edit_config, read_weights, shard_weights, words, write_gemma, write_weights

@@ -14,7 +14,7 @@ from jobs.cli import app
 from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import HEADS, WIDTH, copy_model, edit_config, shard_weights, words, write_gte
 from tests.pipelines.references import TextPair, TransformersReference

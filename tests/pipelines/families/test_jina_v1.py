@@ -19,7 +19,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import spec_of
 from pipelines.families.jina_v1 import jina_v1_spec
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.packing import TokenPair
 from pipelines.reranker import Reranker
 from tests.checkpoints import edit_config, read_weights, shard_weights, words, write_jina_v1

@@ -14,7 +14,7 @@ from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
 from pipelines.families import recognise, spec_of
 from pipelines.families.modernbert import FirstTokenLayer, ModernBert
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base
 from tests.checkpoints import (

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.families import spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
 from tests.checkpoints import edit_config, read_weights, shard_weights, words, write_nemotron

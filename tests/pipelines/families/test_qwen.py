@@ -18,7 +18,7 @@ from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.families import spec_of
-from pipelines.model_files import find_model
+from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
 from tests.checkpoints import (
