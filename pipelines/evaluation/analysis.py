@@ -2,6 +2,8 @@
 
 - Texts are normalized (NFKC) and lower-cased. A word is a run of letters, digits and the marks on them: without the
   marks, words of Hindi, Tamil and many others would fall apart. Words of one character are left out.
+- Names in code are made of words, and people ask for these: `user_name` counts as `user` and `name`, and `userName` as
+  these two and as `username` (so do `YouTube` and `youtube` find each other).
 - Where scripts put no spaces between words, or Korean puts its particles behind them, words are the *pairs* of
   neighbouring letters (Lucene's CJKBigramFilter does so for Chinese, Japanese and Korean). A letter has its marks with
   it, which found more in Thai, Lao, Khmer and Burmese than pairs of code points did.
@@ -21,7 +23,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-ANALYZER = "words-and-bigrams-1"
+ANALYZER = "words-and-bigrams-2"
 """The name of what this file does to texts. Whoever changes what comes out changes the number."""
 
 ENGLISH = (
@@ -30,6 +32,9 @@ ENGLISH = (
 )
 """The stop words of Lucene's EnglishAnalyzer."""
 STOP_WORDS = frozenset(ENGLISH.split())
+
+HUMP = "(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+"""The place before a hump: of `userName`, of `HTTPServer`."""
 
 IN_PAIRS = (
     "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"  # Han
@@ -55,10 +60,13 @@ def words_of(texts: Iterable[str]) -> list[list[str]]:
 
 
 def words(text: str) -> Iterator[str]:
-    """Yields the words of a text in their order."""
+    """Yields the words of a text: first the parts of names in code that have humps, then all words in their order."""
     patterns = compiled()
     if not text.isascii():
         text = patterns.ignored.sub("", unicodedata.normalize("NFKC", text))
+    text = text.replace("_", " ")
+    for name in patterns.name.findall(text):
+        yield from filter(is_kept, map(str.lower, patterns.hump.split(name)))
     text = text.lower()
     if text.isascii():
         yield from filter(is_kept, patterns.word.findall(text))
@@ -90,6 +98,9 @@ class Patterns(NamedTuple):
     letter: re.Pattern[str]
     """With the marks on it."""
     ignored: re.Pattern[str]
+    name: re.Pattern[str]
+    """A name with humps."""
+    hump: re.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -101,6 +112,8 @@ def compiled() -> Patterns:
         re.compile(f"([{IN_PAIRS}]+)"),
         re.compile(f"[\\w{marks}][{marks}]*"),
         re.compile(f"[{IGNORED}]"),
+        re.compile(r"\b[A-Za-z0-9]*?(?:[a-z0-9][A-Z]|[A-Z][A-Z][a-z])\w*"),
+        re.compile(HUMP),
     )
 
 
