@@ -7,36 +7,39 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
 
 from pipelines.errors import ConfigError, missing_packages
-from pipelines.evaluation.analysis import words
+from pipelines.evaluation.analysis import load_stemmers, words
 
 K1, B = 1.5, 0.75
 """Defaults of bm25s."""
 
 
 def load_bm25s() -> ModuleType:
-    """The package bm25s; raises ConfigError where it is not installed."""
+    """The package bm25s; raises ConfigError where it is not installed, or what words need is not."""
+    load_stemmers()
     try:
-        import bm25s  # optional: the extra `train`
+        import bm25s  # optional: the extras `train` and `evaluate`
     except ImportError:
-        raise ConfigError(missing_packages("BM25", "bm25s")) from None
+        raise ConfigError(missing_packages("BM25", "bm25s PyStemmer")) from None
     return bm25s  # type: ignore[no-any-return]
 
 
 class WordIndex:
     """BM25 over documents, by bm25s; raises ConfigError where that is not installed."""
 
-    def __init__(self, documents: Iterable[str]) -> None:
+    def __init__(self, documents: Iterable[str], cut: Callable[[str], Sequence[str]] = words) -> None:
+        """`cut` gives the words of a text."""
         bm25s = load_bm25s()
+        self.cut = cut
         self.ids: dict[str, int] = {}
         """By word."""
-        found = [[self.ids.setdefault(word, len(self.ids)) for word in words(text)] for text in documents]
+        found = [[self.ids.setdefault(word, len(self.ids)) for word in cut(text)] for text in documents]
         self.documents = len(found)
         self.index = bm25s.BM25()
         if self.ids:  # bm25s refuses to index nothing
@@ -44,7 +47,7 @@ class WordIndex:
 
     def scores(self, query: str) -> np.ndarray:
         """The score of each document, float32; 0 where no word is shared."""
-        asked = [self.ids[word] for word in words(query) if word in self.ids]
+        asked = [self.ids[word] for word in self.cut(query) if word in self.ids]
         if not asked:
             return np.zeros(self.documents, np.float32)
         return np.asarray(self.index.get_scores_from_ids(asked))

@@ -1,4 +1,4 @@
-"""How texts become the words that BM25 counts, in any language. There is no dictionary and no stemming.
+"""How texts become the words that BM25 counts, in any language. There is no dictionary.
 
 - Texts are normalized (NFKC) and lower-cased. A word is a run of letters, digits and the marks on them: without the
   marks, words of Hindi, Tamil and many others would fall apart. Words of one character are left out.
@@ -9,6 +9,8 @@
   it, which found more in Thai, Lao, Khmer and Burmese than pairs of code points did.
 - Lucene's English stop words are left out of all texts. Without that, English queries found clearly less; in other
   languages it made no difference, as those that are words there too, such as `in` or `an`, say little there as well.
+- Words lose their English endings, by Snowball's English stemmer: `singers` counts as `singer`. What Lucene's English
+  analyzer finds is found here; in other languages that made no difference.
 - What is written or left out as the writer likes is left out: vowel points of Arabic and Hebrew, the Arabic stroke that
   only makes a word longer, the soft hyphen, the joiner within a letter.
 """
@@ -21,9 +23,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 from typing import NamedTuple
 
-ANALYZER = "words-and-bigrams-2"
+from ..errors import ConfigError, missing_packages
+
+ANALYZER = "stems-and-bigrams-1"
 """The name of what this file does to texts. Whoever changes what comes out changes the number."""
 
 ENGLISH = (
@@ -54,12 +59,27 @@ IGNORED = (
 """Characters that are no part of a word, as a class of a regular expression."""
 
 
+def load_stemmers() -> ModuleType:
+    """The package PyStemmer; raises ConfigError where it is not installed."""
+    try:
+        import Stemmer  # optional: the extras `train` and `evaluate`
+    except ImportError:
+        raise ConfigError(missing_packages("BM25", "bm25s PyStemmer")) from None
+    return Stemmer  # type: ignore[no-any-return]
+
+
 def words_of(texts: Iterable[str]) -> list[list[str]]:
-    """The words of each text, with repetitions."""
-    return [list(words(text)) for text in texts]
+    """As `words`, of each text."""
+    return [words(text) for text in texts]
 
 
-def words(text: str) -> Iterator[str]:
+def words(text: str) -> list[str]:
+    """The words of a text, with repetitions, without their endings; raises ConfigError, as `load_stemmers`."""
+    stemmer = load_stemmers().Stemmer("english")  # a new one costs nothing, and threads cannot share one
+    return stemmer.stemWords(list(whole_words(text)))  # type: ignore[no-any-return]
+
+
+def whole_words(text: str) -> Iterator[str]:
     """Yields the words of a text: first the parts of names in code that have humps, then all words in their order."""
     patterns = compiled()
     if not text.isascii():

@@ -37,7 +37,7 @@ from jobs.training.pools import run_stage_on_replicas
 from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
-from pipelines.evaluation.analysis import ANALYZER
+from pipelines.evaluation.analysis import ANALYZER, load_stemmers
 
 BYTES_AT_ONCE = 16 << 20
 """Decoded size of the rows that a worker reads, scores and writes at once."""
@@ -134,7 +134,10 @@ def options_of(
     members = {str(one): encoder.identity() for one, encoder in encoders.items()}
     members |= {str(one): with_resolved_model(reranking)[1] for one, reranking in jobs.items()}
     names = {name: getattr(job.mapping, name) for name in ("query", "documents", "text_field")}
-    words = {"words": ANALYZER} if needs_words(settings.teacher) else {}
+    words = {}
+    if needs_words(settings.teacher):
+        load_stemmers()
+        words["words"] = ANALYZER
     return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members, **words}
 
 

@@ -16,6 +16,7 @@ from jobs.benchmark.engine import EQUAL
 from jobs.benchmark.lists import MAX_WORDS, MEDIAN_WORDS, long_document, make_lists, short_document, vocabulary
 from jobs.benchmark.report import CORES, interleave
 from jobs.benchmark.reuse import share_of_distinct_pairs, zipfian_log
+from pipelines.evaluation.analysis import ANALYZER
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 
@@ -75,3 +76,25 @@ def test_load_measures_fresh_processes_and_writes_its_figures(bert_directory: Pa
     figures = json.loads(output.read_text())
     assert figures["rows"]["together"]["seconds"] > figures["rows"]["load"]["seconds"] > 0
     assert figures["machine"]["cpus"] == CORES
+
+
+def test_words_measures_what_each_way_of_cutting_finds(tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    texts = {"1": "singer_id concertName", "2": "an airport", "3": "東京都の本"}
+    asked = {"a": ("names of concerts", "en", "1"), "b": ("の本", "ja", "3")}
+    write_lines(folder / "corpus.jsonl", [{"id": one, "text": text} for one, text in texts.items()])
+    write_lines(
+        folder / "queries.jsonl", [{"id": one, "text": text, "lang": lang} for one, (text, lang, _) in asked.items()]
+    )
+    (folder / "qrels.tsv").write_text("".join(f"{query}\t{document}\t1\n" for query, (*_, document) in asked.items()))
+    output = tmp_path / "words.json"
+    result = CliRunner().invoke(app, ["words", str(folder), "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(output.read_text())["rows"]
+    assert rows["tables"] == {"bm25s": 0.0, "bm25s with a stemmer": 0.0, ANALYZER: 1.0}
+    assert [rows[f"tables, {language}"][ANALYZER] for language in ("en", "ja")] == [1.0, 1.0]
+
+
+def write_lines(path: Path, objects: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(one) + "\n" for one in objects))

@@ -123,7 +123,7 @@ def test_a_search_that_was_stopped_embeds_only_what_is_missing(
 
     first_stage = f"fusion:bm25,dense:{bert_directory}"
     whole, told = searched(folder, tmp_path / "whole", first_stage)
-    assert told["analyzer"] == "words-and-bigrams-2"
+    assert told["analyzer"] == "stems-and-bigrams-1"
     stops_after(3)
     with pytest.raises(StoppedError):
         searched(folder, tmp_path / "room", first_stage)
@@ -217,7 +217,7 @@ def test_texts_without_spaces_are_found_by_the_command(tmp_path: Path, cluster: 
         "name": "first stage (bm25)",
         "by": "bm25",
         "top_k": 100,
-        "analyzer": "words-and-bigrams-2",
+        "analyzer": "stems-and-bigrams-1",
         "found": {"recall": pytest.approx(2 / 3), "relevant": 3, "relevant_found": 2, "queries_without": 1},
     }
     assert results["rows"]["first stage"]["MRR@10"]["mean"] == pytest.approx(2 / 3)

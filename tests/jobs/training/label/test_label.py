@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from Stemmer import Stemmer
 from tokenizers import Tokenizer
 from transformers import AutoModel
 from typer.testing import CliRunner
@@ -154,8 +156,9 @@ def bm25_of(query: str, documents: Sequence[str]) -> list[float]:
     """By bm25s over the six distinct documents of the tables above."""
     distinct = [*DOCUMENTS, ""]
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(distinct, stopwords="en", show_progress=False), show_progress=False)
-    [words] = bm25s.tokenize([query], stopwords="en", return_ids=False, show_progress=False)
+    cut: dict[str, Any] = {"stopwords": "en", "stemmer": Stemmer("english"), "show_progress": False}
+    index.index(bm25s.tokenize(distinct, **cut), show_progress=False)
+    [words] = bm25s.tokenize([query], return_ids=False, **cut)
     scores = index.get_scores(words)
     return [float(scores[distinct.index(document)]) for document in documents]
 
@@ -304,13 +307,20 @@ def test_bm25_finds_the_words_of_languages_without_spaces(tmp_path: Path, here: 
     assert osaka > tokyo > bread == 0  # two pairs of letters, one pair, none
 
 
+def test_without_a_stemmer_the_way_out_is_named(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "in", odd_table())
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s PyStemmer \("):
+        labelled(source, tmp_path / "out", "fusion:bm25,reranker:embedded")
+
+
 def test_scores_over_other_words_are_not_mixed(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A labelling by BM25 that was begun with another analyzer is refused; other teachers do not care."""
     source = write(tmp_path / "in", odd_table())
     labelled(source, tmp_path / "words", "bm25")
     labelled(source, tmp_path / "no words", "reranker:embedded")
     monkeypatch.setattr(jobs.training.label.run, "ANALYZER", "letters-2")
-    with pytest.raises(RefusedError, match=r"words was 'words-and-bigrams-2', is 'letters-2'"):
+    with pytest.raises(RefusedError, match=r"words was 'stems-and-bigrams-1', is 'letters-2'"):
         labelled(source, tmp_path / "words", "bm25")
     labelled(source, tmp_path / "no words", "reranker:embedded")
 

@@ -233,7 +233,10 @@ def test_no_ranks(text: str) -> None:
         parse_ranks(text)
 
 
-def test_without_bm25s_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s \(the extra train of crossray\)$"):
+@pytest.mark.parametrize("package", ["bm25s", "Stemmer"])
+def test_without_what_bm25_needs_the_way_out_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=r"^BM25 needs .*: pip install bm25s PyStemmer \(the extra train"):
         mine(MineSettings(RerankSettings(str(tmp_path), str(tmp_path / "out"))))
