@@ -57,7 +57,8 @@ def command(
             base = load_base(model, revision, token)
             if not base.has_head:
                 raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
-            write_model(base.encoder, base, directory, getattr(torch, dtype), calibration=files.calibration())
+            calibration, given = files.calibration(), getattr(torch, dtype)
+            write_model(base.encoder, base, directory, given, calibration=calibration, is_trained=False)
     except FileExistsError as error:
         say(console, str(error), "refused: ")
         raise typer.Exit(errors.REFUSED) from None

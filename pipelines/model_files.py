@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from .calibration import CALIBRATION, Calibration
 from .config import EMBEDDED_MODELS
 from .errors import ModelRefusedError, tokenizer_faults
+from .tokenizer_settings import class_of, follow_settings
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ PROMPTS = "config_sentence_transformers.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 SEGMENTED = ("bert", "electra")
 """Values of model_type whose models may read token_type_ids, if `ModelFiles.gives_segments`."""
+RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 NO_MODEL = {
     "adapter_config.json": "it holds an adapter: merge it into its base model (merge_and_unload of peft) and save it",
     "*.gguf": "it holds GGUF, which is not read: take the safetensors that it was made of",
@@ -87,16 +89,26 @@ class ModelFiles:
         return read_json(path)
 
     def tokenizer(self) -> Tokenizer:
-        """tokenizer.json, verbatim (transformers would rebuild it, in 5 s for XLM-RoBERTa)."""
+        """tokenizer.json, not built anew as by transformers (5 s for XLM-RoBERTa), and yet with what that changes."""
+        tokenizer, _ = self._tokenizer()
+        return tokenizer
+
+    def _tokenizer(self) -> tuple[Tokenizer, bool]:
+        """The tokenizer, and whether tokenizer_config.json says otherwise than tokenizer.json."""
         path = self.tokenizer_file()
         with tokenizer_faults(f"{path} is not a tokenizer"):
-            return Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_file(str(path))
+        is_changed = follow_settings(tokenizer, self._tokenizer_config(), self.config().get("model_type"))
+        return tokenizer, is_changed
 
     def tokenizer_file(self) -> Path:
         """tokenizer.json; raises ModelRefusedError when there is none."""
         path = self.directory / "tokenizer.json"
         if not path.is_file():
-            raise ModelRefusedError(f"{self.directory} has no tokenizer.json; save the model's fast tokenizer there")
+            raise ModelRefusedError(
+                f"{self.directory} has no tokenizer.json; "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes one"
+            )
         return path
 
     def tokenizer_limit(self) -> int | None:
@@ -159,21 +171,18 @@ class ModelFiles:
 
     def weight_files(self) -> list[Path]:
         """The safetensors files of the model itself, in a fixed order; raises ModelRefusedError when there are none."""
-        index = self.directory / WEIGHTS_INDEX
+        path, index = self.directory / "model.safetensors", self.directory / WEIGHTS_INDEX
+        if path.is_file():  # before parts that an earlier save left there, as in transformers
+            return [path]
         if index.is_file():
             return [self.directory / shard for shard in shards_of(index)]
-        path = self.directory / "model.safetensors"
-        if not path.is_file():
-            pickled = (
-                "pickled weights (pytorch_model.bin) are not read, convert them with transformers' save_pretrained"
-            )
-            raise ModelRefusedError(f"{self.directory} has no model.safetensors; {what_else(self.directory, pickled)}")
-        return [path]
+        pickled = "pickled weights (pytorch_model.bin) are not read, convert them with transformers' save_pretrained"
+        raise ModelRefusedError(f"{self.directory} has no model.safetensors; {what_else(self.directory, pickled)}")
 
     def digest(self) -> str:
         """SHA-256 over the names and bytes of everything that decides a logit: config, tokenizer, weights."""
         paths = [self.directory / "config.json", self.tokenizer_file(), *(path for _, path in self.tensor_files())]
-        if self.config().get("model_type") in SEGMENTED and not self.gives_segments():
+        if self._is_told_otherwise():
             paths.append(self.directory / TOKENIZER_CONFIG)
         if modules := self.modules():
             names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
@@ -182,6 +191,13 @@ class ModelFiles:
         return digest_of(
             self.directory, tuple((path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in states)
         )
+
+    def _is_told_otherwise(self) -> bool:
+        """Whether tokenizer_config.json decides a logit, and not tokenizer.json alone."""
+        model_type = self.config().get("model_type")
+        if model_type in SEGMENTED and not self.gives_segments():
+            return True
+        return class_of(self._tokenizer_config(), model_type) is not None and self._tokenizer()[1]
 
     def calibration(self) -> Calibration | None:
         """That of calibration.json, where there is one.
@@ -291,11 +307,24 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
 
 def read_tensors(files: ModelFiles) -> dict[str, torch.Tensor]:
     """All tensors by their names; those of a module begin with its folder."""
+    return {
+        f"{prefix}{name}": tensor for prefix, path in files.tensor_files() for name, tensor in tensors_in(path).items()
+    }
+
+
+def tensors_in(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in one safetensors file."""
     from safetensors.torch import load_file
 
-    return {
-        f"{prefix}{name}": tensor for prefix, path in files.tensor_files() for name, tensor in load_file(path).items()
-    }
+    return {present_name(name): tensor for name, tensor in load_file(path).items()}
+
+
+def present_name(name: str) -> str:
+    """The name that transformers gives a tensor whose file has its name of TensorFlow, such as bert-base-uncased's."""
+    for earlier, present in RENAMED.items():
+        if name.endswith(earlier):
+            return name.removesuffix(earlier) + present
+    return name
 
 
 def tensor_headers(files: ModelFiles) -> dict[str, TensorHeader]:
@@ -321,7 +350,7 @@ def headers_in(path: Path) -> Iterator[tuple[str, TensorHeader]]:
         with safe_open(path, framework="pt") as shard:
             for name in shard.keys():  # noqa: SIM118  # it is no mapping
                 one = shard.get_slice(name)
-                yield name, TensorHeader(one.get_dtype(), tuple(one.get_shape()))
+                yield present_name(name), TensorHeader(one.get_dtype(), tuple(one.get_shape()))
     except (SafetensorError, OSError) as error:
         raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}") from None
 

@@ -29,13 +29,15 @@ def drain(app: str) -> None:
     # Serve's own way takes 30 s and answers 404 meanwhile. After SIGUSR1 HAProxy refuses connections and closes each
     # after its answer; Serve's controller must not see that, since it would start another one.
     for controller in processes("ray::ServeController"):
-        controller.suspend()
+        with suppress(psutil.NoSuchProcess):
+            controller.suspend()
     path = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     with suppress(ConnectionError), socket.socket(socket.AF_UNIX) as admin:
         admin.connect(str(next(path.parent.rglob(path.name))))  # in a folder per node
         ask_haproxy(admin, "prompt")  # keeps the connection, which there is no other way to after SIGUSR1
         for proxy in proxies:
-            proxy.send_signal(signal.SIGUSR1)
+            with suppress(psutil.NoSuchProcess):  # one that a reload replaced may end at this moment
+                proxy.send_signal(signal.SIGUSR1)
         end = time.monotonic() + DRAIN_SECONDS
         while under_way(ask_haproxy(admin, "show stat")) and time.monotonic() < end:
             time.sleep(0.1)

@@ -353,9 +353,10 @@ class Endpoint:
         """Raises UnbrokenTextError for a text that would take too much memory."""
         for text in (task.query, *task.documents):
             if len(text) > UNBROKEN_CHARACTERS:
-                longest = max(map(len, self.preparation.tokenizer.pieces(text)))
+                tokenizer = self.preparation.tokenizer
+                longest = max(map(len, tokenizer.pieces(text)))
                 if longest > UNBROKEN_CHARACTERS:
-                    raise UnbrokenTextError(longest, UNBROKEN_CHARACTERS)
+                    raise UnbrokenTextError(longest, UNBROKEN_CHARACTERS, tokenizer.cuts_at_spaces)
 
     async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
         answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]

@@ -198,10 +198,11 @@ class UnbrokenTextError(AppError):
 
     status, code = 413, "UNBROKEN_TEXT"
 
-    def __init__(self, characters: int, limit: int) -> None:
+    def __init__(self, characters: int, limit: int, cuts_at_spaces: bool) -> None:
+        without = " without a space between two words" if cuts_at_spaces else ", which this model takes in one piece"
         super().__init__(
-            f"a text has {characters:,} characters without a space between two words; at most {limit:,} are allowed, "
-            "split it into several documents"
+            f"a text has {characters:,} characters{without}; at most {limit:,} are allowed, split it into several "
+            "documents"
         )
 
 

@@ -206,7 +206,7 @@ def check_same_names(found: Collection[str], expected: Collection[str], layout: 
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or unexpected:
         raise ModelRefusedError(
-            f"the checkpoint does not hold the tensors of a {layout} cross-encoder of {num_layers} layers: "
+            f"the checkpoint does not hold the tensors of a cross-encoder ({layout}) of {num_layers} layers: "
             f"{describe_names('missing', missing)}; {describe_names('unexpected', unexpected)}"
         )
 

@@ -28,7 +28,7 @@ def electra_spec(config: Config) -> EncoderSpec:
     if embedding_size != spec.shape.hidden_size:
         raise ModelRefusedError(
             f"embedding_size is {embedding_size} and hidden_size {spec.shape.hidden_size}; an ELECTRA whose embeddings "
-            "are projected (electra-small) is not supported"
+            "are projected (electra-small) is not supported; one without (electra-base) is scored, and not trained"
         )
     return replace(spec, names=NAMES, head_activation="gelu")
 

@@ -134,7 +134,8 @@ class ModelSpec(ABC):
         start, separator = tokenizer.token_to_id(style.start), tokenizer.token_to_id(style.separator)
         if start is None or separator is None:
             raise ModelRefusedError(
-                f"tokenizer.json has no {style.start} or {style.separator}; it does not belong to a {self.layout} model"
+                f"tokenizer.json has no {style.start} or {style.separator}, which pairs of a {self.layout} model are "
+                "built with; one with other tokens is not supported"
             )
         check_highest_id(tokenizer, self.vocab_size)
         if style.has_segments and self.segments < 2:  # the passage is segment 1

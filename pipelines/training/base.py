@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from ..calibration import CALIBRATION, Calibration
@@ -25,7 +25,7 @@ from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
 from ..families.roberta import NAMES as ROBERTAS
-from ..model_files import ModelFiles, refusals_naming, tensor_headers
+from ..model_files import ModelFiles, refusals_naming, tensor_headers, tensors_in
 from ..model_sources import find_model
 from ..tokens import PairTokenizer
 from .batches import PairLayout
@@ -35,6 +35,9 @@ LEFT_OUT = ("pooler.", "cls.", "lm_head.")
 """Beginnings of names that a plain encoder may have: heads of what it was trained for, which a new head replaces."""
 HEAD_DEVIATION = 0.02
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+ACTIVATIONS = ("sentence_transformers", "sbert_ce_default_activation_function")
+"""Keys of config.json that tell sentence-transformers what to make of a logit."""
+SIGMOID = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}
 SUMS = "SHA256SUMS"
 KEEP_ZEROS = "keep_zeros"
 """Key of config.json that training alone reads."""
@@ -83,7 +86,7 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
         if not isinstance(spec, EncoderSpec) or not family_of(config, names).is_trained:
             raise ModelRefusedError(f"this is the family {spec.layout}; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)
-    stored = {key: tensor for path in files.weight_files() for key, tensor in load_file(path).items()}
+    stored = {key: tensor for path in files.weight_files() for key, tensor in tensors_in(path).items()}
     tensors = with_restored_rows(stored)
     if not has_head:
         tensors = with_new_head(tensors, spec, seed)
@@ -132,18 +135,23 @@ def write_model(
     small: bool = False,
     overwrite: bool = False,
     calibration: Calibration | None = None,
+    is_trained: bool = True,
 ) -> None:
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
 
-    A `calibration` comes to lie beside the weights. With `small` all matrices but the embeddings of positions and
-    segments are in 8 bits with a scale for each row, which transformers does not read.
+    Of a model that was trained, sentence-transformers is told to give the sigmoid of the logit; of another one, what it
+    was told before. A `calibration` comes to lie beside the weights. With `small` all matrices but the embeddings of
+    positions and segments are in 8 bits with a scale for each row, which transformers does not read.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.
     """
 
+    own = base.files.config()
+    activation = SIGMOID if is_trained else {name: own[name] for name in ACTIVATIONS if name in own}
+
     def fill(folder: Path) -> None:
-        write_files(encoder, base, folder, dtype, small)
+        write_files(encoder, base, folder, dtype, small, activation)
         if calibration is not None:
             write_calibration(calibration, folder)
 
@@ -181,7 +189,9 @@ def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bo
         unfinished.rename(output)
 
 
-def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool) -> None:
+def write_files(
+    encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool, activation: dict[str, Any]
+) -> None:
     """Writes weights, config and tokenizer of a model into a folder."""
     names = BERT if base.spec.names == BERT else ROBERTAS.get(base.spec.layout, ROBERTAS["xlm-roberta"])
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
@@ -192,7 +202,7 @@ def write_files(encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.d
         for name in (name for name, tensor in tensors.items() if tensor.dim() == 2 and name not in whole):
             contents[name], contents[f"{name}{SCALES}"] = in_8_bits(tensors[name].detach().cpu())
     save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
-    config = written_config(base, names.layout, dtype)
+    config = written_config(base, names.layout, dtype) | activation
     write_config_and_tokenizer(config, base.files, folder)
 
 
@@ -216,7 +226,7 @@ def replace_model(new: Path, output: Path) -> None:
 
 
 def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The config.json of a model that was trained from `base`: of its own only what an encoder needs."""
+    """The config.json of a model of the kind of `base`: of its own only what an encoder needs."""
     own = base.files.config()
     ids: dict[str, Any] = {"pad_token_id": 0} if layout == "bert" else dict(zip(SPECIAL_IDS, (1, 0, 2), strict=True))
     ids |= {name: own[name] for name in SPECIAL_IDS if own.get(name) is not None}
@@ -231,6 +241,5 @@ def written_config(base: Base, layout: str, dtype: torch.dtype) -> dict[str, Any
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "dtype": str(dtype).removeprefix("torch."),
-        "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
         **({KEEP_ZEROS: True} if base.keeps_zeros else {}),
     }

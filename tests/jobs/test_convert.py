@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipelines.config import RerankerConfig
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
+from pipelines.training.base import ACTIVATIONS
 from tests.checkpoints import copy_model, write_electra, write_gemma, write_qwen
 
 
@@ -63,6 +65,26 @@ def test_an_electra_becomes_what_transformers_loads(tmp_path: Path) -> None:
     with torch.inference_mode():
         [actual] = model.eval()(**tokenizer(*texts, return_tensors="pt")).logits.tolist()
     assert actual == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.0.0"}},
+    ],
+)
+def test_what_sentence_transformers_makes_of_a_logit_stays(
+    told: dict[str, object], bert_directory: Path, tmp_path: Path
+) -> None:
+    directory = copy_model(bert_directory, tmp_path / "given")
+    config = json.loads((directory / "config.json").read_text())
+    others = {name: value for name, value in config.items() if name not in ACTIVATIONS}
+    (directory / "config.json").write_text(json.dumps(others | told))
+    assert CliRunner().invoke(app, ["convert", str(directory), str(tmp_path / "model")]).exit_code == 0
+    written = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert {name: value for name, value in written.items() if name in ACTIVATIONS} == told
 
 
 @pytest.mark.parametrize("family", ["jina_v2", "ettin"])

@@ -105,6 +105,11 @@ def index(weight_map: Any) -> Damage:
     return damage
 
 
+def deep_index(directory: Path) -> None:
+    shard_weights(directory)
+    (directory / INDEX).write_text(DEEP)
+
+
 def leave(directory: Path) -> None:
     """Puts weights where only a path that leads out of the model's directory finds them."""
     (directory / "model.safetensors").rename(directory.parent / "outside.safetensors")
@@ -135,7 +140,7 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "map of lists": (index({"a": ["model-00001-of-00002.safetensors"]}), rf"{INDEX}: weight_map has 'a' in \["),
     "map of numbers": (index({"a": 1}), rf"{INDEX}: weight_map has 'a' in 1"),
     "map a list": (index([]), rf"{INDEX} has no weight_map"),
-    "map of nothing": (index({}), "does not hold the tensors of a bert"),
+    "map of nothing": (index({}), r"does not hold the tensors of a cross-encoder \(bert\)"),
     "absolute path": (index({"a": "/etc/passwd"}), rf"{INDEX}: weight_map has 'a' in '/etc/passwd'"),
     "path outside": (leave, rf"{INDEX}: weight_map has 'a' in '\.\./outside"),
     "directory": (index({"a": ".."}), rf"{INDEX}: weight_map has 'a' in '\.\.'"),
@@ -143,7 +148,7 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
         index({"a": "b.safetensors"}),
         rf"{INDEX}: weight_map names 'b\.safetensors', which is not there",
     ),
-    "index very deep": (lambda directory: (directory / INDEX).write_text(DEEP), rf"{INDEX} is nested too deeply"),
+    "index very deep": (deep_index, rf"{INDEX} is nested too deeply"),
     "a tensor twice": (double, r"more\.safetensors: tensor 'classifier\.bias' is in another file too"),
     "whole numbers": (tensor(WORDS, lambda rows: rows.long()), rf"{WORDS} is of type I64"),
     "no dimension": (tensor("classifier.bias", lambda row: row[0]), r"classifier\.bias is \[\] instead of \[1\]"),

@@ -19,6 +19,7 @@ from pipelines.fingerprint import planned_fingerprint, resolved
 from pipelines.model_files import EMBEDDED_DIRECTORIES
 from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
+from pipelines.training.base import load_base
 from tests.checkpoints import (
     copy_model,
     edit_config,
@@ -29,6 +30,7 @@ from tests.checkpoints import (
 )
 from tests.stores import Bucket, upload
 
+PAIRS = [("zebra river", "river salmon"), ("apple", "bread candle")]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -141,6 +143,26 @@ def test_a_missing_shard_is_refused_by_name(model: Path) -> None:
 
     with pytest.raises(ModelRefusedError, match=r"model-00002-of-00002\.safetensors"):
         load(model)
+
+
+def test_whole_weights_count_where_parts_are_left_of_an_earlier_save(model: Path, bert: Reranker) -> None:
+    """As in transformers, whose save_pretrained leaves an index whose parts it removed."""
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1-of-2.safetensors"}}))
+    assert load(model).compute_score(PAIRS) == bert.compute_score(PAIRS)
+
+
+def test_norms_with_the_names_of_tensorflow_are_read(model: Path, bert: Reranker, bert_directory: Path) -> None:
+    """As bert-base-uncased has them, and transformers takes them."""
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {
+        next((name.replace(new, old) for new, old in names.items() if name.endswith(new)), name): tensor
+        for name, tensor in read_weights(model).items()
+    }
+    assert sum(name.endswith("gamma") for name in renamed) >= 5
+    write_weights(model, renamed)
+    assert load(model).compute_score(PAIRS) == bert.compute_score(PAIRS)
+    expected, trained = (load_base(str(one)).encoder.state_dict() for one in (bert_directory, model))
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in expected.items())
 
 
 def test_an_index_without_a_weight_map_is_refused(model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from serve.lanes import Lane
 from serve.schemas import RerankTask
 from serve.scorer import PairBlock, Scored, Scorer
 from serve.turns import SMALL_AT_ONCE
-from tests.checkpoints import words
+from tests.checkpoints import words, write_roberta
 from tests.serve.conftest import Sizes, StartServer
 
 DOCUMENTS = [words(3 + 5 * i, seed=i) for i in range(12)]
@@ -278,6 +279,16 @@ def test_a_text_that_cannot_be_tokenized_in_pieces_is_bounded(start_server: Star
     without = server.post("/v1/rerank", body(documents=["ab" * 600_000], max_chunks_per_doc=1))
     assert with_words.status_code == 200
     assert (without.status_code, without.json()["detail"]["code"]) == (413, "UNBROKEN_TEXT")
+
+
+def test_a_long_text_for_a_tokenizer_that_takes_all_in_one_piece_is_told_so(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(model=str(write_roberta(tmp_path / "model")))
+    answer = server.post("/v1/rerank", body(documents=["ab " * 400_000], max_chunks_per_doc=1))
+    detail = answer.json()["detail"]
+    assert (answer.status_code, detail["code"]) == (413, "UNBROKEN_TEXT")
+    assert detail["message"].startswith("a text has 1,200,000 characters, which this model takes in one piece; at most")
 
 
 class Narrow:
