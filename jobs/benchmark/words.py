@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from jobs.benchmark.report import Output, report
-from jobs.training.bm25 import WordIndex, best, load_bm25s
 from pipelines.evaluation.analysis import ANALYZER, load_stemmers, words
+from pipelines.evaluation.bm25 import WordIndex, best, load_bm25s
 from pipelines.evaluation.measures import values_by_query
 from pipelines.evaluation.sets import BenchmarkSet, read_corpus, read_set
 

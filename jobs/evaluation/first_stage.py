@@ -30,11 +30,11 @@ from jobs.evaluation.search import Hits, Search, VectorSearch, WordSearch, searc
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.evaluation.vectors import QUERIES, Embedding, embed
 from jobs.settings import RerankSettings
-from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import EncoderSettings
 from jobs.training.label.run import encoders_of
 from jobs.training.label.teachers import Kind, Teacher
 from pipelines.evaluation.analysis import ANALYZER
+from pipelines.evaluation.bm25 import load_bm25s
 from pipelines.evaluation.sets import LISTS, BenchmarkSet, read_corpus
 
 ROOM, SETTINGS, CANDIDATES = "first-stage", "settings.json", "candidates.parquet"

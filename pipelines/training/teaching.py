@@ -14,10 +14,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import bm25s
 import numpy as np
 import pyarrow.parquet as pq
 
+from ..evaluation.bm25 import WordIndex, best
 from .dense import DenseEncoder
 
 # On code BM25 makes the teacher worse: nDCG .502 with it, .577 without, on two dev sets.
@@ -214,17 +214,14 @@ def score_pool(
     queries: Sequence[str], passages: Sequence[str], encoders: Sequence[DenseEncoder]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each query its BM25 scores, float32 [passages], and its cosines, float32 [encoders, passages]."""
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), show_progress=False)
-    tokens = bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
+    index = WordIndex(passages)
     vectors = [encoder.encode_passages(passages) for encoder in encoders]
     query_vectors = [encoder.encode_queries(queries) for encoder in encoders]
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         some = slice(start, start + QUERIES_AT_ONCE)
         cosines = np.stack([ours[some] @ theirs.T for ours, theirs in zip(query_vectors, vectors, strict=True)], axis=1)
-        for words, rows in zip(tokens[some], cosines, strict=True):
-            # A query of stopwords alone has no tokens, which bm25s refuses.
-            yield index.get_scores(words) if words else np.zeros(len(passages), dtype=np.float32), rows
+        for query, rows in zip(queries[some], cosines, strict=True):
+            yield index.scores(query), rows
 
 
 def choose_candidates(
@@ -239,18 +236,11 @@ def choose_candidates(
     def take(order: Sequence[int], count: int) -> None:
         taken.update(dict.fromkeys([j for j in order if j not in taken][: max(count, 0)]))
 
-    take([j for j in best_ranked(bm25, depth) if bm25[j] > 0], depth // 3)
-    take(best_ranked(cosines, depth), depth // 3)
+    take([j for j in best(bm25, depth).tolist() if bm25[j] > 0], depth // 3)
+    take(best(cosines, depth).tolist(), depth // 3)
     take(rng.sample(given, len(given)), (depth - len(taken)) // 2)
     take(rng.sample(range(len(cosines)), min(2 * depth, len(cosines))), depth - len(taken))
     return list(taken)
-
-
-def best_ranked(scores: np.ndarray, count: int) -> list[int]:
-    """Places of the `count` highest scores, best first."""
-    count = min(count, len(scores))
-    top = np.argpartition(-scores, count - 1)[:count]
-    return [int(j) for j in top[np.lexsort((top, -scores[top]))]]
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:

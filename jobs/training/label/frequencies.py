@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.training.bm25 import Frequencies
 from pipelines.evaluation.analysis import words_of
+from pipelines.evaluation.bm25 import Frequencies
 
 ALL = "all.parquet"
 TOTALS_KEY = b"crossray_totals"

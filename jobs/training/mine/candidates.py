@@ -20,12 +20,12 @@ from jobs.errors import UnreadableFileError
 from jobs.records import Unit
 from jobs.table.parsing import column_texts
 from jobs.training.bad_rows import BadRow, BadRows
-from jobs.training.bm25 import WordIndex, best
 from jobs.training.encoders import EncoderSettings
 from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, why_no_source
 from jobs.training.mine.settings import MiningColumns
 from jobs.training.ranked import LISTS
 from pipelines.errors import ConfigError
+from pipelines.evaluation.bm25 import WordIndex, best
 
 FILE_BYTES = 64 << 20
 """Texts of a candidate file: what selection holds at once."""

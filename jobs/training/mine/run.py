@@ -23,7 +23,6 @@ from jobs.runtime.signals import signals_as_exceptions
 from jobs.runtime.stages import run_stage
 from jobs.screen import say, say_left_out
 from jobs.storage import absolute, check_apart
-from jobs.training.bm25 import load_bm25s
 from jobs.training.encoders import with_absolute_directory
 from jobs.training.mine.candidates import CandidateStage, Mining, PassageTable, SourceReport, read_report, report_name
 from jobs.training.mine.negatives import Choosing, ChoosingStage
@@ -34,6 +33,7 @@ from jobs.training.ranked import Rankings, rank_lists
 from jobs.training.table_output import TableOutput, added_up, read_counts
 from pipelines.errors import ConfigError
 from pipelines.evaluation.analysis import ANALYZER
+from pipelines.evaluation.bm25 import load_bm25s
 
 CANDIDATES_ROOM, RANKED_ROOM = "_candidates", "_ranked"
 COUNTED = ("lists", "negatives", "false_negatives", "without_negatives")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.evaluation.search import VectorSearch, WordSearch, search_all
-from jobs.training.bm25 import best
 from pipelines.evaluation.analysis import words_of
+from pipelines.evaluation.bm25 import best
 from tests.checkpoints import words
 
 DOCUMENTS = [words(length, seed=length) for length in range(3, 63)] + ["東京の天気は晴れ", "大阪の天気", ""]

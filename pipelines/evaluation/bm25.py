@@ -13,8 +13,8 @@ from types import ModuleType
 
 import numpy as np
 
-from pipelines.errors import ConfigError, missing_packages
-from pipelines.evaluation.analysis import load_stemmers, words
+from ..errors import ConfigError, missing_packages
+from .analysis import load_stemmers, words
 
 K1, B = 1.5, 0.75
 """Defaults of bm25s."""
