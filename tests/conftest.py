@@ -195,7 +195,7 @@ def live_app(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> LiveApp:
         max_replicas=2,
         endpoints=2,
         max_queued_tokens=60_000,
-        max_wait_seconds=60,  # beyond those tokens: a slow machine under load refuses none of these tests' requests
+        max_wait_seconds=25,  # so that a slow machine under load does not refuse what few clients ask
         api_keys_file=str(keys_file),
     )
     port = reserve_port(18_000)
