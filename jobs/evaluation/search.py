@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jobs.training.label.teachers import z_scores
 from pipelines.evaluation.bm25 import WordIndex, best
+from pipelines.evaluation.fusion import z_scores
 
 QUERIES_AT_ONCE = 256
 """Whose cosines to a part of the corpus are in memory."""

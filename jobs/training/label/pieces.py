@@ -19,11 +19,12 @@ from jobs.table.columns import ColumnMapping
 from jobs.training.bad_rows import BadRow
 from jobs.training.encoders import EncoderSettings
 from jobs.training.label.frequencies import ALL, read_frequencies, write_counted_words, write_seen
-from jobs.training.label.teachers import Kind, Teacher, z_scores
+from jobs.training.label.teachers import Kind, Teacher
 from jobs.training.label.text_lists import TextList, scores_array, text_lists
 from jobs.training.ranked import LISTS, Rankings
 from jobs.training.table_output import note_unreadable, write_counted
 from pipelines.evaluation.analysis import words_of
+from pipelines.evaluation.fusion import z_scores
 
 LISTS_ROOM, FREQUENCIES_ROOM = "_lists", "_frequencies"
 RowScores = np.ndarray | BadRow

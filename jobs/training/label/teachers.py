@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from pipelines.errors import ConfigError
 
 ADVICE = "give reranker:MODEL, dense:DIR, bm25, or fusion:T1,T2,... of these"
@@ -56,14 +54,3 @@ def parse_teacher(text: str) -> Teacher:
     if name in (Kind.RERANKER, Kind.DENSE) and rest:
         return Teacher(Kind(name), rest)
     raise ConfigError(f"--teacher is {text!r}; {ADVICE}")
-
-
-def z_scores(scores: np.ndarray) -> np.ndarray:
-    """The z-scores of one list, float64 [documents]; zeros where all scores are equal, NaN where there is no score."""
-    known = ~np.isnan(scores)
-    z = np.full(len(scores), np.nan)
-    if known.any():
-        values = scores[known].astype(np.float64)
-        # Equality, not a deviation of 0: the mean of equal numbers can be off by a rounding, and z would be noise.
-        z[known] = 0.0 if np.ptp(values) == 0 else (values - values.mean()) / values.std()
-    return z

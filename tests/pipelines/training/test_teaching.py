@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.evaluation.fusion import z_scores
 from pipelines.training.teaching import (
     CODE_SOURCES,
     Dense,
     TaughtList,
     choose_candidates,
     crosses_languages,
-    standardize,
     teach_source,
 )
 
@@ -142,8 +142,8 @@ def test_across_languages_only_bi_encoders_for_that_are_asked(tmp_path: Path, ro
     both = ((english, False), (every, True))
     [crossing, *_] = teach(tmp_path, [row | languages for row in rows], encoders=both)
     [within, *_] = teach(tmp_path, [row | {"query_lang": "en", "doc_lang": "en"} for row in rows], encoders=both)
-    np.testing.assert_allclose(crossing.teacher, standardize(cosines_of(every, crossing)), atol=1e-4)
-    dense = standardize(cosines_of(every, within)) + standardize(cosines_of(english, within))
+    np.testing.assert_allclose(crossing.teacher, z_scores(cosines_of(every, crossing)), atol=1e-4)
+    dense = z_scores(cosines_of(every, within)) + z_scores(cosines_of(english, within))
     without_bm25 = np.array(within.teacher) - dense
     assert without_bm25.std() == pytest.approx(1.0, abs=1e-3)
 
@@ -154,10 +154,6 @@ def test_names_in_code_are_english() -> None:
     assert not crosses_languages(None, "de")
     assert crosses_languages("zh", "json")
     assert crosses_languages("de", "en")
-
-
-def test_equal_scores_have_no_z_score() -> None:
-    assert standardize(np.full(7, 0.1, dtype=np.float32)).tolist() == [0.0] * 7
 
 
 def test_a_query_of_stopwords_alone_is_taught_by_the_cosine(tmp_path: Path, rows: Rows) -> None:

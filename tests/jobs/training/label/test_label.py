@@ -31,7 +31,7 @@ from jobs.training.encoders import EncoderSettings
 from jobs.training.label.pieces import fused
 from jobs.training.label.run import label
 from jobs.training.label.settings import LabelSettings
-from jobs.training.label.teachers import Kind, Teacher, parse_teacher, z_scores
+from jobs.training.label.teachers import Kind, Teacher, parse_teacher
 from pipelines.errors import ConfigError
 from pipelines.reranker import Reranker
 from tests.jobs.tables import parts
@@ -350,4 +350,3 @@ def test_a_fusion_by_hand() -> None:
     """(1, 3) is (-1, 1) in z-scores, equal scores are zeros, and a null document has no score."""
     one, other = np.array([1.0, np.nan, 3.0]), np.array([5.0, np.nan, 5.0])
     assert np.array_equal(fused([one, other]), [-1.0, np.nan, 1.0], equal_nan=True)
-    assert np.array_equal(z_scores(np.array([0.1, 0.1, 0.1])), np.zeros(3))
