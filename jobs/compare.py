@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from jobs import errors
 from jobs.agreement.settings import CompareSettings
-from jobs.errors import RefusedError
+from jobs.endings import exit_code, resume_command
+from jobs.errors import disk_failures_as_stops
 from jobs.flags import Flags, with_flags
-from jobs.screen import say
-from pipelines.errors import ConfigError, CrossrayError
+from jobs.runtime.signals import signals_as_exceptions
 
 FLAGS = Flags.of(CompareSettings)
 EXAMPLES = (
@@ -29,15 +28,18 @@ EXAMPLES = (
 def command(**given: Any) -> None:
     """Say what another model or setting changes: two runs of `rerank` over the same rows, without any labels.
 
-    Exit codes: 0 done, 2 usage, such as runs of different rows, 4 a part cannot be read, or a store or disk is away.
+    Exit codes: 0 done, 2 usage, such as runs of different rows, 3 refused, 4 a part cannot be read, or a store or disk
+    is away, 130/143 stopped by a signal.
     """
-    from jobs.agreement.run import compare  # pyarrow: a second, spared to --help
 
-    try:
-        compare(FLAGS.settings(given))
-    except (CrossrayError, OSError) as error:
-        say(Console(stderr=True), str(error), "error: ")
-        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError | RefusedError) else errors.STOPPED) from None
+    def work() -> int:
+        from jobs.agreement.run import compare  # pyarrow: a second, spared to --help
+
+        with signals_as_exceptions(), disk_failures_as_stops():
+            compare(FLAGS.settings(given))
+        return errors.DONE
+
+    raise typer.Exit(exit_code(work, resume_command("jobs.compare")))
 
 
 if __name__ == "__main__":

@@ -24,17 +24,18 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
-from jobs.errors import RefusedError, UnreadableFileError
+from jobs.endings import exit_code, resume_command
+from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.flags import Flags, with_flags
 from jobs.input.reading import read_rows
 from jobs.records import Unit
+from jobs.runtime.signals import signals_as_exceptions
 from jobs.runtime.threads import read_ahead
 from jobs.screen import say, say_left_out
 from jobs.settings import RerankSettings
 from jobs.storage import check_apart
 from jobs.table.columns import ColumnMapping, Layout
 from jobs.table.parsing import parse_rows
-from pipelines.errors import ConfigError, CrossrayError
 
 FILES = "pairs-*.parquet"
 ROWS_OF_A_FILE = 100_000
@@ -62,19 +63,19 @@ FLAGS = (
 def command(**given: Any) -> None:
     """Write the pairs that several work units of INPUT have, each once, as pair rows for `rerank --scores`.
 
-    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped.
+    Exit codes: 0 done, 2 usage, 3 refused, 4 stopped, 130/143 stopped by a signal.
     """
-    console = Console()
-    try:
-        settings = FLAGS.settings(given)
-        found = write_repeated_pairs(settings, console)
-    except (CrossrayError, OSError) as error:
-        say(Console(stderr=True), str(error), "error: ")
-        refused = errors.REFUSED if isinstance(error, RefusedError) else errors.STOPPED
-        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else refused) from None
-    if found.repeated:
-        once = f"crossray rerank {settings.output} SCORED --scores SCORES"
-        say(console, f"score them with `{once}`, then INPUT with the same --scores, --model and lengths", "next: ")
+
+    def work() -> int:
+        console, settings = Console(), FLAGS.settings(given)
+        with signals_as_exceptions(), disk_failures_as_stops():
+            found = write_repeated_pairs(settings, console)
+        if found.repeated:
+            once = f"crossray rerank {settings.output} SCORED --scores SCORES"
+            say(console, f"score them with `{once}`, then INPUT with the same --scores, --model and lengths", "next: ")
+        return errors.DONE
+
+    raise typer.Exit(exit_code(work, resume_command("jobs.cli")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 
 from jobs import errors, storage
+from jobs.endings import exit_code, resume_command
+from jobs.errors import disk_failures_as_stops
 from jobs.flags import epilog
 from jobs.score_store.compaction import compact, stores_in
 from jobs.screen import say
-from pipelines.errors import ConfigError, CrossrayError
 
 EXAMPLES = ("crossray scores compact scores/", "crossray scores compact s3://bucket/scores/")
 app = typer.Typer(no_args_is_help=True, help="Look after the scores that `rerank --scores PATH` keeps.")
@@ -30,17 +31,18 @@ def command(
 
     Exit codes: 0 done, 1 files are damaged or foreign (they stay), 2 usage, 4 the store or its disk is away.
     """
-    console = Console()
-    unusable = False
-    try:
-        for store in stores_in(storage.absolute(path, "PATH")):
-            done = compact(store)
-            model = ", ".join(f"{name} {value}" for name, value in store.model.items() if name != "hash")
-            say(console, f"{done.files_before:,} file(s) -> {done.files_after:,} ({model})", f"{store.directory}: ")
-            for file, why in done.unusable.items():
-                say(console, f"{file} ({why}); remove it", "skipped: ", "yellow")
-            unusable = unusable or bool(done.unusable)
-    except (CrossrayError, OSError) as error:
-        say(Console(stderr=True), str(error), "error: ")
-        raise typer.Exit(errors.USAGE if isinstance(error, ConfigError) else errors.STOPPED) from None
-    raise typer.Exit(errors.DONE_WITH_ERRORS if unusable else errors.DONE)
+
+    def work() -> int:
+        console = Console()
+        unusable = False
+        with disk_failures_as_stops():
+            for store in stores_in(storage.absolute(path, "PATH")):
+                done = compact(store)
+                model = ", ".join(f"{name} {value}" for name, value in store.model.items() if name != "hash")
+                say(console, f"{done.files_before:,} file(s) -> {done.files_after:,} ({model})", f"{store.directory}: ")
+                for file, why in done.unusable.items():
+                    say(console, f"{file} ({why}); remove it", "skipped: ", "yellow")
+                unusable = unusable or bool(done.unusable)
+        return errors.DONE_WITH_ERRORS if unusable else errors.DONE
+
+    raise typer.Exit(exit_code(work, resume_command("jobs.cli")))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from jobs.agreement.run import compare
 from jobs.agreement.settings import CompareSettings
 from jobs.cli import app
-from jobs.errors import RefusedError, UnreadableFileError
+from jobs.errors import UnreadableFileError
 from jobs.input.conditions import parse_condition
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
@@ -237,8 +237,9 @@ def test_what_cannot_be_compared_is_a_usage_error(runs: Path, run_job: RunJob) -
         assert ended.exit_code == 2, ended.output
         assert message in " ".join(ended.output.split())
     for output in ("a", "b"):
-        with pytest.raises(RefusedError, match="holds the output of a job"):
-            compared(runs, output=str(runs / output))
+        ended = CliRunner().invoke(app, ["compare", *(str(runs / run) for run in "ab"), "--output", str(runs / output)])
+        assert ended.exit_code == 3, ended.output
+        assert "holds the output of a job" in " ".join(ended.output.split())
     (runs / "other").mkdir()
     (runs / "other" / "_manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"RUN_B is .*/other', whose _manifest.json is damaged or of another command"):
