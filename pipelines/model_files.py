@@ -30,14 +30,18 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
-PROMPTS = "config_sentence_transformers.json"
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 SEGMENTED = ("bert", "electra")
 """Values of model_type whose models may read token_type_ids, if `ModelFiles.gives_segments`."""
+WITHOUT_SEGMENTS = ("TokenizersBackend", "DistilBertTokenizer", "MPNetTokenizer", "RobertaTokenizer")
+"""Classes of tokenizers that give none, unless they are told to."""
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 NO_MODEL = {
     "adapter_config.json": "it holds an adapter: merge it into its base model (merge_and_unload of peft) and save it",
     "*.gguf": "it holds GGUF, which is not read: take the safetensors that it was made of",
+    "pytorch_model*.bin": "pickled weights (pytorch_model.bin) are not read, convert them with transformers' "
+    "save_pretrained",
     "model-*.safetensors": f"it holds parts of the weights without {WEIGHTS_INDEX}, which belongs to them: add that",
 }
 """Files that directories hold in place of a model, and what to do."""
@@ -98,7 +102,7 @@ class ModelFiles:
         path = self.tokenizer_file()
         with tokenizer_faults(f"{path} is not a tokenizer"):
             tokenizer = Tokenizer.from_file(str(path))
-        is_changed = follow_settings(tokenizer, self._tokenizer_config(), self.config().get("model_type"))
+        is_changed = follow_settings(tokenizer, self.tokenizer_config(), self.config().get("model_type"))
         return tokenizer, is_changed
 
     def tokenizer_file(self) -> Path:
@@ -116,13 +120,16 @@ class ModelFiles:
 
         Raises ModelRefusedError for a limit that is no number, or below 1.
         """
-        limit = self._tokenizer_config().get("model_max_length")
-        if limit is None:
-            return None
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
-            path = self.directory / TOKENIZER_CONFIG
-            raise ModelRefusedError(f"{path}: model_max_length is {shown(limit)}; it is a number from 1 on, or null")
-        return int(limit) if limit < 1_000_000 else None
+        return limit_in(self.tokenizer_config(), "model_max_length", self.directory / TOKENIZER_CONFIG)
+
+    def transformer_limit(self) -> int | None:
+        """`max_seq_length` of sentence_bert_config.json, where it is one; raises ModelRefusedError as above."""
+        return limit_in(self.transformer_config(), "max_seq_length", self.directory / TRANSFORMER_CONFIG)
+
+    def transformer_config(self) -> dict[str, Any]:
+        """What sentence-transformers is told of the model itself; empty where it does not read modules.json."""
+        path = self.directory / TRANSFORMER_CONFIG
+        return read_json(path) if path.is_file() and self.listed_modules() else {}
 
     def gives_segments(self) -> bool:
         """Whether transformers gives a model token_type_ids with this tokenizer, as tokenizer_config.json says.
@@ -130,18 +137,19 @@ class ModelFiles:
         Where it lists no inputs, its class decides: what transformers 5 saves of a tokenizer.json that belongs to no
         class is a TokenizersBackend, which gives none.
         """
-        settings = self._tokenizer_config()
+        settings = self.tokenizer_config()
         inputs = settings.get("model_input_names")
         if isinstance(inputs, list):
             return "token_type_ids" in inputs
-        return settings.get("tokenizer_class") != "TokenizersBackend"
+        name = settings.get("tokenizer_class") or self.config().get("tokenizer_class")
+        return str(name).removesuffix("Fast") not in WITHOUT_SEGMENTS
 
     def chat_template(self) -> str | None:
         """The text of the template that makes a prompt of messages, from its own file or tokenizer_config.json."""
         path = self.directory / CHAT_TEMPLATE
         if path.is_file():
             return path.read_text(encoding="utf-8", errors="replace")
-        template: Any = self._tokenizer_config().get("chat_template")
+        template: Any = self.tokenizer_config().get("chat_template")
         if isinstance(template, list):  # several by name, as older versions of transformers wrote them
             named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
             template = named.get("default")
@@ -150,17 +158,32 @@ class ModelFiles:
     def modules(self) -> list[ModuleEntry]:
         """The modules of sentence-transformers that make a score of what the model gives; none where it does itself.
 
-        A model for sequence classification scores by itself, whatever modules.json lies beside it. Raises
-        ModelRefusedError for a list that names anything but folders beside it.
+        Raises as `listed_modules`.
+        """
+        modules = self.listed_modules()
+        return modules if len(modules) > 1 else []
+
+    def listed_modules(self) -> list[ModuleEntry]:
+        """What modules.json lists: the model itself, and what stands behind it; nothing where there is no such file.
+
+        Beside a model for sequence classification, sentence-transformers reads only one that it wrote for a
+        cross-encoder: another was left by an embedding model. Raises ModelRefusedError for a list that names anything
+        but folders beside it.
         """
         path = self.directory / MODULES
-        if not path.is_file() or is_classifier(self.config()):
+        if not path.is_file():
+            return []
+        if is_classifier(self.config()) and self.sentence_transformers().get("model_type") != "CrossEncoder":
             return []
         listed = read_json_value(path)
         if not isinstance(listed, list):
             raise ModelRefusedError(f"{path} holds {type(listed).__name__}, not a list")
-        modules = [module_entry(entry, path) for entry in listed]
-        return modules if len(modules) > 1 else []
+        return [module_entry(entry, path) for entry in listed]
+
+    def sentence_transformers(self) -> dict[str, Any]:
+        """What sentence-transformers is told of the whole: kind, prompts, activation; empty without such a file."""
+        path = self.directory / SENTENCE_TRANSFORMERS
+        return read_json(path) if path.is_file() else {}
 
     def tensor_files(self) -> list[tuple[str, Path]]:
         """The safetensors files, in a fixed order, with what the names of their tensors are to begin with."""
@@ -176,8 +199,8 @@ class ModelFiles:
             return [path]
         if index.is_file():
             return [self.directory / shard for shard in shards_of(index)]
-        pickled = "pickled weights (pytorch_model.bin) are not read, convert them with transformers' save_pretrained"
-        raise ModelRefusedError(f"{self.directory} has no model.safetensors; {what_else(self.directory, pickled)}")
+        found = what_else(self.directory, "a model directory needs one")
+        raise ModelRefusedError(f"{self.directory} has no model.safetensors; {found}")
 
     def digest(self) -> str:
         """SHA-256 over the names and bytes of everything that decides a logit: config, tokenizer, weights."""
@@ -185,7 +208,12 @@ class ModelFiles:
         if self._is_told_otherwise():
             paths.append(self.directory / TOKENIZER_CONFIG)
         if modules := self.modules():
-            names = [MODULES, TRANSFORMER_CONFIG, PROMPTS, *(f"{one.path}/config.json" for one in modules if one.path)]
+            names = [
+                MODULES,
+                TRANSFORMER_CONFIG,
+                SENTENCE_TRANSFORMERS,
+                *(f"{one.path}/config.json" for one in modules if one.path),
+            ]
             paths += [self.directory / name for name in names if (self.directory / name).is_file()]
         states = [(path, path.stat()) for path in paths]
         return digest_of(
@@ -197,7 +225,7 @@ class ModelFiles:
         model_type = self.config().get("model_type")
         if model_type in SEGMENTED and not self.gives_segments():
             return True
-        return class_of(self._tokenizer_config(), model_type) is not None and self._tokenizer()[1]
+        return class_of(self.tokenizer_config(), model_type) is not None and self._tokenizer()[1]
 
     def calibration(self) -> Calibration | None:
         """That of calibration.json, where there is one.
@@ -212,7 +240,7 @@ class ModelFiles:
             found.check_fits(self.digest(), self.name)
         return found
 
-    def _tokenizer_config(self) -> dict[str, Any]:
+    def tokenizer_config(self) -> dict[str, Any]:
         """The parsed tokenizer_config.json; empty where there is none."""
         path = self.directory / TOKENIZER_CONFIG
         return read_json(path) if path.is_file() else {}
@@ -257,6 +285,16 @@ def read_json_value(path: Path) -> Any:
     except ValueError as error:
         raise ModelRefusedError(f"{path} is not JSON: {error}") from None
     return parsed
+
+
+def limit_in(settings: Mapping[str, Any], key: str, path: Path) -> int | None:
+    """The number of tokens that a text may have; None where there is no such limit. Raises ModelRefusedError."""
+    limit = settings.get(key)
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+        raise ModelRefusedError(f"{path}: {key} is {shown(limit)}; it is a number from 1 on, or null")
+    return int(limit) if limit < 1_000_000 else None
 
 
 def what_else(directory: Path, otherwise: str) -> str:
@@ -337,7 +375,10 @@ def tensor_headers(files: ModelFiles) -> dict[str, TensorHeader]:
         for bare_name, header in headers_in(path):
             name = f"{prefix}{bare_name}"
             if name in headers:
-                raise ModelRefusedError(f"{path}: tensor {shown(name)} is in another file too; one of them is wrong")
+                raise ModelRefusedError(
+                    f"{path}: tensor {shown(name)} is there twice (in another file, or by its name of TensorFlow, "
+                    "gamma or beta); one of them is wrong"
+                )
             headers[name] = header
     return headers
 

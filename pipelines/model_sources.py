@@ -23,7 +23,7 @@ from .model_files import (
     CHAT_TEMPLATE,
     EMBEDDED_DIRECTORIES,
     MODULES,
-    PROMPTS,
+    SENTENCE_TRANSFORMERS,
     TOKENIZER_CONFIG,
     TRANSFORMER_CONFIG,
     WEIGHTS_INDEX,
@@ -45,7 +45,7 @@ MODULE_FOLDERS = "[0-9]*_*"
 OF_A_CHAIN = (
     MODULES,
     TRANSFORMER_CONFIG,
-    PROMPTS,
+    SENTENCE_TRANSFORMERS,
     CHAT_TEMPLATE,
     *(f"{MODULE_FOLDERS}/{name}" for name in ("config.json", "model.safetensors")),
 )

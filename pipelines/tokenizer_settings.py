@@ -1,6 +1,8 @@
 """Where tokenizer_config.json and tokenizer.json do not say the same of a tokenizer: transformers follows the former.
 
 Its classes for BERT, ELECTRA and RoBERTa make the first step of their tokenizers anew, of settings and defaults alone.
+Version 5 does the same for XLM-RoBERTa, CamemBERT and DeBERTa-v2. Their models were published with version 4, which
+took tokenizer.json as it is, and so do we.
 """
 
 from __future__ import annotations
@@ -17,21 +19,28 @@ from .errors import ModelRefusedError
 
 CLASSES = {"bert": "BertTokenizer", "electra": "ElectraTokenizer", "roberta": "RobertaTokenizer"}
 """By model_type: the class where tokenizer_config.json names none."""
+WORD_PIECES = ("BertTokenizer", "ElectraTokenizer")
+BYTE_LEVELS = ("RobertaTokenizer", "GPT2Tokenizer", "BartTokenizer", "LongformerTokenizer")
+AS_IT_IS = ("modernbert", "qwen2")
+"""Values of model_type whose tokenizer.json transformers takes as it is, whatever class is named."""
 
 
 def class_of(settings: Mapping[str, Any], model_type: object) -> str | None:
-    """That of the classes which transformers takes, or None for another one."""
+    """The class that transformers takes, if it is one that we know; None for another one."""
     name = str(settings.get("tokenizer_class") or CLASSES.get(str(model_type))).removesuffix("Fast")
-    return name if name in CLASSES.values() else None
+    return name if name in (*WORD_PIECES, *BYTE_LEVELS) and model_type not in AS_IT_IS else None
 
 
 def follow_settings(tokenizer: Tokenizer, settings: Mapping[str, Any], model_type: object) -> bool:
     """Changes the tokenizer as the class of transformers would, and returns whether anything is other than before.
 
-    Raises ModelRefusedError for a setting that is not true or false.
+    Raises ModelRefusedError for a setting that is not true or false, and for one of a DeBERTa-v2 that tokenizer.json
+    does not follow: who saved them at odds has to say what is meant.
     """
+    if model_type == "deberta-v2":
+        check_followed(tokenizer, settings)
     name = class_of(settings, model_type)
-    if name in (CLASSES["bert"], CLASSES["electra"]) and isinstance(tokenizer.normalizer, BertNormalizer):
+    if name in WORD_PIECES and isinstance(tokenizer.normalizer, BertNormalizer):
         wanted = BertNormalizer(
             lowercase=bool(truth(settings, "do_lower_case", True)),
             handle_chinese_chars=bool(truth(settings, "tokenize_chinese_chars", True)),
@@ -40,12 +49,24 @@ def follow_settings(tokenizer: Tokenizer, settings: Mapping[str, Any], model_typ
         if state(tokenizer.normalizer) != state(wanted):
             tokenizer.normalizer = wanted
             return True
-    if name == CLASSES["roberta"] and isinstance(tokenizer.pre_tokenizer, ByteLevel):
+    if name in BYTE_LEVELS and isinstance(tokenizer.pre_tokenizer, ByteLevel):
         prefix = bool(truth(settings, "add_prefix_space", False))
         if tokenizer.pre_tokenizer.add_prefix_space != prefix:
             tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix)
             return True
     return False
+
+
+def check_followed(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Raises ModelRefusedError where tokenizer.json does not do what tokenizer_config.json asks of a DeBERTa-v2."""
+    lowers = tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
+    splits = tokenizer.pre_tokenizer is not None and len(tokenizer.pre_tokenizer.pre_tokenize_str("a,a")) > 1
+    for name, is_done in (("do_lower_case", lowers), ("split_by_punct", splits)):
+        if truth(settings, name, False) and not is_done:
+            raise ModelRefusedError(
+                f"tokenizer_config.json: {name} is true, and tokenizer.json does not do so; "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers makes it one that does"
+            )
 
 
 def truth(settings: Mapping[str, Any], name: str, otherwise: bool | None) -> bool | None:

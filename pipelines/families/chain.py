@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelRefusedError
-from ..model_files import MODULES, PROMPTS, TRANSFORMER_CONFIG, ModelFiles, ModuleEntry, read_json, shown
+from ..model_files import (
+    MODULES,
+    SENTENCE_TRANSFORMERS,
+    TRANSFORMER_CONFIG,
+    ModelFiles,
+    ModuleEntry,
+    is_classifier,
+    read_json,
+    shown,
+)
 from .encoder_config import choice, flag, size
 from .head import ACTIVATIONS, Dense, Norm, Step
 
@@ -44,6 +53,13 @@ AS_LANGUAGE_MODEL: dict[str, tuple[Any, ...]] = {
     "do_lower_case": (False,),
 }
 """As AS_PUBLISHED, before a LogitScore."""
+AS_CLASSIFIER: dict[str, tuple[Any, ...]] = {
+    "transformer_task": ("sequence-classification",),
+    "module_output_name": ("scores",),
+    "modality_config": ({"text": LOGITS},),
+    "do_lower_case": (False,),
+}
+"""As AS_PUBLISHED, of a model that gives the score itself."""
 HARMLESS = ("unpad_inputs", "max_seq_length")
 
 
@@ -57,8 +73,6 @@ class Chain:
     """From the pooled vector to the score; at least one, and the last gives the score."""
     width: int
     """Numbers of the pooled vector."""
-    max_length: int | None
-    """Tokens of the longest pair, where the chain says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +85,6 @@ class LogitScore:
     """The text of the template that puts query and passage into words, where there is one."""
     instruction: str | None
     """What the template is told to look for, where it is told by default."""
-    max_length: int | None
-    """As in `Chain`."""
 
 
 def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
@@ -81,22 +93,21 @@ def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
     Raises ModelRefusedError for a module, or a setting of one, that would not be computed here.
     """
     modules = files.modules()
-    if not modules:
+    if not modules or is_classifier(files.config()):
+        check_scores_itself(files)
         return None
     (first, transformer), (second, pooling), *others = [(kind_of(module), module) for module in modules]
     if first != "Transformer" or second not in ("Pooling", "LogitScore") or transformer.path:
         raise ModelRefusedError(
             f"{MODULES} begins with {first} and {second}; supported are a Transformer, and a Pooling or LogitScore"
         )
-    config = files.directory / TRANSFORMER_CONFIG
-    settings = read_json(config) if config.is_file() else {}
-    longest = None if settings.get("max_seq_length") is None else size(settings, "max_seq_length")
+    settings = files.transformer_config()
     if second == "LogitScore":
         check_known(settings, AS_LANGUAGE_MODEL, (*HARMLESS, "processing_kwargs"), TRANSFORMER_CONFIG)
-        check_names_no_template(settings)
+        check_processing(settings)
         if others:
             raise ModelRefusedError(f"{MODULES} has {others[0][0]} behind a LogitScore, which gives the score")
-        return logit_score(files, pooling, longest)
+        return logit_score(files, pooling)
     check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
     pooled = read_json(files.directory / pooling.path / "config.json")
     width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
@@ -111,10 +122,22 @@ def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
         given = gives
     if not steps:
         raise ModelRefusedError(f"{MODULES} ends with a Pooling: this is an embedding model, which gives no score")
-    return Chain(pooling_of(pooled), tuple(steps), width, longest)
+    return Chain(pooling_of(pooled), tuple(steps), width)
 
 
-def logit_score(files: ModelFiles, module: ModuleEntry, max_length: int | None) -> LogitScore:
+def check_scores_itself(files: ModelFiles) -> None:
+    """Raises ModelRefusedError where sentence-transformers would make other scores than the model's own."""
+    modules = files.listed_modules()
+    listed = [f"{kind_of(module)} in {module.path}" if module.path else kind_of(module) for module in modules]
+    if listed not in ([], ["Transformer"]):
+        raise ModelRefusedError(
+            f"{MODULES} lists {shown(listed)}; of a model for sequence classification it lists a Transformer, with "
+            "nothing behind it and in no folder"
+        )
+    check_known(files.transformer_config(), AS_CLASSIFIER, HARMLESS, TRANSFORMER_CONFIG)
+
+
+def logit_score(files: ModelFiles, module: ModuleEntry) -> LogitScore:
     """The rows of the language model's head that a LogitScore names."""
     where = f"{module.path}/config.json"
     config = read_json(files.directory / where)
@@ -125,7 +148,7 @@ def logit_score(files: ModelFiles, module: ModuleEntry, max_length: int | None) 
         raise ModelRefusedError(
             f"{where}: true_token_id and false_token_id are both {yes}, so all scores would be equal"
         )
-    return LogitScore(yes, no, files.chat_template(), default_prompt(files), max_length)
+    return LogitScore(yes, no, files.chat_template(), default_prompt(files))
 
 
 def kind_of(module: ModuleEntry) -> str:
@@ -175,27 +198,29 @@ def default_prompt(files: ModelFiles) -> str | None:
 
     In a chat template it stands for the instruction.
     """
-    path = files.directory / PROMPTS
-    settings = read_json(path) if path.is_file() else {}
+    settings = files.sentence_transformers()
     name, prompts = settings.get("default_prompt_name"), settings.get("prompts")
     if name is None:
         return None
     prompt = prompts.get(name) if isinstance(name, str) and isinstance(prompts, dict) else None
     if not isinstance(prompt, str):
-        raise ModelRefusedError(f"{PROMPTS}: default_prompt_name is {shown(name)}, and prompts has no text for it")
+        raise ModelRefusedError(
+            f"{SENTENCE_TRANSFORMERS}: default_prompt_name is {shown(name)}, and prompts has no text for it"
+        )
     return prompt or None
 
 
-def check_names_no_template(settings: Mapping[str, Any]) -> None:
-    """Raises ModelRefusedError where sentence-transformers would take another chat template than the model's own."""
+def check_processing(settings: Mapping[str, Any]) -> None:
+    """Raises ModelRefusedError where sentence-transformers would take another chat template, or cut texts otherwise."""
     asked: Any = settings.get("processing_kwargs") or {}
-    of_template: Any = asked.get("chat_template") or {} if isinstance(asked, dict) else asked
-    if not isinstance(of_template, dict):
+    if not isinstance(asked, dict) or not all(isinstance(one or {}, dict) for one in asked.values()):
         raise ModelRefusedError(
             f"{TRANSFORMER_CONFIG}: processing_kwargs is {shown(asked)}; it is an object of objects"
         )
-    where = f"{TRANSFORMER_CONFIG}, chat_template of processing_kwargs"
-    check_known(of_template, {}, ("add_generation_prompt", "restore_suffix"), where)
+    for name, told in asked.items():
+        harmless = ("add_generation_prompt", "restore_suffix") if name == "chat_template" else ("padding",)
+        known = {"truncation": (True,)}
+        check_known(told or {}, known, harmless, f"{TRANSFORMER_CONFIG}, {name} of processing_kwargs")
 
 
 def check_known(

@@ -336,13 +336,12 @@ def modernbert_behind_chain(config: Config, chain: Chain) -> ModernBertSpec:
     shape = modernbert_shape(config)
     if chain.width != shape.hidden_size:
         raise ModelRefusedError(f"the Pooling gives {chain.width} numbers, and hidden_size is {shape.hidden_size}")
-    positions = size(config, "max_position_embeddings")
     return ModernBertSpec(
         shape=shape,
         pooling=chain.pooling,
         head=chain.steps,
         body="",
-        max_length=min(positions, chain.max_length or positions),
+        max_length=size(config, "max_position_embeddings"),
         padding_id=None,
         pair_styles=(PAIRS,),
     )

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinja2 import Environment, TemplateSyntaxError
 from tokenizers import Tokenizer
 
 from ..errors import ConfigError, ModelRefusedError
 from ..tokens import PairTemplate
+from .chat_template import DOCUMENT, INSTRUCTION, QUERY, read_chat_template
 
 PROBES = ("how long?", " 3 days")
 """Texts by which the places where we cut are compared with what the tokenizer makes of the whole."""
-BLANK = "\0"
-"""Stands for what a chat template puts between its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +44,20 @@ class Prompt:
         """Whether some of the words are the user's."""
         return any("{instruction}" in words for words in self.first + self.last)
 
-    def is_that_of(self, chat_template: str, instruction: str | None) -> bool:
-        """Whether the words of a chat template are these, and `instruction`, or else ours, is what it asks for."""
-        words = words_of(chat_template)
+    def difference(self, chat_template: str, instruction: str | None) -> str | None:
+        """What a chat template does otherwise; None where its words are these, with `instruction` or else ours."""
+        try:
+            found = read_chat_template(chat_template)
+        except ModelRefusedError as error:
+            return str(error)
         before, after = self.query
-        rest = "".join((before, BLANK, after, *self.middle, self.passage, BLANK, *self.last))
-        if (
-            instruction is None
-            and self.without_instruction is not None
-            and words == "".join((*self.without_instruction, rest))
-        ):
-            return True
-        is_ours = instruction is not None or self.instruction is None or self.instruction in chat_template
-        return is_ours and words == "".join((*self.first, rest)).replace("{instruction}", BLANK)
+        rest = "".join((before, QUERY, after, *self.middle, self.passage, DOCUMENT, *self.last))
+        if instruction is None and self.without_instruction is not None:
+            is_ours = found.words_without_instruction == "".join((*self.without_instruction, rest))
+        else:
+            is_ours = found.words == "".join((*self.first, rest)).replace("{instruction}", INSTRUCTION)
+            is_ours &= instruction is not None or found.default_instruction == self.instruction
+        return None if is_ours else "the chat template has other words"
 
     def template(self, tokenizer: Tokenizer, instruction: str | None, layout: str) -> PairTemplate:
         """The ids of these words.
@@ -103,18 +102,6 @@ class Prompt:
             raise ModelRefusedError(
                 f"tokenizer.json joins {words[-12:]!r} with {text!r}; it does not belong to a {layout} model"
             )
-
-
-def words_of(chat_template: str) -> str:
-    """The text of a template of jinja outside its expressions, with BLANK for each of these; nothing of it is run."""
-    try:
-        # The settings of transformers, which decide what becomes of white space.
-        tokens = list(Environment(trim_blocks=True, lstrip_blocks=True).lex(chat_template))
-    except TemplateSyntaxError as error:
-        raise ModelRefusedError(f"the chat template is no template of jinja: {error}") from None
-    return "".join(
-        BLANK if kind == "variable_begin" else value for _, kind, value in tokens if kind in ("variable_begin", "data")
-    )
 
 
 def ids_of(tokenizer: Tokenizer, texts: tuple[str, ...]) -> tuple[int, ...]:

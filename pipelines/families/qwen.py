@@ -147,14 +147,16 @@ def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
     """What config.json says of a language model whose rows modules.json names; raises as `qwen_spec`."""
     check_rows(config, module.true_token_id, module.false_token_id or 0)
     kind = KINDS[config["model_type"]]
-    if module.chat_template is None or not kind.prompt.is_that_of(module.chat_template, module.instruction):
-        found = "there is no chat template" if module.chat_template is None else "the chat template has other words"
+    found: str | None = "there is no chat template"
+    if module.chat_template is not None:
+        found = kind.prompt.difference(module.chat_template, module.instruction)
+    if found is not None:
         raise ModelRefusedError(
             f"{found}; supported behind a LogitScore is that of {kind.layout}, word by word. If the model was trained "
             f"with those words, delete {MODULES} (or give a revision without it), and it is asked in them"
         )
     answers = module.true_token_id, module.false_token_id
-    spec = of_config(config, answers, named_by_modules=True, max_length=module.max_length)
+    spec = of_config(config, answers, named_by_modules=True)
     return replace(spec, default_instruction=module.instruction)
 
 
@@ -162,7 +164,6 @@ def of_config(
     config: Config,
     answers: tuple[int, int | None] | None,
     named_by_modules: bool = False,
-    max_length: int | None = None,
 ) -> QwenSpec:
     """The sizes of the decoder; defaults are those of transformers' Qwen2Config and Qwen3Config."""
     check_not_set(config, NOT_COMPUTED, "Qwen")
@@ -174,14 +175,13 @@ def of_config(
     is_qwen3 = model_type == "qwen3"
     if is_qwen3 and flag(config, "attention_bias", False):
         raise ModelRefusedError("attention_bias is true; no published Qwen3 reranker has it, and it is not supported")
-    positions = size(config, "max_position_embeddings")
     return QwenSpec(
         model_type=model_type,
         shape=decoder_shape(config, head_dim=128 if is_qwen3 else None, qkv_bias=not is_qwen3, qk_norm=is_qwen3),
         answers=answers,
         named_by_modules=named_by_modules,
         is_tied=flag(config, "tie_word_embeddings", False),
-        max_length=min(positions, max_length or positions),
+        max_length=size(config, "max_position_embeddings"),
         padding_id=None,
         pair_styles=(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..config import MIN_MAX_LENGTH
 from ..errors import ModelRefusedError
-from ..model_files import MODULES, PROMPTS, ModelFiles, refusals_naming, shown, tensor_headers
+from ..model_files import MODULES, SENTENCE_TRANSFORMERS, ModelFiles, refusals_naming, shown, tensor_headers
 from .bert import BERT
 from .chain import Chain, LogitScore, chain_of, default_prompt
 from .deberta import DEBERTA
@@ -44,8 +44,8 @@ def spec_of(files: ModelFiles) -> ModelSpec:
         spec = spec.with_segments(given=files.gives_segments())
         if not isinstance(spec, LanguageModelSpec) and (prompt := default_prompt(files)):
             raise ModelRefusedError(
-                f"sentence-transformers puts {shown(prompt)} before each pair, as {PROMPTS} says; that is not done for "
-                f"{spec.layout} models"
+                f"sentence-transformers puts {shown(prompt)} before each pair, as {SENTENCE_TRANSFORMERS} says; that "
+                f"is not done for {spec.layout} models"
             )
         spec.check_tensors(headers)
     return spec
@@ -87,11 +87,12 @@ def family_of(config: Config, tensor_names: Collection[str]) -> Family:
 
 
 def model_limit(spec: ModelSpec, files: ModelFiles) -> int:
-    """Tokens of the longest pair: what the positions hold, or less where the tokenizer says so.
+    """Tokens of the longest pair: what the positions hold, or less where the files beside the model say so.
 
     Raises ModelRefusedError for a model that cannot hold a pair.
     """
-    limit = min(spec.max_length, files.tokenizer_limit() or spec.max_length)
+    told = files.tokenizer_limit(), files.transformer_limit()
+    limit = min([spec.max_length, *(one for one in told if one is not None)])
     if limit < MIN_MAX_LENGTH:
         raise ModelRefusedError(f"{files.name} reads {limit} tokens at most; a pair needs at least {MIN_MAX_LENGTH}")
     return limit

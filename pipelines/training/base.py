@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,17 @@ from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
 from ..families.roberta import NAMES as ROBERTAS
-from ..model_files import ModelFiles, refusals_naming, tensor_headers, tensors_in
+from ..model_files import (
+    SEGMENTED,
+    TOKENIZER_CONFIG,
+    ModelFiles,
+    refusals_naming,
+    shown,
+    tensor_headers,
+    tensors_in,
+)
 from ..model_sources import find_model
+from ..tokenizer_settings import class_of
 from ..tokens import PairTokenizer
 from .batches import PairLayout
 from .recipe import Recipe
@@ -147,8 +156,7 @@ def write_model(
     the files of the model are, and a README.md beside them stays.
     """
 
-    own = base.files.config()
-    activation = SIGMOID if is_trained else {name: own[name] for name in ACTIVATIONS if name in own}
+    activation = SIGMOID if is_trained else activation_told(base.files)
 
     def fill(folder: Path) -> None:
         write_files(encoder, base, folder, dtype, small, activation)
@@ -156,6 +164,30 @@ def write_model(
             write_calibration(calibration, folder)
 
     write_directory(fill, output, overwrite=overwrite)
+
+
+def activation_told(files: ModelFiles) -> dict[str, Any]:
+    """What config.json has to say, so that sentence-transformers makes of a logit what it makes of it with these files.
+
+    Its own file counts before config.json, where earlier versions wrote it.
+    """
+    told = files.sentence_transformers().get("activation_fn")
+    if isinstance(told, str):
+        return {"sentence_transformers": {"activation_fn": told}}
+    config = files.config()
+    return {name: config[name] for name in ACTIVATIONS if name in config}
+
+
+def as_stored(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Tensors:
+    """The tensors in a type for numbers; raises ModelRefusedError where it cannot hold a number that they have."""
+    stored = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in stored.items():
+        if not torch.isfinite(tensor).all() and torch.isfinite(tensors[name]).all():
+            raise ModelRefusedError(
+                f"{shown(name)} has numbers beyond those of {str(dtype).removeprefix('torch.')}, which go up to "
+                f"{torch.finfo(dtype).max:.3g}; choose another dtype"
+            )
+    return stored
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> None:
@@ -177,7 +209,11 @@ def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bo
     unfinished = output.with_name(f"{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    fill(unfinished)
+    try:
+        fill(unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     paths = sorted(unfinished.iterdir())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
     (unfinished / SUMS).write_text("".join(sums))
@@ -195,7 +231,7 @@ def write_files(
     """Writes weights, config and tokenizer of a model into a folder."""
     names = BERT if base.spec.names == BERT else ROBERTAS.get(base.spec.layout, ROBERTAS["xlm-roberta"])
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
-    contents = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
+    contents = as_stored(tensors, dtype)
     if small:
         modules = names.modules(encoder.shape.num_hidden_layers)
         whole = {f"{modules[name]}.weight" for name in ("position_embeddings", "token_type_embeddings", "head_out")}
@@ -207,11 +243,19 @@ def write_files(
 
 
 def write_config_and_tokenizer(config: dict[str, Any], files: ModelFiles, folder: Path) -> None:
-    """Writes a config.json beside the tokenizer that these files have."""
+    """Writes a config.json beside the tokenizer that these files have, with what they tell of it elsewhere."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", TOKENIZER_CONFIG):
         if (files.directory / name).is_file():
             shutil.copyfile(files.directory / name, folder / name)
+    settings, more = files.tokenizer_config(), dict[str, Any]()
+    if (limit := files.transformer_limit()) is not None:
+        more["model_max_length"] = min(limit, files.tokenizer_limit() or limit)
+    is_of_no_class = class_of(settings, config["model_type"]) is None
+    if config["model_type"] in SEGMENTED and is_of_no_class and files.gives_segments():
+        more["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    if settings | more != settings:
+        (folder / TOKENIZER_CONFIG).write_text(json.dumps(settings | more, indent=2) + "\n")
 
 
 def replace_model(new: Path, output: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.errors import ModelRefusedError
 from pipelines.families.chain import OLDER_POOLINGS
-from pipelines.model_files import MODULES, PROMPTS, TRANSFORMER_CONFIG, ModelFiles, read_json, shown
+from pipelines.model_files import MODULES, SENTENCE_TRANSFORMERS, TRANSFORMER_CONFIG, ModelFiles, read_json, shown
 
 DEFAULT_LENGTH = 512
 """Tokens that are read of a text where the directory does not say."""
@@ -58,7 +58,7 @@ def read_embedding(directory: Path) -> Embedding:
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise ModelRefusedError(f"{path}: max_seq_length is {shown(length)}; it is a whole number from 1 on, or null")
     pooling = read_pooling(directory / str(chain[1].get("path")) / "config.json")
-    prefixes = read_prefixes(directory / PROMPTS)
+    prefixes = read_prefixes(directory / SENTENCE_TRANSFORMERS)
     return Embedding(transformer, pooling, length or DEFAULT_LENGTH, settings.get("do_lower_case") is True, *prefixes)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from ..families import spec_of
 from ..model_files import ModelFiles, read_tensors, refusals_naming
-from .base import write_calibration, write_config_and_tokenizer, write_directory
+from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
 
 
 def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
@@ -23,9 +23,9 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
     calibration = files.calibration()
 
     def fill(folder: Path) -> None:
-        contents = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
-        save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(as_stored(tensors, dtype), folder / "model.safetensors", metadata={"format": "pt"})
         kept = {key: value for key, value in config.items() if key != "torch_dtype"}
+        kept |= activation_told(files)
         write_config_and_tokenizer(kept | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)
         if calibration is not None:
             write_calibration(calibration, folder)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -18,7 +20,15 @@ from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
 from pipelines.training.base import ACTIVATIONS
-from tests.checkpoints import copy_model, write_electra, write_gemma, write_qwen
+from tests.checkpoints import (
+    copy_model,
+    edit_config,
+    read_weights,
+    write_electra,
+    write_gemma,
+    write_qwen,
+    write_weights,
+)
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -85,6 +95,50 @@ def test_what_sentence_transformers_makes_of_a_logit_stays(
     assert CliRunner().invoke(app, ["convert", str(directory), str(tmp_path / "model")]).exit_code == 0
     written = json.loads((tmp_path / "model" / "config.json").read_text())
     assert {name: value for name, value in written.items() if name in ACTIVATIONS} == told
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "ettin"])
+def test_an_activation_that_sentence_transformers_keeps_in_its_own_file_stays(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Whatever an earlier version wrote into config.json."""
+    given = copy_model(request.getfixturevalue(f"{family}_directory"), tmp_path / "given")
+    edit_config(given, sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    theirs = CrossEncoder(str(given), device="cpu", activation_fn=torch.nn.Tanh())
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    arguments = ["convert", str(tmp_path / "saved"), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    pairs = [("zebra river", "river salmon"), ("lemon", "apple")]
+    converted = CrossEncoder(str(tmp_path / "model"), device="cpu")
+    assert converted.predict(pairs).tolist() == pytest.approx(theirs.float().predict(pairs).tolist(), abs=1e-4)
+
+
+def test_numbers_that_float16_cannot_hold_are_refused(bert_directory: Path, tmp_path: Path) -> None:
+    given = copy_model(bert_directory, tmp_path / "given")
+    tensors = read_weights(given)
+    write_weights(given, tensors | {"classifier.weight": tensors["classifier.weight"] * 1e6})
+    done = CliRunner().invoke(app, ["convert", str(given), str(tmp_path / "model")])
+    assert done.exit_code == 2
+    assert "numbers beyond those of float16" in " ".join(done.output.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+    assert (
+        CliRunner().invoke(app, ["convert", str(given), str(tmp_path / "model"), "--dtype", "bfloat16"]).exit_code == 0
+    )
+
+
+def test_segments_and_limits_that_stand_elsewhere_come_along(bert_directory: Path, tmp_path: Path) -> None:
+    given = copy_model(bert_directory, tmp_path / "given")
+    edit_config(given, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", model_input_names=None)
+    CrossEncoder(str(given), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    shutil.copy(given / "tokenizer_config.json", tmp_path / "saved")
+    edit_config(tmp_path / "saved", "sentence_bert_config.json", max_seq_length=40)
+    arguments = ["convert", str(tmp_path / "saved"), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    before, after = (Reranker.load(str(tmp_path / name), device="cpu") for name in ("saved", "model"))
+    assert (before.model_limit, after.model_limit) == (40, 40)
+    pairs = [("zebra river", "river salmon")]
+    converted = CrossEncoder(str(tmp_path / "model"), device="cpu", activation_fn=torch.nn.Sigmoid())
+    assert converted.predict(pairs).tolist() == pytest.approx(before.compute_score(pairs), abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["jina_v2", "ettin"])

@@ -149,7 +149,7 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
         rf"{INDEX}: weight_map names 'b\.safetensors', which is not there",
     ),
     "index very deep": (deep_index, rf"{INDEX} is nested too deeply"),
-    "a tensor twice": (double, r"more\.safetensors: tensor 'classifier\.bias' is in another file too"),
+    "a tensor twice": (double, r"more\.safetensors: tensor 'classifier\.bias' is there twice"),
     "whole numbers": (tensor(WORDS, lambda rows: rows.long()), rf"{WORDS} is of type I64"),
     "no dimension": (tensor("classifier.bias", lambda row: row[0]), r"classifier\.bias is \[\] instead of \[1\]"),
 }

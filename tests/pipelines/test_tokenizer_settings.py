@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
-from tests.checkpoints import write_bert, write_electra, write_roberta
+from tests.checkpoints import edit_config, write_bert, write_deberta, write_electra, write_modernbert, write_roberta
 
 TEXTS = ["qx Wzw", "Crème brûlée", "qx水wv", "", " qx"]
 
@@ -40,6 +40,53 @@ def test_texts_have_the_ids_of_transformers(
     theirs = AutoTokenizer.from_pretrained(files.directory)
     for text in TEXTS:
         assert files.tokenizer().encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "BartTokenizerFast", "LongformerTokenizer"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_roberta_may_have_the_tokenizer_of_its_kin(name: str, prefix: bool, tmp_path: Path) -> None:
+    files = told(write_roberta(tmp_path / "model"), {"tokenizer_class": name, "add_prefix_space": prefix})
+    theirs = AutoTokenizer.from_pretrained(files.directory)
+    for text in TEXTS:
+        assert files.tokenizer().encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("settings", [{"tokenizer_class": "RobertaTokenizer"}, {"add_prefix_space": True}], ids=str)
+def test_a_modernbert_is_tokenized_as_its_tokenizer_says(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever class its files name, as transformers does."""
+    files = told(write_modernbert(tmp_path / "model"), settings)
+    path = files.directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["pre_tokenizer"]["add_prefix_space"] = True
+    path.write_text(json.dumps(tokenizer))
+    theirs = AutoTokenizer.from_pretrained(files.directory)
+    for text in TEXTS:
+        assert files.tokenizer().encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("name", ["do_lower_case", "split_by_punct"])
+def test_a_deberta_whose_files_contradict_each_other_is_refused(name: str, tmp_path: Path) -> None:
+    """And transformers puts it right."""
+    files = told(write_deberta(tmp_path / "model"), {name: True})
+    with pytest.raises(
+        ModelRefusedError, match=rf"tokenizer_config\.json: {name} is true, and tokenizer\.json does not"
+    ):
+        Reranker.load(str(files.directory), device="cpu")
+    theirs = AutoTokenizer.from_pretrained(files.directory)
+    theirs.save_pretrained(files.directory)
+    for text in TEXTS:
+        assert files.tokenizer().encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("name", ["DistilBertTokenizer", "DistilBertTokenizerFast"])
+def test_a_class_without_segments_gives_a_bert_none(name: str, tmp_path: Path) -> None:
+    files = told(write_bert(tmp_path / "model"), {"tokenizer_class": name})
+    edit_config(files.directory, "tokenizer_config.json", model_input_names=None)
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(files.directory)("a", "b")
+    assert not files.gives_segments()
+    told(files.directory, {"tokenizer_class": None})
+    edit_config(files.directory, tokenizer_class=name)
+    assert not files.gives_segments()
 
 
 def test_settings_that_change_a_logit_are_part_of_the_fingerprint(tmp_path: Path) -> None:

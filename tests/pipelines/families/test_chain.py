@@ -125,7 +125,7 @@ def test_a_sharded_model_scores_as_the_whole_one(ettin_directory: Path, tmp_path
 
 
 def test_modules_beside_a_model_that_scores_by_itself_are_not_read(bert_directory: Path, tmp_path: Path) -> None:
-    """As sentence-transformers writes them beside a plain cross-encoder, or an embedding model left them."""
+    """As an embedding model left them: sentence-transformers takes the model by itself then, too."""
     plain = copy_model(bert_directory, tmp_path / "plain")
     expected = planned_fingerprint(RerankerConfig(str(plain), device="cpu")).hash
     kinds = ["Transformer", "Pooling", "Normalize"]
@@ -136,6 +136,51 @@ def test_modules_beside_a_model_that_scores_by_itself_are_not_read(bert_director
     for listed in (modules[:1], modules):
         (plain / "modules.json").write_text(json.dumps(listed))
         assert planned_fingerprint(RerankerConfig(str(plain), device="cpu")).hash == expected
+
+
+@pytest.fixture
+def saved(bert_directory: Path, tmp_path: Path) -> Path:
+    """A plain cross-encoder as sentence-transformers saves it."""
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(bert_directory), device="cpu", model_kwargs={"dtype": "float32"}).save(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_a_cross_encoder_scores_as_sentence_transformers_saved_it(saved: Path, bert_directory: Path) -> None:
+    np.testing.assert_allclose(ours(saved), theirs(saved, 1), atol=TOLERANCE, rtol=0)
+    assert find_model(str(saved)).modules() == []
+    edit_config(saved, "sentence_bert_config.json", max_seq_length=32)
+    limits = [Reranker.load(str(one), device="cpu").model_limit for one in (bert_directory, saved)]
+    assert limits == [512, 32]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"do_lower_case": True}, "do_lower_case is True"),
+        ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "processing_kwargs is"),
+        ({"config_kwargs": {"layer_norm_eps": 0.1}}, "config_kwargs is"),
+        ({"max_seq_length": "all"}, "max_seq_length is 'all'; it is a number from 1 on, or null"),
+        ({"max_seq_length": 0}, "max_seq_length is 0"),
+    ],
+)
+def test_what_sentence_transformers_would_do_otherwise_is_refused(
+    changes: dict[str, Any], told: str, saved: Path
+) -> None:
+    edit_config(saved, "sentence_bert_config.json", **changes)
+    with pytest.raises(ModelRefusedError, match=told):
+        Reranker.load(str(saved), device="cpu")
+
+
+def test_a_module_behind_a_score_is_refused(saved: Path) -> None:
+    """It could turn the order around; and what lies in the folder of a Transformer are other weights than ours."""
+    listed = json.loads((saved / "modules.json").read_text())
+    dense = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"}
+    for others in ([*listed, dense], [listed[0] | {"path": "0_Transformer"}]):
+        (saved / "modules.json").write_text(json.dumps(others))
+        with pytest.raises(ModelRefusedError, match=r"modules\.json lists .* in [01]_"):
+            spec_of(find_model(str(saved)))
 
 
 def test_every_file_of_the_modules_is_part_of_the_fingerprint(ettin_directory: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from jobs.driver.resolution import with_resolved_model
 from jobs.settings import RerankSettings
 from pipelines.config import RerankerConfig
 from pipelines.errors import ConfigError, ModelRefusedError
-from pipelines.families import spec_of
+from pipelines.families import chat_template, spec_of
+from pipelines.families.qwen import QWEN3
 from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
@@ -283,6 +284,11 @@ def test_what_sentence_transformers_saves_scores_as_there(prompt: str | None, tm
         QWEN3_TEMPLATE.replace("<think>\n\n</think>\n\n", ""),
         QWEN3_TEMPLATE.replace("Given a web search query", "Given a question"),
         QWEN3_TEMPLATE + "{% if",
+        QWEN3_TEMPLATE.replace("{{ text }}", "{{ text | trim }}"),
+        QWEN3_TEMPLATE.replace("{{ text }}", "{{ query }}").replace("<Query>: {{ query }}", "<Query>: {{ text }}"),
+        QWEN3_TEMPLATE.replace('"eq", "system"', '"eq", "task"'),
+        QWEN3_TEMPLATE.replace('"eq", "query"', '"ne", "query"'),
+        "{% for message in messages %}{{ message.content }}{% endfor %}",
     ],
 )
 def test_chains_with_another_prompt_are_refused(template: str | None, tmp_path: Path) -> None:
@@ -313,6 +319,15 @@ def test_modules_that_would_ask_otherwise_are_refused(
     edit_config(model, name, **changes)
     with pytest.raises(ModelRefusedError, match=told):
         spec_of(find_model(str(model)))
+
+
+def test_chat_templates_are_read_in_the_forms_in_which_they_are_published() -> None:
+    asked = '{% set task = messages | selectattr("role", "==", "system") | map(attribute="content") | first %}'
+    found = chat_template.read_chat_template(asked + "{% if task %}<{{ task }}>\n{% endif %}\nq: {{ task }}")
+    assert found.words == f"<{chat_template.INSTRUCTION}>\nq: {chat_template.INSTRUCTION}"
+    assert found.words_without_instruction == f"q: {chat_template.INSTRUCTION}"
+    assert found.default_instruction is None
+    assert chat_template.read_chat_template(QWEN3_TEMPLATE).default_instruction == QWEN3.instruction
 
 
 def test_chains_with_more_modules_are_refused(tmp_path: Path) -> None:
