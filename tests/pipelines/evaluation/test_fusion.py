@@ -1,3 +1,7 @@
+"""Scores of different kinds are added up as z-scores, and where there is nothing to tell apart, as zeros."""
+
+from __future__ import annotations
+
 import numpy as np
 
 from pipelines.evaluation.fusion import z_scores
