@@ -50,7 +50,10 @@ def command(**given: Any) -> None:
         misses = missed(settings.gate or {}, results, map(name_of, settings.models))
         if settings.gate_against is not None:
             now = read_values(storage.absolute(os.path.join(settings.output, VALUES), "--output"))
-            misses += falls(settings.gate_against, now, map(name_of, settings.models))
+            fell = falls(settings.gate_against, now, map(name_of, settings.models))
+            for told in fell.not_compared:
+                say(Console(stderr=True), told, "careful: ", "yellow")
+            misses += fell.told
         for told in misses:
             say(Console(stderr=True), told, "missed: ")
         return errors.GATE_MISSED if misses else errors.DONE

@@ -10,6 +10,7 @@ import logging
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -147,14 +148,17 @@ def continued_or_new(
         return new_manifest(settings, fingerprint, files), True, refusal
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what can influence a result."""
+def library_versions(*others: str) -> dict[str, str]:
+    """Versions of what can influence a result, and of other packages that are installed."""
     versions = {"python": platform.python_version()}
     for name in ("crossray", "ray", "torch", "tokenizers", "pyarrow"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "source"  # `ray job submit` runs from the sources, installed nowhere
+    for name in others:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return versions
 
 

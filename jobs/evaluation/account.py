@@ -25,6 +25,9 @@ from jobs.runtime.machine import processor
 from pipelines.evaluation.chance import holm, interval_over_sets, p_value_over_sets
 from pipelines.evaluation.sets import BenchmarkSet
 
+MEASURED_BY = ("bm25s", "PyStemmer", "ir-measures", "pytrec-eval-terrier", "numpy", "scipy")
+"""Packages that make words, measures and p-values."""
+
 
 def origin(queries: int | None) -> dict[str, Any]:
     """When, where and by which command an evaluation is made; `queries` is how many of each set were asked for."""
@@ -33,7 +36,7 @@ def origin(queries: int | None) -> dict[str, Any]:
         "command": resume_command("jobs.evaluate"),
         "queries_asked_for": queries,
         "processor": processor(),
-        "versions": library_versions(),
+        "versions": library_versions(*MEASURED_BY),
     }
 
 
@@ -107,6 +110,8 @@ class Account:
         """What a row is, how fast it was, and how its scores lie over all sets."""
         systems = self.systems[row]
         told = {"kind": str(systems[0].teacher.kind), "models": systems[0].models, "speed": speed_of(systems)}
+        if systems[0].analyzer is not None:
+            told["analyzer"] = systems[0].analyzer
         if row in self.pairs:
             told["scores"] = about_scores(
                 ScoredPairs.together(self.pairs[row]), systems[0].gives_probabilities, *systems[0].calibration

@@ -61,19 +61,34 @@ def mean_of(values: Sequence[float]) -> dict[str, float]:
 def differences(compared: Compared) -> list[dict[str, Any]]:
     """For each measure and any two rows the difference of their means and its p-value, raw and corrected by Holm.
 
-    The correction is over the pairs of one measure.
+    The correction is over the differences to the first stage of one measure, and apart from these over all others:
+    whether a model is better than what came in does not depend on how many pairs stand beside it.
     """
-    rows = [row for row in compared.values if row != CEILING]
-    found = []
-    for measure in next(iter(compared.values.values())):
-        pairs = list(combinations(rows, 2))
-        values = {row: list(compared.values[row][measure].values()) for row in rows}
-        raw = [p_value(values[one], values[other]) for one, other in pairs]
-        for (one, other), p, corrected in zip(pairs, raw, holm(raw), strict=True):
-            difference = fmean(values[other]) - fmean(values[one])
-            found.append({"measure": measure, "from": one, "to": other, "difference": difference})
-            found[-1] |= {"p": p, "p_holm": corrected}
-    return found
+    rows = [row for row in compared.values if row not in (FIRST_STAGE, CEILING)]
+    families = [(FIRST_STAGE, row) for row in rows], list(combinations(rows, 2))
+    return [
+        one
+        for measure in next(iter(compared.values.values()))
+        for pairs in families
+        for one in differences_of(compared, measure, pairs)
+    ]
+
+
+def differences_of(compared: Compared, measure: str, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The differences of these rows, corrected for how many there are."""
+    values = {row: list(by_measure[measure].values()) for row, by_measure in compared.values.items()}
+    raw = [p_value(values[one], values[other]) for one, other in pairs]
+    return [
+        {
+            "measure": measure,
+            "from": one,
+            "to": other,
+            "difference": fmean(values[other]) - fmean(values[one]),
+            "p": p,
+            "p_holm": corrected,
+        }
+        for (one, other), p, corrected in zip(pairs, raw, holm(raw), strict=True)
+    ]
 
 
 def means_by_language(compared: Compared) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,16 +16,35 @@ import pyarrow.parquet as pq
 from jobs import storage
 from jobs.errors import UnreadableFileError
 from pipelines.errors import ConfigError
-from pipelines.evaluation.chance import holm, p_value
+from pipelines.evaluation.chance import (
+    SURE,
+    holm,
+    least_p_value_of_fall,
+    p_value_of_fall,
+    resamples_for,
+    shown,
+)
+from pipelines.evaluation.sets import BenchmarkSet
 
 RESULTS, VALUES = "results.json", "values.parquet"
-COLUMNS = ("set", "row", "measure", "query_id", "value")
+COLUMNS = ("set", "row", "measure", "query_id", "asked", "value")
 VALUES_SCHEMA = pa.schema({**dict.fromkeys(COLUMNS[:-1], pa.string()), COLUMNS[-1]: pa.float64()})
-SURE = 0.05
-"""The corrected p-value below which a fall is more than chance."""
 
-Values = Mapping[tuple[str, str, str], Mapping[str, float]]
+Measured = tuple[str, str]
+"""The id of a query, and the digest of what was asked of it (`asked`): its text, its candidates, their grades."""
+Values = Mapping[tuple[str, str, str], Mapping[Measured, float]]
 """By set, row and measure: the value of each query."""
+
+
+def asked(one: BenchmarkSet) -> dict[str, str]:
+    """By query, a digest of all that is asked of an order: two evaluations with the same one can be compared."""
+    candidates = {row["query_id"]: row["documents"] for row in one.candidates.to_pylist()}
+    return {
+        query: hashlib.sha256(
+            json.dumps([one.queries[query].text, candidates.get(query, []), sorted(grades.items())]).encode()
+        ).hexdigest()[:16]
+        for query, grades in one.grades.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +96,83 @@ def read_columns(file: pq.ParquetFile, location: str) -> pa.Table:
 
 def values_of(table: pa.Table) -> Values:
     """The values by set, row and measure."""
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
-    for one, row, measure, query, value in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
-        found.setdefault((one, row, measure), {})[query] = value
+    found: dict[tuple[str, str, str], dict[Measured, float]] = {}
+    for one, row, measure, query, digest, value in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+        found.setdefault((one, row, measure), {})[query, digest] = value
     return found
 
 
-def falls(before: Before, now: Values, models: Iterable[str]) -> list[str]:
-    """What fell for sure, a line for each: by paired permutation tests over the queries of both, corrected by Holm.
+class Falls(NamedTuple):
+    """What a comparison with an earlier evaluation says, a line for each."""
 
-    A model of which nothing can be compared has a line, too: a gate that looks at nothing is no gate.
-    """
+    told: list[str]
+    """What fell for sure, and models of which nothing can be said: a gate that looks at nothing is no gate."""
+    not_compared: list[str]
+    """What else is not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The values of a measure then and now, over the queries that are the same."""
+
+    was: Sequence[float]
+    is_now: Sequence[float]
+
+    @property
+    def fell(self) -> bool:
+        return fmean(self.is_now) < fmean(self.was)
+
+
+def falls(before: Before, now: Values, models: Iterable[str]) -> Falls:
+    """What fell for sure: by one-sided paired permutation tests over the queries of both, corrected by Holm for all."""
     names = list(models)
-    tested = []
-    for place, values in now.items():
-        earlier = before.values.get(place, {})
-        common = sorted(values.keys() & earlier.keys())
-        if place[1] in names and len(common) > 1:
-            pair = [earlier[query] for query in common], [values[query] for query in common]
-            tested.append((place, pair, p_value(*pair)))
-    compared = {row for (_, row, _), *_ in tested}
-    told = [
-        f"{name}: {before.location} has no measure of two queries that are measured now, so nothing can be compared"
-        for name in names
-        if name not in compared
-    ]
-    for (place, (was, now_is), _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
-        if p < SURE and fmean(now_is) < fmean(was):
-            name, row, measure = place
+    mine = {place: values for place, values in now.items() if place[1] in names}
+    pairs = {place: pairs_of(before.values.get(place, {}), values) for place, values in mine.items()}
+    pairs = {place: both for place, both in pairs.items() if both.was}
+    resamples = resamples_for(len(pairs))
+    raw = [p_value_of_fall(both.was, both.is_now, resamples) if both.fell else 1.0 for both in pairs.values()]
+    told = [why for name in names if (why := why_blind(name, before, pairs, resamples))]
+    for ((name, row, measure), both), p in zip(pairs.items(), holm(raw), strict=True):
+        if p < SURE:
             told.append(
-                f"{row}: {measure} of {name} fell from {fmean(was):.4f} to {fmean(now_is):.4f} over the same "
-                f"{len(was):,} queries (p {p:.3f})"
+                f"{row}: {measure} of {name} fell from {fmean(both.was):.4f} to {fmean(both.is_now):.4f} over the same "
+                f"{len(both.was):,} queries (p {shown(p)})"
             )
-    return told
+    return Falls(told, not_compared(before, mine))
+
+
+def pairs_of(earlier: Mapping[Measured, float], values: Mapping[Measured, float]) -> Pairs:
+    """The values of the queries that both measured."""
+    common = sorted(values.keys() & earlier.keys())
+    return Pairs([earlier[one] for one in common], [values[one] for one in common])
+
+
+def why_blind(model: str, before: Before, pairs: Mapping[tuple[str, str, str], Pairs], resamples: int) -> str | None:
+    """Why no fall of a model could be seen, however deep; None where one could."""
+    queries = [len(both.was) for (_, row, _), both in pairs.items() if row == model]
+    if not queries:
+        return (
+            f"{model}: {before.location} has no query that is measured now over the same texts, candidates and grades, "
+            "so nothing can be compared"
+        )
+    if len(pairs) * least_p_value_of_fall(max(queries), resamples) >= SURE:
+        return (
+            f"{model}: at most {max(queries):,} queries of a set are the same as in {before.location}, too few to tell "
+            f"a fall from chance in {len(pairs):,} comparisons; give more queries, or fewer measures"
+        )
+    return None
+
+
+def not_compared(before: Before, now: Values) -> list[str]:
+    """A line for each set and model of which the earlier evaluation lacks queries, or measures."""
+    lacking: dict[tuple[str, str, int, int], list[str]] = {}
+    for place, values in now.items():
+        missing = len(values.keys() - before.values.get(place, {}).keys())
+        if missing:
+            name, row, measure = place
+            lacking.setdefault((name, row, missing, len(values)), []).append(measure)
+    return [
+        f"{row}: {missing:,} of {count:,} queries of {name} are not compared by {', '.join(measures)}: "
+        f"{before.location} does not have them, or over other texts, candidates or grades"
+        for (name, row, missing, count), measures in lacking.items()
+    ]

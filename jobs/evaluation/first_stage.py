@@ -26,6 +26,7 @@ from rich.console import Console
 from jobs import storage
 from jobs.errors import RefusedError
 from jobs.evaluation.comparison import FIRST_STAGE
+from jobs.evaluation.counted import digest_of_corpus
 from jobs.evaluation.search import Hits, Search, VectorSearch, WordSearch, search_all
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.evaluation.vectors import QUERIES, Embedding, embed
@@ -107,7 +108,7 @@ def with_candidates(
     Raises what `FirstStage.candidates` raises.
     """
     told: dict[str, Any] = {"name": FIRST_STAGE}
-    if stage is not None and one.corpus is not None:
+    if stage is not None and one.needs_candidates:
         one = one.with_candidates(stage.candidates(one, queries, room, console))
         told = {"name": f"{FIRST_STAGE} ({stage.searcher})", **stage.about}
     return one, told | {"found": found_by(one, queries)}
@@ -135,10 +136,8 @@ def vectors_room(place: str, member: Teacher) -> str:
 
 def digests(corpus: Path, queries: Sequence[str], texts: Iterable[str]) -> dict[str, str]:
     """What tells a corpus and its queries from others."""
-    with corpus.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     asked = json.dumps([*zip(queries, texts, strict=True)]).encode()
-    return {"corpus": digest, "queries": hashlib.sha256(asked).hexdigest()}
+    return {"corpus": digest_of_corpus(corpus), "queries": hashlib.sha256(asked).hexdigest()}
 
 
 def enter(place: str, settings: Mapping[str, Any], overwrite: bool) -> None:

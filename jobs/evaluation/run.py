@@ -26,7 +26,8 @@ from jobs.driver.resolution import with_resolved_model
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
 from jobs.evaluation.comparison import Compared, as_results, compare
-from jobs.evaluation.falls import RESULTS, VALUES, VALUES_SCHEMA
+from jobs.evaluation.counted import counted_words
+from jobs.evaluation.falls import RESULTS, VALUES, VALUES_SCHEMA, asked
 from jobs.evaluation.first_stage import FirstStage, with_candidates
 from jobs.evaluation.gate import check_sets
 from jobs.evaluation.logs import Log
@@ -39,7 +40,7 @@ from jobs.output.directory import check_no_job, make_output
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
 from jobs.screen import OnlyProgress
-from jobs.training.label.run import encoders_of, job_of, label
+from jobs.training.label.run import encoders_of, job_of, label, needs_words
 from jobs.training.label.settings import LabelSettings
 from jobs.training.label.teachers import Kind, Teacher
 from pipelines.errors import ConfigError
@@ -64,7 +65,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
             parse_measure(measure)
         sets = read_sets(settings)
         check_systems(settings)
-        stage = FirstStage.of(settings) if any(one.corpus is not None for one in sets) else None
+        stage = FirstStage.of(settings) if any(one.needs_candidates for one in sets) else None
         check_sets(settings.gate or {}, [one.name for one in sets])
         if settings.gate_against is not None:
             settings.gate_against.check([one.name for one in sets], map(name_of, settings.models))
@@ -88,7 +89,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                 systems = ranked_by_systems(one, queries, settings, room, console)
                 measures = settings.measured_in(one.measure)
                 compared = compare(one, queries, {system.name: system.order() for system in systems}, measures)
-                tables.append(values_table(one.name, compared))
+                tables.append(values_table(one, compared))
                 told.add(one, systems, compared, measures[0])
                 results["sets"][one.name] = {
                     "measures": list(measures),
@@ -98,6 +99,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
                     "queries": len(queries),
                     "queries_in_all": one.queries_in_all,
                     "unlabelled": one.unlabelled,
+                    "without_list": without_list(one, queries),
                     "problems": len(one.problems),
                     "first_stage": first_stage,
                     "first_problems": [str(problem) for problem in one.problems[:PROBLEMS_KEPT]],
@@ -191,6 +193,12 @@ def drawn_queries(one: BenchmarkSet, count: int | None) -> list[str]:
     return queries if count is None or count >= len(queries) else sorted(random.Random(SEED).sample(queries, count))
 
 
+def without_list(one: BenchmarkSet, queries: Sequence[str]) -> int:
+    """How many of the queries have no candidates at all, and so count 0 in every order."""
+    rows = zip(one.candidates["query_id"].to_pylist(), pc.list_value_length(one.candidates["documents"]), strict=True)
+    return len(set(queries) - {query for query, length in rows if length.as_py()})
+
+
 def ranked_by_systems(
     one: BenchmarkSet, queries: Sequence[str], settings: EvaluateSettings, room: str, console: Console
 ) -> list[System]:
@@ -201,12 +209,14 @@ def ranked_by_systems(
         settings.job.overwrite,
         one.candidates.filter(pc.is_in(one.candidates["query_id"], pa.array(queries, pa.string()))),
     )
+    counts_words = any(needs_words(system) for system in settings.systems)
+    counted = counted_words(one, room, console) if counts_words else None
     systems = []
     for system in settings.systems:
         place = os.path.join(room, SYSTEMS, directory_name(system))
         job = replace(settings.job, input=lists, output=place)
         console.print(f"{one.name}, {system}:", soft_wrap=True, highlight=False)
-        summary = label(LabelSettings(job, system, SCORE, settings.encoder), console=OnlyProgress(console))
+        summary = label(LabelSettings(job, system, SCORE, settings.encoder, counted), console=OnlyProgress(console))
         systems.append(read_system(system, place, summary))
     return systems
 
@@ -240,10 +250,18 @@ def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
     storage.write_table(location, table)
 
 
-def values_table(name: str, compared: Compared) -> pa.Table:
+def values_table(one: BenchmarkSet, compared: Compared) -> pa.Table:
     """Every measure of every query and row of a set."""
+    digests = asked(one)
     rows = [
-        {"set": name, "row": row, "measure": measure, "query_id": query, "value": value}
+        {
+            "set": one.name,
+            "row": row,
+            "measure": measure,
+            "query_id": query,
+            "asked": digests[query],
+            "value": value,
+        }
         for row, by_measure in compared.values.items()
         for measure, by_query in by_measure.items()
         for query, value in by_query.items()

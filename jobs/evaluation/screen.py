@@ -11,9 +11,8 @@ from rich.text import Text
 
 from jobs.evaluation.comparison import CEILING, FIRST_STAGE
 from jobs.screen import say
+from pipelines.evaluation.chance import SURE, shown
 
-SURE = 0.05
-"""The p-value below which a difference is marked."""
 WIDE = 110
 """Columns of a terminal on which all measures are shown, and not the first one alone."""
 
@@ -44,6 +43,9 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
     print_found(console, results["first_stage"])
     if results["unlabelled"]:
         say(console, f"{results['unlabelled']:,} row(s) have no positive label, and are not measured", f"{name}: ", "")
+    if results["without_list"]:
+        told = f"{results['without_list']:,} of {results['queries']:,} queries have no candidates; they count 0"
+        say(console, told, f"{name}: ", "yellow")
     for system, rows in results["unanswered"].items():
         if rows:
             say(console, f"{rows:,} list(s) of {name} have no scores; they count 0", f"{system}: ", "yellow")
@@ -67,6 +69,5 @@ def against(results: Mapping[str, Any], row: str, measure: str) -> str:
     for one in results["differences"]:
         if (one["measure"], one["from"], one["to"]) == (measure, FIRST_STAGE, row):
             sure = " *" if one["p_holm"] < SURE else ""
-            chance = "p < 0.001" if one["p_holm"] < 0.001 else f"p {one['p_holm']:.3f}"
-            return f"{one['difference']:+.3f}, {chance}{sure}"
+            return f"{one['difference']:+.3f}, p {shown(one['p_holm'])}{sure}"
     return ""

@@ -36,6 +36,8 @@ class System:
     models: Mapping[str, Any]
     """The files and settings of the models in it, by their names."""
     versions: Mapping[str, str]
+    analyzer: str | None = None
+    """What made words of texts, where BM25 is in it."""
 
     @property
     def name(self) -> str:
@@ -86,6 +88,7 @@ def read_system(teacher: Teacher, place: str, summary: Mapping[str, Any]) -> Sys
         summary.get("speeds", {}).get(str(teacher)),
         manifest["options"]["models"],
         summary["versions"],
+        manifest["options"].get("words"),
     )
 
 

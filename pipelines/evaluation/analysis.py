@@ -12,7 +12,7 @@
 - Words lose their English endings, by Snowball's English stemmer: `singers` counts as `singer`. What Lucene's English
   analyzer finds is found here; in other languages that made no difference.
 - What is written or left out as the writer likes is left out: vowel points of Arabic and Hebrew, the Arabic stroke that
-  only makes a word longer, the soft hyphen, the joiner within a letter.
+  only makes a word longer, the soft hyphen, the joiner within a letter, what selects a variant of a letter's shape.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, missing_packages
 
-ANALYZER = "stems-and-bigrams-1"
+ANALYZER = "stems-and-bigrams-2"
 """The name of what this file does to texts. Whoever changes what comes out changes the number."""
 
 ENGLISH = (
@@ -55,6 +55,8 @@ IGNORED = (
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # points and accents of Hebrew
     "\u064b-\u0652\u0670\u0640"  # vowel points of Arabic, and the stroke
     "\u00ad\u200d"  # the soft hyphen, the zero-width joiner
+    "\ufe00-\ufe0f\U000e0100-\U000e01ef\u180b-\u180d\u180f"  # variation selectors
+    "\u20dd-\u20e4"  # circles and keys around a letter, as in emoji
 )
 """Characters that are no part of a word, as a class of a regular expression."""
 
@@ -85,7 +87,7 @@ def whole_words(text: str) -> Iterator[str]:
     if not text.isascii():
         text = patterns.ignored.sub("", unicodedata.normalize("NFKC", text))
     text = text.replace("_", " ")
-    for name in patterns.name.findall(text):
+    for name in patterns.name.findall(text if text.isascii() else patterns.in_pairs.sub(" ", text)):
         yield from filter(is_kept, map(str.lower, patterns.hump.split(name)))
     text = text.lower()
     if text.isascii():

@@ -2,13 +2,16 @@
 
 import numpy as np
 
+NOISE = 8 * float(np.finfo(np.float32).eps)
+"""Scores count as equal if they differ by no more than this share of them, as can the cosines of one text twice."""
+
 
 def z_scores(scores: np.ndarray) -> np.ndarray:
     """The z-scores of one list, float64 [documents]; zeros where all scores are equal, NaN where there is no score."""
-    known = ~np.isnan(scores)
+    known = np.isfinite(scores)
     z = np.full(len(scores), np.nan)
     if known.any():
         values = scores[known].astype(np.float64)
-        # Equality, not a deviation of 0: the mean of equal numbers can be off by a rounding, and z would be noise.
-        z[known] = 0.0 if np.ptp(values) == 0 else (values - values.mean()) / values.std()
+        is_flat = np.ptp(values) <= NOISE * np.abs(values).max()
+        z[known] = 0.0 if is_flat else (values - values.mean()) / values.std()
     return z

@@ -79,7 +79,9 @@ class BenchmarkSet:
     ignores_identical_ids: bool = False
     """Whether a document with the id of a query is no candidate for it, as where the queries are documents."""
     corpus: Path | None = None
-    """The file whose documents are to be searched for candidates; None where these are there."""
+    """The file of its documents; None for a log, which has no others than those in its lists."""
+    needs_candidates: bool = False
+    """Whether somebody has to search the corpus first."""
     answerable: int | None = None
     """How many queries have an answer, where not all of them were read; None is those in `grades`."""
     unlabelled: int | None = None
@@ -94,10 +96,10 @@ class BenchmarkSet:
         """The set with these lists, LISTS of queries in `grades`, judged where answers are the judges."""
         if self.ignores_identical_ids:
             candidates = without_identical_ids(candidates)
-        if self.answers is None:
-            return replace(self, candidates=candidates)
-        grades = answers_as_grades(self.answers, candidates, self.document_language)
-        return replace(self, candidates=candidates, grades=grades)
+        grades = self.grades
+        if self.answers is not None:
+            grades = answers_as_grades(self.answers, candidates, self.document_language)
+        return replace(self, candidates=candidates, grades=grades, needs_candidates=False)
 
     @property
     def queries_in_all(self) -> int:
@@ -174,12 +176,12 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
         example = f", such as {reading.problems[0]}" if reading.problems else ""
         told = f"{len(reading.problems):,} line(s) are left out{example}"
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {told}")
-    if not with_candidates:
-        about["corpus"] = folder / CORPUS
-        return BenchmarkSet(name, queries, grades, LISTS.empty_table(), tuple(reading.problems), **about)
-    candidates = read_candidates(reading, queries, grades)
-    read = BenchmarkSet(name, queries, grades, candidates, tuple(reading.problems), **about)
-    return read.with_candidates(candidates)
+    about["corpus"] = folder / CORPUS
+    lists = read_candidates(reading, queries, grades) if with_candidates else LISTS.empty_table()
+    read = BenchmarkSet(
+        name, queries, grades, lists, tuple(reading.problems), needs_candidates=not with_candidates, **about
+    )
+    return read.with_candidates(lists) if with_candidates else read
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel
 from transformers.utils import logging
 
-from pipelines.errors import ModelRefusedError
+from pipelines.errors import ModelError, ModelRefusedError
 from pipelines.model_files import ModelFiles
 from pipelines.training.embedding import Pooling, read_embedding
 
@@ -66,7 +66,10 @@ class DenseEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:
-        """Unit vectors, float32 [len(texts), width], in the order given."""
+        """Unit vectors, float32 [len(texts), width], in the order given.
+
+        Raises ModelError where one is not finite: compared with others, it would make a text vanish from every list.
+        """
         batch_tokens = batch_tokens or BATCH_TOKENS[torch.device(self.device).type]
         texts = [text.lower() for text in texts] if self.embedding.lower_case else list(texts)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
@@ -80,6 +83,12 @@ class DenseEncoder:
             rows = order[start:end]
             vectors[rows] = self._pooled([ids[i] for i in rows]).cpu().numpy()
             start = end
+        if (broken := np.flatnonzero(~np.isfinite(vectors).all(axis=1))).size:
+            raise ModelError(
+                f"the encoder {self.embedding.transformer} gives no finite vector for {broken.size:,} of "
+                f"{len(texts):,} texts, such as {texts[broken[0]][:60]!r}; its weights may hold NaN, or be too large "
+                "for float16: let it compute on CPUs"
+            )
         return vectors
 
     def _pooled(self, ids: Sequence[list[int]]) -> torch.Tensor:

@@ -22,6 +22,7 @@ from jobs.evaluation.report.words import (
 from jobs.report.charts import interval_bar
 from jobs.report.html import Html, Inside, element, joined
 from jobs.report.tables import Cell, Column, table
+from pipelines.evaluation.chance import RESAMPLES, SURE, shown
 
 NAMED = 3
 """Models of which the first sentences say how sure they are; the leaderboard has all."""
@@ -66,11 +67,11 @@ def sureness(results: Results, row: str) -> str:
         difference = against_first_stage(one, one["measure"], row) or over_all
         chance = "chance alone hardly makes that" if is_sure(difference) else "chance may have made that"
         told = f"{signed(difference['difference'])} against the {FIRST_STAGE}"
-        return f": {told} (p {three(difference['p_holm'])}, corrected by Holm): {chance}."
+        return f": {told} (p {shown(difference['p_holm'])}, corrected by Holm): {chance}."
     found = [against_first_stage(one, one["measure"], row) for one in sets.values()]
     sure = [one["difference"] > 0 for one in found if one is not None and is_sure(one)]
     return (
-        f": {signed(over_all['difference'])} against the {FIRST_STAGE} (p {three(over_all['p_holm'])}); surely better "
+        f": {signed(over_all['difference'])} against the {FIRST_STAGE} (p {shown(over_all['p_holm'])}); surely better "
         f"on {sure.count(True)} of {len(found)} sets, surely worse on {sure.count(False)}."
     )
 
@@ -96,7 +97,7 @@ def leaderboard(results: Results) -> Html:
         rows.append(cells)
     told = (
         f"Means over queries with their 95% intervals; bold is the best. ▲ is surely better than the {FIRST_STAGE}, ▼ "
-        "surely worse: p below 0.05 in a paired permutation test, corrected by Holm."
+        f"surely worse: p below {SURE} in a paired permutation test, corrected by Holm for the rows here."
     )
     mixed = len({one["measure"] for one in sets.values()}) > 1
     return joined(
@@ -166,6 +167,8 @@ def found_of(one: Results) -> str:
     """What is not measured, and how much of what is relevant is among the candidates, where the results say it."""
     found = one.get("first_stage", {}).get("found")
     left = f"; {one['unlabelled']:,} rows have no positive label" if one.get("unlabelled") else ""
+    if one.get("without_list"):
+        left += f"; {one['without_list']:,} queries have no candidates, and count 0"
     if found is None:
         return left
     return f"{left}; {found['relevant_found']:,} of {found['relevant']:,} relevant documents are among the candidates"
@@ -197,13 +200,17 @@ def any_two(one: Results, measure: str) -> Html:
             difference["from"],
             difference["to"],
             Cell(signed(difference["difference"]), difference["difference"]),
-            Cell(three(difference["p"]), difference["p"]),
-            Cell(three(difference["p_holm"]), difference["p_holm"], "best" if is_sure(difference) else None),
+            Cell(shown(difference["p"]), difference["p"]),
+            Cell(shown(difference["p_holm"]), difference["p_holm"], "best" if is_sure(difference) else None),
         ]
         for difference in one["differences"]
         if difference["measure"] == measure
     ]
-    told = f"Differences of mean {measure}: paired permutation tests with 10,000 random changes of sides, two-sided"
+    told = (
+        f"Differences of mean {measure}: two-sided paired permutation tests, with all changes of sides up to 13 "
+        f"queries, else {RESAMPLES:,} random ones; corrected by Holm for the rows that are compared with the "
+        f"{FIRST_STAGE}, and apart from these for the other pairs"
+    )
     return table(told, columns, rows)
 
 

@@ -41,6 +41,7 @@ def models(results: Results) -> Html:
                 one.get("layout"),
                 one.get("dtype"),
                 f"max_length {one['max_length']}" if one.get("max_length") else None,
+                f"analyzer {system['analyzer']}" if "analyzer" in system else None,
             ]
             rows.append(
                 [

@@ -8,9 +8,8 @@ from typing import Any
 from jobs.evaluation.comparison import CEILING, FIRST_STAGE
 from jobs.report.html import Html, element, joined
 from jobs.report.tables import Cell
+from pipelines.evaluation.chance import SURE, shown
 
-SURE = 0.05
-"""The corrected p-value below which a difference is marked."""
 Results = Mapping[str, Any]
 """What `results.json` holds, or a part of it."""
 
@@ -60,8 +59,8 @@ def difference_cell(difference: Mapping[str, float] | None) -> Cell:
     if difference is None:
         return Cell("", 0.0)
     told = f"{signed(difference['difference'])} "
-    p = f"p {difference['p_holm']:.3f}" if difference["p_holm"] >= 0.0005 else "p < 0.001"
-    return Cell(joined([told, mark(difference), element("small", p)]), difference["difference"])
+    p = element("small", f"p {shown(difference['p_holm'])}")
+    return Cell(joined([told, mark(difference), p]), difference["difference"])
 
 
 def best_of(results: Mapping[str, Mapping[str, float]]) -> float:

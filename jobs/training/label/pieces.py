@@ -43,6 +43,8 @@ class Labelling:
     encoders: Mapping[Teacher, EncoderSettings]
     rankings: Mapping[Teacher, Rankings]
     """What the rerankers among the teachers said of all lists; empty until they have ranked."""
+    counted: str | None = None
+    """A file with the word counts for BM25; None where those of INPUT count."""
 
     def room(self, name: str) -> str:
         return os.path.join(self.output, name)
@@ -126,8 +128,8 @@ def scorer_of(member: Teacher, labelling: Labelling) -> Score:
 
 
 def bm25_scorer(labelling: Labelling) -> Score:
-    """Scores by BM25, over the word counts of all documents of INPUT."""
-    frequencies = read_frequencies(os.path.join(labelling.room(FREQUENCIES_ROOM), ALL))
+    """Scores by BM25, over the word counts of all documents of INPUT, or of the collection that was counted before."""
+    frequencies = read_frequencies(labelling.counted or os.path.join(labelling.room(FREQUENCIES_ROOM), ALL))
 
     def score(_: Unit, rows: Sequence[TextList | BadRow]) -> list[RowScores]:
         queries, texts = distinct_texts(rows)

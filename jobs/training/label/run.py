@@ -96,7 +96,7 @@ def label_pieces(
     todo = missing(output, pieces)
     console.print(f"{sum(piece.rows for piece in pieces):,} rows in {len(pieces):,} piece(s), {len(todo):,} to do")
     read_pieces(labelling, pieces, todo, output)
-    if needs_words(labelling.teacher):
+    if counts_input(labelling):
         count_words(labelling, pieces, output)
     labelling, speeds = with_rankings(labelling, jobs, output, console)
     items = [asdict(piece) for piece in missing(output, pieces)]
@@ -138,6 +138,8 @@ def options_of(
     if needs_words(settings.teacher):
         load_stemmers()
         words["words"] = ANALYZER
+        if settings.counted is not None:
+            words["counted"] = os.path.basename(settings.counted)
     return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members, **words}
 
 
@@ -188,7 +190,9 @@ def labelling_of(
     """What workers are told, before the rerankers have ranked."""
     files = [InputFile(*file) for file in manifest["files"]]
     selection = selection_of(job, files)
-    return Labelling(job.output, settings.column, job.mapping, selection, settings.teacher, encoders, {})
+    return Labelling(
+        job.output, settings.column, job.mapping, selection, settings.teacher, encoders, {}, settings.counted
+    )
 
 
 def missing(output: TableOutput, pieces: Sequence[Unit]) -> list[Unit]:
@@ -202,11 +206,16 @@ def needs_words(teacher: Teacher) -> bool:
     return any(member.kind is Kind.BM25 for member in teacher.members)
 
 
+def counts_input(labelling: Labelling) -> bool:
+    """Whether the words of INPUT are to be counted."""
+    return needs_words(labelling.teacher) and labelling.counted is None
+
+
 def read_pieces(labelling: Labelling, pieces: Sequence[Unit], todo: Sequence[Unit], output: TableOutput) -> None:
     """Writes lists of the pieces that have no part, if a reranker teaches, and digests of all pieces for BM25."""
     lists, words = output.there(LISTS_ROOM), output.there(FREQUENCIES_ROOM)
     reranks = any(member.kind is Kind.RERANKER for member in labelling.teacher.members)
-    counts = needs_words(labelling.teacher) and ALL not in words
+    counts = counts_input(labelling) and ALL not in words
     unfinished = set(todo)
     items = [
         {

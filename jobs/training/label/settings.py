@@ -31,6 +31,9 @@ class LabelSettings:
     )
     encoder: EncoderSettings | None = field(default=None, metadata=within(partial(EncoderSettings, ""), encoders.FLAGS))
     """Prefixes and lengths of dense encoders; their directories are the teachers'."""
+    counted: str | None = None
+    """A file with the word counts of a whole collection, for BM25, whose name changes with what is counted; by default
+    the documents of INPUT are counted."""
 
     def __post_init__(self) -> None:
         if self.column in (self.job.mapping.query, self.job.mapping.documents):

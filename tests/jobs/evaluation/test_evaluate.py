@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +105,7 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     against = evaluate(*arguments, "--gate-against", before, "--address", cluster)
     assert against.exit_code == 5, against.output
     assert re.search(
-        r"nDCG@10 of small fell from [\d.]+ to [\d.]+ over the same 12 queries \(p 0.0\d+\)", against.output
+        r"nDCG@10 of small fell from [\d.]+ to [\d.]+ over the same 12 queries \(p < 0.001\)", against.output
     )
     assert evaluate(*arguments, "--gate-against", output / "results.json", "--address", cluster).exit_code == 0
 
@@ -129,7 +132,10 @@ def write_earlier_values(results: Path, values: list[dict[str, Any]], raised_by:
 
 
 def test_an_earlier_evaluation_of_something_else_is_a_usage_error(folder: Path, tmp_path: Path) -> None:
-    values = [{"set": "small", "row": "other", "measure": "nDCG@10", "query_id": f"q{i}", "value": 1.0} for i in (0, 1)]
+    values = [
+        {"set": "small", "row": "other", "measure": "nDCG@10", "query_id": f"q{i}", "asked": "a", "value": 1.0}
+        for i in (0, 1)
+    ]
     write_earlier_values(tmp_path / "before" / "results.json", values, raised_by=0)
     arguments = (folder, "--model", "embedded", "--output", tmp_path / "out", "--gate-against")
     for place, message in (
@@ -152,21 +158,92 @@ def test_an_earlier_evaluation_with_values_of_another_kind_is_a_usage_error(
 ) -> None:
     from jobs.evaluation.falls import read_before
 
-    row = {"set": "small", "row": "embedded", "measure": "nDCG@10", "query_id": "q1", "value": value}
+    row = {"set": "small", "row": "embedded", "measure": "nDCG@10", "query_id": "q1", "asked": "a", "value": value}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "values.parquet")
     with pytest.raises(ConfigError, match=told):
         read_before(str(tmp_path / "results.json"))
 
 
 def test_an_earlier_evaluation_of_other_queries_is_no_pass() -> None:
+    """Other queries are also those of the same id and other texts, as of logs whose files are called alike."""
     from jobs.evaluation.falls import Before, falls
 
     place = ("small", "embedded", "nDCG@10")
-    before = Before("before/results.json", {place: {"q1": 1.0, "q2": 1.0, "q3": 1.0}})
-    told = falls(before, {place: {"q3": 1.0, "q4": 1.0}}, ["embedded"])
+    before = Before("before/results.json", {place: {("q1", "a"): 1.0, ("q2", "a"): 1.0, ("q3", "a"): 1.0}})
+    told, not_compared = falls(before, {place: {("q3", "b"): 1.0, ("q4", "a"): 1.0}}, ["embedded"])
     assert told == [
-        "embedded: before/results.json has no measure of two queries that are measured now, so nothing can be compared"
+        "embedded: before/results.json has no query that is measured now over the same texts, candidates and grades, "
+        "so nothing can be compared"
     ]
+    assert not_compared == [
+        "embedded: 2 of 2 queries of small are not compared by nDCG@10: before/results.json does not have them, or "
+        "over other texts, candidates or grades"
+    ]
+
+
+def of_all_queries(value: float, sets: int, models: int, queries: int) -> dict[Any, Any]:
+    """The same value of every query, by four measures."""
+    places = product(range(sets), range(models), ("nDCG@10", "recall@10", "recall@3", "MRR@10"))
+    return {
+        (f"set {one}", f"model {row}", measure): {(f"q{i}", "a"): value for i in range(queries)}
+        for one, row, measure in places
+    }
+
+
+@pytest.mark.parametrize(("sets", "models", "queries"), [(13, 5, 14), (1, 1, 7), (1, 1, 40)])
+def test_a_fall_of_every_query_is_seen_however_many_are_compared(sets: int, models: int, queries: int) -> None:
+    from jobs.evaluation.falls import Before, falls
+
+    before = Before("before", of_all_queries(1.0, sets, models, queries))
+    found = falls(before, of_all_queries(0.0, sets, models, queries), [f"model {i}" for i in range(models)])
+    assert len(found.told) == 4 * sets * models
+    assert "model 0: nDCG@10 of set 0 fell from 1.0000 to 0.0000 over the same" in found.told[0]
+    assert found.not_compared == []
+
+
+def test_too_few_queries_to_see_any_fall_are_no_pass() -> None:
+    from jobs.evaluation.falls import Before, falls
+
+    same = of_all_queries(1.0, 1, 1, 5)
+    assert falls(Before("before", same), same, ["model 0"]).told == [
+        "model 0: at most 5 queries of a set are the same as in before, too few to tell a fall from chance in 4 "
+        "comparisons; give more queries, or fewer measures"
+    ]
+
+
+def test_what_is_asked_of_an_order_is_its_query_candidates_and_grades(tmp_path: Path) -> None:
+    from jobs.evaluation.falls import asked
+    from pipelines.evaluation.sets import LISTS, Query, read_set
+
+    one = read_set(write_set(tmp_path / "small"))
+    [query, *_] = one.grades
+    rows = one.candidates.to_pylist()
+    rows[0]["documents"].reverse()
+    changed = (
+        replace(one, queries={**one.queries, query: Query("another", None)}),
+        replace(one, grades={**one.grades, query: {**one.grades[query], "d0": 9}}),
+        replace(one, candidates=pa.Table.from_pylist(rows, schema=LISTS)),
+    )
+    assert asked(read_set(tmp_path / "small")) == asked(one)
+    assert rows[0]["query_id"] == query
+    assert len({asked(other)[query] for other in (one, *changed)}) == 4
+
+
+def test_rows_beside_a_model_do_not_change_how_sure_its_difference_to_the_first_stage_is() -> None:
+    """Of three rows, each is one of three tests against the first stage, and of three against another."""
+    from jobs.evaluation.comparison import Compared, differences
+
+    rng = random.Random(3)
+    rows = ("first stage", "a", "b", "c", "best possible")
+    values = {row: {"nDCG@10": {f"q{i}": rng.random() for i in range(20)}} for row in rows}
+    found = differences(Compared(values, {}))
+    for family in (
+        [one for one in found if one["from"] == "first stage"],
+        [one for one in found if one["from"] != "first stage"],
+    ):
+        assert len(family) == 3
+        least = min(family, key=lambda one: one["p"])
+        assert least["p_holm"] == pytest.approx(min(1.0, 3 * least["p"]))
 
 
 def test_a_set_is_called_by_its_folder_whatever_path_leads_there(

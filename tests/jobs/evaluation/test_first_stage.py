@@ -123,7 +123,7 @@ def test_a_search_that_was_stopped_embeds_only_what_is_missing(
 
     first_stage = f"fusion:bm25,dense:{bert_directory}"
     whole, told = searched(folder, tmp_path / "whole", first_stage)
-    assert told["analyzer"] == "stems-and-bigrams-1"
+    assert told["analyzer"] == "stems-and-bigrams-2"
     stops_after(3)
     with pytest.raises(StoppedError):
         searched(folder, tmp_path / "room", first_stage)
@@ -209,7 +209,8 @@ def test_texts_without_spaces_are_found_by_the_command(tmp_path: Path, cluster: 
     }
     folder = write_set(tmp_path / "cities", **written)
     (folder / "candidates.parquet").unlink()
-    arguments = (folder, "--baseline", f"dense:{bert_directory}", "--measure", "MRR@10", "--address", cluster)
+    baselines = ("--baseline", f"dense:{bert_directory}", "--baseline", "bm25")
+    arguments = (folder, *baselines, "--measure", "MRR@10", "--address", cluster)
     done = evaluate(*arguments, "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "out" / "results.json").read_text())["sets"]["cities"]
@@ -217,11 +218,14 @@ def test_texts_without_spaces_are_found_by_the_command(tmp_path: Path, cluster: 
         "name": "first stage (bm25)",
         "by": "bm25",
         "top_k": 100,
-        "analyzer": "stems-and-bigrams-1",
+        "analyzer": "stems-and-bigrams-2",
         "found": {"recall": pytest.approx(2 / 3), "relevant": 3, "relevant_found": 2, "queries_without": 1},
     }
     assert results["rows"]["first stage"]["MRR@10"]["mean"] == pytest.approx(2 / 3)
-    assert results["unanswered"] == {f"dense:{bert_directory}": 0}
+    assert results["rows"]["bm25"] == results["rows"]["first stage"]  # by the same counts: those of the corpus
+    assert results["unanswered"] == {f"dense:{bert_directory}": 0, "bm25": 0}
+    assert results["without_list"] == 1
+    assert "cities: 1 of 3 queries have no candidates; they count 0" in done.output
     assert "│ first stage (bm25) " in done.output
     assert "first stage (bm25): has 2 of the 3 relevant documents (recall 0.667); no order finds" in done.output
     lists = pq.read_table(tmp_path / "out" / "cities" / "lists.parquet")

@@ -73,7 +73,7 @@ def made_system(one: BenchmarkSet, teacher: Teacher, skill: float, speed: dict[s
         for row in one.candidates.to_pylist()
     }
     models = {"m": {"activation": "sigmoid", "files": "f" * 64, "hash": "a" * 32}} if teacher.model else {}
-    return System(teacher, scores, 0, 1.0, speed, models, {"crossray": "0"})
+    return System(teacher, scores, 0, 1.0, speed, models, {"crossray": "0"}, None if teacher.model else "words-7")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Acco
             "problems": 1,
             "first_problems": [f"queries.jsonl, line 3: has the id {HOSTILE}"],
             "unanswered": dict.fromkeys(orders, 0),
+            "without_list": 2,
             **as_results(compared),
             **account.of_set(name),
         }
@@ -162,6 +163,15 @@ def test_every_set_has_its_bars_and_what_is_sure(made: tuple[dict[str, Any], Acc
         assert f"{difference['difference']:+.3f}".replace("-", "−") in text
         low, high = (one["rows"]["stopped"]["nDCG@10"][end] for end in ("low", "high"))
         assert f"<small>{low:.3f}–{high:.3f}</small>" in text
+
+
+def test_the_report_says_what_counts_0_and_what_made_words_and_numbers(
+    made: tuple[dict[str, Any], Account], text: str
+) -> None:
+    assert "2 queries have no candidates, and count 0" in text
+    assert "analyzer words-7" in text
+    assert {"bm25s", "PyStemmer", "ir-measures", "pytrec-eval-terrier", "numpy", "scipy"} <= made[0]["versions"].keys()
+    assert "scipy 1." in text
 
 
 def test_what_strangers_wrote_stays_text_and_nothing_is_loaded(text: str) -> None:

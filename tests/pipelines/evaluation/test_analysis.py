@@ -27,6 +27,8 @@ from tests.checkpoints import words as random_words
         ("हिन्दी भाषा", "हिन्दी भाषा"),
         ("東京都の本", "東京 京都 都の の本"),
         ("水 と Python入門", "水 と python 入門"),
+        ("我在使用userName函数 PyTorchで", "user name py torch 我在 在使 使用 usernam 函数 pytorch で"),
+        ("葛\U000e0100城市 葛城市", "葛城 城市 葛城 城市"),
         ("ﾊﾛｰ・ワールド", "ハロ ロー ワー ール ルド"),
         ("서울은 물", "서울 울은 물"),
         ("ว่าไป", "ว่า าไ ไป"),
@@ -34,7 +36,7 @@ from tests.checkpoints import words as random_words
         ("مُحَمَّد مـحـمـد می\u200cخواهم", "محمد محمد می خواهم"),
         ("שָׁלוֹם", "שלום"),
         ("co\u00adop ශ්\u200dරී", "coop ශ්රී"),
-        ("❤\ufe0f — … 5", ""),
+        ("❤\ufe0f — … 5 1\ufe0f\u20e3", ""),
     ],
 )
 def test_words(text: str, expected: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from pipelines.evaluation.chance import holm, interval, interval_over_sets, p_value, p_value_over_sets
+from pipelines.evaluation.chance import (
+    holm,
+    interval,
+    interval_over_sets,
+    least_p_value_of_fall,
+    p_value,
+    p_value_of_fall,
+    p_value_over_sets,
+    resamples_for,
+    shown,
+)
 from pipelines.evaluation.measures import best_order, parse_measure, values_by_query
 
 DOCUMENTS = [f"d{i}" for i in range(15)]
@@ -96,6 +107,16 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_queries() -> None:
     assert interval(few) == interval(few)
 
 
+def test_an_interval_of_many_queries_takes_little_memory() -> None:
+    """All resamples of 100,000 questions would be 8 GB."""
+    tracemalloc.start()
+    try:
+        interval([i % 10 / 10 for i in range(2000)])
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_p_value_of_few_queries_is_exact() -> None:
     """All ways to swap the two rows of each query are counted: here 2 of 2^5 differ as much."""
     first, second = [0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -106,6 +127,24 @@ def test_the_p_value_of_few_queries_is_exact() -> None:
     ]
     assert p_value(first, second) == pytest.approx(sum(as_large) / len(as_large))
     assert p_value(first, first) == 1.0
+    assert p_value_of_fall(second, first) == pytest.approx(least_p_value_of_fall(5), abs=0.005)
+    assert p_value_of_fall(first, second) == 1.0
+
+
+def test_one_query_says_nothing_of_chance() -> None:
+    assert p_value([1.0], [0.0]) == p_value_of_fall([1.0], [0.0]) == least_p_value_of_fall(1) == 1.0
+
+
+def test_no_number_of_tests_hides_a_fall_of_every_query() -> None:
+    before, after = [1.0] * 30, [0.0] * 30
+    for tests in (1, 300):
+        p = p_value_of_fall(before, after, resamples_for(tests))
+        assert p == pytest.approx(least_p_value_of_fall(30, resamples_for(tests)))
+        assert holm([p] * tests)[0] < 0.01
+
+
+def test_p_values_are_written_as_what_they_are() -> None:
+    assert [shown(p) for p in (0.00004, 0.0007, 0.0496, 1.0)] == ["< 0.001", "0.001", "0.050", "1.000"]
 
 
 def test_holms_correction_is_that_of_the_paper() -> None:
@@ -119,6 +158,8 @@ def test_what_is_said_of_one_set_is_said_of_the_mean_of_sets() -> None:
     values = [0.1, 0.9, 0.4, 0.4, 1.0, 0.0, 0.7, 0.2, 0.3, 0.6]
     assert interval_over_sets([values]) == pytest.approx(interval(values), abs=0.01)
     assert interval_over_sets([[0.5] * 4, [1.0] * 3]) == (0.75, 0.75)
+    others = values[::-1]
+    assert p_value_over_sets([values], [others]) == p_value(values, others)
 
 
 def test_a_difference_over_sets_is_as_likely_as_all_changes_of_sides_say() -> None:

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling as TheirPooling
 
-from pipelines.errors import ModelRefusedError
+from pipelines.errors import ModelError, ModelRefusedError
 from pipelines.training.dense import DenseEncoder
 from pipelines.training.embedding import Embedding, Pooling, read_embedding
 from tests.checkpoints import words
@@ -101,3 +101,15 @@ def test_what_we_do_not_compute_is_refused_by_name(bert_directory: Path, tmp_pat
     assert "modules.json cannot be read" in refused(folder)
     (folder / "modules.json").write_text("3")
     assert "is no list of modules" in refused(folder)
+
+
+def test_a_text_without_a_finite_vector_is_named(bert_directory: Path) -> None:
+    encoder = DenseEncoder(bert_directory)
+    hurt = encoder.tokenizer.encode(TEXTS[1], add_special_tokens=False).ids[0]
+    embeddings = encoder.model.get_parameter("embeddings.word_embeddings.weight")
+    embeddings.data[hurt] = float("nan")
+    others = [text for text in TEXTS if hurt not in encoder.tokenizer.encode(text).ids]
+    assert np.isfinite(encoder.encode(others)).all()
+    count = len(TEXTS) - len(others)
+    with pytest.raises(ModelError, match=f"no finite vector for {count} of 4 texts, such as '.*float16"):
+        encoder.encode(TEXTS)

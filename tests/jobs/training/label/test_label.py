@@ -320,7 +320,7 @@ def test_scores_over_other_words_are_not_mixed(tmp_path: Path, here: None, monke
     labelled(source, tmp_path / "words", "bm25")
     labelled(source, tmp_path / "no words", "reranker:embedded")
     monkeypatch.setattr(jobs.training.label.run, "ANALYZER", "letters-2")
-    with pytest.raises(RefusedError, match=r"words was 'stems-and-bigrams-1', is 'letters-2'"):
+    with pytest.raises(RefusedError, match=r"words was 'stems-and-bigrams-2', is 'letters-2'"):
         labelled(source, tmp_path / "words", "bm25")
     labelled(source, tmp_path / "no words", "reranker:embedded")
 
