@@ -2,7 +2,8 @@
 
 Texts and answers are compared as MKQA compares answers, by its own normalisation of each language
 (https://github.com/apple/ml-mkqa/blob/main/mkqa_eval_util.py, `normalize_answer_by_language`). An answer stands in a
-text if its words follow one another there; of languages without spaces between words, its characters.
+text if its words follow one another there; of languages without spaces between words, its characters. What we add to
+that normalisation stands at `spellings`.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ def spellings(text: str, language: str) -> tuple[str, str]:
     """MKQA's normal form of a text, and that of the same text with spaces in the place of punctuation.
 
     MKQA takes punctuation out without a trace. That suits short answers; of a passage `(1945-1990)` would become one
-    word, and typographic quotation marks would stay.
+    word, and typographic quotation marks would stay. Nor does it compose letters with their marks (Unicode's NFC), and
+    a passage that has them apart would hold no answer with an accent. Both are ours.
     """
+    text = unicodedata.normalize("NFC", text)
     spaced = text.translate(punctuation())
     return f" {normalized(text, language)} ", f" {normalized(spaced, language)} "
 

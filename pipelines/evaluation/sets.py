@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,8 @@ DOCUMENT = pa.struct({"id": pa.string(), "text": pa.string()})
 LARGEST_GRADE = 1_000_000
 """trec_eval counts the documents of each grade up to the largest: one of 2^31 would take a minute and 16 GB."""
 GRADE = f"whole number of at most {LARGEST_GRADE:,}"
+ZERO_FRACTION = re.compile(r"(?<=\d)\.0+(?=\s*$)")
+"""Of a grade that went through a column of floats, such as pandas makes of integers beside a null: `1.0`."""
 LISTS = pa.schema({"query_id": pa.string(), "query": pa.string(), "documents": pa.list_(DOCUMENT)})
 """The columns of a table of candidates."""
 
@@ -121,7 +124,7 @@ class _Reading:
         """Line, id and object of each line of a JSON file that has an id which none before it had."""
         seen: set[str] = set()
         with (self.folder / file).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(split_lines(lines), 1):
                 if not line.strip():
                     continue
                 try:
@@ -140,7 +143,7 @@ class _Reading:
     def lines(self, file: str) -> Iterator[tuple[int, str]]:
         """Number and text of each line that is not blank."""
         with (self.folder / file).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(split_lines(lines), 1):
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
@@ -339,6 +342,12 @@ def first_candidates(candidates: pa.Table, count: int) -> pa.Table:
     return candidates.set_column(2, LISTS.field("documents"), cut.cast(LISTS.field("documents").type))
 
 
+def split_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file with their ends: a line feed, a carriage return or both, as in Python's text files."""
+    for line in file:
+        yield from line.splitlines(keepends=True)
+
+
 def is_text(value: object) -> TypeGuard[str]:
     """Whether it is a text that UTF-8 can write, which has no lone surrogates."""
     if not isinstance(value, str):
@@ -356,9 +365,13 @@ def is_plain_number(value: object) -> bool:
 
 
 def as_grade(value: object) -> int | None:
-    """A grade; None for what is none."""
+    """A grade; None for what is none. A whole number may be a float, or be written as one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or not is_plain_number(value):
         return None
+    if isinstance(value, str):
+        value = ZERO_FRACTION.sub("", value)
     try:
         grade = int(value)
     except ValueError:

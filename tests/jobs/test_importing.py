@@ -110,6 +110,15 @@ def test_a_killed_import_leaves_no_half_set_and_the_next_one_clears_up(source: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scifact", "set"]
 
 
+def test_a_run_of_other_queries_is_refused_with_the_ids_of_both(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "bm25.run").write_text("scifact-q1 Q0 d1 1 9 bm25\n")
+    done = run("beir", source, tmp_path / "set", "--run", tmp_path / "bm25.run")
+    assert done.exit_code == 2
+    told = " ".join(done.output.split())
+    assert "its queries have ids such as 'scifact-q1', and those of the set such as 'q1'" in told
+    assert not (tmp_path / "set").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

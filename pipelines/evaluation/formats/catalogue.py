@@ -69,7 +69,10 @@ def import_set(
             **({} if asked.part is None else {"part": asked.part}),
             **({} if asked.run is None else {"run": str(asked.run)}),
         }
-        return new.finish(about), new.first_problems
+        meta = new.finish(about)
+        if asked.run is not None and not meta["lists"]:
+            raise ConfigError(new.no_list_of(asked.run))
+        return meta, new.first_problems
     finally:
         new.close()
 

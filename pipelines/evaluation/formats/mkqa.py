@@ -44,7 +44,6 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
         read_qrels(source, asked.qrels, new)
     else:
         new.about |= {"measure": BY_ANSWERS, "document_language": spoken}
-    of_all_languages = set()
     for place, row in source.objects(source.file("*mkqa*.jsonl")):
         queries, one = row.get("queries"), as_id(row.get("example_id"))
         if one is None or not isinstance(queries, dict) or not isinstance(row.get("answers"), dict):
@@ -57,14 +56,10 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
         if asked.qrels is None and not any(normalized(answer, spoken) for answer in answers):
             new.by_rule["questions without a short answer"] += 1
             continue
-        for language in asked.languages or FORMAT.languages:
-            query = f"{language}:{one}"
-            if one in new.grades and query not in new.grades:
-                new.grades[query] = new.grades[one]
-                of_all_languages.add(one)
+        names = {language: f"{language}:{one}" for language in asked.languages or FORMAT.languages}
+        new.rename(one, names.values())
+        for language, query in names.items():
             new.add_query(place, query, queries.get(language), language, answers if asked.qrels is None else None)
-    for query in of_all_languages:
-        del new.grades[query]
     for place, row in source.objects(source.file("corpus.jsonl")):
         new.add_document(place, row.get("_id"), with_title(row.get("title"), row.get("text")))
 

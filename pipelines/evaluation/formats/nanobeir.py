@@ -1,7 +1,8 @@
 """NanoBEIR: Parquet files in `corpus` and `queries` {_id, text} and `qrels` {query-id, corpus-id}.
 
 Each relevant document has a row, or each query has one with all of them. The folder `bm25` {query-id, corpus-ids},
-where there is one, is the first stage that the publisher's rerankers start from. As `NanoBEIREvaluator` reads them:
+where there is one, is the first stage that the publisher's rerankers start from; a run that is given takes its place.
+As `NanoBEIREvaluator` reads them:
 https://github.com/UKPLab/sentence-transformers/blob/main/sentence_transformers/evaluation/NanoBEIREvaluator.py
 """
 
@@ -27,7 +28,7 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
     for place, (query, documents) in source.rows(source.file(f"qrels/{of_split}"), "query-id", "corpus-id"):
         for document in documents if isinstance(documents, list) else [documents]:
             new.judge(place, query, document, 1)
-    for path in source.files(f"bm25/{of_split}"):
+    for path in source.files(f"bm25/{of_split}") if asked.run is None else ():
         for place, (query, documents) in source.rows(path, "query-id", "corpus-ids"):
             for rank, document in enumerate(documents if isinstance(documents, list) else [documents]):
                 new.rank(place, query, document, -rank)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import ConfigError
-from ..sets import Problem
+from ..sets import Problem, split_lines
 
 FIELD_LIMIT = 2**24
 """Characters of a field of a table of texts; the csv module's own limit is less than a long document."""
@@ -106,7 +106,7 @@ class Source:
     def raw_lines(self, path: Path) -> Iterator[tuple[Place, bytes]]:
         """The lines as they are; raises ConfigError where the file cannot be read."""
         with readable(path), opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(split_lines(file), 1):
                 yield Place(path, number), line
 
     def lines(self, path: Path, *, blank: bool = False, mended: bool = False) -> Iterator[tuple[Place, str]]:
@@ -141,7 +141,10 @@ class Source:
                 self.note(place.problem("is no JSON object"))
 
     def table(self, path: Path, columns: int) -> Iterator[tuple[Place, list[str]]]:
-        """The rows of a table with tabs, whose fields may stand in quotes and then go over several lines."""
+        """The rows of a table with tabs, whose fields may stand in quotes and then go over several lines.
+
+        Quotes are taken strictly: else one that is not closed would make a single field of all lines below it.
+        """
         csv.field_size_limit(FIELD_LIMIT)
         numbers: list[int] = []
 
@@ -150,12 +153,14 @@ class Source:
                 numbers.append(place.line)
                 yield f"{line}\n"
 
-        rows = csv.reader(texts(), delimiter="\t")
+        rows = csv.reader(texts(), delimiter="\t", strict=True)
         while True:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                self.note(Place(path, numbers[0]).problem(f"is no row of a table ({error})"))
+                first, *others = numbers
+                taken = f"; a quote takes in the lines up to {others[-1]}, which are left out, too" if others else ""
+                self.note(Place(path, first).problem(f"is no row of a table ({error}){taken}"))
                 numbers.clear()
                 continue
             if row is None:

@@ -29,15 +29,23 @@ FORMAT = Format(
 )
 TEXT_TAGS = "TEXT HEADLINE TITLE HL HEAD TTL DD DATE LP LEADPARA"
 """What Anserini's TrecCollection takes."""
-WITHIN = re.compile(rf"<({'|'.join(TEXT_TAGS.split())})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
-TAG = re.compile(r"<[^<>]*>")
-NUMBER = re.compile(r"<DOCNO>\s*(\S+)\s*</DOCNO>", re.IGNORECASE)
-TOPIC_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*(\S+)", re.IGNORECASE)
-TITLE = re.compile(r"<title>\s*(?:Topic:)?([^<]*)", re.IGNORECASE)
+TOPIC_FIELDS = "num dom title desc smry narr con fac nat def query question querytime querytweettime"
+"""What TREC's topics have, of which not all close their fields."""
+END = r"(?:\s[^<>]*)?>"
+"""Of a tag, which may have attributes."""
+WITHIN = re.compile(rf"<({'|'.join(TEXT_TAGS.split())}){END}(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"<(?:/?[a-z]|[!?])[^<>]*>", re.IGNORECASE)
+"""A tag or a comment. The `<` of `x < 5` begins none."""
+NUMBER = re.compile(rf"<DOCNO{END}\s*(\S+)\s*</DOCNO>", re.IGNORECASE)
+TOPIC_NUMBER = re.compile(rf"<num{END}\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
+TITLE = re.compile(
+    rf"<title{END}\s*(?:Topic:)?(.*?)(?:</title>|<(?:{'|'.join(TOPIC_FIELDS.split())}){END}|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 BEGINNING = 1 << 20
 """Bytes of a file of topics, by which its kind is known."""
 IS_XML = re.compile(r"<(?:\w+:)?topics?[\s>]")
-IS_MARKUP = re.compile(r"^\s*<top>", re.MULTILINE)
+IS_MARKUP = re.compile(r"^\s*<top[\s>]", re.MULTILINE)
 IDS, TEXTS = ("id", "_id", "docid", "doc_id", "docno"), ("text", "contents", "body")
 """What fields of JSON documents are called by those who publish them for Anserini, ir_datasets and BEIR."""
 
@@ -71,7 +79,7 @@ def topics(source: Source, path: Path) -> Iterator[tuple[Place, str, str]]:
             if number is None or title is None:
                 source.note(place.problem("the topic has no <num> or no <title>"))
             else:
-                yield place, number[1], " ".join(html.unescape(title[1]).split())
+                yield place, number[1], plain_text(title[1])
         return
     if beginning.startswith("<?xml") or (beginning.startswith("<") and IS_XML.search(beginning)):
         yield from xml_topics(source, path)
@@ -131,21 +139,23 @@ def plain_name(tag: str) -> str:
 
 def marked_up(source: Source, path: Path, tag: str) -> Iterator[tuple[Place, str]]:
     """What stands between `<tag>` and `</tag>`, and where it begins."""
-    marks = re.compile(f"(</?{tag}>)", re.IGNORECASE)
+    marks = re.compile(f"(</?{tag}{END})", re.IGNORECASE)
     began, found = None, False
     lines: list[str] = []
     for place, line in source.lines(path, mended=True):
-        for part in marks.split(line) if "<" in line else [line]:
-            mark = part.lower()
-            if mark == f"<{tag}>":
+        for index, part in enumerate(marks.split(line)):
+            if index % 2 == 0:
+                if began is not None:
+                    lines.append(part)
+            elif not part.startswith("</"):
                 if began is not None:
                     source.note(began.problem(f"<{tag}> is not closed"))
                 began, lines, found = place, [], True
-            elif mark == f"</{tag}>" and began is not None:
+            elif began is not None:
                 yield began, "\n".join(lines)
                 began = None
-            elif began is not None:
-                lines.append(part)
+            else:
+                source.note(place.problem(f"</{tag}> closes nothing; what stands before it is left out"))
     if began is not None:
         source.note(began.problem(f"<{tag}> is not closed"))
     if not found:
@@ -155,13 +165,18 @@ def marked_up(source: Source, path: Path, tag: str) -> Iterator[tuple[Place, str
 def add_marked_up(source: Source, place: Place, markup: str, new: NewSet) -> None:
     """Adds a document, or notes why it cannot be."""
     number = NUMBER.search(markup)
-    parts = [" ".join(html.unescape(TAG.sub(" ", part)).split()) for _, part in WITHIN.findall(markup)]
+    parts = [plain_text(part) for _, part in WITHIN.findall(markup)]
     if number is None:
         source.note(place.problem("the document has no <DOCNO>"))
     elif not parts:
         source.note(place.problem(f"document {number[1]!r} has none of the tags {TEXT_TAGS}"))
     else:
         new.add_document(place, number[1], "\n".join(parts))
+
+
+def plain_text(markup: str) -> str:
+    """The words of a field, without tags and entities."""
+    return " ".join(html.unescape(TAG.sub(" ", markup)).split())
 
 
 def first_of(row: dict[str, object], names: tuple[str, ...]) -> object:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import IO, Any
@@ -53,12 +54,16 @@ class NewSet:
         """By query, a heap of the best documents of the first stage: score as trec_eval reads it, id, and score."""
         self.in_head: dict[str, dict[str, Place]] = {}
         """By query, the documents of its heap, and where they are ranked."""
+        self.ranked: dict[str, set[str]] = {}
+        """By query, all documents of its list, so that one that comes again is known at any depth."""
         self.begins: dict[str, int] | None = None
         """Of documents in lists: the byte of the corpus at which each begins, -1 until it is written."""
         self.about: dict[str, Any] = {}
         """What the reader says of the set in `meta.json`."""
         self.left_out = 0
         self.first_problems: list[Problem] = []
+        self.noted: set[int] = set()
+        """Hashes of the problems that `note_once` has noted."""
         self.by_rule: Counter[str] = Counter()
         """What the benchmark itself leaves out, by reason."""
 
@@ -80,36 +85,45 @@ class NewSet:
         if len(self.first_problems) < FIRST_PROBLEMS:
             self.first_problems.append(problem)
 
+    def note_once(self, problem: Problem) -> None:
+        """Notes what is wrong with a line that several queries may share."""
+        if hash(problem) not in self.noted:
+            self.noted.add(hash(problem))
+            self.note(problem)
+
     def judge(self, place: Place, query: object, document: object, grade: object, may_repeat: bool = False) -> None:
         """Takes a judgement. Whether its query and its document are there is found out in the end."""
         query_id, document_id, value = as_id(query), as_id(document), as_grade(grade)
+        of_query = {} if query_id is None else self.grades.setdefault(query_id, {})  # judged, if with no grade to use
         if query_id is None or document_id is None:
             self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
         elif value is None:
             self.note(place.problem(f"the grade is {grade!r}, which is no {GRADE}"))
-        elif document_id in self.grades.get(query_id, {}):
+        elif document_id in of_query:
             if not may_repeat:
                 what = f"document {document_id!r} of query {query_id!r} has a grade above already"
                 self.note(place.problem(what))
         else:
-            self.grades.setdefault(query_id, {})[document_id] = (value, place)
+            of_query[document_id] = (value, place)
 
     def rank(self, place: Place, query: object, document: object, score: object) -> None:
         """Takes a document of a first stage's list, before any document is added.
 
         The order is trec_eval's: by score, of which it reads 32 bits, and documents of equal scores by their ids, the
-        last one first.
+        last one first. Of a document that comes again the first line counts.
         """
         query_id, document_id, value = as_id(query), as_id(document), finite_number(score)
         if query_id is None or document_id is None:
             self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
         elif value is None:
             self.note(place.problem(f"the score is {score!r}, which is no finite number"))
-        elif document_id in self.in_head.get(query_id, {}):
+        elif document_id in self.ranked.get(query_id, ()):
             self.note(place.problem(f"document {document_id!r} of query {query_id!r} is ranked above already"))
         elif self.ignores_identical_ids and query_id == document_id:
             self.by_rule["ranked documents with the id of their query"] += 1
         else:
+            document_id = sys.intern(document_id)  # many lists have it
+            self.ranked.setdefault(query_id, set()).add(document_id)
             head, documents = self.heads.setdefault(query_id, []), self.in_head.setdefault(query_id, {})
             documents[document_id] = place
             with np.errstate(over="ignore"):
@@ -118,6 +132,15 @@ class NewSet:
                 heappush(head, entry)
             else:
                 del documents[heappushpop(head, entry)[1]]
+
+    def rename(self, query: str, names: Iterable[str]) -> None:
+        """Gives the judgements and the list of a query to those of other names that have none of their own."""
+        tables: tuple[dict[str, Any], ...] = (self.grades, self.heads, self.in_head)
+        for by_query in tables:
+            if query in by_query:
+                its = by_query.pop(query)
+                for name in names:
+                    by_query.setdefault(name, its)
 
     def add_query(
         self,
@@ -199,8 +222,21 @@ class NewSet:
 
     def nothing(self, what: str) -> str:
         """What to say where nothing is left."""
-        told = "; ".join(map(str, self.first_problems)) or "no line had one"
-        return f"no {what} is left, so there is nothing to measure ({self.left_out:,} lines are left out: {told})"
+        by_rule = (f"{count:,} {reason} are left out" for reason, count in self.by_rule.items())
+        lines = [f"{self.left_out:,} line(s) are left out: {'; '.join(map(str, self.first_problems))}"]
+        told = "; ".join([*(lines if self.left_out else ()), *by_rule]) or "no line has one"
+        return f"no {what} is left, so there is nothing to measure ({told})"
+
+    def no_list_of(self, run: Path) -> str:
+        """What to say where no list of a run is left."""
+        if not self.heads:
+            first = next((f": {problem}" for problem in self.first_problems if problem.file == str(run)), "")
+            return f"--run {run} has no line that can be used{first}"
+        what, its, ours = "queries", next(iter(self.heads)), min(self.queries)
+        if shared := self.heads.keys() & self.queries.keys():
+            what, its, ours = "documents", next(iter(self.in_head[min(shared)])), min(self.documents)
+        told = f"its {what} have ids such as {its!r}, and those of the set such as {ours!r}"
+        return f"no list of --run {run} is left: {told}; give the run the ids of the set, or leave it out"
 
     def write_grades(self) -> int:
         """Writes the judgements of what is there, and returns how many queries have a relevant document."""
@@ -211,7 +247,7 @@ class NewSet:
                 if query not in self.queries:
                     self.note(place.problem(f"there is no query {query!r}"))
                 elif document not in self.documents:
-                    self.note(place.problem(f"there is no document {document!r}"))
+                    self.note_once(place.problem(f"there is no document {document!r}"))
                 else:
                     if QRELS not in self.files:
                         self.file(QRELS).write(b"query-id\tcorpus-id\tscore\n")
@@ -221,15 +257,15 @@ class NewSet:
         return answered
 
     def write_lists(self) -> int:
-        """Writes the lists of the first stage, if there was one, and returns how many."""
+        """Writes the lists of the first stage, and returns how many; none if no document of them is there."""
         for query, documents in self.in_head.items():
             for document, place in documents.items():
                 if query not in self.queries:
                     self.by_rule["ranked documents of queries that are not in this set"] += 1
                 elif document not in self.documents:
-                    self.note(place.problem(f"there is no document {document!r}"))
+                    self.note_once(place.problem(f"there is no document {document!r}"))
         queries = [query for query in self.heads if query in self.queries]
-        if not queries:
+        if not any(document in self.documents for query in queries for document in self.in_head[query]):
             return 0
         self.file(CORPUS).flush()
         with (

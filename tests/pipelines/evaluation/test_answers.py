@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from pipelines.evaluation.answers import grades_by_answers, normalized
@@ -55,6 +57,14 @@ def test_texts_become_words_as_mkqa_makes_them(language: str, text: str, words: 
 )
 def test_an_answer_stands_in_a_text_if_its_words_follow_one_another_there(answer: str, text: str, stands: bool) -> None:
     assert grades_by_answers([answer], [("d", text)], "en") == {"d": int(stands)}
+
+
+@pytest.mark.parametrize("of_answer", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_text", ["NFC", "NFD"])
+def test_an_accent_is_the_same_as_one_letter_and_as_two(of_answer: str, of_text: str) -> None:
+    answer = unicodedata.normalize(of_answer, "Beyoncé")
+    text = unicodedata.normalize(of_text, "sung by Beyoncé in 2003")
+    assert grades_by_answers([answer], [("d", text)], "en") == {"d": 1}
 
 
 def test_one_answer_of_several_is_enough_and_characters_are_words_in_chinese() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigError
-from pipelines.evaluation.sets import LISTS, first_candidates, read_corpus, read_set
+from pipelines.evaluation.sets import LISTS, as_grade, first_candidates, read_corpus, read_set
 
 
 def write_set(folder: Path, **changes: Any) -> Path:
@@ -53,13 +53,55 @@ def test_judgements_in_trecs_four_columns_are_read(tmp_path: Path) -> None:
 
 
 def test_judgements_may_have_a_byte_order_mark_blank_lines_and_ids_with_line_separators(tmp_path: Path) -> None:
-    """Only a line feed ends a line; a line that is no UTF-8 costs no other."""
+    """Unicode's line separators end no line; a line that is no UTF-8 costs no other."""
     one, other = "q\u20281", "d\x851"
     folder = write_set(tmp_path, queries=[{"id": one, "text": "a"}], corpus=[{"id": other, "text": "b"}])
     (folder / "qrels.tsv").write_bytes(f"\ufeff{one}\t{other}\t2\r\n\n \t\n".encode() + b"q1\td\xff\t1\n")
     read = read_set(folder)
     assert read.grades == {one: {other: 2}}
     assert "qrels.tsv, line 4: is no UTF-8" in str(read.problems[0])
+
+
+def test_carriage_returns_end_lines(tmp_path: Path) -> None:
+    """As on old Macs: a file with nothing but them is no single line, which would be taken for the header."""
+    folder = write_set(tmp_path)
+    for name in ("queries.jsonl", "corpus.jsonl", "qrels.tsv"):
+        (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", b"\r"))
+    one = read_set(folder)
+    assert one.grades == {"q1": {"d1": 2, "d2": 0}, "q2": {"d3": 1}}
+    assert one.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "grade"),
+    [
+        ("1", 1),
+        (1, 1),
+        (1.0, 1),
+        ("1.0", 1),
+        ("-2.00", -2),
+        ("+1.0 ", 1),
+        (True, None),
+        (0.5, None),
+        (float("inf"), None),
+        ("0.5", None),
+        ("1.01", None),
+        (".0", None),
+        ("1.", None),
+        ("1_0.0", None),
+        ("1e0", None),
+        ("1000001.0", None),
+    ],
+)
+def test_a_grade_is_a_whole_number_that_may_be_written_as_a_float(written: object, grade: int | None) -> None:
+    assert as_grade(written) == grade
+
+
+def test_judgements_may_have_been_floats(tmp_path: Path) -> None:
+    """As pandas writes a column of integers that had a null in it."""
+    one = read_set(write_set(tmp_path, qrels="q1\td1\t2.0\nq1\td2\t0.5\nq2\td3\t1.0\n"))
+    assert one.grades == {"q1": {"d1": 2}, "q2": {"d3": 1}}
+    assert "line 2: the grade is '0.5', which is no whole number" in str(one.problems[0])
 
 
 def test_candidates_may_have_other_types_for_the_same_texts(tmp_path: Path) -> None:

@@ -146,6 +146,57 @@ def test_a_run_becomes_the_first_stage_in_the_order_of_trec_eval(tmp_path: Path)
     assert one.grades == {"q1": {"d1": 2, "d3": 1}, "q2": {"d2": 1}}
 
 
+@pytest.mark.parametrize("depth", [2, 100])
+def test_a_document_that_comes_again_in_a_list_is_named_at_any_depth(tmp_path: Path, depth: int) -> None:
+    """The first line counts, also where the document has fallen out of the list's head."""
+    run = write_lines(tmp_path / "run", "q1 Q0 d1 1 1 x", "q1 Q0 d2 2 3 x", "q1 Q0 d3 3 2 x", "q1 Q0 d1 4 9 x")
+    imported("beir", tmp_path / "set", beir(tmp_path / "b"), run=run, depth=depth)
+    row = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()[0]
+    assert [one["id"] for one in row["documents"]] == ["d2", "d3", "d1"][:depth]
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{tmp_path}/", "")
+    assert told == "run, line 4: document 'd1' of query 'q1' is ranked above already\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "Q1 Q0 d1 1 5 x",
+            "its queries have ids such as 'Q1', and those of the set such as 'q1'; give the run the ids",
+        ),
+        ("q1 Q0 D1 1 5 x", "its documents have ids such as 'D1', and those of the set such as 'd1'; give the run the"),
+        ("q1 d1 5", "run has no line that can be used: .*run, line 1: has 3 fields, and a line of a run has 6"),
+        ("", "run has no line that can be used$"),
+    ],
+)
+def test_a_run_of_which_no_list_is_left_is_an_error(tmp_path: Path, line: str, told: str) -> None:
+    run = write_lines(tmp_path / "run", line)
+    with pytest.raises(ConfigError, match=told):
+        imported("beir", tmp_path / "set", beir(tmp_path / "b"), run=run)
+
+
+def test_a_query_whose_grade_is_refused_is_no_query_without_judgements(tmp_path: Path) -> None:
+    source = beir(tmp_path / "b")
+    write_lines(source / "qrels" / "dev.tsv", "query-id\tcorpus-id\tscore", "q1\td1\t1.0", "q2\td2\t0.5")
+    meta = imported("beir", tmp_path / "set", source, split="dev")
+    assert qrels(tmp_path / "set") == [("q1", "d1", "1")]
+    told = (tmp_path / "set" / "left-out.txt").read_text().removeprefix(f"{source}/")
+    assert told == "qrels/dev.tsv, line 3: the grade is '0.5', which is no whole number of at most 1,000,000\n"
+    assert meta["left_out_by_rule"] == {"queries without a judgement in this split": 1}  # t9
+    assert list(read_set(tmp_path / "set").grades) == ["q1"]
+
+
+def test_files_with_carriage_returns_at_line_ends_are_read(tmp_path: Path) -> None:
+    """As on old Macs, and as the publisher's loader reads them, which opens them as texts."""
+    source = beir(tmp_path / "b")
+    for path in source.rglob("*.*"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    run = write(tmp_path / "run", "q1 Q0 d1 1 5 x\rq2 Q0 d2 1 5 x\r")
+    meta = imported("beir", tmp_path / "set", source, run=run)
+    assert qrels(tmp_path / "set") == [("q1", "d1", "2"), ("q1", "d3", "1"), ("q2", "d2", "1")]
+    assert (meta["queries"], meta["documents"], meta["lists"], meta["left_out"]) == (2, 3, 2, 0)
+
+
 def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None:
     source = beir(
         tmp_path / "b",
@@ -209,6 +260,10 @@ def test_nanobeir_with_the_publishers_first_stage(tmp_path: Path) -> None:
     row = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()[0]
     assert [(one["id"], one["text"]) for one in row["documents"]] == [("b", "two"), ("a", "one")]
     assert (meta["queries"], meta["documents"], meta["left_out"]) == (1, 3, 1)
+    run = write_lines(tmp_path / "run", "1 Q0 c 1 9 x")
+    imported("nanobeir", tmp_path / "other", tmp_path / "nano", split="NanoSciFact", run=run)
+    row = pq.read_table(tmp_path / "other" / "candidates.parquet").to_pylist()[0]
+    assert [one["id"] for one in row["documents"]] == ["c"]  # of two first stages one list would be made
 
 
 def test_nanobeir_with_a_row_for_each_judgement(tmp_path: Path) -> None:
@@ -342,6 +397,23 @@ def test_toolbench(tmp_path: Path) -> None:
     ]
 
 
+def test_a_quote_that_is_not_closed_takes_in_no_rows_in_silence(tmp_path: Path) -> None:
+    """Of pandas, by which the publisher reads them, it is an error."""
+    folder = tmp_path / "G1"
+    write_table(folder / "corpus.tsv", [("docid", "document_content"), (1, json.dumps({"tool_name": "Sky"}))])
+    write_table(folder / "qrels.test.tsv", [(number, 0, 1, 1) for number in range(5)])
+    write_lines(folder / "test.query.txt", "0\tfirst", '1\t"a quote', '2\t"b"', "3\tthird", '4\t"at the end', "5\tno")
+    imported("toolbench", tmp_path / "set", folder)
+    assert [one["text"] for one in lines(tmp_path / "set", "queries.jsonl")] == ["first", "third"]
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{folder}/test.query.txt, ", "").splitlines()
+    assert told[:2] == [
+        "line 2: is no row of a table ('\t' expected after '\"'); a quote takes in the lines up to 3, which are left "
+        "out, too",
+        "line 5: is no row of a table (unexpected end of data); a quote takes in the lines up to 6, which are left "
+        "out, too",
+    ]
+
+
 def test_toolbenchs_instructions(tmp_path: Path) -> None:
     """An API that several instructions name is one document; all APIs of an instruction are relevant for it."""
     sky, menu = ({"category_name": name, "tool_name": "T", "api_name": "a"} for name in ("Weather", "Food"))
@@ -461,6 +533,48 @@ A lot.
         "ft/911/ft911_1, line 18: <doc> is not closed",
         "ft/README, line 1: the file has no <doc>",
     ]
+
+
+def test_trecs_tags_may_have_attributes_and_an_end_without_a_beginning_is_named(tmp_path: Path) -> None:
+    documents = """<DOC>
+<DOCNO>A1</DOCNO>
+<TEXT>if x < 5 and y > 3<!-- a comment --></TEXT>
+</DOC>
+<DOC id="A2" type="story">
+<DOCNO lang="en">A2</DOCNO>
+<TEXT lang="en">two</TEXT>
+</DOC>
+<DOCNO>A3</DOCNO>
+<TEXT>three</TEXT>
+</DOC>
+"""
+    corpus = write(tmp_path / "docs", documents)
+    topics = write(tmp_path / "topics", '<top lang="en">\n<num>1\n<title>what\n</top>\n')
+    judged = write_lines(tmp_path / "qrels", "1 0 A1 1")
+    imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged)
+    assert lines(tmp_path / "set", "corpus.jsonl") == [
+        {"id": "A1", "text": "if x < 5 and y > 3"},
+        {"id": "A2", "text": "two"},
+    ]
+    told = (tmp_path / "set" / "left-out.txt").read_text().removeprefix(f"{tmp_path}/")
+    assert told == "docs, line 11: </doc> closes nothing; what stands before it is left out\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ("<num> Number: 1\n<title> tax <b>rate</b> if x < 5 and AT&amp;T\n", "tax rate if x < 5 and AT&T"),
+        ("<num>1</num>\n<title>tax\n<i>rates</i></title> 2011\n<desc>More.", "tax rates"),
+        ("<num> Number: 1 <title> Topic: tax rates <desc> Description: More.", "tax rates"),
+        ("<num>1</num><title lang='en'>\ntax rates\n<narr> More.", "tax rates"),
+    ],
+)
+def test_a_title_ends_where_it_is_closed_or_the_next_field_begins(tmp_path: Path, fields: str, text: str) -> None:
+    topics = write(tmp_path / "topics", f"<top>\n{fields}\n</top>\n")
+    corpus = write_lines(tmp_path / "docs.jsonl", {"id": "d1", "text": "A"})
+    judged = write_lines(tmp_path / "qrels", "1 0 d1 1")
+    imported("trec", tmp_path / "set", corpus, queries=topics, qrels=judged)
+    assert lines(tmp_path / "set", "queries.jsonl") == [{"id": "1", "text": text}]
 
 
 def test_trec_with_tables_and_json_lines(tmp_path: Path) -> None:
@@ -643,6 +757,25 @@ def test_mkqa_by_answers(tmp_path: Path) -> None:
     assert values_by_query("Success@1", one.grades, order) == {"de:-11": 0.0, "de:12": 0.0}
 
 
+def test_a_run_of_mkqa_names_examples_or_those_of_one_language(tmp_path: Path) -> None:
+    """A list of an example is that of all languages which have none of their own; what is wrong in it is named once."""
+    run = write_lines(
+        tmp_path / "run", "-11 Q0 doc0 1 2 x", "-11 Q0 doc9 2 1 x", "de:-11 Q0 doc1 1 1 x", "12 Q0 doc2 1 1 x"
+    )
+    meta = imported("mkqa", tmp_path / "set", *mkqa(tmp_path), languages=("en", "de", "fr"), run=run)
+    rows = pq.read_table(tmp_path / "set" / "candidates.parquet").to_pylist()
+    assert {row["query_id"]: [one["id"] for one in row["documents"]] for row in rows} == {
+        "en:-11": ["doc0"],
+        "de:-11": ["doc1"],
+        "en:12": ["doc2"],
+        "de:12": ["doc2"],
+    }
+    assert meta["lists"] == 4
+    told = (tmp_path / "set" / "left-out.txt").read_text().replace(f"{tmp_path}/", "").splitlines()
+    assert [line for line in told if line.startswith("run")] == ["run, line 2: there is no document 'doc9'"]
+    assert meta["left_out_by_rule"]["questions without a short answer"] == 2
+
+
 RANKED_DOCUMENTS = (("doc2", 3), ("doc1", 2), ("doc0", 1))
 
 
@@ -688,6 +821,13 @@ def test_nothing_left_to_measure_is_an_error_that_names_the_lines(tmp_path: Path
     with pytest.raises(
         ConfigError, match=r"no query with a document that is relevant is left.*there is no document 'd77'"
     ):
+        imported("beir", tmp_path / "set", source, split="none")
+
+
+def test_nothing_left_to_measure_says_what_the_benchmark_leaves_out(tmp_path: Path) -> None:
+    source = beir(tmp_path / "b")
+    write_lines(source / "qrels" / "none.tsv", "query-id\tcorpus-id\tscore")
+    with pytest.raises(ConfigError, match=r"no query is left.* \(3 queries without a judgement in this split are left"):
         imported("beir", tmp_path / "set", source, split="none")
 
 
