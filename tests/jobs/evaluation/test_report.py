@@ -241,9 +241,8 @@ def test_queries_are_grouped_by_the_length_of_what_answers_them(made: tuple[dict
 def test_what_the_first_stage_is_and_found_is_told(made: tuple[dict[str, Any], Account]) -> None:
     results, account = made
     stage = {"by": "bm25", "analyzer": "words-1", "found": {"relevant": 30, "relevant_found": 20}}
-    sets = results["sets"] | {
-        "scifact": results["sets"]["scifact"] | {"first_stage": stage, "judged_by": "answers", "unlabelled": 1200}
-    }
+    found = {"first_stage": stage, "judged_by": "answers", "unlabelled": 1200, "without_list": 0}
+    sets = results["sets"] | {"scifact": results["sets"]["scifact"] | found}
     told = report(results | {"sets": sets}, account.stories)
     assert "1,200 rows have no positive label; 20 of 30 relevant documents are among the candidates" in told
     assert "<td>found here, by bm25, analyzer words-1</td><td>answers</td>" in told

@@ -236,9 +236,11 @@ def test_a_set_without_answers_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_without_candidates_says_which_corpus_is_to_be_searched(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "mine", corpus=[{"id": "d1", "text": "one"}, {"id": "d2"}, {"id": "d3", "text": ""}])
-    assert read_set(folder).corpus is None
+    assert not read_set(folder).needs_candidates
     one = read_set(folder, with_candidates=False)
-    assert (one.corpus, one.candidates.num_rows) == (folder / "corpus.jsonl", 0)
+    assert (one.needs_candidates, one.candidates.num_rows) == (True, 0)
+    assert one.corpus == read_set(folder).corpus == folder / "corpus.jsonl"
+    assert not one.with_candidates(one.candidates).needs_candidates
     assert list(read_corpus(folder / "corpus.jsonl")) == [("d1", "one"), ("d3", "")]
     assert "corpus.jsonl, line 2: document 'd2' has no `text`" in str(one.problems[0])
     (folder / "candidates.parquet").unlink()
