@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from .calibration import CALIBRATION, Calibration
 from .config import EMBEDDED_MODELS
 from .errors import ModelRefusedError, tokenizer_faults
-from .tokenizer_settings import class_of, follow_settings
+from .tokenizer_settings import class_of, follow_settings, named_class
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,10 @@ class ModelFiles:
         return read_json(path)
 
     def tokenizer(self) -> Tokenizer:
-        """tokenizer.json, not built anew as by transformers (5 s for XLM-RoBERTa), and yet with what that changes."""
+        """tokenizer.json, not built anew as by transformers (5 s for XLM-RoBERTa), and yet with what that changes.
+
+        It neither truncates nor pads.
+        """
         tokenizer, _ = self._tokenizer()
         return tokenizer
 
@@ -102,7 +105,9 @@ class ModelFiles:
         path = self.tokenizer_file()
         with tokenizer_faults(f"{path} is not a tokenizer"):
             tokenizer = Tokenizer.from_file(str(path))
-        is_changed = follow_settings(tokenizer, self.tokenizer_config(), self.config().get("model_type"))
+        tokenizer.no_truncation()  # as its last user left them there; how pairs are cut is the model's
+        tokenizer.no_padding()
+        is_changed = follow_settings(tokenizer, self.tokenizer_config(), self.config())
         return tokenizer, is_changed
 
     def tokenizer_file(self) -> Path:
@@ -141,8 +146,7 @@ class ModelFiles:
         inputs = settings.get("model_input_names")
         if isinstance(inputs, list):
             return "token_type_ids" in inputs
-        name = settings.get("tokenizer_class") or self.config().get("tokenizer_class")
-        return str(name).removesuffix("Fast") not in WITHOUT_SEGMENTS
+        return str(named_class(settings, self.config())).removesuffix("Fast") not in WITHOUT_SEGMENTS
 
     def chat_template(self) -> str | None:
         """The text of the template that makes a prompt of messages, from its own file or tokenizer_config.json."""
@@ -222,10 +226,10 @@ class ModelFiles:
 
     def _is_told_otherwise(self) -> bool:
         """Whether tokenizer_config.json decides a logit, and not tokenizer.json alone."""
-        model_type = self.config().get("model_type")
-        if model_type in SEGMENTED and not self.gives_segments():
+        config = self.config()
+        if config.get("model_type") in SEGMENTED and not self.gives_segments():
             return True
-        return class_of(self.tokenizer_config(), model_type) is not None and self._tokenizer()[1]
+        return class_of(self.tokenizer_config(), config) is not None and self._tokenizer()[1]
 
     def calibration(self) -> Calibration | None:
         """That of calibration.json, where there is one.

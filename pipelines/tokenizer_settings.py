@@ -25,21 +25,28 @@ AS_IT_IS = ("modernbert", "qwen2")
 """Values of model_type whose tokenizer.json transformers takes as it is, whatever class is named."""
 
 
-def class_of(settings: Mapping[str, Any], model_type: object) -> str | None:
+def named_class(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """The class that tokenizer_config.json names, or else config.json; None where neither does."""
+    return settings.get("tokenizer_class") or config.get("tokenizer_class")
+
+
+def class_of(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """The class that transformers takes, if it is one that we know; None for another one."""
-    name = str(settings.get("tokenizer_class") or CLASSES.get(str(model_type))).removesuffix("Fast")
+    model_type = config.get("model_type")
+    name = str(named_class(settings, config) or CLASSES.get(str(model_type))).removesuffix("Fast")
     return name if name in (*WORD_PIECES, *BYTE_LEVELS) and model_type not in AS_IT_IS else None
 
 
-def follow_settings(tokenizer: Tokenizer, settings: Mapping[str, Any], model_type: object) -> bool:
+def follow_settings(tokenizer: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Changes the tokenizer as the class of transformers would, and returns whether anything is other than before.
 
-    Raises ModelRefusedError for a setting that is not true or false, and for one of a DeBERTa-v2 that tokenizer.json
-    does not follow: who saved them at odds has to say what is meant.
+    `settings` are those of tokenizer_config.json, `config` is config.json. Raises ModelRefusedError for a setting that
+    is not true or false, and for one of a DeBERTa-v2 that tokenizer.json does not follow: who saved them at odds has to
+    say what is meant.
     """
-    if model_type == "deberta-v2":
+    if config.get("model_type") == "deberta-v2":
         check_followed(tokenizer, settings)
-    name = class_of(settings, model_type)
+    name = class_of(settings, config)
     if name in WORD_PIECES and isinstance(tokenizer.normalizer, BertNormalizer):
         wanted = BertNormalizer(
             lowercase=bool(truth(settings, "do_lower_case", True)),

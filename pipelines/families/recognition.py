@@ -42,7 +42,13 @@ def spec_of(files: ModelFiles) -> ModelSpec:
             raise ModelRefusedError(f"a module of {MODULES} lacks {error} in its config.json") from None
         spec = recognise(config, headers, chain).with_vocabulary(files.tokenizer)
         spec = spec.with_segments(given=files.gives_segments())
-        if not isinstance(spec, LanguageModelSpec) and (prompt := default_prompt(files)):
+        if isinstance(spec, LanguageModelSpec) and chain is None and files.listed_modules():
+            raise ModelRefusedError(
+                f"as {MODULES} says, sentence-transformers gives this classifier query and passage as they are, and "
+                f"here they are asked for in the prompt of {spec.layout}: the scores are others. If it was trained on "
+                f"pairs in that prompt, delete {MODULES}"
+            )
+        if not isinstance(chain, LogitScore) and (prompt := default_prompt(files)):
             raise ModelRefusedError(
                 f"sentence-transformers puts {shown(prompt)} before each pair, as {SENTENCE_TRANSFORMERS} says; that "
                 f"is not done for {spec.layout} models"

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from ..calibration import CALIBRATION, Calibration
 from ..encoder import PackedEncoder
 from ..errors import ModelRefusedError
-from ..families import EncoderSpec, family_of, model_limit, recognise
+from ..families import EncoderSpec, family_of, model_limit, recognise, spec_of
 from ..families.bert import NAMES as BERT
 from ..families.checkpoint import Tensors, check_number_of_layers, check_shapes, from_checkpoint, to_checkpoint
 from ..families.int8_rows import SCALES, in_8_bits, with_restored_rows
@@ -35,7 +35,7 @@ from ..model_files import (
     tensors_in,
 )
 from ..model_sources import find_model
-from ..tokenizer_settings import class_of
+from ..tokenizer_settings import class_of, named_class
 from ..tokens import PairTokenizer
 from .batches import PairLayout
 from .recipe import Recipe
@@ -89,10 +89,13 @@ def load_base(name: str, revision: str | None = None, token: str | None = None, 
     files = find_model(name, revision, token)
     names = list(tensor_headers(files))
     has_head = any(key.startswith("classifier.") for key in names)
-    config = files.config() if has_head else files.config() | {"num_labels": 1}
+    if has_head:
+        spec = spec_of(files)
+    else:
+        with refusals_naming(name):
+            spec = recognise(files.config() | {"num_labels": 1}, names).with_segments(given=files.gives_segments())
     with refusals_naming(name):
-        spec = recognise(config, names).with_segments(given=files.gives_segments())
-        if not isinstance(spec, EncoderSpec) or not family_of(config, names).is_trained:
+        if not isinstance(spec, EncoderSpec) or not family_of(files.config(), names).is_trained:
             raise ModelRefusedError(f"this is the family {spec.layout}; {TRAINED}")
         check_number_of_layers(names, spec.shape.num_hidden_layers)
     stored = {key: tensor for path in files.weight_files() for key, tensor in tensors_in(path).items()}
@@ -251,7 +254,9 @@ def write_config_and_tokenizer(config: dict[str, Any], files: ModelFiles, folder
     settings, more = files.tokenizer_config(), dict[str, Any]()
     if (limit := files.transformer_limit()) is not None:
         more["model_max_length"] = min(limit, files.tokenizer_limit() or limit)
-    is_of_no_class = class_of(settings, config["model_type"]) is None
+    if named := named_class(settings, files.config()):
+        more["tokenizer_class"] = named
+    is_of_no_class = class_of(settings | more, config) is None
     if config["model_type"] in SEGMENTED and is_of_no_class and files.gives_segments():
         more["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     if settings | more != settings:

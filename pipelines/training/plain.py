@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from ..families import spec_of
 from ..model_files import ModelFiles, read_tensors, refusals_naming
+from ..preparation import pair_tokenizer
 from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
 
 
@@ -17,10 +19,14 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
 
     Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
     """
+    spec = spec_of(files)
+    pair_tokenizer(files, spec)
     with refusals_naming(files.directory):
-        tensors, config = spec_of(files).plain_checkpoint(read_tensors(files), files.config())
-
+        tensors, config = spec.plain_checkpoint(read_tensors(files), files.config())
     calibration = files.calibration()
+    if calibration is not None and calibration.instruction is None:
+        # By name: what is written has other words of its own where these were sentence-transformers' default prompt.
+        calibration = replace(calibration, instruction=spec.own_instruction)
 
     def fill(folder: Path) -> None:
         save_file(as_stored(tensors, dtype), folder / "model.safetensors", metadata={"format": "pt"})

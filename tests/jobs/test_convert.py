@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.config import RerankerConfig
+from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
@@ -24,11 +26,14 @@ from tests.checkpoints import (
     copy_model,
     edit_config,
     read_weights,
+    write_bert,
     write_electra,
     write_gemma,
+    write_modernbert,
     write_qwen,
     write_weights,
 )
+from tests.pipelines.families.test_qwen import as_logit_score
 
 
 def test_the_layout_of_jina_v2_becomes_one_that_transformers_loads(jina_v2_directory: Path, tmp_path: Path) -> None:
@@ -153,6 +158,56 @@ def test_a_calibration_comes_along(family: str, request: pytest.FixtureRequest, 
     assert after.calibration == replace(given, files=ModelFiles("", tmp_path / "model").digest())
     pairs = [("zebra river", "river salmon")]
     assert after.compute_score(pairs) == pytest.approx(before.compute_score(pairs), abs=1e-4)
+
+
+def test_a_calibration_stays_that_of_the_instruction_it_was_fitted_with(tmp_path: Path) -> None:
+    """What is written has Qwen's own instruction, where sentence-transformers' default prompt was the model's own."""
+    directory = as_logit_score(write_qwen(tmp_path / "source"), tmp_path / "given", 9693, 2152)
+    prompt = {"prompts": {"query": "Find the bridge"}, "default_prompt_name": "query"}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompt))
+    fitted = Calibration(0.5, -1.0, ModelFiles("", directory).digest())
+    (directory / CALIBRATION).write_text(fitted.as_json())
+    assert Reranker.load(str(directory), device="cpu").calibration == fitted
+    done = CliRunner().invoke(app, ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"])
+    assert done.exit_code == 0, done.output
+    own, told = (
+        Reranker.load(str(tmp_path / "model"), device="cpu", instruction=words) for words in (None, "Find the bridge")
+    )
+    assert own.calibration is None
+    assert told.calibration is not None
+    assert (told.calibration.scale, told.calibration.bias) == (0.5, -1.0)
+
+
+def test_the_class_of_a_tokenizer_that_stands_in_config_json_comes_along(bert_directory: Path, tmp_path: Path) -> None:
+    given = copy_model(bert_directory, tmp_path / "given")
+    settings = json.loads((given / "tokenizer_config.json").read_text())
+    kept = {name: value for name, value in settings.items() if name not in ("tokenizer_class", "model_input_names")}
+    (given / "tokenizer_config.json").write_text(json.dumps(kept))
+    edit_config(given, tokenizer_class="DistilBertTokenizer")
+    arguments = ["convert", str(given), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    pairs = [("zebra river", "river salmon")]
+    before, after = (Reranker.load(str(tmp_path / name), device="cpu") for name in ("given", "model"))
+    assert after.compute_score(pairs) == pytest.approx(before.compute_score(pairs), abs=1e-6)
+    theirs = CrossEncoder(str(tmp_path / "model"), device="cpu", activation_fn=torch.nn.Sigmoid())
+    assert theirs.predict(pairs).tolist() == pytest.approx(before.compute_score(pairs), abs=1e-4)
+
+
+@pytest.mark.parametrize("write", [write_bert, write_modernbert, write_qwen])
+def test_what_crossray_does_not_load_is_not_converted(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Whoever trusts what is written would trust its scores."""
+    prompted = write(tmp_path / "prompted")
+    prompt = {"prompts": {"query": "lemon: "}, "default_prompt_name": "query"}
+    (prompted / "config_sentence_transformers.json").write_text(json.dumps(prompt))
+    broken = write(tmp_path / "broken")
+    (broken / "tokenizer.json").write_text("{}")
+    for directory in (prompted, broken):
+        with pytest.raises(ModelRefusedError):
+            Reranker.load(str(directory), device="cpu")
+        done = CliRunner().invoke(app, ["convert", str(directory), str(tmp_path / "model")])
+        assert done.exit_code == 2, done.output
+        assert str(directory) in done.output
+        assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "gemma"])

@@ -7,13 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tokenizers.normalizers import BertNormalizer
 from transformers import AutoTokenizer
 
 from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
-from tests.checkpoints import edit_config, write_bert, write_deberta, write_electra, write_modernbert, write_roberta
+from tests.checkpoints import (
+    edit_config,
+    write_bert,
+    write_deberta,
+    write_electra,
+    write_gemma,
+    write_modernbert,
+    write_qwen,
+    write_roberta,
+    write_xlm_roberta,
+)
+from tests.pipelines.language_models import logits_of_lists
+
+Writer = Callable[[Path], Path]
 
 TEXTS = ["qx Wzw", "Crème brûlée", "qx水wv", "", " qx"]
 
@@ -87,6 +102,34 @@ def test_a_class_without_segments_gives_a_bert_none(name: str, tmp_path: Path) -
     told(files.directory, {"tokenizer_class": None})
     edit_config(files.directory, tokenizer_class=name)
     assert not files.gives_segments()
+
+
+@pytest.mark.parametrize("write", [write_bert, write_xlm_roberta, write_modernbert, write_qwen, write_gemma])
+def test_what_the_last_user_of_a_tokenizer_asked_for_changes_nothing(write: Writer, tmp_path: Path) -> None:
+    """transformers saves truncation and padding with the tokenizer; a prompt would be cut before it is looked at."""
+    directory = write(tmp_path / "model")
+    expected = logits_of_lists(directory)
+    for strategy, padded in (("longest_first", 16), ("only_second", None)):
+        tokenizer = ModelFiles("", directory).tokenizer()
+        tokenizer.enable_truncation(16, strategy=strategy)
+        tokenizer.enable_padding(length=padded, pad_to_multiple_of=8)
+        tokenizer.save(str(directory / "tokenizer.json"))
+        assert json.loads((directory / "tokenizer.json").read_text())["truncation"]["max_length"] == 16
+        np.testing.assert_array_equal(logits_of_lists(directory), expected)
+
+
+def test_the_class_may_stand_in_config_json(tmp_path: Path) -> None:
+    """A cased model whose tokenizer_config.json names no class is not lower-cased then."""
+    files = told(write_bert(tmp_path / "model"), {"tokenizer_class": None, "do_lower_case": None})
+    tokenizer = files.tokenizer()
+    tokenizer.normalizer = BertNormalizer(lowercase=False)
+    tokenizer.save(str(files.directory / "tokenizer.json"))
+    assert files.tokenizer().normalizer.normalize_str("A") == "a"
+    edit_config(files.directory, tokenizer_class="PreTrainedTokenizerFast")
+    assert files.tokenizer().normalizer.normalize_str("A") == "A"
+    theirs = AutoTokenizer.from_pretrained(files.directory)
+    for text in TEXTS:
+        assert files.tokenizer().encode(text).ids == theirs(text)["input_ids"], text
 
 
 def test_settings_that_change_a_logit_are_part_of_the_fingerprint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.families.qwen import QWEN3
 from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 from pipelines.reranker import Reranker
+from pipelines.training.plain import write_plain
 from tests.checkpoints import (
     copy_model,
     edit_config,
@@ -272,6 +274,26 @@ def test_what_sentence_transformers_saves_scores_as_there(prompt: str | None, tm
     np.testing.assert_allclose(saved.compute_score(pairs), theirs.predict(pairs), atol=TOLERANCE, rtol=0)
     own = Reranker.load(str(tmp_path / "saved"), device="cpu", raw_scores=True, instruction=prompt)
     assert own.fingerprint == saved.fingerprint
+
+
+def test_a_classifier_that_is_given_pairs_without_a_prompt_is_refused(tmp_path: Path) -> None:
+    """sentence-transformers says so of one that it saved; a prompt of its own before each pair is not ours either."""
+    from sentence_transformers import CrossEncoder
+
+    write_qwen(tmp_path / "model")
+    write_plain(find_model(str(tmp_path / "model")), tmp_path / "classifier", torch.float32)
+    CrossEncoder(str(tmp_path / "classifier"), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ModelRefusedError, match=r"as modules\.json says.*as they are.*If it was trained .* delete mod"):
+        spec_of(find_model(str(tmp_path / "saved")))
+    (tmp_path / "saved" / "modules.json").unlink()
+    shutil.copy(tmp_path / "model" / "tokenizer.json", tmp_path / "saved")  # our small one does not survive saving
+    np.testing.assert_allclose(
+        logits_of_lists(tmp_path / "saved"), logits_of_lists(tmp_path / "model"), atol=TOLERANCE, rtol=0
+    )
+    prompt = {"prompts": {"query": INSTRUCTION}, "default_prompt_name": "query"}
+    edit_config(tmp_path / "saved", "config_sentence_transformers.json", **prompt)
+    with pytest.raises(ModelRefusedError, match="before each pair"):
+        spec_of(find_model(str(tmp_path / "saved")))
 
 
 @pytest.mark.parametrize(
