@@ -129,6 +129,12 @@ class ModelSpec(ABC):
         """
         if instruction is not None:
             raise ConfigError(f"{self.layout} models take no instruction, and one is given; leave it out")
+        template = self.plain_template(tokenizer)
+        check_highest_id(tokenizer, self.vocab_size)
+        return template
+
+    def plain_template(self, tokenizer: Tokenizer) -> PairTemplate:
+        """As `pair_template`, of a model that takes no instruction."""
         known = (style for style in self.pair_styles if tokenizer.token_to_id(style.start) is not None)
         style = next(known, self.pair_styles[0])
         start, separator = tokenizer.token_to_id(style.start), tokenizer.token_to_id(style.separator)
@@ -137,7 +143,6 @@ class ModelSpec(ABC):
                 f"tokenizer.json has no {style.start} or {style.separator}, which pairs of a {self.layout} model are "
                 "built with; one with other tokens is not supported"
             )
-        check_highest_id(tokenizer, self.vocab_size)
         if style.has_segments and self.segments < 2:  # the passage is segment 1
             raise ModelRefusedError(
                 f"type_vocab_size is {self.segments}, and the passages of a pair are segment 1 with the "
