@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .config import SPECIAL_TOKENS_PER_TEXT
 from .errors import ConfigError, InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
@@ -23,7 +23,7 @@ PIECES_PER_CALL = 4
 UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"
 """Any text may hold such: a control character, one that is not assigned, Chinese, an emoji, Unicode's last."""
 PROBE = ("how long", "as long as needed")
-"""The pair that a tokenizer is asked to join."""
+"""The pair that a tokenizer is asked to join by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class PairTokenizer:
         return ids
 
     def _check_template(self) -> None:
-        probe = self.tokenizer.encode(*PROBE)
+        probe = joined(self.tokenizer)
         query_ids, passage_ids = self.token_ids(PROBE)
         ours = self.template.join(query_ids, passage_ids)
         ids = [int(one) for one in ours.input_ids]
@@ -148,15 +148,20 @@ class PairTokenizer:
             )
 
 
+def joined(tokenizer: Tokenizer) -> Encoding:
+    """PROBE as the tokenizer itself joins it; truncation and padding are ours, and switched off."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    with tokenizer_faults("tokenizer.json fails on plain texts"):
+        return tokenizer.encode(*PROBE)
+
+
 def template_of(tokenizer: Tokenizer) -> PairTemplate:
     """The template that a tokenizer itself has for pairs, without segments.
 
     Raises ModelRefusedError unless it puts tokens before, between and behind the two texts.
     """
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    with tokenizer_faults("tokenizer.json fails on plain texts"):
-        probe = tokenizer.encode(*PROBE)
+    probe = joined(tokenizer)
     own: list[list[int]] = [[], [], []]
     place = 0
     for token, text in zip(probe.ids, probe.sequence_ids, strict=True):

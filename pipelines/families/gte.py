@@ -165,6 +165,11 @@ class GteSpec(OwnSpec):
         """As in `OwnSpec`."""
         return self.shape
 
+    @property
+    def segments(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.type_vocab_size
+
     def network(self) -> Gte:
         """As in `ModelSpec`."""
         return Gte(self.shape)

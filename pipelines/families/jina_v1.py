@@ -141,6 +141,11 @@ class JinaBertSpec(OwnSpec):
         """As in `OwnSpec`."""
         return self.shape
 
+    @property
+    def segments(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.type_vocab_size
+
     def network(self) -> JinaBert:
         """As in `ModelSpec`."""
         return JinaBert(self.shape)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from ..families import spec_of
+from ..families.language_model import LanguageModelSpec
 from ..model_files import ModelFiles, read_tensors, refusals_naming
 from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
 
@@ -18,8 +20,10 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
     Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
     """
     with refusals_naming(files.directory):
-        tensors, config = spec_of(files).plain_checkpoint(read_tensors(files), files.config())
-
+        spec = spec_of(files)
+        tensors, config = spec.plain_checkpoint(read_tensors(files), files.config())
+    if isinstance(spec, LanguageModelSpec) and config.get("pad_token_id") is None:
+        config |= padding_told(files)
     calibration = files.calibration()
 
     def fill(folder: Path) -> None:
@@ -31,3 +35,14 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
             write_calibration(calibration, folder)
 
     write_directory(fill, output)
+
+
+def padding_told(files: ModelFiles) -> dict[str, Any]:
+    """What config.json has to say of the token that pads, by which transformers finds the last token of each pair.
+
+    A causal language model needs none, so it may stand in tokenizer_config.json alone; nothing where it stands nowhere.
+    """
+    told: Any = files.tokenizer_config().get("pad_token")
+    token = told.get("content") if isinstance(told, dict) else told
+    found = files.tokenizer().token_to_id(token) if isinstance(token, str) else None
+    return {} if found is None else {"pad_token_id": found}

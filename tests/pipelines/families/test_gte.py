@@ -119,6 +119,10 @@ def test_the_names_that_transformers_5_saves_are_read(save: Callable[[Path, Path
     tensors = read_weights(saved)
     assert name in tensors
     np.testing.assert_allclose(logits(saved), logits(model), atol=TOLERANCE, rtol=0)
+    converted, _ = spec_of(find_model(str(saved))).plain_checkpoint(
+        tensors, json.loads((saved / "config.json").read_text())
+    )
+    assert converted.keys() == read_weights(model).keys()
 
     write_weights(saved, tensors | {"new.pooler.dense.weight": tensors[name].clone()})
     with pytest.raises(ModelRefusedError, match=r"there twice, under names that begin with new\.gte\."):
@@ -160,15 +164,12 @@ def test_what_would_be_computed_otherwise_is_refused(changes: dict[str, Any], to
         spec_of(find_model(str(model)))
 
 
-ROPE = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
-
-
 @pytest.mark.parametrize(
     "told",
     [
         {"rope_theta": 500.0},
         {"rope_theta": 500.0, "rope_parameters": {"rope_type": "linear", "factor": 3.0}},
-        {"rope_theta": 90.0, "rope_parameters": ROPE},
+        {"rope_theta": 90.0, "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}},
         {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 3.0}},
         {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "rope_parameters": {"rope_theta": 500.0}},
     ],

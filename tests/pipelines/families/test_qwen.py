@@ -237,6 +237,12 @@ def test_a_prompt_that_leaves_no_room_is_a_usage_error(tmp_path: Path) -> None:
         Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", max_length=64)
 
 
+def test_a_model_that_is_too_short_for_its_prompt_is_told_from_a_length_that_is(tmp_path: Path) -> None:
+    model = str(write_qwen(tmp_path / "model", max_position_embeddings=64))
+    with pytest.raises(ConfigError, match=r"the model reads 64 tokens at most .* its prompt alone has \d+"):
+        Reranker.load(model, device="cpu")
+
+
 def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
     tmp_path: Path, bert_directory: Path
 ) -> None:
