@@ -122,11 +122,18 @@ class Preparation:
     def _check_room(self, template: PairTemplate, lengths: Lengths) -> None:
         """Raises ConfigError for a prompt that leaves no room for a pair."""
         least = template.size + MIN_MAX_LENGTH
-        if template.is_prompt and lengths.max_length < least:
+        if not template.is_prompt or lengths.max_length >= least:
+            return
+        if self.model_limit < least:
             raise ConfigError(
-                f"max_length is {lengths.max_length}; the model's prompt alone has {template.size} tokens, so give at "
-                f"least {least}, or a shorter instruction"
+                f"the model reads {self.model_limit} tokens at most (max_position_embeddings of config.json, or less "
+                f"where the files beside it say so); its prompt alone has {template.size}, and with a pair {least} or "
+                "more, so take another model, or a shorter instruction"
             )
+        raise ConfigError(
+            f"max_length is {lengths.max_length}; the model's prompt alone has {template.size} tokens, so give at "
+            f"least {least}, or a shorter instruction"
+        )
 
     def _clamp(self, lengths: Lengths) -> Lengths:
         clamped = lengths.clamped(self.model_limit)
@@ -201,12 +208,20 @@ def check_top_n(top_n: int | None) -> None:
         raise ConfigError(f"top_n is {top_n}; it is at least 1, or None for all documents")
 
 
+def is_list(given: object) -> bool:
+    """Whether something has an order and a length."""
+    return isinstance(given, Sequence | np.ndarray)
+
+
 def invalid_reason(candidates: CandidateList) -> str | None:
     """Why a list cannot be tokenized, or None."""
     try:
         check_query(candidates.query, "query")
         if isinstance(candidates.documents, str):
             raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is one string; give a list of strings")
+        if not is_list(candidates.documents):
+            kind = type(candidates.documents).__name__
+            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is {kind}; give a list of strings")
         for i, document in enumerate(candidates.documents):
             check_text(document, f"documents[{i}]")
     except InvalidInputError as error:

@@ -23,7 +23,7 @@ from .lengths import Lengths
 from .memory import ReusingEngine
 from .model_files import ModelFiles
 from .model_sources import find_model
-from .preparation import Preparation, check_top_n, invalid_reason, pair_tokenizer, windows_by_characters
+from .preparation import Preparation, check_top_n, invalid_reason, is_list, pair_tokenizer, windows_by_characters
 from .ranking import check_threshold, rank, relevance_scores
 from .records import CandidateList, RankedDocument, Ranking, ScoringTime, Usage
 from .tokens import PairTokenizer, check_query, check_text
@@ -146,8 +146,11 @@ class Reranker:
         query and for a text that cannot be tokenized.
         """
         lengths = self.preparation.lengths_of_call(max_length=max_length)
+        if not is_list(sentence_pairs):
+            kind = type(sentence_pairs).__name__
+            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: sentence_pairs is {kind}; give [(query, document), ...]")
         for i, pair in enumerate(sentence_pairs):
-            if isinstance(pair, str) or len(pair) != 2:
+            if isinstance(pair, str) or not is_list(pair) or len(pair) != 2:
                 raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
             check_query(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")

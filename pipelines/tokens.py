@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .config import SPECIAL_TOKENS_PER_TEXT
 from .errors import ConfigError, InvalidInputError, ModelRefusedError, NoScore, tokenizer_faults
@@ -22,6 +22,8 @@ PIECES_PER_CALL = 4
 """A long text is cut, if it can be, so that a slice holds some pieces, which are tokenized side by side."""
 UNKNOWN_CHARACTERS = "\u0001 \u0378 \u6f22\u5b57 \U0001f600 \U0010ffff"
 """Any text may hold such: a control character, one that is not assigned, Chinese, an emoji, Unicode's last."""
+PROBE = ("how long", "as long as needed")
+"""The pair that a tokenizer is asked to join by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +137,45 @@ class PairTokenizer:
         return ids
 
     def _check_template(self) -> None:
-        probe = self.tokenizer.encode("how long", "as long as needed")
-        query_ids, passage_ids = self.token_ids(["how long", "as long as needed"])
+        probe = joined(self.tokenizer)
+        query_ids, passage_ids = self.token_ids(PROBE)
         ours = self.template.join(query_ids, passage_ids)
-        same_ids = list(ours.input_ids) == probe.ids
-        if not same_ids or (ours.token_type_ids is not None and list(ours.token_type_ids) != probe.type_ids):
+        ids = [int(one) for one in ours.input_ids]
+        if ids != probe.ids or (ours.token_type_ids is not None and list(ours.token_type_ids) != probe.type_ids):
             raise ModelRefusedError(
                 f"tokenizer.json joins a pair as {probe.ids} (segments {probe.type_ids}), the model's family as "
-                f"{list(ours.input_ids)}; scores would be wrong, so take the tokenizer that belongs to the weights"
+                f"{ids}; scores would be wrong, so take the tokenizer that belongs to the weights"
             )
+
+
+def joined(tokenizer: Tokenizer) -> Encoding:
+    """PROBE as the tokenizer itself joins it; truncation and padding are ours, and switched off."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    with tokenizer_faults("tokenizer.json fails on plain texts"):
+        return tokenizer.encode(*PROBE)
+
+
+def template_of(tokenizer: Tokenizer) -> PairTemplate:
+    """The template that a tokenizer itself has for pairs, without segments.
+
+    Raises ModelRefusedError unless it puts tokens before, between and behind the two texts.
+    """
+    probe = joined(tokenizer)
+    own: list[list[int]] = [[], [], []]
+    place = 0
+    for token, text in zip(probe.ids, probe.sequence_ids, strict=True):
+        if text is None:
+            own[place].append(token)
+        else:
+            place = text + 1
+    if not all(own):
+        raise ModelRefusedError(
+            f"tokenizer.json joins a pair as {probe.tokens}, without tokens of its own before, between and behind the "
+            "two texts; take the tokenizer that belongs to the weights"
+        )
+    first, middle, last = map(tuple, own)
+    return PairTemplate(first, middle, last, has_segments=False)
 
 
 def check_text(text: object, what: str) -> str:

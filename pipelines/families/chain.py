@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelRefusedError
+from ..errors import ConfigError, ModelRefusedError
 from ..model_files import (
     MODULES,
     SENTENCE_TRANSFORMERS,
@@ -21,6 +21,7 @@ from ..model_files import (
     read_json,
     shown,
 )
+from ..tokens import check_instruction
 from .encoder_config import choice, flag, size
 from .head import ACTIVATIONS, Dense, Norm, Step
 
@@ -81,8 +82,8 @@ class LogitScore:
 
     true_token_id: int
     false_token_id: int | None
-    chat_template: str | None
-    """The text of the template that puts query and passage into words, where there is one."""
+    chat_template: str
+    """The text of the template that puts query and passage into words."""
     instruction: str | None
     """What the template is told to look for, where it is told by default."""
 
@@ -103,11 +104,18 @@ def chain_of(files: ModelFiles) -> Chain | LogitScore | None:
         )
     settings = files.transformer_config()
     if second == "LogitScore":
+        template = files.chat_template()
+        if template is None:  # first: without one, sentence-transformers writes other settings
+            raise ModelRefusedError(
+                "there is no chat template, which puts query and passage into words before a LogitScore. If the model "
+                f"was trained with the words of Qwen3-Reranker or mxbai-rerank-v2, delete {MODULES} (or give a "
+                "revision without it), and it is asked in them"
+            )
         check_known(settings, AS_LANGUAGE_MODEL, (*HARMLESS, "processing_kwargs"), TRANSFORMER_CONFIG)
         check_processing(settings)
         if others:
             raise ModelRefusedError(f"{MODULES} has {others[0][0]} behind a LogitScore, which gives the score")
-        return logit_score(files, pooling)
+        return logit_score(files, pooling, template)
     check_known(settings, AS_PUBLISHED, HARMLESS, TRANSFORMER_CONFIG)
     pooled = read_json(files.directory / pooling.path / "config.json")
     width = size({"embedding_dimension": pooled.get("word_embedding_dimension")} | pooled, "embedding_dimension")
@@ -137,7 +145,7 @@ def check_scores_itself(files: ModelFiles) -> None:
     check_known(files.transformer_config(), AS_CLASSIFIER, HARMLESS, TRANSFORMER_CONFIG)
 
 
-def logit_score(files: ModelFiles, module: ModuleEntry) -> LogitScore:
+def logit_score(files: ModelFiles, module: ModuleEntry, chat_template: str) -> LogitScore:
     """The rows of the language model's head that a LogitScore names."""
     where = f"{module.path}/config.json"
     config = read_json(files.directory / where)
@@ -148,7 +156,7 @@ def logit_score(files: ModelFiles, module: ModuleEntry) -> LogitScore:
         raise ModelRefusedError(
             f"{where}: true_token_id and false_token_id are both {yes}, so all scores would be equal"
         )
-    return LogitScore(yes, no, files.chat_template(), default_prompt(files))
+    return LogitScore(yes, no, chat_template, default_instruction(files))
 
 
 def kind_of(module: ModuleEntry) -> str:
@@ -208,6 +216,19 @@ def default_prompt(files: ModelFiles) -> str | None:
             f"{SENTENCE_TRANSFORMERS}: default_prompt_name is {shown(name)}, and prompts has no text for it"
         )
     return prompt or None
+
+
+def default_instruction(files: ModelFiles) -> str | None:
+    """As `default_prompt`, of a model that is asked with it; raises also for one that no caller could give."""
+    prompt = default_prompt(files)
+    if prompt is not None:
+        try:
+            check_instruction(prompt)
+        except ConfigError as error:
+            raise ModelRefusedError(
+                f"{SENTENCE_TRANSFORMERS}: the default of prompts cannot be read: {error}"
+            ) from None
+    return prompt
 
 
 def check_processing(settings: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from ..linear import Linear
 from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
 from .checkpoint import IGNORED_SUFFIXES, Shapes, Tensors, renamed
-from .encoder_config import choice, epsilon, one_label, size
+from .encoder_config import check_not_set, check_reads_both_ways, choice, epsilon, one_label, size
 from .family import Config, Family, OwnSpec, PairStyle
 
 LAYOUT = "deberta-v2"
@@ -46,7 +46,7 @@ AS_PUBLISHED: dict[str, tuple[Any, Any]] = {
 """Settings that change what is computed: the only value that is known here, and transformers' where none is given."""
 TERMS = {"c2p", "p2c"}
 """Of `pos_att_type`: the query with the distance's key ("content to position"), the key with the distance's query."""
-NOT_COMPUTED = ("is_decoder", "quantization_config")
+NOT_COMPUTED = ("quantization_config",)
 """Keys that change what a model computes in a way that is not implemented here."""
 SCORES_PER_CALL = 1 << 22
 """Of all heads, for the pairs that one call takes: it bounds memory, in which each of them stands about six times."""
@@ -326,9 +326,8 @@ def deberta_spec(config: Config) -> DebertaSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing.
     """
-    for key in NOT_COMPUTED:
-        if config.get(key):
-            raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for {LAYOUT} models")
+    check_reads_both_ways(config)
+    check_not_set(config, NOT_COMPUTED, LAYOUT)
     for key, (known, default) in AS_PUBLISHED.items():
         if (value := config.get(key, default)) != known:
             raise ModelRefusedError(f"{key} is {shown(value)}; supported is {shown(known)}")

@@ -11,6 +11,9 @@ from ..model_files import shown
 
 MAX_SIZE = (1 << 31) - 1
 """Of anything in a config: ids and sizes are 32-bit numbers."""
+QUANTISED = "quantization_config"
+UNSCALED = "default"
+"""The `rope_type` of positions as they are."""
 
 
 def encoder_shape(config: dict[str, Any]) -> EncoderShape:
@@ -63,10 +66,38 @@ def check_computable(config: dict[str, Any]) -> None:
     if position_type != "absolute":
         kind = shown(position_type)
         raise ModelRefusedError(f"position_embedding_type is {kind}; only absolute positions are supported")
-    if config.get("is_decoder"):
-        raise ModelRefusedError("is_decoder is true; a cross-encoder of this family reads in both directions")
+    check_reads_both_ways(config)
     one_label(config)
     choice(config, "hidden_act", "gelu", HIDDEN_ACTIVATIONS)
+
+
+def check_reads_both_ways(config: dict[str, Any]) -> None:
+    """Raises ModelRefusedError where config.json has each token see only those before it."""
+    for key in ("is_decoder", "is_causal"):
+        if config.get(key):
+            raise ModelRefusedError(f"{key} is {shown(config[key])}; a model of this family reads in both directions")
+
+
+def check_reads_forwards(config: dict[str, Any]) -> None:
+    """Raises ModelRefusedError where config.json has tokens see those after them.
+
+    transformers 5 gives any language model a mask for both directions where `is_causal` is false.
+    """
+    if config.get("is_causal") not in (None, True):
+        raise ModelRefusedError(
+            f"is_causal is {shown(config['is_causal'])}, and transformers 5 reads in both directions then; a model of "
+            "this family reads in one here. If it was trained so, take is_causal out of config.json"
+        )
+
+
+def check_not_set(config: dict[str, Any], keys: tuple[str, ...], layout: str) -> None:
+    """Raises ModelRefusedError where a key is set that changes what a model computes in a way that is not done here."""
+    for key in keys:
+        if config.get(key):
+            instead = "; take the weights before they were quantised" if key == QUANTISED else ""
+            raise ModelRefusedError(
+                f"{key} is {shown(config[key])}; this is not implemented for {layout} models{instead}"
+            )
 
 
 def one_label(config: dict[str, Any]) -> None:
@@ -84,6 +115,23 @@ def number_of_labels(config: dict[str, Any]) -> int:
     if names is not None and not isinstance(names, dict):
         raise ModelRefusedError(f"id2label is {shown(names)}; it is an object with a name for each label")
     return len(names or {}) or 2  # transformers' default
+
+
+def rotary_settings(config: dict[str, Any], theta: float) -> dict[str, Any]:
+    """What config.json says of rotary positions, put together as transformers 5 does; `theta` is the family's base.
+
+    `rope_scaling` takes the place of all of `rope_parameters`, and the keys beside them count for what neither has. The
+    result has a `rope_type` and a `rope_theta`. Raises ModelRefusedError for what is no object.
+    """
+    key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    given: Any = config.get(key) or {}
+    if not isinstance(given, dict):
+        raise ModelRefusedError(f"{key} is {shown(given)}; it is an object")
+    beside = {"rope_theta": config.get("rope_theta", theta)}
+    if config.get("partial_rotary_factor") is not None:
+        beside["partial_rotary_factor"] = config["partial_rotary_factor"]
+    settings = beside | given
+    return {"rope_type": settings.pop("type", UNSCALED)} | settings
 
 
 def choice(config: dict[str, Any], key: str, default: str, known: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from ..encoder import EncoderShape, PackedEncoder, PackedNetwork
 from ..errors import ConfigError, ModelRefusedError
 from ..model_files import TensorHeader, shown
-from ..tokens import PairTemplate
+from ..tokens import PairTemplate, joined
 from .chain import Chain, LogitScore
 from .checkpoint import (
     TensorNames,
@@ -56,6 +56,8 @@ class ModelSpec(ABC):
     """Usually one. The first whose start token the tokenizer has is taken."""
     activation: str = "sigmoid"
     """Logit -> relevance_score."""
+    gives_segments: bool = True
+    """Whether the model is given token_type_ids; without, all tokens are of segment 0, as transformers has it then."""
     licence_note: str | None = None
     """What a user must know of the published weights' licence; said when the model is loaded."""
 
@@ -97,10 +99,8 @@ class ModelSpec(ABC):
         return self
 
     def with_segments(self, *, given: bool) -> Self:
-        """The same; where none are given, all tokens are of segment 0, as transformers has it then."""
-        if given:
-            return self
-        return replace(self, pair_styles=tuple(replace(style, has_segments=False) for style in self.pair_styles))
+        """The same, with `gives_segments`."""
+        return replace(self, gives_segments=given)
 
     @abstractmethod
     def network(self) -> PackedNetwork:
@@ -129,6 +129,19 @@ class ModelSpec(ABC):
         """
         if instruction is not None:
             raise ConfigError(f"{self.layout} models take no instruction, and one is given; leave it out")
+        template = self.plain_template(tokenizer)
+        check_highest_id(tokenizer, self.vocab_size)
+        if self.gives_segments and self.segments > 1 and not template.has_segments and any(joined(tokenizer).type_ids):
+            raise ModelRefusedError(
+                f"type_vocab_size is {self.segments}, and tokenizer.json gives the passage of a pair a segment of its "
+                f"own; that is not supported for {self.layout} models with its special tokens. If the model was "
+                "trained without, model_input_names of tokenizer_config.json has to list its inputs without "
+                "token_type_ids"
+            )
+        return template
+
+    def plain_template(self, tokenizer: Tokenizer) -> PairTemplate:
+        """As `pair_template`, of a model that takes no instruction."""
         known = (style for style in self.pair_styles if tokenizer.token_to_id(style.start) is not None)
         style = next(known, self.pair_styles[0])
         start, separator = tokenizer.token_to_id(style.start), tokenizer.token_to_id(style.separator)
@@ -137,13 +150,13 @@ class ModelSpec(ABC):
                 f"tokenizer.json has no {style.start} or {style.separator}, which pairs of a {self.layout} model are "
                 "built with; one with other tokens is not supported"
             )
-        check_highest_id(tokenizer, self.vocab_size)
-        if style.has_segments and self.segments < 2:  # the passage is segment 1
+        has_segments = style.has_segments and self.gives_segments
+        if has_segments and self.segments < 2:  # the passage is segment 1
             raise ModelRefusedError(
                 f"type_vocab_size is {self.segments}, and the passages of a pair are segment 1 with the "
                 f"tokenizer's {style.start} and {style.separator}; a cross-encoder with this tokenizer has 2 segments"
             )
-        return PairTemplate((start,), (separator,) * style.separators_between, (separator,), style.has_segments)
+        return PairTemplate((start,), (separator,) * style.separators_between, (separator,), has_segments)
 
 
 def check_highest_id(tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from ..errors import ModelRefusedError
 from ..tokens import PairTemplate
 from .checkpoint import Tensors
-from .encoder_config import choice, flag, size
+from .encoder_config import check_not_set, check_reads_forwards, choice, flag, size
 from .family import Config, Family, check_highest_id
-from .language_model import LanguageModelSpec, check_not_set, check_rows, decoder_shape, is_classifier
+from .language_model import LanguageModelSpec, check_rows, decoder_shape, is_classifier
 from .prompt import Prompt, ids_of
 
 LAYOUT = "gemma"
@@ -98,6 +98,7 @@ def gemma_spec(config: Config) -> GemmaSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing.
     """
+    check_reads_forwards(config)
     check_not_set(config, NOT_COMPUTED, "Gemma")
     choice(config, "hidden_act", TANH, ("gelu", TANH))  # in a Gemma both mean the approximation by tanh
     if config.get("hidden_activation") is not None:

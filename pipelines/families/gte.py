@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,11 +18,21 @@ from ..attention import Attention, sdpa_attention
 from ..encoder import HIDDEN_ACTIVATIONS, GatedBlock, PackedNetwork, embedding
 from ..errors import ModelRefusedError
 from ..linear import Linear
-from ..model_files import shown
+from ..model_files import TensorHeader, shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
 from .checkpoint import Shapes, Tensors, renamed
-from .encoder_config import choice, epsilon, number, one_label, size
+from .encoder_config import (
+    UNSCALED,
+    check_not_set,
+    check_reads_both_ways,
+    choice,
+    epsilon,
+    number,
+    one_label,
+    rotary_settings,
+    size,
+)
 from .family import Config, Family, OwnSpec, PairStyle
 
 LAYOUT = "gte"
@@ -30,7 +40,10 @@ PUBLISHERS_TYPE = "new"
 """`model_type` of the publisher's own config.json."""
 PAIRS = PairStyle("<s>", "</s>", separators_between=2, has_segments=False)
 BODY = "new."
-"""What the names of all tensors but the classifier's begin with, under both types."""
+"""What the names of all tensors but the classifier's begin with, as published and in `shapes`."""
+SAVED = {"new.gte.": BODY, "gte.": BODY, "new.classifier.": "classifier."}
+"""What names begin with under transformers' own type: it saves a model that it read with the published names, or drew
+anew, with others."""
 AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("rope",),
     "layer_norm_type": ("layer_norm",),
@@ -39,8 +52,11 @@ AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "logn_attention_clip1": (False,),
 }
 """Settings of the publisher's code that change what is computed, and the only values that are known here."""
-NOT_COMPUTED = ("is_decoder", "quantization_config", "head_dim")
+NOT_COMPUTED = ("quantization_config", "head_dim")
 """Keys that change what a model computes in a way that is not implemented here."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +152,8 @@ class GteSpec(OwnSpec):
     """A gte-multilingual reranker."""
 
     shape: GteShape
+    is_published: bool
+    """Whether config.json is the publisher's, beside which tensors have the published names alone."""
 
     @property
     def layout(self) -> str:
@@ -147,13 +165,32 @@ class GteSpec(OwnSpec):
         """As in `OwnSpec`."""
         return self.shape
 
+    @property
+    def segments(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.type_vocab_size
+
     def network(self) -> Gte:
         """As in `ModelSpec`."""
         return Gte(self.shape)
 
+    def check_tensors(self, headers: Mapping[str, TensorHeader]) -> None:
+        """As in `ModelSpec`."""
+        OwnSpec.check_tensors(self, self.as_published(headers))
+
+    def as_published(self, by_name: Mapping[str, T]) -> dict[str, T]:
+        """What belongs to tensors, by their published names; raises ModelRefusedError for two with the same one."""
+        if self.is_published:
+            return dict(by_name)
+        found = {published_name(name): one for name, one in by_name.items()}
+        if len(found) < len(by_name):
+            raise ModelRefusedError(f"tensors are there twice, under names that begin with {' and '.join(SAVED)}")
+        return found
+
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:
         """As in `ModelSpec`."""
         count = self.shape.num_hidden_layers
+        tensors = self.as_published(tensors)
         self.check_names(tensors)
         names = {
             f"{BODY}embeddings.word_embeddings": "word_embeddings",
@@ -198,11 +235,11 @@ class GteSpec(OwnSpec):
         return found
 
     def plain_checkpoint(self, tensors: Mapping[str, torch.Tensor], config: Config) -> tuple[Tensors, Config]:
-        """As in `ModelSpec`, of transformers' GteForSequenceClassification, which reads these names of tensors."""
+        """As in `ModelSpec`, of transformers' GteForSequenceClassification, which reads the published names too."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         others = ("hidden_act", "type_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
         rope = {"rope_type": "linear", "rope_theta": self.shape.theta, "factor": self.shape.stretch}
-        return dict(tensors), {name: config[name] for name in sizes + others if name in config} | {
+        return self.as_published(tensors), {name: config[name] for name in sizes + others if name in config} | {
             "architectures": ["GteForSequenceClassification"],
             "model_type": LAYOUT,
             "id2label": {"0": "LABEL_0"},
@@ -223,9 +260,8 @@ def gte_spec(config: Config) -> GteSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing.
     """
-    for key in NOT_COMPUTED:
-        if config.get(key):
-            raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for {LAYOUT} models")
+    check_reads_both_ways(config)
+    check_not_set(config, NOT_COMPUTED, LAYOUT)
     for key, known in AS_PUBLISHED.items():
         if key in config and config[key] not in known:
             raise ModelRefusedError(f"{key} is {shown(config[key])}; supported is {shown(known[0])}")
@@ -250,7 +286,21 @@ def gte_spec(config: Config) -> GteSpec:
         stretch=stretch,
     )
     longest = size(config, "max_position_embeddings")
-    return GteSpec(shape=shape, max_length=longest, padding_id=None, pair_styles=(PAIRS,))
+    return GteSpec(
+        shape=shape,
+        is_published=config["model_type"] == PUBLISHERS_TYPE,
+        max_length=longest,
+        padding_id=None,
+        pair_styles=(PAIRS,),
+    )
+
+
+def published_name(name: str) -> str:
+    """The name that a tensor was published with."""
+    for begin, published in SAVED.items():
+        if name.startswith(begin):
+            return published + name.removeprefix(begin)
+    return name
 
 
 def rope(config: Config, head_width: int) -> tuple[float, float]:
@@ -260,14 +310,12 @@ def rope(config: Config, head_width: int) -> tuple[float, float]:
     the power of 2 / H (https://kexue.fm/archives/9706). transformers says the same as `linear` positions of that base.
     """
     if config["model_type"] == LAYOUT:
-        given: Any = config.get("rope_parameters") or {}
-        known = isinstance(given, dict) and given.keys() <= {"rope_type", "rope_theta", "factor"}
-        if not known or given.get("rope_type", "default") not in ("default", "linear"):
-            raise ModelRefusedError(f"rope_parameters is {shown(given)}; supported are default and linear positions")
-        return (
-            number({"rope_theta": 160_000.0} | given, "rope_theta", most=None),
-            number({"factor": 1.0} | given, "factor", most=None) if given.get("rope_type") == "linear" else 1.0,
-        )
+        settings = rotary_settings(config, theta=160_000.0)
+        kind = settings["rope_type"]
+        if settings.keys() - {"rope_type", "rope_theta", "factor"} or kind not in (UNSCALED, "linear"):
+            raise ModelRefusedError(f"rotary positions are {shown(settings)}; supported are default and linear ones")
+        stretch = number(settings, "factor", most=None) if kind == "linear" else 1.0
+        return number(settings, "rope_theta", most=None), stretch
     theta = number(config, "rope_theta", 10_000.0, most=None)
     scaling: Any = config.get("rope_scaling")
     if scaling is None:

@@ -21,7 +21,7 @@ from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
 from .checkpoint import Shapes, Tensors, renamed
-from .encoder_config import epsilon, one_label, size
+from .encoder_config import check_not_set, check_reads_both_ways, epsilon, one_label, size
 from .family import Config, Family, OwnSpec
 from .roberta import ROBERTA_PAIRS
 
@@ -32,7 +32,7 @@ REQUIRED = {"model_type": "bert", "position_embedding_type": "alibi", "feed_forw
 """What config.json must say: other values, and the defaults, are computed in other ways."""
 ALLOWED: dict[str, tuple[Any, ...]] = {"hidden_act": ("gelu",), "attn_implementation": ("torch", None)}
 """What it may say. "torch" and null are two ways of the publisher's code to the same numbers."""
-NOT_COMPUTED = ("is_decoder", "add_cross_attention", "quantization_config")
+NOT_COMPUTED = ("add_cross_attention", "quantization_config")
 """Keys that change what a model computes in a way that is not implemented here."""
 
 
@@ -141,6 +141,11 @@ class JinaBertSpec(OwnSpec):
         """As in `OwnSpec`."""
         return self.shape
 
+    @property
+    def segments(self) -> int:
+        """As in `ModelSpec`."""
+        return self.shape.type_vocab_size
+
     def network(self) -> JinaBert:
         """As in `ModelSpec`."""
         return JinaBert(self.shape)
@@ -213,9 +218,8 @@ def jina_v1_spec(config: Config) -> JinaBertSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size or setting that is missing.
     """
-    for key in NOT_COMPUTED:
-        if config.get(key):
-            raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for {LAYOUT} models")
+    check_reads_both_ways(config)
+    check_not_set(config, NOT_COMPUTED, LAYOUT)
     for key, value in REQUIRED.items():
         if config[key] != value:
             raise ModelRefusedError(f"{key} is {shown(config[key])}; for {LAYOUT} models supported is {shown(value)}")

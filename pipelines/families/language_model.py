@@ -19,7 +19,7 @@ from ..errors import ModelRefusedError
 from ..model_files import shown
 from ..rotary import Llama3Positions
 from .checkpoint import Shapes, Tensors
-from .encoder_config import number, one_label, size
+from .encoder_config import UNSCALED, number, one_label, rotary_settings, size
 from .family import Config, OwnSpec
 
 CLASSIFIER, LANGUAGE_MODEL = "ForSequenceClassification", "ForCausalLM"
@@ -36,9 +36,6 @@ NAMES = {
     "mlp.down_proj": "feed_forward_out",
 }
 """Modules of a layer in a checkpoint, and ours; keys and values are one of ours."""
-QUANTISED = "quantization_config"
-UNSCALED = "default"
-"""The `rope_type` of positions as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,7 @@ class LanguageModelSpec(OwnSpec):
     answers: tuple[int, int | None] | None
     """The rows of the language model's head for yes and no, or for yes alone; None for a sequence classifier."""
     is_tied: bool = False
-    """Whether the head is the embeddings, whatever the checkpoint has beside them."""
+    """Whether the head is the embeddings."""
 
     @property
     @abstractmethod
@@ -91,8 +88,16 @@ class LanguageModelSpec(OwnSpec):
         """The row that makes the logit, [1, D]."""
         if self.answers is None:
             return tensors[SCORE]
-        head = tensors[EMBEDDINGS if self.is_tied else HEAD]
         yes, no = self.answers
+        head = tensors[EMBEDDINGS if self.is_tied else HEAD]
+        own = tensors.get(HEAD, head)
+        for answer in (yes,) if no is None else (yes, no):
+            if not torch.equal(own[answer], head[answer]):
+                raise ModelRefusedError(
+                    f"{HEAD} has another row {answer} than {EMBEDDINGS}, and tie_word_embeddings is true: version 4 of "
+                    "transformers scores by the embeddings, version 5 by the head. Set tie_word_embeddings of "
+                    f"config.json to false if the head is right; otherwise take {HEAD} out of the weights"
+                )
         row = head[yes].float().clone() if no is None else head[yes].float() - head[no].float()
         return row[None]  # never a view of the head: safetensors refuses to write such
 
@@ -108,7 +113,7 @@ class LanguageModelSpec(OwnSpec):
 
     @property
     def may_lack(self) -> tuple[str, ...]:
-        """As in `OwnSpec`: a head that is the embeddings."""
+        """As in `OwnSpec`: a head that is the embeddings; where it is there all the same, `score` compares the two."""
         return (HEAD,) if self.is_tied else ()
 
     def shapes(self) -> Shapes:
@@ -161,16 +166,6 @@ def check_rows(config: Config, *rows: int) -> None:
         raise ModelRefusedError(f"the score is that of token {max(rows)}, and vocab_size is {config['vocab_size']}")
 
 
-def check_not_set(config: Config, keys: tuple[str, ...], layout: str) -> None:
-    """Raises ModelRefusedError where a key is set that changes what a model computes in a way that is not done here."""
-    for key in keys:
-        if config.get(key):
-            instead = "; take the weights before they were quantised" if key == QUANTISED else ""
-            raise ModelRefusedError(
-                f"{key} is {shown(config[key])}; this is not implemented for {layout} models{instead}"
-            )
-
-
 def decoder_shape(config: Config, head_dim: int | None = None, **more: Any) -> DecoderShape:
     """The sizes of the decoder; `more` are those that its family says. Raises as `Family.spec`.
 
@@ -207,13 +202,9 @@ def given(config: Config, key: str) -> Config:
 
 def rotary_positions(config: Config) -> tuple[float, Llama3Positions | None]:
     """The base of the rotary positions, and how they are scaled; raises ModelRefusedError for other scalings."""
-    found: Any = config.get("rope_parameters") or {}
-    older: Any = config.get("rope_scaling") or {}
-    if not isinstance(found, dict) or not isinstance(older, dict):
-        raise ModelRefusedError(f"rope_parameters is {shown(found)}, rope_scaling {shown(older)}; both are objects")
-    settings = {"rope_theta": config.get("rope_theta", 10_000.0)} | older | found
-    kind = settings.pop("rope_type", settings.pop("type", UNSCALED))
+    settings = rotary_settings(config, theta=10_000.0)
     theta = number(settings, "rope_theta", most=None)
+    kind = settings.pop("rope_type")
     del settings["rope_theta"]
     if kind == UNSCALED and not settings:
         return theta, None

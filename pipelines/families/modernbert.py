@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from ..attention import EVERYWHERE, WindowedAttention, WindowSize, sdpa_attention
@@ -21,14 +22,14 @@ from ..linear import Linear
 from ..model_files import shown
 from ..packing import PackedBatch
 from ..rotary import Rotation, rotated, rotation_of
+from ..tokens import PairTemplate, template_of
 from .chain import POOLINGS, Chain
 from .checkpoint import Shapes, Tensors, renamed
-from .encoder_config import choice, flag, number, one_label, size
-from .family import Config, Family, ModelSpec, OwnSpec, PairStyle
+from .encoder_config import check_not_set, check_reads_both_ways, choice, flag, number, one_label, size
+from .family import Config, Family, ModelSpec, OwnSpec
 from .head import ACTIVATIONS, Dense, Head, Norm, Step, shapes_of_head, state_of_head
 
 LAYOUT = "modernbert"
-PAIRS = PairStyle("[CLS]", "[SEP]", separators_between=1, has_segments=False)
 BODY = "model."
 """What the names of all tensors but those of the head begin with."""
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
@@ -44,7 +45,7 @@ PLAIN_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "linear",
 }
 """What transformers calls the activations of sentence-transformers' modules."""
-NOT_COMPUTED = ("is_causal", "causal_mask", "is_decoder", "rope_scaling", "quantization_config", "head_dim")
+NOT_COMPUTED = ("causal_mask", "rope_scaling", "quantization_config", "head_dim")
 """Keys that change what a model computes, and with it a score, in a way that is not implemented here."""
 
 
@@ -215,6 +216,13 @@ class ModernBertSpec(OwnSpec):
         """As in `OwnSpec`."""
         return self.shape
 
+    def plain_template(self, tokenizer: Tokenizer) -> PairTemplate:
+        """As in `ModelSpec`: the tokenizer's own, for not all have [CLS] and [SEP].
+
+        mmBERT has Gemma's tokens, and the Japanese ones have RoBERTa's.
+        """
+        return template_of(tokenizer)
+
     def network(self) -> ModernBert:
         """As in `ModelSpec`."""
         return ModernBert(self.shape, self.pooling, self.head)
@@ -324,7 +332,7 @@ def modernbert_spec(config: Config) -> ModernBertSpec:
         head=(dense, head_norm, Dense("classifier", width, 1, True, "identity")),
         max_length=size(config, "max_position_embeddings"),
         padding_id=None,
-        pair_styles=(PAIRS,),
+        pair_styles=(),
     )
 
 
@@ -343,7 +351,7 @@ def modernbert_behind_chain(config: Config, chain: Chain) -> ModernBertSpec:
         body="",
         max_length=size(config, "max_position_embeddings"),
         padding_id=None,
-        pair_styles=(PAIRS,),
+        pair_styles=(),
     )
 
 
@@ -352,9 +360,8 @@ def modernbert_shape(config: Config) -> ModernBertShape:
 
     Raises ModelRefusedError for a key that is not implemented, KeyError for a size that is missing.
     """
-    for key in NOT_COMPUTED:
-        if config.get(key):
-            raise ModelRefusedError(f"{key} is {shown(config[key])}; this is not implemented for {LAYOUT} models")
+    check_reads_both_ways(config)
+    check_not_set(config, NOT_COMPUTED, LAYOUT)
     thetas = rope_thetas(config)
     shape = ModernBertShape(
         vocab_size=size(config, "vocab_size"),

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from ..decoder import POOLINGS, BidirectionalDecoder
 from ..errors import ModelRefusedError
 from ..tokens import PairTemplate
-from .encoder_config import choice, number, one_label, size
+from .encoder_config import check_not_set, check_reads_both_ways, choice, number, one_label, size
 from .family import Config, Family, check_highest_id
-from .language_model import LanguageModelSpec, check_not_set, decoder_shape
+from .language_model import LanguageModelSpec, decoder_shape
 from .prompt import Prompt
 
 LAYOUT = "llama-nemotron"
@@ -31,7 +31,7 @@ WORDS = Prompt(
 )
 MAX_LENGTH = 8192
 """Tokens that the publisher names; the positions would go on."""
-NOT_COMPUTED = ("quantization_config", "attention_bias", "mlp_bias", "is_causal")
+NOT_COMPUTED = ("quantization_config", "attention_bias", "mlp_bias")
 """Keys that change what a model computes in a way that is not implemented here."""
 LICENCE_NOTE = (
     "llama-nemotron-rerank's published weights are under NVIDIA's Open Model License and Llama 3.2's Community License"
@@ -94,6 +94,7 @@ def nemotron_spec(config: Config) -> NemotronSpec:
 
     Raises ModelRefusedError for what would score wrongly, KeyError for a size that is missing.
     """
+    check_reads_both_ways(config)
     check_not_set(config, NOT_COMPUTED, LAYOUT)
     choice(config, "hidden_act", "silu", ("silu",))
     one_label(config)

@@ -17,9 +17,9 @@ from ..errors import ModelRefusedError
 from ..model_files import MODULES, shown
 from ..tokens import PairTemplate
 from .chain import LogitScore
-from .encoder_config import choice, flag, size
+from .encoder_config import check_not_set, check_reads_forwards, choice, flag, size
 from .family import Config, Family, check_highest_id
-from .language_model import LanguageModelSpec, check_not_set, check_rows, decoder_shape, is_classifier
+from .language_model import LanguageModelSpec, check_rows, decoder_shape, is_classifier
 from .prompt import Prompt
 
 ANSWER_TOKENS = {"yes": 9693, "no": 2152, "1": 16, "0": 15}
@@ -147,9 +147,7 @@ def qwen_with_logit_score(config: Config, module: LogitScore) -> QwenSpec:
     """What config.json says of a language model whose rows modules.json names; raises as `qwen_spec`."""
     check_rows(config, module.true_token_id, module.false_token_id or 0)
     kind = KINDS[config["model_type"]]
-    found: str | None = "there is no chat template"
-    if module.chat_template is not None:
-        found = kind.prompt.difference(module.chat_template, module.instruction)
+    found = kind.prompt.difference(module.chat_template, module.instruction)
     if found is not None:
         raise ModelRefusedError(
             f"{found}; supported behind a LogitScore is that of {kind.layout}, word by word. If the model was trained "
@@ -166,6 +164,7 @@ def of_config(
     named_by_modules: bool = False,
 ) -> QwenSpec:
     """The sizes of the decoder; defaults are those of transformers' Qwen2Config and Qwen3Config."""
+    check_reads_forwards(config)
     check_not_set(config, NOT_COMPUTED, "Qwen")
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or any(one != "full_attention" for one in layers):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from ..families import spec_of
+from ..families.language_model import LanguageModelSpec
 from ..model_files import ModelFiles, read_tensors, refusals_naming
 from ..preparation import pair_tokenizer
 from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
@@ -23,6 +25,8 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
     pair_tokenizer(files, spec)
     with refusals_naming(files.directory):
         tensors, config = spec.plain_checkpoint(read_tensors(files), files.config())
+    if isinstance(spec, LanguageModelSpec) and config.get("pad_token_id") is None:
+        config |= padding_told(files)
     calibration = files.calibration()
     if calibration is not None and calibration.instruction is None:
         # By name: what is written has other words of its own where these were sentence-transformers' default prompt.
@@ -37,3 +41,14 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
             write_calibration(calibration, folder)
 
     write_directory(fill, output)
+
+
+def padding_told(files: ModelFiles) -> dict[str, Any]:
+    """What config.json has to say of the token that pads, by which transformers finds the last token of each pair.
+
+    A causal language model needs none, so it may stand in tokenizer_config.json alone; nothing where it stands nowhere.
+    """
+    told: Any = files.tokenizer_config().get("pad_token")
+    token = told.get("content") if isinstance(told, dict) else told
+    found = files.tokenizer().token_to_id(token) if isinstance(token, str) else None
+    return {} if found is None else {"pad_token_id": found}

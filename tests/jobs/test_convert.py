@@ -232,6 +232,26 @@ def test_language_models_become_classifiers(kind: str, tmp_path: Path) -> None:
     assert actual == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("pad_token", ["<|endoftext|>", {"content": "<|endoftext|>", "special": True}], ids=str)
+def test_a_language_model_that_does_not_name_its_padding_scores_batches(pad_token: object, tmp_path: Path) -> None:
+    """transformers looks for the last token of each pair by it, and refuses a batch without."""
+    directory = edit_config(write_qwen(tmp_path / "source"), pad_token_id=None)
+    edit_config(directory, "tokenizer_config.json", pad_token=pad_token)
+    arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    source = Reranker.load(str(directory), raw_scores=True, device="cpu", dtype="float32")
+    texts = [("zebra river", "river salmon"), ("lemon", "apple")]
+    prepared = source.preparation.prepare([CandidateList(query, [text]) for query, text in texts], source.lengths)
+    ids = [torch.from_numpy(pair.input_ids).long() for one in prepared for pair in one.pairs]
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    assert len(ids[0]) != len(ids[1])
+    padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=model.config.pad_token_id)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
+    with torch.inference_mode():
+        actual = model(input_ids=padded, attention_mask=mask).logits[:, 0].tolist()
+    assert actual == pytest.approx(source.compute_score(texts), abs=1e-4)
+
+
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments, message in (

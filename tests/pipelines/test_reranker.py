@@ -244,10 +244,17 @@ class TestComputeScore:
         with pytest.raises(InvalidInputError, match=message):
             poisoned.compute_score([("apple", "bread"), pair, ("apple", "candle")])
 
-    @pytest.mark.parametrize("pairs", [["apple", "bread"], ["ab", "cd"], [("apple", "bread", "candle")]], ids=str)
+    @pytest.mark.parametrize(
+        "pairs", [["apple", "bread"], ["ab", "cd"], [("apple", "bread", "candle")], [5], [None], [{"a", "b"}]], ids=str
+    )
     def test_what_is_no_pair_is_refused(self, bert: Reranker, pairs: Any) -> None:
         """Two strings of two letters are not two pairs of letters."""
         with pytest.raises(InvalidInputError, match=r"not_a_pair: sentence_pairs\[0\]"):
+            bert.compute_score(pairs)
+
+    @pytest.mark.parametrize("pairs", [None, iter([("apple", "bread")])], ids=["null", "an iterator"])
+    def test_pairs_without_an_order_or_a_length_are_refused(self, bert: Reranker, pairs: Any) -> None:
+        with pytest.raises(InvalidInputError, match=r"not_a_list: sentence_pairs is .*; give \[\(query, document\)"):
             bert.compute_score(pairs)
 
 
@@ -391,6 +398,8 @@ class TestLists:
             (CandidateList("apple", ["bread", None]), "not_text: documents[1] is NoneType"),  # type: ignore[list-item]
             (CandidateList(None, ["bread"]), "not_text: query is NoneType"),  # type: ignore[arg-type]
             (CandidateList("apple", "bread"), "not_a_list: documents is one string"),
+            (CandidateList("apple", None), "not_a_list: documents is NoneType; give a list"),  # type: ignore[arg-type]
+            (CandidateList("apple", {"bread"}), "not_a_list: documents is set; give a list"),  # type: ignore[arg-type]
             (CandidateList("apple", ["bread", "candle", POISON]), "non_finite_score: the model gave nan"),
             (CandidateList(f"apple {POISON}", ["bread"]), "non_finite_score: the model gave nan for documents[0]"),
         ],

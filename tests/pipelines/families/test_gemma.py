@@ -102,6 +102,7 @@ def test_every_chunk_of_a_long_document_is_a_passage_b_within_the_prompt(tmp_pat
         ({"hidden_activation": "gelu"}, "hidden_activation is"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention is"),
         ({"attention_bias": True}, "attention_bias is"),
+        ({"is_causal": False}, "is_causal is False, and transformers 5 reads in both directions"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rotary positions are 'linear'"),
         ({"head_dim": 15}, "head_dim 15"),
         ({"num_key_value_heads": 3}, "num_key_value_heads 3"),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from pipelines.config import RerankerConfig
 from pipelines.errors import ModelRefusedError
@@ -18,14 +20,18 @@ from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base
 from tests.checkpoints import (
+    WIDTH,
     byte_tokenizer,
     copy_model,
     edit_config,
     modernbert_config,
     modernbert_tokenizer_config,
     read_weights,
+    sentencepiece_tokenizer,
     shard_weights,
+    unigram_tokenizer,
     words,
+    write_ettin,
     write_modernbert,
     write_weights,
 )
@@ -116,6 +122,56 @@ def test_every_setting_of_the_config_moves_logits(
     assert np.abs(logits(other, PAIRS) - logits(modernbert_directory, PAIRS)).max() > 10 * TOLERANCE
 
 
+def with_tokenizer(
+    model: Path, tokenizer: Tokenizer, pair: str, special: dict[str, str], prefix: str = "model."
+) -> Path:
+    """A ModernBERT with the tokenizer of another model, which joins pairs as `pair` says."""
+    tokenizer.add_special_tokens(["<mask>"])
+    ids = [(token, tokenizer.token_to_id(token)) for token in sorted({*pair.split()} - {"$A", "$B"})]
+    tokenizer.post_processor = TemplateProcessing(single=pair.partition(" $B")[0], pair=pair, special_tokens=ids)
+    tokenizer.save(str(model / "tokenizer.json"))
+    name, rows = f"{prefix}embeddings.tok_embeddings.weight", tokenizer.get_vocab_size()
+    tensors = read_weights(model)
+    write_weights(model, tensors | {name: torch.randn(rows, WIDTH).to(tensors[name].dtype)})
+    edit_config(model, "tokenizer_config.json", **special, mask_token="<mask>", pad_token="<pad>", unk_token="<unk>")
+    return edit_config(model, vocab_size=rows, pad_token_id=tokenizer.token_to_id("<pad>"))
+
+
+OTHER_TOKENIZERS = {
+    "mmBERT": (sentencepiece_tokenizer, "<bos> $A <eos> $B <eos>", {"cls_token": "<bos>", "sep_token": "<eos>"}),
+    "modernbert-ja": (unigram_tokenizer, "<s> $A </s> $B </s>", {"cls_token": "<s>", "sep_token": "</s>"}),
+    "as XLM-RoBERTa": (unigram_tokenizer, "<s> $A </s> </s> $B </s>", {"cls_token": "<s>", "sep_token": "</s>"}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TOKENIZERS)
+def test_pairs_are_joined_as_its_own_tokenizer_does(kind: str, tmp_path: Path) -> None:
+    build, pair, special = OTHER_TOKENIZERS[kind]
+    model = with_tokenizer(write_modernbert(tmp_path / "model"), build(), pair, special)
+    expected = TransformersReference(model).logits(PAIRS, 1)
+    np.testing.assert_allclose(logits(model, PAIRS), expected, atol=TOLERANCE, rtol=0)
+    assert expected.std() > 0.1
+
+    behind = with_tokenizer(write_ettin(tmp_path / "ettin"), build(), pair, special, prefix="")
+    assert np.isfinite(logits(behind, PAIRS)).all()
+
+
+@pytest.mark.parametrize("pair", ["<bos> $A $B", "<bos> $A <eos> $B", "$A <eos> $B <eos>"])
+def test_a_tokenizer_that_only_puts_texts_side_by_side_is_refused(pair: str, tmp_path: Path) -> None:
+    model = with_tokenizer(write_modernbert(tmp_path / "model"), sentencepiece_tokenizer(), pair, {})
+    with pytest.raises(ModelRefusedError, match="without tokens of its own before, between and behind the two texts"):
+        Reranker.load(str(model), device="cpu")
+
+
+def test_what_is_stored_of_truncation_and_padding_changes_no_pair(modernbert_directory: Path, tmp_path: Path) -> None:
+    model = copy_model(modernbert_directory, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(model / "tokenizer.json"))
+    np.testing.assert_array_equal(logits(model, PAIRS), logits(modernbert_directory, PAIRS))
+
+
 def test_a_sharded_checkpoint_scores_as_the_whole_one(modernbert_directory: Path, tmp_path: Path) -> None:
     sharded = shard_weights(copy_model(modernbert_directory, tmp_path / "sharded"))
 
@@ -141,7 +197,7 @@ def test_it_reads_8192_tokens_and_1024_unless_told_otherwise(modernbert_director
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"is_causal": True}, "is_causal is True; this is not implemented"),
+        ({"is_causal": True}, "is_causal is True; a model of this family reads in both directions"),
         ({"causal_mask": True}, "causal_mask is True"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling is"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),

@@ -113,7 +113,7 @@ def test_transformers_has_no_class_to_convert_it_to(tmp_path: Path) -> None:
         ({"is_causal": True}, "is_causal is"),
         ({"hidden_act": "gelu"}, "hidden_act is"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary positions are 'llama3' with"),
-        ({"rope_scaling": "llama3"}, "rope_scaling 'llama3'"),
+        ({"rope_scaling": "llama3"}, "rope_scaling is 'llama3'; it is an object"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}}, "rotary positions are 'dynamic'"),
         ({"num_hidden_layers": 4}, "model.layers.3"),
         ({"intermediate_size": 32}, "intermediate_size"),

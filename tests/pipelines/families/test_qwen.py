@@ -164,12 +164,41 @@ def test_a_head_of_its_own_and_shards_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits_of_lists(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
 
 
-def test_a_head_beside_embeddings_that_are_tied_is_not_read(tmp_path: Path) -> None:
+def test_a_head_beside_embeddings_that_are_tied_has_their_answers_or_is_refused(tmp_path: Path) -> None:
+    """transformers 4 would score by the embeddings, and transformers 5 by a head that differs."""
     model = write_qwen(tmp_path / "model")
     expected = logits_of_lists(model)
     tensors = read_weights(model)
-    write_weights(model, tensors | {"lm_head.weight": torch.zeros_like(tensors["model.embed_tokens.weight"])})
+    head = tensors["model.embed_tokens.weight"].clone()
+    head[5] = 0
+    write_weights(model, tensors | {"lm_head.weight": head})
     np.testing.assert_array_equal(logits_of_lists(model), expected)
+
+    head[2152] = 0
+    write_weights(model, tensors | {"lm_head.weight": head})
+    with pytest.raises(ModelRefusedError, match=r"another row 2152 .* Set tie_word_embeddings of .* to false"):
+        logits_of_lists(model)
+
+    edit_config(model, tie_word_embeddings=False)
+    np.testing.assert_allclose(logits_of_lists(model), published_logits(model, "qwen3"), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"rope_scaling": {"rope_type": "default"}, "rope_parameters": {"rope_theta": 90.0}, "rope_theta": 500.0},
+        {"rope_scaling": {"rope_type": "default", "rope_theta": 500.0}, "rope_parameters": {"rope_theta": 90.0}},
+        {"rope_scaling": None, "rope_parameters": {"rope_theta": 500.0}, "rope_theta": 90.0},
+    ],
+    ids=str,
+)
+def test_older_keys_of_the_positions_count_as_in_transformers(told: dict[str, Any], tmp_path: Path) -> None:
+    model = write_qwen(tmp_path / "model")
+    others = logits_of_lists(model)
+    edit_config(model, **told)
+    expected = published_logits(model, "qwen3")
+    assert np.abs(expected - others).max() > 10 * TOLERANCE
+    np.testing.assert_allclose(logits_of_lists(model), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_what_all_pairs_of_a_list_begin_with_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +239,12 @@ def test_a_prompt_that_leaves_no_room_is_a_usage_error(tmp_path: Path) -> None:
         Reranker.load(str(write_qwen(tmp_path / "model")), device="cpu", max_length=64)
 
 
+def test_a_model_that_is_too_short_for_its_prompt_is_told_from_a_length_that_is(tmp_path: Path) -> None:
+    model = str(write_qwen(tmp_path / "model", max_position_embeddings=64))
+    with pytest.raises(ConfigError, match=r"the model reads 64 tokens at most .* its prompt alone has \d+"):
+        Reranker.load(model, device="cpu")
+
+
 def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
     tmp_path: Path, bert_directory: Path
 ) -> None:
@@ -233,6 +268,7 @@ def test_an_instruction_is_part_of_the_fingerprint_and_other_models_take_none(
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rotary positions are 'yarn'"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "known are unscaled ones"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"is_causal": False}, "is_causal is False, and transformers 5 reads in both directions"),
         ({"attention_bias": True}, "attention_bias is true"),
         ({"num_key_value_heads": 3}, "num_key_value_heads 3"),
         ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
@@ -331,6 +367,11 @@ def test_chains_with_another_prompt_are_refused(template: str | None, tmp_path: 
         ("sentence_bert_config.json", {"processing_kwargs": {"chat_template": {"chat_template": "x"}}}, "is 'x'"),
         ("sentence_bert_config.json", {"processing_kwargs": [1]}, "processing_kwargs is"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {}}, "no text for it"),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "q", "prompts": {"q": "\ud800"}},
+            "config_sentence_transformers.json: the default of prompts cannot be read: .* lone surrogate",
+        ),
     ],
 )
 def test_modules_that_would_ask_otherwise_are_refused(
@@ -350,6 +391,18 @@ def test_chat_templates_are_read_in_the_forms_in_which_they_are_published() -> N
     assert found.words_without_instruction == f"q: {chat_template.INSTRUCTION}"
     assert found.default_instruction is None
     assert chat_template.read_chat_template(QWEN3_TEMPLATE).default_instruction == QWEN3.instruction
+
+
+def test_without_a_chat_template_what_to_do_is_said(tmp_path: Path) -> None:
+    """sentence-transformers writes other settings then, which are not what is wrong."""
+    from sentence_transformers import CrossEncoder
+
+    source = write_qwen(tmp_path / "model")
+    CrossEncoder(str(source), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ModelRefusedError, match=r"there is no chat template.* delete modules\.json"):
+        spec_of(find_model(str(tmp_path / "saved")))
+    (tmp_path / "saved" / "modules.json").unlink()
+    assert spec_of(find_model(str(tmp_path / "saved"))).own_instruction == QWEN3.instruction
 
 
 def test_chains_with_more_modules_are_refused(tmp_path: Path) -> None:

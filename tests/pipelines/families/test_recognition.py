@@ -87,6 +87,7 @@ def test_jina_v2_without_its_eps_is_refused(jina_v2_directory: Path) -> None:
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"position_embedding_type": "rotary"}, "position_embedding_type is 'rotary'"),
         ({"is_decoder": True}, "is_decoder"),
+        ({"is_causal": True}, "is_causal is True; a model of this family reads in both directions"),
         ({"num_labels": 3}, "3 labels"),
         ({"id2label": {"0": "no", "1": "yes"}}, "2 labels"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),

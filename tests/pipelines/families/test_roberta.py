@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipelines.errors import ModelRefusedError
 from pipelines.model_files import ModelFiles
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base, write_model
-from tests.checkpoints import edit_config, words, write_bert, write_camembert, write_electra, write_roberta
+from tests.checkpoints import (
+    edit_config,
+    read_weights,
+    unigram_tokenizer,
+    words,
+    write_bert,
+    write_camembert,
+    write_electra,
+    write_roberta,
+    write_weights,
+)
 from tests.pipelines.references import TextPair, TransformersReference
 
 TOLERANCE = 1e-4
@@ -69,8 +82,6 @@ def test_segments_are_given_where_transformers_gives_them(
     write: Callable[[Path], Path], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """A model that was trained without them has seen segment 0 alone; the scores and the digest are others."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     model, plain = write(tmp_path / "model"), PAIRS[:12]
     with_segments, digest = ours(model, plain), ModelFiles("", model).digest()
     edit_config(model, "tokenizer_config.json", **settings)
@@ -85,6 +96,36 @@ def test_segments_are_given_where_transformers_gives_them(
     np.testing.assert_allclose(ours(model, plain), expected, atol=TOLERANCE, rtol=0)
     assert np.abs(with_segments - expected).max() > 0.1
     assert ModelFiles("", model).digest() != digest
+
+
+@pytest.mark.parametrize("write", [partial(write_roberta, type_vocab_size=2), write_bert])
+def test_segments_of_a_tokenizer_with_other_special_tokens_are_refused_where_they_are_given(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """A HerBERT: transformers gives the passage segment 1, where the family has 0 with such tokens."""
+    model, tokenizer = write(tmp_path / "model"), unigram_tokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.save(str(model / "tokenizer.json"))
+    tensors, rows = read_weights(model), tokenizer.get_vocab_size()
+    name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    write_weights(model, tensors | {name: torch.randn(rows, tensors[name].shape[1])})
+    edit_config(model, vocab_size=rows)
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    edit_config(model, "tokenizer_config.json", **settings, model_input_names=inputs)
+
+    with pytest.raises(ModelRefusedError, match=r"type_vocab_size is 2, .* list its inputs without token_type_ids"):
+        ours(model)
+
+    edit_config(model, "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    theirs, plain = AutoTokenizer.from_pretrained(model), PAIRS[:12]
+    peer = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    batch = theirs(*map(list, zip(*plain, strict=True)), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = peer(**batch).logits[:, 0].numpy()
+    np.testing.assert_allclose(ours(model, plain), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_an_electra_whose_embeddings_are_projected_is_refused(tmp_path: Path) -> None:
