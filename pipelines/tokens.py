@@ -149,9 +149,7 @@ class PairTokenizer:
 
 
 def joined(tokenizer: Tokenizer) -> Encoding:
-    """PROBE as the tokenizer itself joins it; truncation and padding are ours, and switched off."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    """PROBE as the tokenizer itself joins it."""
     with tokenizer_faults("tokenizer.json fails on plain texts"):
         return tokenizer.encode(*PROBE)
 
