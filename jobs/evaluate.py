@@ -47,10 +47,11 @@ def command(**given: Any) -> None:
 
         settings = EVALUATION.settings(given, job=JOB.settings(given, input="", output=""))
         results = evaluate(settings)
-        misses = missed(settings.gate or {}, results, map(name_of, settings.models))
+        models = [name_of(one) for one in settings.models]
+        misses = missed(settings.gate or {}, results, models)
         if settings.gate_against is not None:
             now = read_values(storage.absolute(os.path.join(settings.output, VALUES), "--output"))
-            fell = falls(settings.gate_against, now, map(name_of, settings.models))
+            fell = falls(settings.gate_against, now, models)
             for told in fell.not_compared:
                 say(Console(stderr=True), told, "careful: ", "yellow")
             misses += fell.told

@@ -143,15 +143,20 @@ def calibration_of(config: RerankerConfig, files: ModelFiles) -> Calibration | N
 
     Raises ModelRefusedError for one that was fitted for other weights, and where it was given for another instruction.
     """
+    is_given = config.calibration is not None
+    found = config.calibration if is_given else files.calibration()
+    if found is None:
+        return None
+    if is_given:
+        found.check_fits(files.digest(), files.name)
     instruction = config.instruction
-    if instruction is not None and instruction == spec_of(files).own_instruction:
-        instruction = None
-    if config.calibration is not None:
-        config.calibration.check_fits(files.digest(), files.name)
-        config.calibration.check_fits_instruction(instruction, files.name)
-        return config.calibration
-    found = files.calibration()
-    if found is not None and found.instruction != instruction:
+    if instruction is not None or found.instruction is not None:  # the model's own is None on both sides
+        own = spec_of(files).own_instruction
+        instruction = None if instruction == own else instruction
+        found = replace(found, instruction=None) if found.instruction == own else found
+    if is_given:
+        found.check_fits_instruction(instruction, files.name)
+    elif found.instruction != instruction:
         logger.warning("%s has a calibration for another instruction; scores are not calibrated", files.name)
         return None
     return found

@@ -209,8 +209,10 @@ def check_top_n(top_n: int | None) -> None:
 
 
 def is_list(given: object) -> bool:
-    """Whether something has an order and a length."""
-    return isinstance(given, Sequence | np.ndarray)
+    """Whether it is a list or the like, or an array of NumPy; no Series of pandas, whose labels are not places."""
+    if isinstance(given, np.ndarray):
+        return given.ndim > 0
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes)
 
 
 def invalid_reason(candidates: CandidateList) -> str | None:
@@ -221,7 +223,7 @@ def invalid_reason(candidates: CandidateList) -> str | None:
             raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is one string; give a list of strings")
         if not is_list(candidates.documents):
             kind = type(candidates.documents).__name__
-            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is {kind}; give a list of strings")
+            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: documents is of type {kind}; give a list of strings")
         for i, document in enumerate(candidates.documents):
             check_text(document, f"documents[{i}]")
     except InvalidInputError as error:

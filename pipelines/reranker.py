@@ -148,9 +148,11 @@ class Reranker:
         lengths = self.preparation.lengths_of_call(max_length=max_length)
         if not is_list(sentence_pairs):
             kind = type(sentence_pairs).__name__
-            raise InvalidInputError(f"{NoScore.NOT_A_LIST}: sentence_pairs is {kind}; give [(query, document), ...]")
+            raise InvalidInputError(
+                f"{NoScore.NOT_A_LIST}: sentence_pairs is of type {kind}; give [(query, document), ...]"
+            )
         for i, pair in enumerate(sentence_pairs):
-            if isinstance(pair, str) or not is_list(pair) or len(pair) != 2:
+            if not is_list(pair) or len(pair) != 2:
                 raise InvalidInputError(f"{NoScore.NOT_A_PAIR}: sentence_pairs[{i}]; give [(query, document), ...]")
             check_query(pair[0], f"query of sentence_pairs[{i}]")
             check_text(pair[1], f"document of sentence_pairs[{i}]")

@@ -7,6 +7,7 @@ of the queries, these very words would seem common, and every sample of queries 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -20,15 +21,21 @@ from pipelines.evaluation.sets import BenchmarkSet, read_corpus
 
 
 def counted_words(one: BenchmarkSet, room: str, console: Console) -> str | None:
-    """The file with the counts, whose name changes with what is counted; None for a log, which has no corpus."""
+    """The file with the counts of all words of queries, whose name changes with what is counted.
+
+    None for a log, which has no corpus, and for a corpus of ids alone: then the lists have all texts that there are.
+    """
     if one.corpus is None:
         return None
-    counted = hashlib.sha256(f"{ANALYZER} {digest_of_corpus(one.corpus)}".encode()).hexdigest()[:16]
-    location = os.path.join(room, f"words-{counted}.parquet")
+    asked = {word for query in one.queries.values() for word in words(query.text)}
+    counted = json.dumps([ANALYZER, digest_of_corpus(one.corpus), sorted(asked)])
+    location = os.path.join(room, f"words-{hashlib.sha256(counted.encode()).hexdigest()[:16]}.parquet")
     if not storage.exists(location):
         console.print(f"{one.name}: counting the words of its corpus", soft_wrap=True, highlight=False)
         found = Frequencies()
-        found.add(words(text) for _, text in read_corpus(one.corpus))
+        found.add((words(text) for _, text in read_corpus(one.corpus)), asked)
+        if not found.words:
+            return None
         storage.make_directory(room)
         write_frequencies(location, found)
     return location

@@ -123,22 +123,22 @@ class Pairs:
         return fmean(self.is_now) < fmean(self.was)
 
 
-def falls(before: Before, now: Values, models: Iterable[str]) -> Falls:
+def falls(before: Before, now: Values, models: Sequence[str]) -> Falls:
     """What fell for sure: by one-sided paired permutation tests over the queries of both, corrected by Holm for all."""
-    names = list(models)
-    mine = {place: values for place, values in now.items() if place[1] in names}
+    mine = {place: values for place, values in now.items() if place[1] in models}
     pairs = {place: pairs_of(before.values.get(place, {}), values) for place, values in mine.items()}
     pairs = {place: both for place, both in pairs.items() if both.was}
     resamples = resamples_for(len(pairs))
     raw = [p_value_of_fall(both.was, both.is_now, resamples) if both.fell else 1.0 for both in pairs.values()]
-    told = [why for name in names if (why := why_blind(name, before, pairs, resamples))]
+    told = [why for name in models if (why := why_blind(name, before, pairs, resamples))]
     for ((name, row, measure), both), p in zip(pairs.items(), holm(raw), strict=True):
         if p < SURE:
             told.append(
                 f"{row}: {measure} of {name} fell from {fmean(both.was):.4f} to {fmean(both.is_now):.4f} over the same "
                 f"{len(both.was):,} queries (p {shown(p)})"
             )
-    return Falls(told, not_compared(before, mine))
+    compared = {row for _, row, _ in pairs}
+    return Falls(told, not_compared(before, {place: values for place, values in mine.items() if place[1] in compared}))
 
 
 def pairs_of(earlier: Mapping[Measured, float], values: Mapping[Measured, float]) -> Pairs:

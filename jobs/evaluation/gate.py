@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def check_sets(gate: Gate, sets: Iterable[str]) -> None:
             raise ConfigError(f"--gate has [{name}], which is no SET of this evaluation; these are {', '.join(given)}")
 
 
-def missed(gate: Gate, results: Mapping[str, Any], models: Iterable[str]) -> list[str]:
+def missed(gate: Gate, results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """What each model misses, a line for each; empty where all reach what they must."""
     return [
         f"{model}: {measure} of {name} is {mean:.4f}, and has to be {least:g}"

@@ -25,7 +25,7 @@ from jobs import storage
 from jobs.driver.resolution import with_resolved_model
 from jobs.errors import RefusedError, UnreadableFileError, disk_failures_as_stops
 from jobs.evaluation.account import Account, origin
-from jobs.evaluation.comparison import Compared, as_results, compare
+from jobs.evaluation.comparison import CEILING, FIRST_STAGE, Compared, as_results, compare
 from jobs.evaluation.counted import counted_words
 from jobs.evaluation.falls import RESULTS, VALUES, VALUES_SCHEMA, asked
 from jobs.evaluation.first_stage import FirstStage, with_candidates
@@ -120,7 +120,14 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> dict
 
 
 def check_systems(settings: EvaluateSettings) -> None:
-    """Raises ConfigError or ModelError for a model or encoder that cannot be used, before Ray takes time to start."""
+    """Raises ConfigError or ModelError for a model or encoder that cannot be used, before Ray takes time to start.
+
+    Raises ConfigError, too, for two rows that would be called alike.
+    """
+    names = [FIRST_STAGE, CEILING, *map(name_of, settings.systems)]
+    if len(set(names)) < len(names):
+        alike = max(names, key=names.count)
+        raise ConfigError(f"two rows would be called {alike!r}; call the model by another path, such as ./{alike}")
     for system in settings.systems:
         encoders_of(system, settings.encoder, settings.job, "--baseline dense")
         for one in system.members:

@@ -71,12 +71,12 @@ class Frequencies:
     containing: Counter[str] = field(default_factory=Counter)
     """How many documents have a word."""
 
-    def add(self, documents: Iterable[Sequence[str]]) -> None:
-        """Counts documents, each given by its words."""
+    def add(self, documents: Iterable[Sequence[str]], asked: set[str] | None = None) -> None:
+        """Counts documents, each given by its words; `asked` are the only ones that queries will have, if given."""
         for one in documents:
             self.documents += 1
             self.words += len(one)
-            self.containing.update(set(one))
+            self.containing.update(set(one) if asked is None else asked.intersection(one))
 
     def score(self, query: Sequence[str], document: Sequence[str]) -> float:
         """The score of a document of the collection; a word counts as often as the query repeats it."""

@@ -9,14 +9,19 @@ import numpy as np
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
-AT_ONCE = 500
-"""Resamples that are in memory at once."""
+VALUES_AT_ONCE = 1 << 22
+"""Of resamples that are in memory at once."""
 ROUNDING = 1e-12
 """Sums that differ by less are the same sum, added up in another order."""
 SURE = 0.05
 """The corrected p-value below which a difference is more than chance."""
 RESAMPLES_A_TEST = 200
 """With so many for each of many tests, the smallest p-value that there can be stays far below SURE when corrected."""
+
+
+def at_once(queries: int) -> int:
+    """How many resamples of so many queries are in memory at once."""
+    return max(1, min(500, VALUES_AT_ONCE // queries))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -32,7 +37,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
-        batch=AT_ONCE,
+        batch=at_once(len(data)),
         rng=np.random.default_rng(SEED),
     ).confidence_interval
     return float(found.low), float(found.high)
@@ -56,7 +61,7 @@ def p_value(first: Sequence[float], second: Sequence[float]) -> float:
             permutation_type="samples",
             vectorized=True,
             n_resamples=RESAMPLES,
-            batch=AT_ONCE,
+            batch=at_once(len(pairs[0])),
             rng=np.random.default_rng(SEED),
         ).pvalue
     )
@@ -88,9 +93,10 @@ def resamples_for(tests: int) -> int:
 def sums_with_changed_sides(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """The sums of the differences of pairs, each of which changes sides or not, float64 [resamples]."""
     found = np.empty(resamples)
-    for start in range(0, resamples, AT_ONCE):
-        sides = rng.choice((-1.0, 1.0), size=(min(AT_ONCE, resamples - start), len(differences)))
-        found[start : start + AT_ONCE] = sides @ differences
+    step = at_once(len(differences))
+    for start in range(0, resamples, step):
+        sides = rng.choice((-1.0, 1.0), size=(min(step, resamples - start), len(differences)))
+        found[start : start + step] = sides @ differences
     return found
 
 
@@ -119,9 +125,10 @@ def interval_over_sets(values: Sequence[Sequence[float]]) -> tuple[float, float]
     means = np.zeros(RESAMPLES)
     for of_set in values:
         data = np.asarray(of_set, dtype=np.float64)
-        for start in range(0, RESAMPLES, AT_ONCE):
-            drawn = rng.integers(len(data), size=(min(AT_ONCE, RESAMPLES - start), len(data)))
-            means[start : start + AT_ONCE] += data[drawn].mean(axis=1) / len(values)
+        step = at_once(len(data))
+        for start in range(0, RESAMPLES, step):
+            drawn = rng.integers(len(data), size=(min(step, RESAMPLES - start), len(data)))
+            means[start : start + step] += data[drawn].mean(axis=1) / len(values)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -7,7 +7,7 @@ NOISE = 8 * float(np.finfo(np.float32).eps)
 
 
 def z_scores(scores: np.ndarray) -> np.ndarray:
-    """The z-scores of one list, float64 [documents]; zeros where all scores are equal, NaN where there is no score."""
+    """The z-scores of one list, float64 [documents]; zeros where all scores are equal, NaN where one is not finite."""
     known = np.isfinite(scores)
     z = np.full(len(scores), np.nan)
     if known.any():

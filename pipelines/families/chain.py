@@ -226,7 +226,7 @@ def default_instruction(files: ModelFiles) -> str | None:
             check_instruction(prompt)
         except ConfigError as error:
             raise ModelRefusedError(
-                f"{SENTENCE_TRANSFORMERS}: the default of prompts cannot be read: {error}"
+                f"{SENTENCE_TRANSFORMERS}: the prompt of default_prompt_name cannot be used: {error}"
             ) from None
     return prompt
 

@@ -7,6 +7,7 @@ here; transformers has the same model as "gte" (mGTE, Zhang et al. 2024).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from .encoder_config import (
 )
 from .family import Config, Family, OwnSpec, PairStyle
 
+T = TypeVar("T")
 LAYOUT = "gte"
 PUBLISHERS_TYPE = "new"
 """`model_type` of the publisher's own config.json."""
@@ -54,9 +56,6 @@ AS_PUBLISHED: dict[str, tuple[Any, ...]] = {
 """Settings of the publisher's code that change what is computed, and the only values that are known here."""
 NOT_COMPUTED = ("quantization_config", "head_dim")
 """Keys that change what a model computes in a way that is not implemented here."""
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,8 @@ class GteSpec(OwnSpec):
             return dict(by_name)
         found = {published_name(name): one for name, one in by_name.items()}
         if len(found) < len(by_name):
-            raise ModelRefusedError(f"tensors are there twice, under names that begin with {' and '.join(SAVED)}")
+            [(twice, _)] = Counter(map(published_name, by_name)).most_common(1)
+            raise ModelRefusedError(f"the tensor {shown(twice)} is there under two names; save the model anew")
         return found
 
     def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> Tensors:

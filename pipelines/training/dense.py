@@ -53,7 +53,6 @@ class DenseEncoder:
         self.model = load_backbone(backbone).to(device).eval()
         self.width = int(config["hidden_size"])
         self.tokenizer = files.tokenizer()
-        self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(min(max_length or self.embedding.max_length, limit))
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:

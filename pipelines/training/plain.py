@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ..families import spec_of
+from ..config import RerankerConfig
+from ..families import model_limit, spec_of
 from ..families.language_model import LanguageModelSpec
 from ..model_files import ModelFiles, read_tensors, refusals_naming
-from ..preparation import pair_tokenizer
+from ..preparation import Preparation, pair_tokenizer
 from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
 
 
 def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
     """A directory that transformers loads, whole or not there.
 
-    Raises ModelRefusedError for what Crossray would not load, FileExistsError where something lies there.
+    Raises ModelRefusedError or ConfigError for what Crossray would not load, FileExistsError for what lies there.
     """
     spec = spec_of(files)
-    pair_tokenizer(files, spec)
+    Preparation(pair_tokenizer(files, spec), RerankerConfig(str(files.directory)), model_limit(spec, files))
     with refusals_naming(files.directory):
         tensors, config = spec.plain_checkpoint(read_tensors(files), files.config())
     if isinstance(spec, LanguageModelSpec) and config.get("pad_token_id") is None:

@@ -146,10 +146,16 @@ def test_segments_and_limits_that_stand_elsewhere_come_along(bert_directory: Pat
     assert converted.predict(pairs).tolist() == pytest.approx(before.compute_score(pairs), abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["jina_v2", "ettin"])
+@pytest.mark.parametrize("family", ["jina_v2", "ettin", "qwen3", "gemma"])
 def test_a_calibration_comes_along(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """As that of the weights that are written, which give the same scores."""
-    directory = copy_model(request.getfixturevalue(f"{family}_directory"), tmp_path / "given")
+    directory = tmp_path / "given"
+    if family == "gemma":
+        write_gemma(directory)
+    elif family == "qwen3":
+        write_qwen(directory)
+    else:
+        copy_model(request.getfixturevalue(f"{family}_directory"), directory)
     given = Calibration(0.5, -1.0, ModelFiles("", directory).digest(), pairs=7)
     (directory / CALIBRATION).write_text(given.as_json())
     arguments = ["convert", str(directory), str(tmp_path / "model"), "--dtype", "float32"]

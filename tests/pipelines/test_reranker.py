@@ -398,8 +398,8 @@ class TestLists:
             (CandidateList("apple", ["bread", None]), "not_text: documents[1] is NoneType"),  # type: ignore[list-item]
             (CandidateList(None, ["bread"]), "not_text: query is NoneType"),  # type: ignore[arg-type]
             (CandidateList("apple", "bread"), "not_a_list: documents is one string"),
-            (CandidateList("apple", None), "not_a_list: documents is NoneType; give a list"),  # type: ignore[arg-type]
-            (CandidateList("apple", {"bread"}), "not_a_list: documents is set; give a list"),  # type: ignore[arg-type]
+            (CandidateList("apple", None), "not_a_list: documents is of type NoneType; give a list"),  # type: ignore[arg-type]
+            (CandidateList("apple", {"bread"}), "not_a_list: documents is of type set; give a list"),  # type: ignore[arg-type]
             (CandidateList("apple", ["bread", "candle", POISON]), "non_finite_score: the model gave nan"),
             (CandidateList(f"apple {POISON}", ["bread"]), "non_finite_score: the model gave nan for documents[0]"),
         ],

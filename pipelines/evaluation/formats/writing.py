@@ -176,6 +176,7 @@ class NewSet:
         """Writes a document. One of no words stays, since a benchmark counts it."""
         if self.begins is None:
             self.begins = {one: -1 for documents in self.in_head.values() for one in documents}
+            self.ranked.clear()  # all lists are read
         document_id = as_id(document)
         if document_id is None:
             self.note(place.problem(f"the id is {document!r}, which cannot be used"))

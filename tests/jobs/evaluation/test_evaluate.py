@@ -90,7 +90,7 @@ def test_models_and_baselines_are_measured_over_the_same_queries(
     assert "careful: 1 line(s) of small are left out" in done.output
 
     gate = tmp_path / "gate.toml"
-    gate.write_text('[small]\n"nDCG@10" = 0.99\n"P@1" = 0.0\n')
+    gate.write_text('[small]\n"P@1" = 0.0\n"nDCG@10" = 0.99\n')
     gated = evaluate(*arguments, "--gate", gate, "--address", cluster)
     assert gated.exit_code == 5, gated.output
     value = results["rows"][str(bert_directory)]["nDCG@10"]["mean"]
@@ -175,10 +175,51 @@ def test_an_earlier_evaluation_of_other_queries_is_no_pass() -> None:
         "embedded: before/results.json has no query that is measured now over the same texts, candidates and grades, "
         "so nothing can be compared"
     ]
-    assert not_compared == [
-        "embedded: 2 of 2 queries of small are not compared by nDCG@10: before/results.json does not have them, or "
-        "over other texts, candidates or grades"
+    assert not_compared == []
+    now = {("q1", "a"): 1.0, ("q2", "a"): 1.0, ("q4", "a"): 1.0}
+    assert falls(before, {place: now, ("new", *place[1:]): now}, ["embedded"]).not_compared == [
+        "embedded: 1 of 3 queries of small are not compared by nDCG@10: before/results.json does not have them, or "
+        "over other texts, candidates or grades",
+        "embedded: 3 of 3 queries of new are not compared by nDCG@10: before/results.json does not have them, or "
+        "over other texts, candidates or grades",
     ]
+
+
+def test_every_figure_of_every_set_is_asked_of_every_model() -> None:
+    from jobs.evaluation.gate import missed
+
+    figures = {"rows": {name: {measure: {"mean": 0.4} for measure in ("nDCG@10", "P@1")} for name in ("a", "b")}}
+    gate = {"first": {"nDCG@10": 0.5, "P@1": 0.5}, "second": {"nDCG@10": 0.3, "P@1": 0.6}}
+    told = missed(gate, {"sets": dict.fromkeys(gate, figures)}, ["a", "b"])
+    assert [line.partition(" is ")[0] for line in told] == [
+        "a: nDCG@10 of first",
+        "b: nDCG@10 of first",
+        "a: P@1 of first",
+        "b: P@1 of first",
+        "a: P@1 of second",
+        "b: P@1 of second",
+    ]
+
+
+def test_bm25_counts_the_words_of_queries_in_the_corpus_if_it_has_texts(tmp_path: Path) -> None:
+    """Else those of the lists, where the texts are then."""
+    from rich.console import Console
+
+    from jobs.evaluation.counted import counted_words
+    from jobs.training.label.frequencies import read_frequencies
+    from pipelines.evaluation.sets import read_set
+
+    texts = ["first second other", "first", "other third"]
+    corpus = [{"id": f"d{i}", "text": text} for i, text in enumerate([*texts, ""])]
+    one, room = read_set(write_set(tmp_path / "mine", corpus=corpus)), str(tmp_path / "room")
+    counted = counted_words(one, room, Console())
+    assert counted is not None
+    found = read_frequencies(counted)
+    assert (found.documents, found.words, dict(found.containing)) == (4, 6, {"first": 2, "second": 1})
+    asked = {**one.queries, "q1": replace(one.queries["q1"], text="other")}
+    assert counted_words(replace(one, queries=asked), room, Console()) != counted == counted_words(one, room, Console())
+    bare = read_set(write_set(tmp_path / "bare", corpus=[{"id": f"d{i}"} for i in range(4)]))
+    assert counted_words(bare, room, Console()) is None
 
 
 def of_all_queries(value: float, sets: int, models: int, queries: int) -> dict[Any, Any]:
@@ -287,6 +328,8 @@ def test_a_measure_of_meta_json_that_there_is_not_is_a_usage_error(tmp_path: Pat
         (("{set}", "--baseline", "bm25", "--measure", "quality"), "--measure is 'quality'; give nDCG@10"),
         (("{set}", "--baseline", "bm25", "--queries", "1"), "--queries is 1; it is at least 2"),
         (("{set}", "{set}", "--baseline", "bm25"), "two sets are called small; rename the folder of one"),
+        (("{set}", "--baseline", "bm25", "--model", "bm25"), "two rows would be called 'bm25'; call the model by anot"),
+        (("{set}", "--model", "first stage"), "two rows would be called 'first stage'"),
         (("{set}/none", "--baseline", "bm25"), "is no benchmark set: it has no queries.jsonl"),
         (("{set}", "--baseline", "bm25", "--label-column", "clicks"), "--label-column is of logs"),
     ],
