@@ -370,7 +370,7 @@ def test_chains_with_another_prompt_are_refused(template: str | None, tmp_path: 
         (
             "config_sentence_transformers.json",
             {"default_prompt_name": "q", "prompts": {"q": "\ud800"}},
-            "config_sentence_transformers.json: the default of prompts cannot be read: .* lone surrogate",
+            "config_sentence_transformers.json: the prompt of default_prompt_name cannot be used: .* lone surrogate",
         ),
     ],
 )
