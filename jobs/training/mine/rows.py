@@ -28,12 +28,19 @@ class SourceRow:
 
 
 def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
-    """Why a table cannot be a source; None where it can."""
+    """Why a table cannot be a source; None where it can. Only an optional column of its usual name may be missing."""
+    usual = MiningColumns()
     expected = (
         (columns.query, "--query-column", may_be_text, "text", True),
         (columns.positive, "--positive-column", may_be_text, "text", True),
-        (columns.negatives, "--negatives-column", may_be_texts, "a list of texts", False),
-        (columns.group, "--group-column", may_be_key, "text or integer", False),
+        (
+            columns.negatives,
+            "--negatives-column",
+            may_be_texts,
+            "a list of texts",
+            columns.negatives != usual.negatives,
+        ),
+        (columns.group, "--group-column", may_be_key, "text or integer", columns.group != usual.group),
     )
     for name, flag, fits, rule, is_needed in expected:
         if schema.names.count(name) > 1:

@@ -19,8 +19,9 @@ from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, St
 from jobs.settings import RerankSettings
 from jobs.training.encoders import EncoderSettings
 from jobs.training.mine.negatives import Chosen, choose
+from jobs.training.mine.rows import why_no_source
 from jobs.training.mine.run import mine
-from jobs.training.mine.settings import MineSettings, Rule, parse_ranks
+from jobs.training.mine.settings import MineSettings, MiningColumns, Rule, parse_ranks
 from jobs.training.ranked import ScoredDocument
 from pipelines.errors import ConfigError
 from pipelines.reranker import Reranker
@@ -206,10 +207,21 @@ def test_exit_codes(tmp_path: Path, here: None) -> None:
     assert exit_code("b", "--max-errors", "1") == DONE_WITH_ERRORS
     assert exit_code("c", "--ranks", "30:2") == USAGE
     assert exit_code("c", "--positive-column", "right") == USAGE
+    assert exit_code("c", "--negatives-column", "wrong") == USAGE
     twice = python_source().append_column("positive", pa.nulls(7, pa.string()))
     assert exit_code("c", "--corpus", str(write(tmp_path / "corpus", a=twice)), "--corpus-text", "positive") == USAGE
     pq.write_table(twice, source / "other.parquet")
     assert exit_code("d") == DONE_WITH_ERRORS
+
+
+@pytest.mark.parametrize(("flag", "columns"), [("negatives", {"negatives": "hard"}), ("group", {"group": "page"})])
+def test_an_optional_column_that_was_named_is_there_or_the_file_is_no_source(flag: str, columns: Any) -> None:
+    """A misspelt name would have cost all negatives, or all groups, in silence."""
+    schema = pa.schema({"query": pa.string(), "positive": pa.string()})
+    assert why_no_source(schema, MiningColumns()) is None
+    name = columns[flag]
+    why = f"column `{name}` is missing; there are `query`, `positive`; name another with --{flag}-column"
+    assert why_no_source(schema, MiningColumns(**columns)) == why
 
 
 def test_negatives_are_chosen_by_rank_and_margin() -> None:
