@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
 from jobs.training.bad_rows import BadRow, Fault, bad_text
+from jobs.training.mine.passages import Passages
 from jobs.training.mine.settings import MiningColumns
 
 
@@ -84,18 +85,17 @@ def source_row(
     return SourceRow(str(query), str(positive), tuple(given), group if isinstance(group, str) else "")
 
 
+def texts_of(rows: Sequence[SourceRow]) -> Iterator[str]:
+    """Yields the passages of all rows, with repetitions."""
+    return (text for row in rows for text in (row.positive, *row.negatives))
+
+
 class Pool:
-    """The distinct passages that are searched, and what the rows of the source say of them."""
+    """The passages that are searched, and what the rows of the source say of them."""
 
-    @classmethod
-    def of(cls, rows: Sequence[SourceRow], corpus: Iterable[str] | None) -> Pool:
-        """The pool of a corpus, or of all passages of the rows where there is no corpus."""
-        texts = corpus if corpus is not None else (text for row in rows for text in (row.positive, *row.negatives))
-        return cls(list(dict.fromkeys(texts)), rows)
-
-    def __init__(self, passages: list[str], rows: Sequence[SourceRow]) -> None:
+    def __init__(self, passages: Passages, rows: Sequence[SourceRow]) -> None:
         self.passages = passages
-        self.place = {text: place for place, text in enumerate(passages)}
+        place = passages.place
         self.members: dict[str, set[int]] = {}
         """Places of the passages of each group: all passages of rows that name the group."""
         self.positives: dict[str, set[str]] = {}
@@ -103,7 +103,7 @@ class Pool:
         for row in rows:
             self.positives.setdefault(row.query, set()).add(row.positive)
             if row.group:
-                held = {self.place[text] for text in (row.positive, *row.negatives) if text in self.place}
+                held = {place[text] for text in (row.positive, *row.negatives) if text in place}
                 self.members.setdefault(row.group, set()).update(held)
 
     def given(self, row: SourceRow) -> list[str]:
@@ -112,5 +112,6 @@ class Pool:
 
     def barred(self, row: SourceRow) -> list[int]:
         """Places of passages that are no candidates: positives of the query, own negatives, members of the group."""
-        own = {self.place[text] for text in (*self.positives[row.query], *row.negatives) if text in self.place}
+        place = self.passages.place
+        own = {place[text] for text in (*self.positives[row.query], *row.negatives) if text in place}
         return sorted(own | self.members.get(row.group, set()))

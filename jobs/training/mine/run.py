@@ -24,8 +24,9 @@ from jobs.runtime.stages import run_stage
 from jobs.screen import say, say_left_out
 from jobs.storage import absolute, check_apart
 from jobs.training.encoders import with_absolute_directory
-from jobs.training.mine.candidates import CandidateStage, Mining, PassageTable, SourceReport, read_report, report_name
+from jobs.training.mine.candidates import CandidateStage, Mining, SourceReport, read_report, report_name
 from jobs.training.mine.negatives import Choosing, ChoosingStage
+from jobs.training.mine.passages import PassageTable
 from jobs.training.mine.rows import why_no_source
 from jobs.training.mine.settings import MineSettings
 from jobs.training.pools import run_stage_on_replicas

@@ -18,13 +18,17 @@ from jobs.cli import app
 from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
 from jobs.settings import RerankSettings
 from jobs.training.encoders import EncoderSettings
+from jobs.training.mine.candidates import CandidateStage, Mining, read_report
 from jobs.training.mine.negatives import Chosen, choose
+from jobs.training.mine.passages import PassageTable
 from jobs.training.mine.rows import why_no_source
 from jobs.training.mine.run import mine
 from jobs.training.mine.settings import MineSettings, MiningColumns, Rule, parse_ranks
 from jobs.training.ranked import ScoredDocument
 from pipelines.errors import ConfigError
+from pipelines.evaluation.bm25 import WordIndex
 from pipelines.reranker import Reranker
+from pipelines.training.dense import DenseEncoder
 from tests.jobs.tables import parts
 from tests.jobs.training.here import stay_here
 
@@ -171,6 +175,34 @@ def test_a_corpus_takes_the_place_of_a_sources_passages(tmp_path: Path, here: No
     assert found["list files"] == {"ls prints names of files", "rm removes files", "unzip files"}
     with pytest.raises(ConfigError, match="--corpus-text is 'text'"):
         mined(source, tmp_path / "other", corpus=str(corpus))
+
+
+def test_a_worker_reads_and_indexes_the_corpus_once_for_all_of_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert_directory: Path
+) -> None:
+    source = write(tmp_path / "in", python=python_source(), shell=shell_source(), more=shell_source())
+    corpus = write(tmp_path / "corpus", all=pa.table({"text": ["ls prints names of files", "list.copy copies a list"]}))
+    done: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        was = getattr(owner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            done.append(name)
+            return was(*given, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(WordIndex, "__init__")
+    noted(PassageTable, "texts")
+    noted(DenseEncoder, "encode_passages")
+    table = PassageTable((str(corpus / "all.parquet"),), "text")
+    stage = CandidateStage(Mining(str(tmp_path), MiningColumns(), 5, EncoderSettings(str(bert_directory)), table))
+    for file in sorted(source.iterdir()):
+        stage({"path": str(file)})
+    assert sorted(done) == ["__init__", "encode_passages", "texts"]
+    reports = [read_report(stage.mining.report(str(file))) for file in sorted(source.iterdir())]
+    assert [report.passages for report in reports] == [2, 2, 2]
 
 
 def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
