@@ -22,7 +22,8 @@ from jobs.records import Unit
 from jobs.training.bad_rows import BadRow, BadRows
 from jobs.training.encoders import EncoderSettings
 from jobs.training.mine.passages import Passages, PassageTable
-from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, texts_of, why_no_source
+from jobs.training.mine.pool import Known, Pool, write_known
+from jobs.training.mine.rows import SourceRow, needed_columns, source_rows, texts_of, why_no_source
 from jobs.training.mine.settings import MiningColumns
 from jobs.training.ranked import LISTS
 from pipelines.evaluation.bm25 import best
@@ -43,6 +44,8 @@ class Mining:
     depth: int
     encoder: EncoderSettings | None
     corpus: PassageTable | None
+    known: str | None = None
+    """Where the rows of several sources say what they know of passages; None for a single source."""
 
     def report(self, path: str) -> str:
         """Where the report of a source comes to lie."""
@@ -73,6 +76,21 @@ class SourceReport:
     unreadable: str | None = None
 
 
+class KnownStage:
+    """Writes what the rows of a source say of passages, before any source is searched."""
+
+    def __init__(self, mining: Mining) -> None:
+        self.mining = mining
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        try:
+            table = read_source(item["path"], self.mining.columns)
+        except UnreadableFileError:  # as its search says
+            return
+        rows = source_rows(table, self.mining.columns)
+        write_known(item["location"], (row for row in rows if isinstance(row, SourceRow)))
+
+
 class CandidateStage:
     """Writes the candidate files and the report of a source."""
 
@@ -85,6 +103,11 @@ class CandidateStage:
         """The passages of --corpus, which a worker indexes once for all of its sources."""
         table = self.mining.corpus
         return None if table is None else Passages(table.texts(), self.encoder)
+
+    @cached_property
+    def shared(self) -> Known:
+        """What the rows of all sources say of the queries and groups that several have."""
+        return Known() if self.mining.known is None else Known.read(self.mining.known)
 
     def __call__(self, item: dict[str, Any]) -> None:
         path = item["path"]
@@ -107,7 +130,7 @@ class CandidateStage:
             else:
                 good.append((number, row))
         rows = [row for _, row in good]
-        pool = Pool(self.corpus or Passages(texts_of(rows), self.encoder), rows)
+        pool = Pool(self.corpus or Passages(texts_of(rows), self.encoder), rows, self.shared)
         report.rows, report.passages = table.num_rows, len(pool.passages.texts)
         report.errors, report.examples = bad.counts, bad.examples
         found = self.candidates(rows, pool)

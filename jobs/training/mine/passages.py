@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,12 +44,17 @@ class PassageTable:
             yield from (text for text in column_texts(column) if isinstance(text, str) and text.strip())
 
 
+def digest_of(passage: str) -> int:
+    """The digest of a passage, 64 bits with a sign, as Arrow and numpy take it."""
+    return int.from_bytes(hashlib.blake2b(passage.encode(), digest_size=8).digest(), signed=True)
+
+
 class Passages:
     """Distinct passages, indexed by their words, and by their vectors where there is an encoder."""
 
     def __init__(self, texts: Iterable[str], encoder: DenseEncoder | None) -> None:
         self.texts = list(dict.fromkeys(texts))
-        self.place = {text: place for place, text in enumerate(self.texts)}
+        self.place = {digest_of(text): place for place, text in enumerate(self.texts)}
         self.words = WordIndex(self.texts)
         self.encoder = encoder
         self.vectors = None if encoder is None else encoder.encode_passages(self.texts)

@@ -1,4 +1,4 @@
-"""Rows of a source (query, positive, negatives, group), and the pool of passages that negatives are searched in."""
+"""Rows of a source (query, positive, negatives, group)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
 from jobs.training.bad_rows import BadRow, Fault, bad_text
-from jobs.training.mine.passages import Passages
 from jobs.training.mine.settings import MiningColumns
 
 
@@ -88,30 +87,3 @@ def source_row(
 def texts_of(rows: Sequence[SourceRow]) -> Iterator[str]:
     """Yields the passages of all rows, with repetitions."""
     return (text for row in rows for text in (row.positive, *row.negatives))
-
-
-class Pool:
-    """The passages that are searched, and what the rows of the source say of them."""
-
-    def __init__(self, passages: Passages, rows: Sequence[SourceRow]) -> None:
-        self.passages = passages
-        place = passages.place
-        self.members: dict[str, set[int]] = {}
-        """Places of the passages of each group: all passages of rows that name the group."""
-        self.positives: dict[str, set[str]] = {}
-        """The positives of each query, from all rows with that query."""
-        for row in rows:
-            self.positives.setdefault(row.query, set()).add(row.positive)
-            if row.group:
-                held = {place[text] for text in (row.positive, *row.negatives) if text in place}
-                self.members.setdefault(row.group, set()).update(held)
-
-    def given(self, row: SourceRow) -> list[str]:
-        """The row's own negatives, without those that are a positive of the same query in another row."""
-        return [text for text in row.negatives if text not in self.positives[row.query]]
-
-    def barred(self, row: SourceRow) -> list[int]:
-        """Places of passages that are no candidates: positives of the query, own negatives, members of the group."""
-        place = self.passages.place
-        own = {place[text] for text in (*self.positives[row.query], *row.negatives) if text in place}
-        return sorted(own | self.members.get(row.group, set()))
