@@ -62,7 +62,7 @@ def write_known(location: str, rows: Iterable[SourceRow]) -> None:
 
 def write_shared(room: str, names: Sequence[str]) -> None:
     """Writes what several of these files say, of the queries and groups that more than one of them has."""
-    files = [Known.read(os.path.join(room, name)) for name in names]
+    files = [Known(), *(Known.read(os.path.join(room, name)) for name in names)]
     keys, times = np.unique(np.concatenate([np.unique(file.keys) for file in files]), return_counts=True)
     is_shared = [np.isin(file.keys, keys[times > 1]) for file in files]
     found, passages = (

@@ -263,6 +263,8 @@ def test_files_share_what_they_know_of_the_queries_and_groups_that_several_have(
     assert sorted(shared.of(query_key("q"))) == sorted(map(digest_of, ["one", "two", "four"]))
     assert sorted(shared.of(group_key("g"))) == sorted(map(digest_of, ["y", "n", "six"]))
     assert len(shared.keys) == 6
+    write_shared(str(tmp_path), [])  # no file could be read
+    assert Known.read(str(tmp_path / SHARED)).of(query_key("q")) == []
 
 
 def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
