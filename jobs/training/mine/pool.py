@@ -64,13 +64,9 @@ def write_shared(room: str, names: Sequence[str]) -> None:
     """Writes what several of these files say, of the queries and groups that more than one of them has."""
     files = [Known(), *(Known.read(os.path.join(room, name)) for name in names)]
     keys, times = np.unique(np.concatenate([np.unique(file.keys) for file in files]), return_counts=True)
-    is_shared = [np.isin(file.keys, keys[times > 1]) for file in files]
-    found, passages = (
-        np.concatenate([values[kept] for values, kept in zip(column, is_shared, strict=True)])
-        for column in ([file.keys for file in files], [file.passages for file in files])
-    )
-    order = np.argsort(found, kind="stable")
-    Known(found[order], passages[order]).write(os.path.join(room, SHARED))
+    lines = np.concatenate([(file.keys, file.passages) for file in files], axis=1)
+    lines = lines[:, np.isin(lines[0], keys[times > 1])]
+    Known(*lines[:, np.argsort(lines[0], kind="stable")]).write(os.path.join(room, SHARED))
 
 
 @dataclass(frozen=True, slots=True)
