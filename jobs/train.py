@@ -21,7 +21,7 @@ from pipelines.errors import ConfigError, missing_packages
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """The config file of a training, and the flags that are given beside it."""
+    """The config file of a training, and the flags that are given beside it. Raises ConfigError for wrong values."""
 
     config: Path = field(
         metadata=as_flag("The TOML file that describes the run; docs/training.md has its keys.", metavar="CONFIG")
@@ -50,6 +50,10 @@ class TrainSettings:
         default=None,
         metadata=as_flag("The Ray cluster to run on; by default one of its own.", Panel.CLUSTER, envvar="RAY_ADDRESS"),
     )
+
+    def __post_init__(self) -> None:
+        if self.max_errors is not None and self.max_errors < 0:
+            raise ConfigError(f"--max-errors is {self.max_errors}; it is 0 or more")
 
     def overrides(self) -> dict[str, Any]:
         """Values that replace those of the config file, by key; None keeps what the file says."""

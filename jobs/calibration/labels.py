@@ -51,6 +51,8 @@ class LabelledLists:
     most: int
     """How many queries are drawn."""
     lists: list[LabelledList] = field(default_factory=list)
+    room: int = 0
+    """More lists than these, and it is drawn again: twice what the last drawing left, so that drawings are few."""
     seen: set[bytes] = field(default_factory=set)
     """The digests of all queries."""
     bad: BadRows = field(default_factory=BadRows)
@@ -61,13 +63,22 @@ class LabelledLists:
         """Takes a list, for as long as its query is one of those whose digests are the lowest."""
         self.seen.add(one.digest)
         self.lists.append(one)
-        if len(self.lists) > 4 * self.most:
+        if len(self.lists) > max(self.room, 4 * self.most):
             self.draw()
 
     def draw(self) -> None:
         """Leaves out the lists of all queries but those that are drawn."""
         kept = set(sorted({one.digest for one in self.lists})[: self.most])
         self.lists = [one for one in self.lists if one.digest in kept]
+        self.room = 2 * len(self.lists)
+
+    def take(self, path: str, other: LabelledLists) -> None:
+        """Takes what was found in a file, whose bad rows are named with its path."""
+        for one in other.lists:
+            self.add(one)
+        self.seen |= other.seen
+        self.bad.counts |= {reason: self.bad.counts.get(reason, 0) + rows for reason, rows in other.bad.counts.items()}
+        self.bad.examples += [f"{path}: {example}" for example in other.bad.examples]
 
     @property
     def queries(self) -> int:
@@ -83,7 +94,7 @@ def read_labels(settings: CalibrateSettings) -> LabelledLists:
         try:
             if file.fault is not None:
                 raise UnreadableFileError(file.path, file.fault)
-            read_file(file, settings, found)
+            found.take(file.path, read_file(file, settings))
         except UnreadableFileError as error:
             found.unreadable[file.path] = error.why
     found.draw()
@@ -93,17 +104,19 @@ def read_labels(settings: CalibrateSettings) -> LabelledLists:
     return found
 
 
-def read_file(file: InputFile, settings: CalibrateSettings, found: LabelledLists) -> None:
-    """Adds the lists of a file; raises UnreadableFileError, also where it has not the columns that are needed."""
+def read_file(file: InputFile, settings: CalibrateSettings) -> LabelledLists:
+    """What a file has; raises UnreadableFileError, also where it has not the columns that are needed."""
 
-    def read(opened: pq.ParquetFile) -> list[tuple[int, LabelledList | BadRow]]:
-        return list(lists_of(opened, settings))
+    def read(opened: pq.ParquetFile) -> LabelledLists:
+        found = LabelledLists(settings.queries)  # for each attempt, which reads the file from its beginning
+        for row, one in lists_of(opened, settings):
+            if isinstance(one, BadRow):
+                found.bad.add(row, one)
+            else:
+                found.add(one)
+        return found
 
-    for row, one in storage.read_as_planned(file.path, file.state, read):
-        if isinstance(one, BadRow):
-            found.bad.add(row, one)
-        else:
-            found.add(one)
+    return storage.read_as_planned(file.path, file.state, read)
 
 
 def lists_of(opened: pq.ParquetFile, settings: CalibrateSettings) -> Iterator[tuple[int, LabelledList | BadRow]]:

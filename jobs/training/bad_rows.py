@@ -35,8 +35,9 @@ class BadRows:
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    """`row NUMBER: REASON: DETAIL`."""
 
-    EXAMPLES = 2  # of each reason, of each file
+    EXAMPLES = 2  # of each reason
 
     def add(self, row: int, bad: BadRow) -> None:
         """Counts the bad row that has the number `row` in its file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,8 @@ def test_values_that_cannot_work_are_usage_errors(asked: list[Any], line: str) -
 @pytest.mark.parametrize(("text", "expected"), [("4", (4, 4)), ("1:8", (1, 8)), ("2:2", (2, 2))])
 def test_replicas(text: str, expected: tuple[int, int]) -> None:
     assert parse_replicas(text) == expected
+
+
+def test_a_training_that_may_have_less_than_no_bad_rows_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "train.toml"), "--max-errors", "-1"])
+    assert (done.exit_code, "--max-errors is -1; it is 0 or more" in done.output) == (errors.USAGE, True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,42 +19,19 @@ import pyarrow.parquet as pq
 from jobs import storage
 from jobs.errors import UnreadableFileError
 from jobs.records import Unit
-from jobs.table.parsing import column_texts
 from jobs.training.bad_rows import BadRow, BadRows
 from jobs.training.encoders import EncoderSettings
-from jobs.training.mine.rows import Pool, SourceRow, needed_columns, source_rows, why_no_source
+from jobs.training.mine.passages import Passages, PassageTable
+from jobs.training.mine.pool import Known, Pool, write_known
+from jobs.training.mine.rows import SourceRow, needed_columns, source_rows, texts_of, why_no_source
 from jobs.training.mine.settings import MiningColumns
 from jobs.training.ranked import LISTS
-from pipelines.errors import ConfigError
-from pipelines.evaluation.bm25 import WordIndex, best
+from pipelines.evaluation.bm25 import best
 
 FILE_BYTES = 64 << 20
 """Texts of a candidate file: what selection holds at once."""
 FILE_ROWS = 5000
-QUERY_CHUNK = 64
-"""Queries whose cosines to the whole pool are in memory at once."""
 CANDIDATES = LISTS.append(pa.field("given", pa.int32()))
-
-
-@dataclass(frozen=True, slots=True)
-class PassageTable:
-    """A table whose passages are searched instead of those of each source."""
-
-    paths: tuple[str, ...]
-    text: str
-    """The column that has the passages."""
-
-    def texts(self) -> Iterator[str]:
-        """Yields the passages that are not blank; raises ConfigError for a table without the column."""
-        for path in self.paths:
-
-            def read(file: pq.ParquetFile, path: str = path) -> pa.Table:
-                if file.schema_arrow.names.count(self.text) != 1:
-                    raise ConfigError(f"--corpus-text is {self.text!r}, which {path} has not as its one column")
-                return file.read([self.text])
-
-            column = storage.read_parquet(path, read).column(self.text)
-            yield from (text for text in column_texts(column) if isinstance(text, str) and text.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +44,8 @@ class Mining:
     depth: int
     encoder: EncoderSettings | None
     corpus: PassageTable | None
+    known: str | None = None
+    """Where the rows of several sources say what they know of passages; None for a single source."""
 
     def report(self, path: str) -> str:
         """Where the report of a source comes to lie."""
@@ -96,12 +76,38 @@ class SourceReport:
     unreadable: str | None = None
 
 
+class KnownStage:
+    """Writes what the rows of a source say of passages, before any source is searched."""
+
+    def __init__(self, mining: Mining) -> None:
+        self.mining = mining
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        try:
+            table = read_source(item["path"], self.mining.columns)
+        except UnreadableFileError:  # as its search says
+            return
+        rows = source_rows(table, self.mining.columns)
+        write_known(item["location"], (row for row in rows if isinstance(row, SourceRow)))
+
+
 class CandidateStage:
     """Writes the candidate files and the report of a source."""
 
     def __init__(self, mining: Mining) -> None:
         self.mining = mining
         self.encoder = mining.encoder.load() if mining.encoder is not None else None
+
+    @cached_property
+    def corpus(self) -> Passages | None:
+        """The passages of --corpus, which a worker indexes once for all of its sources."""
+        table = self.mining.corpus
+        return None if table is None else Passages(table.texts(), self.encoder)
+
+    @cached_property
+    def shared(self) -> Known:
+        """What the rows of all sources say of the queries and groups that several have."""
+        return Known() if self.mining.known is None else Known.read(self.mining.known)
 
     def __call__(self, item: dict[str, Any]) -> None:
         path = item["path"]
@@ -124,8 +130,8 @@ class CandidateStage:
             else:
                 good.append((number, row))
         rows = [row for _, row in good]
-        pool = Pool.of(rows, None if self.mining.corpus is None else self.mining.corpus.texts())
-        report.rows, report.passages = table.num_rows, len(pool.passages)
+        pool = Pool(self.corpus or Passages(texts_of(rows), self.encoder), rows, self.shared)
+        report.rows, report.passages = table.num_rows, len(pool.passages.texts)
         report.errors, report.examples = bad.counts, bad.examples
         found = self.candidates(rows, pool)
         for name, lists in in_files(report.path, zip(good, found, strict=True)):
@@ -134,7 +140,7 @@ class CandidateStage:
 
     def candidates(self, rows: Sequence[SourceRow], pool: Pool) -> Iterator[tuple[list[str], int]]:
         """Yields for each row the documents of its candidate list, and how many of them are the row's own negatives."""
-        rankings = self.rankings([row.query for row in rows], pool.passages)
+        rankings = pool.passages.rankings([row.query for row in rows])
         for row, scores_of_kinds in zip(rows, rankings, strict=True):
             barred = pool.barred(row)
             found: dict[int, None] = {}
@@ -142,22 +148,7 @@ class CandidateStage:
                 scores[barred] = -np.inf
                 found |= dict.fromkeys(place for place in best(scores, self.mining.depth) if scores[place] > least)
             given = pool.given(row)
-            yield [row.positive, *given, *(pool.passages[place] for place in found)], len(given)
-
-    def rankings(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[list[tuple[np.ndarray, float]]]:
-        """Yields for each query the scores of all passages by BM25, then by cosine if there is an encoder.
-
-        With each kind of scores comes the value that the score of a candidate exceeds.
-        """
-        by_words = map(WordIndex(passages).scores, queries)
-        if self.encoder is None:
-            yield from ([(scores, 0.0)] for scores in by_words)
-            return
-        vectors = self.encoder.encode_passages(passages)
-        for start in range(0, len(queries), QUERY_CHUNK):
-            chunk = self.encoder.encode_queries(queries[start : start + QUERY_CHUNK])
-            for cosines in chunk @ vectors.T:
-                yield [(next(by_words), 0.0), (cosines, -np.inf)]
+            yield [row.positive, *given, *(pool.passages.texts[place] for place in found)], len(given)
 
 
 def read_source(path: str, columns: MiningColumns) -> pa.Table:

@@ -1,8 +1,8 @@
-"""Rows of a source (query, positive, negatives, group), and the pool of passages that negatives are searched in."""
+"""Rows of a source (query, positive, negatives, group)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,12 +28,19 @@ class SourceRow:
 
 
 def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
-    """Why a table cannot be a source; None where it can."""
+    """Why a table cannot be a source; None where it can. Only an optional column of its usual name may be missing."""
+    usual = MiningColumns()
     expected = (
         (columns.query, "--query-column", may_be_text, "text", True),
         (columns.positive, "--positive-column", may_be_text, "text", True),
-        (columns.negatives, "--negatives-column", may_be_texts, "a list of texts", False),
-        (columns.group, "--group-column", may_be_key, "text or integer", False),
+        (
+            columns.negatives,
+            "--negatives-column",
+            may_be_texts,
+            "a list of texts",
+            columns.negatives != usual.negatives,
+        ),
+        (columns.group, "--group-column", may_be_key, "text or integer", columns.group != usual.group),
     )
     for name, flag, fits, rule, is_needed in expected:
         if schema.names.count(name) > 1:
@@ -77,33 +84,6 @@ def source_row(
     return SourceRow(str(query), str(positive), tuple(given), group if isinstance(group, str) else "")
 
 
-class Pool:
-    """The distinct passages that are searched, and what the rows of the source say of them."""
-
-    @classmethod
-    def of(cls, rows: Sequence[SourceRow], corpus: Iterable[str] | None) -> Pool:
-        """The pool of a corpus, or of all passages of the rows where there is no corpus."""
-        texts = corpus if corpus is not None else (text for row in rows for text in (row.positive, *row.negatives))
-        return cls(list(dict.fromkeys(texts)), rows)
-
-    def __init__(self, passages: list[str], rows: Sequence[SourceRow]) -> None:
-        self.passages = passages
-        self.place = {text: place for place, text in enumerate(passages)}
-        self.members: dict[str, set[int]] = {}
-        """Places of the passages of each group: all passages of rows that name the group."""
-        self.positives: dict[str, set[str]] = {}
-        """The positives of each query, from all rows with that query."""
-        for row in rows:
-            self.positives.setdefault(row.query, set()).add(row.positive)
-            if row.group:
-                held = {self.place[text] for text in (row.positive, *row.negatives) if text in self.place}
-                self.members.setdefault(row.group, set()).update(held)
-
-    def given(self, row: SourceRow) -> list[str]:
-        """The row's own negatives, without those that are a positive of the same query in another row."""
-        return [text for text in row.negatives if text not in self.positives[row.query]]
-
-    def barred(self, row: SourceRow) -> list[int]:
-        """Places of passages that are no candidates: positives of the query, own negatives, members of the group."""
-        own = {self.place[text] for text in (*self.positives[row.query], *row.negatives) if text in self.place}
-        return sorted(own | self.members.get(row.group, set()))
+def texts_of(rows: Sequence[SourceRow]) -> Iterator[str]:
+    """Yields the passages of all rows, with repetitions."""
+    return (text for row in rows for text in (row.positive, *row.negatives))

@@ -24,8 +24,10 @@ from jobs.runtime.stages import run_stage
 from jobs.screen import say, say_left_out
 from jobs.storage import absolute, check_apart
 from jobs.training.encoders import with_absolute_directory
-from jobs.training.mine.candidates import CandidateStage, Mining, PassageTable, SourceReport, read_report, report_name
+from jobs.training.mine.candidates import CandidateStage, KnownStage, Mining, SourceReport, read_report, report_name
 from jobs.training.mine.negatives import Choosing, ChoosingStage
+from jobs.training.mine.passages import PassageTable
+from jobs.training.mine.pool import SHARED, known_name, write_shared
 from jobs.training.mine.rows import why_no_source
 from jobs.training.mine.settings import MineSettings
 from jobs.training.pools import run_stage_on_replicas
@@ -35,7 +37,7 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.analysis import ANALYZER
 from pipelines.evaluation.bm25 import load_bm25s
 
-CANDIDATES_ROOM, RANKED_ROOM = "_candidates", "_ranked"
+KNOWN_ROOM, CANDIDATES_ROOM, RANKED_ROOM = "_known", "_candidates", "_ranked"
 COUNTED = ("lists", "negatives", "false_negatives", "without_negatives")
 
 
@@ -50,7 +52,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
         load_bm25s()
         settings = with_definite_paths(settings)
         job = settings.job
-        output = TableOutput(job.output, "mine", (CANDIDATES_ROOM, RANKED_ROOM))
+        output = TableOutput(job.output, "mine", (KNOWN_ROOM, CANDIDATES_ROOM, RANKED_ROOM))
         with refused_access_as_usage_error():
             files = storage.list_input(job.input)
             say_left_out(console, job.input, files.left_out)
@@ -69,7 +71,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
             reports = find_candidates(settings, files, corpus, output, console)
             choose_negatives(settings, reports, output, console)
         summary = summary_of(output, reports, manifest, time.perf_counter() - started)
-        output.finish(lease, summary)
+        output.finish(lease, summary, KNOWN_ROOM)
     print_summary(console, summary, output.path)
     return summary
 
@@ -143,12 +145,25 @@ def find_candidates(
     """Writes the candidate files of every source that has none; a source that could not be read is tried again."""
     room = output.room(CANDIDATES_ROOM)
     pool = PassageTable(tuple(file.path for file in corpus), settings.corpus_text) if corpus else None
-    mining = Mining(room, settings.columns, settings.depth, settings.encoder, pool)
     done = {report.path for report in reports_in(output, files) if report.unreadable is None}
     todo = [{"path": file.path} for file in files if file.path not in done]
     console.print(f"candidates: {len(files):,} source(s), {len(todo):,} to be searched")
+    mining = Mining(room, settings.columns, settings.depth, settings.encoder, pool)
+    if todo and len(files) > 1:
+        mining = replace(mining, known=share_known(mining, files, output))
     run_stage_on_replicas(CandidateStage, mining, todo, settings.job, loads_model=settings.encoder is not None)
     return reports_in(output, files)
+
+
+def share_known(mining: Mining, files: Sequence[InputFile], output: TableOutput) -> str:
+    """Has every source say what its rows know of passages, and returns where all of that is."""
+    room, there = output.room(KNOWN_ROOM), output.there(KNOWN_ROOM)
+    names = {file.path: known_name(file.path) for file in files}
+    todo = [{"path": path, "location": os.path.join(room, name)} for path, name in names.items() if name not in there]
+    run_stage(KnownStage, mining, todo)
+    there = output.there(KNOWN_ROOM)
+    write_shared(room, [name for name in names.values() if name in there])
+    return os.path.join(room, SHARED)
 
 
 def choose_negatives(

@@ -31,9 +31,9 @@ class MiningColumns:
     query: str = "query"
     positive: str = "positive"
     negatives: str = "negatives"
-    """May be missing."""
+    """May be missing, as long as it has this name."""
     group: str = "group"
-    """May be missing."""
+    """May be missing, as long as it has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,13 @@ COLUMN_FLAGS = {
     "query": Flag("The column with the query's text.", Panel.COLUMNS, "--query-column"),
     "positive": Flag("The column with the passage that is right.", Panel.COLUMNS, "--positive-column"),
     "negatives": Flag(
-        "The column with passages that are known to be wrong; it may be missing.", Panel.COLUMNS, "--negatives-column"
+        "The column with passages that are known to be wrong; `negatives` may be missing.",
+        Panel.COLUMNS,
+        "--negatives-column",
     ),
-    "group": Flag("The column that names the positive's page; it may be missing.", Panel.COLUMNS, "--group-column"),
+    "group": Flag(
+        "The column that names the positive's page; `group` may be missing.", Panel.COLUMNS, "--group-column"
+    ),
 }
 RULE_FLAGS = {
     "ranks": Flag(

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.runtime.stages import run_stage
+from jobs.screen import say_left_out
 from jobs.training.bad_rows import TooManyBadRowsError
 from jobs.training.train.config import TrainConfig
 from jobs.training.train.paths import RunFiles
@@ -26,7 +27,12 @@ def prepared(
 ) -> tuple[list[ShardReport], list[str]]:
     """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists."""
     wanted = stretches(files, config.sources, output)
-    todo = [stretch for stretch in wanted if not storage.exists(stretch.report)]
+    is_begun = storage.is_directory(output.checkpoints)  # on lists that stay what they are
+    todo = [
+        stretch
+        for stretch in wanted
+        if not storage.exists(stretch.report) or (not is_begun and read_report(stretch.report).unreadable is not None)
+    ]
     if todo:
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
@@ -43,6 +49,8 @@ def prepared(
     reports = [read_report(stretch.report) for stretch in wanted]
     shards = [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
     reports = [*unreadable_reports(files), *reports]
+    for source in config.sources:
+        say_left_out(console, source.path, storage.find_input(source.path).left_out)
     print_data(console, config, reports)
     return reports, shards
 
@@ -59,13 +67,13 @@ def preparation_stage(settings: ShardSettings) -> Any:
 def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
     """Raises TooManyBadRowsError for more bad rows than --max-errors, ConfigError where no list is left to train on."""
     bad = sum(sum(report.bad_rows.values()) for report in reports)
-    unreadable = sum(report.unreadable is not None for report in reports)
+    unreadable = len({report.path for report in reports if report.unreadable is not None})
     if max_errors is not None and bad + unreadable > max_errors:
         raise TooManyBadRowsError(
             f"{bad} row(s) and {unreadable} file(s) cannot be used, more than --max-errors {max_errors}; mend them, or "
             "raise it"
         )
-    if unreadable and unreadable == len(reports):
+    if reports and all(report.unreadable is not None for report in reports):
         raise ConfigError(
             "no file of any source could be read, as said above; the table [sources.columns] of the config is for "
             "columns that have other names"

@@ -81,15 +81,25 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
         numbers = (f"{source[name]:,}" for name in ("rows", "lists", "held_back"))
         table.add_row(source["name"], *numbers, reasons)
     console.print(table)
-    for report in reports:
-        if report.unreadable:
-            say(console, f"{report.path}: {report.unreadable}", "could not be read: ")
-        for example in report.examples:
-            say(console, f"{report.path}: {example}", "not usable: ", "yellow")
+    for path, why in {report.path: report.unreadable for report in reports if report.unreadable}.items():
+        say(console, f"{path}: {why}", "could not be read: ")
+    for path, example in first_examples(reports):
+        say(console, f"{path}: {example}", "not usable: ", "yellow")
     if any(report.trainable for report in reports):
         labelled, taught = sum(report.measurable for report in reports), sum(report.taught for report in reports)
         for note in little_to_measure(labelled, taught, config.validation.share):
             say(console, note, "note: ", "yellow")
+
+
+def first_examples(reports: Sequence[ShardReport]) -> Iterator[tuple[str, str]]:
+    """Yields (file, example) of rows that cannot be used: one of each file and reason, however long the file is."""
+    told: set[tuple[str, str]] = set()
+    for report in reports:
+        for example in report.examples:
+            _, reason, _ = example.split(": ", 2)
+            if (report.path, reason) not in told:
+                told.add((report.path, reason))
+                yield report.path, example
 
 
 def little_to_measure(labelled: int, taught: int, share: float) -> Iterator[str]:

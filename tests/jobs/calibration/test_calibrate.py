@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import jobs.calibration.run
 from jobs.calibration.fit import ScoredPairs, fitted
-from jobs.calibration.labels import LabelledLists, read_labels
+from jobs.calibration.labels import LabelledList, LabelledLists, read_labels
 from jobs.calibration.settings import CalibrateSettings
 from jobs.cli import app
 from jobs.errors import StoppedError
@@ -250,6 +250,53 @@ def test_queries_are_drawn_by_their_texts_whatever_order_they_come_in(
     ]
     assert as_pairs(drawn[0]) == as_pairs(drawn[1])
     assert [(one.queries, len(one.seen)) for one in drawn] == [(5, 60), (5, 60)]
+
+
+def test_lists_of_the_same_queries_are_drawn_anew_only_when_they_have_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many lists the drawn queries have, none of which is left out."""
+    drawings = []
+    draw = LabelledLists.draw
+
+    def counted(found: LabelledLists) -> None:
+        drawings.append(len(found.lists))
+        draw(found)
+
+    monkeypatch.setattr(LabelledLists, "draw", counted)
+    found = LabelledLists(10)
+    for number in range(5000):
+        found.add(LabelledList(bytes([number % 10]), "q", ["a"], [True]))
+    assert len(found.lists) == 5000
+    assert drawings == [41, 83, 167, 335, 671, 1343, 2687]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_file_is_drawn_as_it_is_read_and_anew_in_each_attempt(
+    attempts: int, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store lets its file be read twice where a request failed; of a file with many queries few are in memory."""
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    write(folder / "a.parquet", rows)
+    write(folder / "b.parquet", [{**row, "query": None if number else row["query"]} for number, row in enumerate(rows)])
+    once = read_labels(settings_of(folder, queries=4))
+    held = []
+    add = LabelledLists.add
+
+    def counted(found: LabelledLists, one: LabelledList) -> None:
+        add(found, one)
+        held.append(len(found.lists))
+
+    def read(location: str, state: str, reader: Any) -> Any:
+        with pq.ParquetFile(location) as file:
+            return [reader(file) for _ in range(attempts)][-1]
+
+    monkeypatch.setattr(LabelledLists, "add", counted)
+    monkeypatch.setattr("jobs.storage.read_as_planned", read)
+    found = read_labels(settings_of(folder, queries=4))
+    assert max(held) <= 4 * 4
+    assert as_pairs(found) == as_pairs(once)
+    assert (len(found.seen), found.bad.counts) == (60, {"null_query": 59})
+    assert found.bad.examples[0] == f"{folder / 'b.parquet'}: row 1: null_query: query is null"
 
 
 def test_a_query_is_in_one_half_with_all_its_rows(rows: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -18,12 +18,18 @@ from jobs.cli import app
 from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
 from jobs.settings import RerankSettings
 from jobs.training.encoders import EncoderSettings
+from jobs.training.mine.candidates import CandidateStage, Mining, read_report
 from jobs.training.mine.negatives import Chosen, choose
+from jobs.training.mine.passages import PassageTable, digest_of
+from jobs.training.mine.pool import SHARED, Known, group_key, query_key, write_known, write_shared
+from jobs.training.mine.rows import SourceRow, why_no_source
 from jobs.training.mine.run import mine
-from jobs.training.mine.settings import MineSettings, Rule, parse_ranks
+from jobs.training.mine.settings import MineSettings, MiningColumns, Rule, parse_ranks
 from jobs.training.ranked import ScoredDocument
 from pipelines.errors import ConfigError
+from pipelines.evaluation.bm25 import WordIndex
 from pipelines.reranker import Reranker
+from pipelines.training.dense import DenseEncoder
 from tests.jobs.tables import parts
 from tests.jobs.training.here import stay_here
 
@@ -172,6 +178,95 @@ def test_a_corpus_takes_the_place_of_a_sources_passages(tmp_path: Path, here: No
         mined(source, tmp_path / "other", corpus=str(corpus))
 
 
+def test_a_worker_reads_and_indexes_the_corpus_once_for_all_of_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert_directory: Path
+) -> None:
+    source = write(tmp_path / "in", python=python_source(), shell=shell_source(), more=shell_source())
+    corpus = write(tmp_path / "corpus", all=pa.table({"text": ["ls prints names of files", "list.copy copies a list"]}))
+    done: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        was = getattr(owner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            done.append(name)
+            return was(*given, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(WordIndex, "__init__")
+    noted(PassageTable, "texts")
+    noted(DenseEncoder, "encode_passages")
+    table = PassageTable((str(corpus / "all.parquet"),), "text")
+    stage = CandidateStage(Mining(str(tmp_path), MiningColumns(), 5, EncoderSettings(str(bert_directory)), table))
+    for file in sorted(source.iterdir()):
+        stage({"path": str(file)})
+    assert sorted(done) == ["__init__", "encode_passages", "texts"]
+    reports = [read_report(stage.mining.report(str(file))) for file in sorted(source.iterdir())]
+    assert [report.passages for report in reports] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("with_corpus", [True, False])
+def test_what_a_row_of_another_file_calls_right_is_no_negative(tmp_path: Path, here: None, with_corpus: bool) -> None:
+    """Two days of one log, the same query in both: neither day's positive is wrong for it, nor what is of its page."""
+    day1 = {
+        "query": ["sort a list", "copy a list"],
+        "positive": ["sorted() returns a list", "list.copy copies a list"],
+        "negatives": [["a list of bananas"], ["list.sort sorts a list", "a list.sort of note"]],
+        "group": ["", "page"],
+    }
+    day2 = {
+        "query": ["sort a list", "append to a list"],
+        "positive": ["list.sort sorts a list", "list.append grows a list"],
+        "negatives": [
+            ["sorted() returns a list", "a list of plums"],
+            ["list.copy copies a list", "sorted() returns a list"],
+        ],
+        "group": ["", "page"],
+    }
+    source = write(tmp_path / "in", day1=pa.table(day1), day2=pa.table(day2))
+    (source / "day3.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    texts = {text for day in (day1, day2) for several in (day["positive"], *day["negatives"]) for text in several}
+    options = {"corpus": str(write(tmp_path / "corpus", all=pa.table({"text": sorted(texts)})))} if with_corpus else {}
+    summary = mined(source, tmp_path / "out", **options)
+    assert list(summary["unreadable"]) == [str(source / "day3.parquet")]
+    found = {
+        row["documents"][0]: set(row["documents"][1:])
+        for file in (tmp_path / "out" / "_candidates").glob("*.parquet")
+        for row in pq.read_table(file).to_pylist()
+    }
+    right = {"sorted() returns a list", "list.sort sorts a list"}
+    assert all("a list of" in " ".join(found[one]) and not found[one] & right for one in right)
+    # Own negatives stay, also those that another row of the page has; what is only of the page is no candidate.
+    assert "list.append grows a list" not in found["list.copy copies a list"]
+    assert {"list.copy copies a list", "sorted() returns a list"} <= found["list.append grows a list"]
+    assert "a list.sort of note" not in found["list.append grows a list"]
+    assert not (tmp_path / "out" / "_known").exists()
+
+
+def test_files_share_what_they_know_of_the_queries_and_groups_that_several_have(tmp_path: Path) -> None:
+    rows = {
+        "a": [
+            SourceRow("q", "one"),
+            SourceRow("q", "two"),
+            SourceRow("other", "three"),
+            SourceRow("x", "y", ("n",), "g"),
+        ],
+        "b": [SourceRow("q", "four"), SourceRow("g", "five")],
+        "c": [SourceRow("z", "six", (), "g")],
+        "d": [],
+    }
+    for name, some in rows.items():
+        write_known(str(tmp_path / name), some)
+    write_shared(str(tmp_path), list(rows))
+    shared = Known.read(str(tmp_path / SHARED))
+    assert sorted(shared.of(query_key("q"))) == sorted(map(digest_of, ["one", "two", "four"]))
+    assert sorted(shared.of(group_key("g"))) == sorted(map(digest_of, ["y", "n", "six"]))
+    assert len(shared.keys) == 6
+    write_shared(str(tmp_path), [])  # no file could be read
+    assert Known.read(str(tmp_path / SHARED)).of(query_key("q")) == []
+
+
 def test_what_was_stopped_goes_on(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = write(tmp_path / "in", python=python_source(), shell=shell_source()), tmp_path / "out"
     mined(source, tmp_path / "whole")
@@ -206,10 +301,21 @@ def test_exit_codes(tmp_path: Path, here: None) -> None:
     assert exit_code("b", "--max-errors", "1") == DONE_WITH_ERRORS
     assert exit_code("c", "--ranks", "30:2") == USAGE
     assert exit_code("c", "--positive-column", "right") == USAGE
+    assert exit_code("c", "--negatives-column", "wrong") == USAGE
     twice = python_source().append_column("positive", pa.nulls(7, pa.string()))
     assert exit_code("c", "--corpus", str(write(tmp_path / "corpus", a=twice)), "--corpus-text", "positive") == USAGE
     pq.write_table(twice, source / "other.parquet")
     assert exit_code("d") == DONE_WITH_ERRORS
+
+
+@pytest.mark.parametrize(("flag", "columns"), [("negatives", {"negatives": "hard"}), ("group", {"group": "page"})])
+def test_an_optional_column_that_was_named_is_there_or_the_file_is_no_source(flag: str, columns: Any) -> None:
+    """A misspelt name would have cost all negatives, or all groups, in silence."""
+    schema = pa.schema({"query": pa.string(), "positive": pa.string()})
+    assert why_no_source(schema, MiningColumns()) is None
+    name = columns[flag]
+    why = f"column `{name}` is missing; there are `query`, `positive`; name another with --{flag}-column"
+    assert why_no_source(schema, MiningColumns(**columns)) == why
 
 
 def test_negatives_are_chosen_by_rank_and_margin() -> None:
