@@ -103,6 +103,31 @@ def test_a_draw_keeps_the_best_label_and_pads_short_lists() -> None:
     np.testing.assert_array_equal(again.passages_LC, drawn.passages_LC)
 
 
+def test_a_list_with_many_best_labels_is_drawn_with_others_too() -> None:
+    many = TokenLists.of([TokenList([1], [[i] for i in range(50)], [1.0] * 12 + [0.0] * 38, [math.nan] * 50)])
+    for step in range(20):
+        [labels] = draw(many, np.array([0]), 12, seed=0, step=step).labels_LC
+        assert (labels[0], labels.min()) == (1.0, 0.0)
+
+
+def test_a_best_label_is_drawn_however_small_it_is() -> None:
+    """Shares of clicks are labels, too."""
+    clicks = TokenLists.of([TokenList([1], [[i] for i in range(50)], [0.0] * 49 + [0.05], [math.nan] * 50)])
+    firsts = [draw(clicks, np.array([0]), 4, seed=0, step=step).labels_LC[0, 0] for step in range(20)]
+    assert firsts == [pytest.approx(0.05, abs=1e-3)] * 20
+
+
+@pytest.mark.parametrize("label_loss", LOSS_NAMES)
+def test_a_label_below_0_is_wrong_like_0(label_loss: str) -> None:
+    losses = []
+    for wrong in (0.0, -1.0):
+        lists = TokenLists.of([TokenList([1], [[2], [3], [4]], [1.0, wrong, math.nan], [math.nan] * 3)])
+        trainer = Trainer(new_encoder(), lists, LAYOUT, replace(RECIPE, label_loss=label_loss), CPU)
+        drawn = draw(lists, np.array([0]), 3, seed=0, step=0)
+        losses.append(float(trainer.loss(torch.tensor([[3.0, 1.0, 2.0]]), drawn, slice(None))))
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(("teacher", "steps"), [(True, 200), (False, 300)])
 def test_training_learns_what_the_lists_show(teacher: bool, steps: int) -> None:
     """With a teacher fewer steps suffice."""

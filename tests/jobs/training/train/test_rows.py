@@ -124,6 +124,15 @@ def test_decimals_are_numbers_and_a_column_of_nulls_says_nothing() -> None:
     assert read(table)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
 
 
+def test_labels_below_0_count_as_0_and_teacher_scores_below_0_stay() -> None:
+    lists = pa.table(
+        {"query": ["q"], "documents": [["a", "b", "c"]], "labels": [[1, -1, None]], "teacher": [[0.5, -2.5, None]]}
+    )
+    assert read(lists)[0] == TrainingRow("q", ["a", "b", "c"], [1.0, 0.0, UNKNOWN], [0.5, -2.5, UNKNOWN])
+    pairs = pa.table({"query": ["q", "q"], "document": ["a", "b"], "label": ["1", "-1"]})
+    assert read(pairs)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
+
+
 def test_invalid_utf8_is_that_rows_fault() -> None:
     raw = pa.array([b"q", b"\xff"], pa.binary()).view(pa.binary())
     table = pa.table({"query": raw, "positive": ["a", "b"]})
