@@ -10,7 +10,7 @@ import io
 import math
 import random
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -25,7 +25,7 @@ from jobs.errors import UnreadableFileError
 from jobs.input.row_groups import walk_once
 from jobs.training.bad_rows import BadRow, BadRows
 from jobs.training.train.config import Source
-from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, training_rows
+from jobs.training.train.rows import UNKNOWN, TrainingLayout, TrainingRow, layout_of, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
 
 MAX_CHARACTERS = 20_000
@@ -113,6 +113,7 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
         return report
     # By its name and not its path: in another folder the same file gives the same lists.
     rng = random.Random(f"{settings.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
+    layout = layout_of(table.schema, source.columns)
     chosen = sorted(rng.sample(range(table.num_rows), min(stretch.take, table.num_rows)))
     report.rows = len(chosen)
     bad = BadRows()
@@ -122,7 +123,11 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
             bad.add(stretch.first + chosen[number], row)
         else:
             rows.append(row)
-    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), source, settings))
+    if layout is TrainingLayout.POSITIVES:
+        rows = without_false_negatives(rows)
+    is_judged = source.held_back and layout is not TrainingLayout.POSITIVES  # what is measured are its own candidates
+    rows = list(with_random_negatives(rows, 0 if is_judged else source.random_negatives, rng))
+    lists = TokenLists.of(token_lists(rows, source, settings))
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
@@ -145,16 +150,43 @@ def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
     return storage.read_parquet(stretch.path, read)
 
 
-def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:
-    """Yields the rows; one that has a positive and no teacher scores gets passages of others, up to `wanted` negatives.
-
-    A passage is never taken that is a positive of the same query or stands in a row of the same group.
-    """
-    pool = list({text: row.group for row in rows for text in row.passages}.items())
+def positives_by_query(rows: Sequence[TrainingRow]) -> dict[str, set[str]]:
+    """The passages that some row says are right for a query, by the query."""
     positives: dict[str, set[str]] = {}
     for row in rows:
         found = positives.setdefault(row.query, set())
         found.update(text for text, label in zip(row.passages, row.labels, strict=True) if label > 0)
+    return positives
+
+
+def without_false_negatives(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows without those negatives that are a positive of the same query in another row of the stretch."""
+    positives = positives_by_query(rows)
+    cleaned = []
+    for row in rows:
+        right = positives[row.query]
+        kept = [
+            i
+            for i, (text, label) in enumerate(zip(row.passages, row.labels, strict=True))
+            if label or text not in right
+        ]
+        passages, labels, teacher = ([values[i] for i in kept] for values in (row.passages, row.labels, row.teacher))
+        cleaned.append(TrainingRow(row.query, passages, labels, teacher, row.group))
+    return cleaned
+
+
+def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:
+    """Yields the rows; one that has a positive and no teacher scores gets passages of others, up to `wanted` negatives.
+
+    A passage is never taken that is a positive of the same query or stands in a row of the same group, as far as these
+    rows tell: they are those of a stretch, and nothing is known of the others.
+    """
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        for text in row.passages:
+            groups.setdefault(text, set()).add(row.group)
+    pool = list(groups)
+    positives = positives_by_query(rows)
     for row in rows:
         negatives = sum(label == 0 for label in row.labels)
         if negatives >= wanted or not all(map(math.isnan, row.teacher)) or not positives[row.query]:
@@ -162,7 +194,7 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
             continue
         own = positives[row.query].union(row.passages)
         drawn = rng.sample(pool, min(len(pool), 2 * wanted + len(own)))
-        others = [text for text, group in drawn if text not in own and not (group and group == row.group)]
+        others = [text for text in drawn if text not in own and not (row.group and row.group in groups[text])]
         others = others[: wanted - negatives]
         yield TrainingRow(
             row.query,
@@ -173,7 +205,7 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
         )
 
 
-def token_lists(rows: Iterator[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
+def token_lists(rows: Iterable[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
     """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
     tokenizer = Tokenizer.from_str(settings.tokenizer)
     tokenizer.no_padding()

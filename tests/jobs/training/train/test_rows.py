@@ -19,7 +19,14 @@ from jobs.training.train.config import Columns, Source
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
 from jobs.training.train.rows import TrainingLayout, TrainingRow, layout_of, training_rows
-from jobs.training.train.shards import ShardSettings, prepare, read_shard, share_of, with_random_negatives
+from jobs.training.train.shards import (
+    ShardSettings,
+    prepare,
+    read_shard,
+    share_of,
+    with_random_negatives,
+    without_false_negatives,
+)
 
 UNKNOWN = pytest.approx(math.nan, nan_ok=True)
 
@@ -185,6 +192,42 @@ def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None
     assert len(filled[1].passages) == 4
     assert filled[3] == rows[3]
     assert filled[4].labels == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_passage_of_several_groups_is_no_random_negative_in_any_of_them() -> None:
+    nan = math.nan
+    rows = [
+        TrainingRow("q", ["a"], [1.0], [nan], "one page"),
+        TrainingRow("r", ["b"], [1.0], [nan], "one page"),
+        TrainingRow("s", ["c", "b"], [1.0, 0.0], [nan] * 2, "another"),
+    ]
+    assert next(with_random_negatives(rows, 3, random.Random(0))).passages == ["a", "c"]
+
+
+def test_a_negative_that_is_right_in_another_row_of_its_query_is_left_out() -> None:
+    table = pa.table({"query": ["q", "q", "r"], "positive": ["a", "b", "c"], "negatives": [["b", "n"], ["n"], ["b"]]})
+    rows = [row for row in read(table).values() if isinstance(row, TrainingRow)]
+    assert [row.passages for row in without_false_negatives(rows)] == [["a", "n"], ["b", "n"], ["c", "b"]]
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_judged_lists_that_are_held_back_whole_keep_to_their_own_candidates(
+    held_back: bool, tmp_path: Path, bert_directory: Path
+) -> None:
+    """Others are trained on, so they are filled up."""
+    table = pa.table(
+        {
+            "query": [f"question {i}" for i in range(20)],
+            "documents": [[f"right {i}", f"wrong {i}"] for i in range(20)],
+            "labels": [[1, 0]] * 20,
+        }
+    )
+    pq.write_table(table, tmp_path / "judged.parquet")
+    source = Source(str(tmp_path / "judged.parquet"), random_negatives=3, held_back=held_back)
+    files, output = stretch_all(tmp_path, source)
+    settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
+    [report] = [prepare(one, settings) for one in stretches(files, [source], output)]
+    assert report.passages == (40 if held_back else 80)
 
 
 def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], RunFiles]:
