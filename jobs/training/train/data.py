@@ -74,6 +74,16 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
         raise ConfigError("no row of any source can be trained on: bad rows, held back, or without a second passage")
 
 
+def check_labels(config: TrainConfig, reports: Sequence[ShardReport]) -> None:
+    """Raises ConfigError for labels that the label loss cannot learn: to `bce` a label is a probability."""
+    for report in reports:
+        if config.recipe.label_loss == "bce" and report.highest_label > 1:
+            raise ConfigError(
+                f"{report.path} has the label {report.highest_label:g}, and recipe.label_loss is 'bce', which takes "
+                "labels from 0 to 1; divide the labels by the highest one, or take softmax or lambda"
+            )
+
+
 def with_steps(config: TrainConfig, reports: Sequence[ShardReport]) -> TrainConfig:
     """The config with `epochs` turned into steps."""
     if config.epochs is None:

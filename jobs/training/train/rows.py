@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
@@ -49,7 +49,10 @@ class TrainingRow:
 
 
 def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
-    """The layout of a table; raises ValueError, which says what is missing or of the wrong type."""
+    """The layout of a table; raises ValueError, which says what is missing or of the wrong type.
+
+    A column that was given a name has to be there, also one that a table may lack.
+    """
 
     def has(name: str) -> bool:
         if schema.names.count(name) > 1:
@@ -62,6 +65,10 @@ def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
 
     if not has(columns.query):
         raise ValueError(f"there is no column {columns.query!r}; the table has {', '.join(schema.names)}")
+    for one in fields(columns):
+        name = getattr(columns, one.name)
+        if one.name != "text_field" and name != one.default and not has(name):
+            raise ValueError(f"there is no column {name!r} for {one.name}; the table has {', '.join(schema.names)}")
     expect(columns.query, may_be_text, "texts")
     if has(columns.documents):
         expect(columns.documents, may_be_texts, "lists of texts")

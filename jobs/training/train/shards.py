@@ -70,6 +70,8 @@ class ShardReport:
     """Lists that are held back and tell whether an order is the teacher's."""
     trainable: int = 0
     """Lists that are not held back and have two passages at least."""
+    highest_label: float = 0.0
+    """Of the lists that are not held back."""
     passages: int = 0
     tokens: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
@@ -134,6 +136,8 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     report.lists, report.held_back = len(lists), int(lists.held_back.sum())
     report.measurable, report.taught = len(lists.measurable()), len(lists.taught())
     report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
+    trained = lists.labels[np.repeat(~lists.held_back, np.diff(lists.list_starts))]
+    report.highest_label = float(np.fmax.reduce(trained, initial=0.0))  # NaN is none
     report.passages, report.tokens = len(lists.passages), len(lists.tokens)
     report.bad_rows, report.examples = bad.counts, bad.examples
     report.save(stretch.report)

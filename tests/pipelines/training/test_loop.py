@@ -21,7 +21,7 @@ from pipelines.training.calibration import fold_in
 from pipelines.training.kit import Kit, load_weights, train
 from pipelines.training.loop import DivergedError, Trainer
 from pipelines.training.losses import LOSSES
-from pipelines.training.recipe import LOSS_NAMES, Recipe
+from pipelines.training.recipe import LOSS_NAMES, TEACHER_LOSSES, Recipe
 from pipelines.training.token_lists import TokenList, TokenLists
 
 SHAPE = EncoderShape(40, 16, 2, 2, 32, 64, 2, 1e-12)
@@ -83,6 +83,15 @@ def test_batches_are_those_that_scoring_packs(layout: PairLayout, between: list[
 
 def test_a_recipe_knows_the_losses_that_there_are() -> None:
     assert tuple(LOSSES) == LOSS_NAMES
+    assert {*TEACHER_LOSSES} < {*LOSS_NAMES}
+
+
+@pytest.mark.parametrize("name", TEACHER_LOSSES)
+def test_a_teacher_loss_is_never_below_0(name: str) -> None:
+    """A loss without a lower bound would drive the logits apart for ever."""
+    targets, is_real = torch.tensor([[3.0, 0.0, -4.0]]), torch.ones(1, 3, dtype=torch.bool)
+    for size in (-1000.0, -1.0, 1.0, 1000.0):
+        assert LOSSES[name](torch.tensor([[size, 0.0, -size]]), targets, is_real) >= 0
 
 
 def test_every_epoch_takes_every_list_once_in_another_order() -> None:
@@ -228,7 +237,8 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         ({"max_lengths": ()}, "max_lengths is"),
         ({"max_lengths": (10,)}, "above max_query_length"),
         ({"label_share": 1.5}, "label_share is 1.5"),
-        ({"teacher_loss": "hinge"}, "teacher_loss is 'hinge'; it is one of softmax, "),
+        ({"teacher_loss": "hinge"}, "teacher_loss is 'hinge'; it is one of kl, margin-mse, mse"),
+        *(({"teacher_loss": name}, f"teacher_loss is '{name}'; it is one of") for name in ("softmax", "bce", "lambda")),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:

@@ -177,6 +177,25 @@ def test_columns_have_the_names_that_the_source_says() -> None:
     assert dict(training_rows(table, columns)) == {0: TrainingRow("q", ["a"], [1.0], [UNKNOWN])}
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            Columns(negatives="hards"),
+            "there is no column 'hards' for negatives; the table has query, positive, hard, page",
+        ),
+        (Columns(group="pageid"), "there is no column 'pageid' for group"),
+        (Columns(labels="click"), "there is no column 'click' for labels"),
+    ],
+)
+def test_a_column_that_was_given_a_name_is_there(columns: Columns, message: str) -> None:
+    """Also one that a table may lack: a misspelt name must not train without its negatives."""
+    table = pa.table({"query": ["q"], "positive": ["a"], "hard": [["n"]], "page": ["x"]})
+    assert layout_of(table.schema, Columns(negatives="hard", group="page")) is TrainingLayout.POSITIVES
+    with pytest.raises(ValueError, match=message):
+        layout_of(table.schema, columns)
+
+
 def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None:
     nan = math.nan
     rows = [
@@ -228,6 +247,18 @@ def test_judged_lists_that_are_held_back_whole_keep_to_their_own_candidates(
     settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
     [report] = [prepare(one, settings) for one in stretches(files, [source], output)]
     assert report.passages == (40 if held_back else 80)
+
+
+def test_a_report_names_the_highest_label_that_is_trained_on(tmp_path: Path, bert_directory: Path) -> None:
+    """Null labels are none; a source that is held back whole may have any grades."""
+    table = pa.table({"query": ["q", "r"], "documents": [["a", "b"]] * 2, "labels": [[3, None], [1, 0]]})
+    pq.write_table(table, tmp_path / "graded.parquet")
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    for held_back, highest in ((False, 3.0), (True, 0.0)):
+        source = Source(str(tmp_path / "graded.parquet"), held_back=held_back)
+        files, output = stretch_all(tmp_path, source)
+        [stretch] = stretches(files, [source], output)
+        assert prepare(stretch, ShardSettings((source,), tokenizer, 32, 1e-9, seed=0)).highest_label == highest
 
 
 def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], RunFiles]:
