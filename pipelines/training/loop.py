@@ -118,7 +118,8 @@ class Trainer:
             logits_LC[rows] = some_LC
         flat, *losses = (float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in (0.0, *SCALES))
         knows = min(losses) < LESS_THAN_FLAT * flat
-        scale = torch.tensor(SCALES[int(np.argmin(losses))] if knows else 1.0, device=self.device)
+        best = SCALES[int(np.argmin(losses))] if knows else 1.0
+        scale = torch.tensor(best, dtype=torch.float32, device=self.device)
         if self.workers > 1:  # which may round otherwise
             torch.distributed.broadcast(scale, 0)
         fold_in(self.encoder, float(scale), 0.0)

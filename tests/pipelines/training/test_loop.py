@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 from dataclasses import replace
@@ -18,7 +20,7 @@ from pipelines.packing import TokenPair, pack
 from pipelines.training.attention import padded_attention
 from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
 from pipelines.training.calibration import fold_in
-from pipelines.training.kit import Kit, load_weights, train
+from pipelines.training.kit import Kit, load_weights, report_steps, train
 from pipelines.training.loop import DivergedError, Trainer
 from pipelines.training.losses import LOSSES
 from pipelines.training.recipe import LOSS_NAMES, TEACHER_LOSSES, Recipe
@@ -316,3 +318,39 @@ def test_a_head_that_knows_nothing_is_not_scaled() -> None:
     before = encoder.head_out.weight.clone()
     assert Trainer(encoder, lists_about_words(), LAYOUT, RECIPE, CPU).scale_head() == 1
     torch.testing.assert_close(encoder.head_out.weight, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_workers_send_the_scale_of_a_head_in_one_type(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that do not agree on whether the head knows anything would else wait for different numbers of bytes."""
+    sent: list[torch.dtype] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda scale, _: sent.append(scale.dtype))
+    trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU)
+    trainer.workers = 2
+    monkeypatch.setattr(trainer, "loss", lambda logits_LC, *_: 1 / (1 + knows * logits_LC.abs().sum()))
+    trainer.scale_head()
+    assert sent == [torch.float32]
+
+
+def test_the_curve_of_a_kit_has_the_rate_of_the_step_that_was_taken() -> None:
+    trainer, curve = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU), io.StringIO()
+    report_steps([trainer.train_step()], trainer, csv.writer(curve))
+    assert float(curve.getvalue().split(",")[-1]) == pytest.approx(RECIPE.rate(0), rel=0.01)
+
+
+def test_progress_of_a_kit_that_cannot_be_written_stays_that_of_the_save_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, text: str) -> None:
+        path.write_bytes(text[:3].encode())
+        raise OSError("no space left")
+
+    Kit(SHAPE, LAYOUT, replace(RECIPE, max_lengths=(16,))).save(
+        tmp_path / "kit", lists_about_words(), new_encoder().state_dict()
+    )
+    monkeypatch.setattr(Path, "write_text", fail)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "progress.json").write_bytes(b'{"step": 0, "seconds": 0.0}')
+    with pytest.raises(OSError, match="no space left"):
+        train(tmp_path / "kit", tmp_path / "out", 0.01, 1, CPU)
+    assert json.loads((tmp_path / "out" / "progress.json").read_bytes()) == {"step": 0, "seconds": 0.0}
