@@ -10,8 +10,10 @@ import io
 import math
 import random
 import zipfile
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, groupby, takewhile
 from pathlib import PurePath
 from typing import Any
 
@@ -23,18 +25,21 @@ from tokenizers import Tokenizer
 from jobs import storage
 from jobs.errors import UnreadableFileError
 from jobs.input.row_groups import walk_once
+from jobs.table.parsing import Text, column_texts
 from jobs.training.bad_rows import BadRow, BadRows
-from jobs.training.train.config import Source
+from jobs.training.train.config import Columns, Source
 from jobs.training.train.rows import UNKNOWN, TrainingLayout, TrainingRow, layout_of, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
 
+ROWS_BEYOND = 1000
+"""Rows that are looked at at once for the end of a stretch's last run."""
 MAX_CHARACTERS = 20_000
 """Characters of a text that are tokenized; no pair is long enough for more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The rows from `first` to `first + rows` of a file, of which `take` are drawn."""
+    """The rows from `first` to `first + rows` of a file, of which `take` are drawn; of graded pairs, whole queries."""
 
     source: int
     path: str
@@ -108,7 +113,7 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     report = ShardReport(stretch.source, stretch.path)
     source = settings.sources[stretch.source]
     try:
-        table = read_stretch(stretch, source)
+        table, first = read_stretch(stretch, source)
     except UnreadableFileError as error:
         report.unreadable = error.why.splitlines()[0]
         report.save(stretch.report)
@@ -116,13 +121,15 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     # By its name and not its path: in another folder the same file gives the same lists.
     rng = random.Random(f"{settings.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
     layout = layout_of(table.schema, source.columns)
-    chosen = sorted(rng.sample(range(table.num_rows), min(stretch.take, table.num_rows)))
+    is_list = layout is not TrainingLayout.PAIRS
+    runs = [range(row, row + 1) for row in range(table.num_rows)] if is_list else query_runs(table, source.columns)
+    chosen = drawn_rows(runs, -(-stretch.take * table.num_rows // stretch.rows), rng)
     report.rows = len(chosen)
     bad = BadRows()
     rows = []
-    for number, row in training_rows(table.take(chosen), source.columns):
+    for number, row in training_rows(table.take(pa.array(chosen, pa.int64())), source.columns):
         if isinstance(row, BadRow):
-            bad.add(stretch.first + chosen[number], row)
+            bad.add(first + chosen[number], row)
         else:
             rows.append(row)
     if layout is TrainingLayout.POSITIVES:
@@ -144,14 +151,65 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     return report
 
 
-def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
-    """The rows of a stretch with the needed columns; raises UnreadableFileError, also for a wrong schema."""
+def read_stretch(stretch: Stretch, source: Source) -> tuple[pa.Table, int]:
+    """The rows of a stretch with the needed columns, and the number of the first one in the file.
 
-    def read(file: pq.ParquetFile) -> pa.Table:
+    Of graded pairs a stretch has the runs of a query that begin in it, to their ends. Raises UnreadableFileError, also
+    for a wrong schema.
+    """
+
+    def read(file: pq.ParquetFile) -> tuple[pa.Table, int]:
         columns = needed_columns(file.schema_arrow, source.columns)
-        return walk_once(file, stretch.row_groups, columns, stretch.rows).rows(stretch.skip, stretch.rows)
+        if layout_of(file.schema_arrow, source.columns) is TrainingLayout.PAIRS:
+            return whole_runs(file, stretch, columns, source.columns.query)
+        walk = walk_once(file, stretch.row_groups, columns, stretch.rows)
+        return walk.rows(stretch.skip, stretch.rows), stretch.first
 
     return storage.read_parquet(stretch.path, read)
+
+
+def whole_runs(file: pq.ParquetFile, stretch: Stretch, columns: list[str], query: str) -> tuple[pa.Table, int]:
+    """The runs of neighbouring rows with one query that begin in a stretch, and the number of their first row."""
+    metadata = file.metadata
+    starts = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
+    before, end = max(stretch.first - 1, 0), stretch.first + stretch.rows
+    group = bisect_right(starts, before) - 1
+    walk = walk_once(file, range(group, metadata.num_row_groups), columns, stretch.rows)
+
+    def rows(start: int, stop: int) -> tuple[pa.Table, list[Text]]:
+        table = walk.rows(start - starts[group], min(stop, metadata.num_rows) - start)
+        return table, list(column_texts(table.column(query)))
+
+    table, queries = rows(before, end)
+    first = 0
+    if stretch.first:  # the run of the row before began in another stretch
+        first = sum(1 for _ in takewhile(lambda one: one == queries[0], queries))
+    tables = [table.slice(first)]
+    while first < len(queries) and end < metadata.num_rows:
+        table, more = rows(end, end + ROWS_BEYOND)
+        same = sum(1 for _ in takewhile(lambda one: one == queries[-1], more))
+        tables.append(table.slice(0, same))
+        end += same
+        if same < len(more):
+            break
+    return pa.concat_tables(tables), before + first
+
+
+def query_runs(table: pa.Table, columns: Columns) -> list[range]:
+    """The rows of each run of neighbours with one query."""
+    queries = column_texts(table.column(columns.query))
+    runs = (list(run) for _, run in groupby(range(len(queries)), key=lambda row: queries[row]))
+    return [range(run[0], run[-1] + 1) for run in runs]
+
+
+def drawn_rows(runs: Sequence[range], wanted: int, rng: random.Random) -> list[int]:
+    """The rows of runs that are drawn until there are `wanted` rows, in order."""
+    drawn: list[int] = []
+    for run in rng.sample(runs, len(runs)):
+        if len(drawn) >= wanted:
+            break
+        drawn.extend(run)
+    return sorted(drawn)
 
 
 def positives_by_query(rows: Sequence[TrainingRow]) -> dict[str, set[str]]:
@@ -174,7 +232,8 @@ def without_false_negatives(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
             for i, (text, label) in enumerate(zip(row.passages, row.labels, strict=True))
             if label or text not in right
         ]
-        passages, labels, teacher = ([values[i] for i in kept] for values in (row.passages, row.labels, row.teacher))
+        passages = [row.passages[i] for i in kept]
+        labels, teacher = ([values[i] for i in kept] for values in (row.labels, row.teacher))
         cleaned.append(TrainingRow(row.query, passages, labels, teacher, row.group))
     return cleaned
 

@@ -20,6 +20,7 @@ from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
 from jobs.training.train.rows import TrainingLayout, TrainingRow, layout_of, training_rows
 from jobs.training.train.shards import (
+    ShardReport,
     ShardSettings,
     prepare,
     read_shard,
@@ -317,6 +318,57 @@ def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) ->
         *((0, 40, 0), (40, 15, 0)),
     ]
     assert [one.take for one in found] == [one.rows for one in found]
+
+
+def graded_lists(
+    folder: Path, tokenizer: str, runs: list[int], rows_per_group: int, stretch_rows: int, lists: int | None = None
+) -> tuple[list[tuple[int, float]], list[ShardReport]]:
+    """Passages and highest label of the lists that a table of graded pairs gives, cut into stretches, and the reports.
+
+    Query i has `runs[i]` pairs, of which the first is right.
+    """
+    queries = [f"question {i}" for i, size in enumerate(runs) for _ in range(size)]
+    labels = [float(place == 0) for size in runs for place in range(size)]
+    table = pa.table({"query": queries, "document": [f"text {i}" for i in range(len(queries))], "label": labels})
+    pq.write_table(table, folder / "pairs.parquet", row_group_size=rows_per_group)
+    source = Source(str(folder / "pairs.parquet"), random_negatives=0, lists=lists)
+    files, output = stretch_all(folder, source)
+    found = stretches(files, [source], output, stretch_rows=stretch_rows)
+    reports = [prepare(one, ShardSettings((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
+    made = [one for stretch in found for one in read_shard(stretch.shard)]
+    return [(len(one.passages), max(one.labels)) for one in made], reports
+
+
+@pytest.mark.parametrize(("rows_per_group", "stretch_rows"), [(500, 7), (10, 7), (3, 7), (10, 100), (500, 1)])
+def test_graded_pairs_of_a_query_stay_together_wherever_a_file_is_cut(
+    rows_per_group: int, stretch_rows: int, tmp_path: Path, bert_directory: Path
+) -> None:
+    """Also a run that is longer than several stretches, and one that begins where a stretch does."""
+    runs = [7, 3, 1, 25, 4, 7, 2, 30]
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    lists, reports = graded_lists(tmp_path, tokenizer, runs, rows_per_group, stretch_rows)
+    assert lists == [(size, 1.0) for size in runs]
+    assert sum(report.rows for report in reports) == sum(runs)
+    assert [report.bad_rows for report in reports if report.bad_rows] == []
+
+
+def test_graded_pairs_are_drawn_by_whole_queries(tmp_path: Path, bert_directory: Path) -> None:
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    lists, [report] = graded_lists(tmp_path, tokenizer, [10] * 50, 500, 1000, lists=100)
+    assert lists == [(10, 1.0)] * 10
+    assert (report.rows, report.bad_rows) == (100, {})
+
+
+def test_a_bad_pair_is_named_by_its_number_in_the_file(tmp_path: Path, bert_directory: Path) -> None:
+    """In the second stretch, whose first rows belong to the first one."""
+    table = pa.table({"query": ["q"] * 6 + ["r"] * 4, "document": ["d"] * 8 + [None, "d"], "label": [1.0] * 10})
+    pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=4)
+    source = Source(str(tmp_path / "pairs.parquet"))
+    files, output = stretch_all(tmp_path, source)
+    settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
+    reports = [prepare(one, settings) for one in stretches(files, [source], output, stretch_rows=4)]
+    assert [report.rows for report in reports] == [6, 4, 0]
+    assert reports[1].examples == ["row 8: null_document: document is null"]
 
 
 def test_a_damaged_file_is_a_report(tmp_path: Path) -> None:
