@@ -13,6 +13,7 @@ import zipfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import accumulate, groupby, takewhile
 from pathlib import PurePath
 from typing import Any
@@ -77,6 +78,8 @@ class ShardReport:
     """Lists that are not held back and have two passages at least."""
     highest_label: float = 0.0
     """Of the lists that are not held back."""
+    left_out: int = 0
+    """Good rows whose query a source has that is held back whole."""
     passages: int = 0
     tokens: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
@@ -100,6 +103,8 @@ class ShardSettings:
     held_back: float
     """Share of the queries that is held back, unless a source is held back whole."""
     seed: int
+    measured_on: tuple[str, ...] = ()
+    """Shards of sources that are held back whole: rows of other sources with a query of theirs are left out."""
 
     def held_back_of(self, source: Source) -> float:
         """Share of a source's queries that is held back."""
@@ -140,6 +145,7 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
+    report.left_out = len(rows) - len(lists)
     report.lists, report.held_back = len(lists), int(lists.held_back.sum())
     report.measurable, report.taught = len(lists.measurable()), len(lists.taught())
     report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
@@ -269,17 +275,30 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
 
 
 def token_lists(rows: Iterable[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
-    """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
+    """Yields the rows as token ids; rows with the same query are all held back or all trained on.
+
+    What is measured on elsewhere is left out.
+    """
     tokenizer = Tokenizer.from_str(settings.tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    share = settings.held_back_of(source)
+    share, elsewhere = settings.held_back_of(source), queries_of(settings.measured_on)
     for row in rows:
         texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         query, *passages = [encoding.ids[: settings.max_tokens] for encoding in encodings]
+        if tuple(query) in elsewhere:
+            continue
         held_back = share_of(row.query, settings.seed) < share
         yield TokenList(query, passages, row.labels, row.teacher, held_back)
+
+
+@lru_cache(maxsize=1)
+def queries_of(shards: tuple[str, ...]) -> frozenset[tuple[int, ...]]:
+    """The token ids of all queries of some shards; kept, since every stretch that a worker prepares asks for them."""
+    return frozenset(
+        tuple(lists.text(query).tolist()) for lists in map(read_shard, shards) for query in np.unique(lists.queries)
+    )
 
 
 def share_of(query: str, seed: int) -> float:
@@ -320,6 +339,7 @@ def source_summaries(sources: Sequence[Source], reports: Sequence[ShardReport]) 
                 "licence": source.licence,
                 "rows": sum(report.rows for report in own),
                 "lists": sum(report.lists for report in own),
+                "left_out": sum(report.left_out for report in own),
                 "held_back": sum(report.held_back for report in own),
                 "bad_rows": bad,
                 "unreadable": {report.path: report.unreadable for report in own if report.unreadable},

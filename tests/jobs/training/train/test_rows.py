@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from decimal import Decimal
@@ -11,13 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from tokenizers import Tokenizer
 
+import jobs.training.train.data
 from jobs.storage import find_input
 from jobs.training.bad_rows import BadRow
-from jobs.training.train.config import Columns, Source
+from jobs.training.train.config import Columns, Source, TrainConfig
+from jobs.training.train.data import prepared
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
+from jobs.training.train.planning import SourceFile, file_of, first_difference, source_files, stretches
 from jobs.training.train.rows import TrainingLayout, TrainingRow, layout_of, training_rows
 from jobs.training.train.shards import (
     ShardReport,
@@ -28,6 +32,8 @@ from jobs.training.train.shards import (
     with_random_negatives,
     without_false_negatives,
 )
+from pipelines.training.base import load_base
+from tests.jobs.stubs import run_stage_here
 
 UNKNOWN = pytest.approx(math.nan, nan_ok=True)
 
@@ -304,6 +310,27 @@ def test_a_source_that_is_held_back_is_all_that_is_measured_on(
     reports = [prepare(one, settings) for one in stretches(files, sources, output)]
     assert tuple(report.held_back for report in reports) == expected
     assert [report.lists for report in reports] == [60, 60]
+
+
+def test_a_query_that_is_measured_on_is_not_trained_on(
+    tmp_path: Path, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a source that is held back whole; the source that comes before it in the config has 40 of its queries."""
+    monkeypatch.setattr(jobs.training.train.data, "run_stage", run_stage_here)
+    clicks = pa.table({"query": [f"question {i}" for i in range(60)], "positive": [f"answer {i}" for i in range(60)]})
+    pq.write_table(clicks, tmp_path / "clicks.parquet")
+    judged = pa.table({"query": [f"question {i}" for i in range(20, 70)], "positive": ["zebra"] * 50})
+    pq.write_table(judged, tmp_path / "judged.parquet")
+    sources = tuple(
+        Source(str(tmp_path / f"{name}.parquet"), name, held_back=name == "judged") for name in ("clicks", "judged")
+    )
+    config = TrainConfig(str(bert_directory), str(tmp_path / "out"), sources=sources)
+    said, base = io.StringIO(), load_base(str(bert_directory))
+    reports, shards = prepared(config, base, source_files(sources), RunFiles(config.output), Console(file=said))
+    assert [(report.lists, report.left_out, report.held_back) for report in reports] == [(20, 40, 0), (50, 0, 50)]
+    assert "40 row(s) are left out, whose query a source has that is held back" in " ".join(said.getvalue().split())
+    trained, measured = ({tuple(one.query) for one in read_shard(shard)} for shard in shards)
+    assert (len(trained), len(measured), trained & measured) == (20, 50, set())
 
 
 def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) -> None:
