@@ -35,7 +35,9 @@ from pipelines.training.token_lists import TokenList, TokenLists
 ROWS_BEYOND = 1000
 """Rows that are looked at at once for the end of a stretch's last run."""
 MAX_CHARACTERS = 20_000
-"""Characters of a text that are tokenized; no pair is long enough for more."""
+"""Characters of a text that are tokenized, at least; the tokens of what lies beyond would be cut anyway."""
+CHARACTERS_PER_TOKEN = 16
+"""So many of a text are tokenized where that is more: texts have fewer on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +285,9 @@ def token_lists(rows: Iterable[TrainingRow], source: Source, settings: ShardSett
     tokenizer.no_padding()
     tokenizer.no_truncation()
     share, elsewhere = settings.held_back_of(source), queries_of(settings.measured_on)
+    characters = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * settings.max_tokens)
     for row in rows:
-        texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
+        texts = [text[:characters] for text in (row.query, *row.passages)]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         query, *passages = [encoding.ids[: settings.max_tokens] for encoding in encodings]
         if tuple(query) in elsewhere:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pipelines import Reranker
 from pipelines.calibration import CALIBRATION
 from pipelines.training import export, kit, make_kit
 from pipelines.training.base import load_base
+from pipelines.training.teaching import TaughtList
 from pipelines.training.token_lists import TokenList, TokenLists
 
 WORDS = ["read", "write", "file", "list", "sort", "open"]
@@ -241,6 +243,14 @@ def test_a_model_that_orders_held_back_lists_backwards_is_not_exported(backbone:
             refused.append(str(error))
     assert len(refused) == len(list(tmp_path.glob("*-model"))) == 1
     assert "have on average no higher logits than others (Platt's scale is -" in refused[0]
+
+
+def test_a_kit_reads_texts_as_far_as_its_pairs_may_be_long(backbone: Path) -> None:
+    taught = TaughtList("source", "zebra", ["zebra " * 2000], [1.0], [0.0])
+    tokenizer = load_base(str(backbone)).tokenizer
+    for length in (100, 1500):
+        [one] = make_kit.token_lists([taught], tokenizer, random.Random(0), 0.0, length)
+        assert len(one.passages[0]) == length
 
 
 def test_a_kit_trains_where_there_is_nothing_but_torch_and_numpy() -> None:

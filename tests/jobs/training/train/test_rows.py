@@ -404,6 +404,17 @@ def test_a_damaged_file_is_a_report(tmp_path: Path) -> None:
     assert file_of(0, file).unreadable is not None
 
 
+def test_a_text_is_read_as_far_as_a_pair_may_be_long(tmp_path: Path, bert_directory: Path) -> None:
+    table = pa.table({"query": ["q"], "positive": ["zebra " * 5000]})
+    pq.write_table(table, tmp_path / "long.parquet")
+    source = Source(str(tmp_path / "long.parquet"))
+    files, output = stretch_all(tmp_path, source)
+    [stretch] = stretches(files, [source], output)
+    prepare(stretch, ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 4000, 0.2, seed=0))
+    [one] = read_shard(stretch.shard)
+    assert len(one.passages[0]) == 4000
+
+
 def test_equal_queries_are_held_back_together() -> None:
     shares = [share_of(f"query {i}", seed=0) for i in range(2000)]
     assert abs(sum(share < 0.1 for share in shares) / 2000 - 0.1) < 0.03
