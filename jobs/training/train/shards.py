@@ -128,8 +128,10 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     # By its name and not its path: in another folder the same file gives the same lists.
     rng = random.Random(f"{settings.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
     layout = layout_of(table.schema, source.columns)
-    is_list = layout is not TrainingLayout.PAIRS
-    runs = [range(row, row + 1) for row in range(table.num_rows)] if is_list else query_runs(table, source.columns)
+    if layout is TrainingLayout.PAIRS:
+        runs = query_runs(table, source.columns)
+    else:
+        runs = [range(row, row + 1) for row in range(table.num_rows)]
     chosen = drawn_rows(runs, -(-stretch.take * table.num_rows // stretch.rows), rng)
     report.rows = len(chosen)
     bad = BadRows()
