@@ -77,7 +77,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def draw(lists: TokenLists, numbers: np.ndarray, passages_per_list: int, seed: int, step: int) -> Drawn:
     """Draws passages from each list: the best label first, the others by chance, the same for the same seed and step.
 
-    The best label stands first, so a list that is cut to few passages still has something to learn.
+    Of several best labels one stands first, so a list that is cut to few passages still has something to learn. A list
+    without a label above 0 is drawn by chance alone.
     """
     rng = np.random.default_rng((seed, 1, step))
     shape = (len(numbers), passages_per_list)
@@ -86,8 +87,11 @@ def draw(lists: TokenLists, numbers: np.ndarray, passages_per_list: int, seed: i
     for row, number in enumerate(numbers):
         start, end = lists.list_starts[number : number + 2]
         grades = np.nan_to_num(lists.labels[start:end].astype(np.float32), nan=-1.0)
-        kept = np.lexsort((rng.random(end - start), grades < max(grades.max(), 0.1)))[:passages_per_list]
-        places = start + np.concatenate([kept[:1], rng.permutation(kept[1:])]).astype(np.int64)
+        order = rng.permutation(end - start)
+        if grades.max() > 0:
+            best = order[grades[order].argmax()]
+            order = np.concatenate([[best], order[order != best]])
+        places = start + order[:passages_per_list]
         width = len(places)
         passages[row, :width], is_real[row, :width] = lists.passages[places], True
         labels[row, :width], teacher[row, :width] = lists.labels[places], lists.teacher[places]

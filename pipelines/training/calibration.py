@@ -22,15 +22,15 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
 
     With `balanced` both classes are weighted equally: 0.5 is the even bet between a relevant passage and another one.
     Without, every pair counts the same: 0.5 is the score of which half the pairs are relevant, in data like these.
-    Platt's targets, which are not quite 0 and 1, then keep the scale finite where the logits tell all pairs apart.
+    Platt's targets, which are not quite 0 and 1, keep the scale finite where the logits tell all pairs apart. It is 0
+    or less where relevant passages have on average no higher logits than others.
     """
     logits, labels = logits.double(), labels.double()
     positives, negatives = labels.sum(), (1 - labels).sum()
+    targets = torch.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    weights = torch.ones_like(labels)
     if balanced:
-        targets, weights = labels, torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
-    else:
-        targets = torch.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-        weights = torch.ones_like(labels)
+        weights = torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
     scale_bias = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([scale_bias], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -46,7 +46,10 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
 
 
 def fold_in(encoder: PackedEncoder, scale: float, bias: float) -> None:
-    """Makes the classifier give `scale` times its logit plus `bias`, so that Platt's sigmoid is the plain one."""
+    """Makes the classifier give `scale` times its logit plus `bias`, so that Platt's sigmoid is the plain one.
+
+    The scale is above 0, or the order would be another.
+    """
     with torch.no_grad():
         encoder.head_out.weight.mul_(scale)
         encoder.head_out.bias.mul_(scale).add_(bias)

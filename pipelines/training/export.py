@@ -82,8 +82,8 @@ def export(
 ) -> tuple[float, float]:
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
 
-    Raises ValueError as `mean_encoder`, for a base of other sizes or special tokens than the kit's, and where nothing
-    can be fitted; FileExistsError where something lies at `output`.
+    Raises ValueError as `mean_encoder`, for a base of other sizes or special tokens than the kit's, where nothing can
+    be fitted, and where the scale is 0 or less; FileExistsError where something lies at `output`.
     """
     check_free(output)
     kit, base = Kit.load(folder), load_base(base_name)
@@ -94,6 +94,12 @@ def export(
     if not 0 < labels.mean() < 1:
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
+    if scale <= 0:
+        raise ValueError(
+            f"on the lists of {folder} that are held back relevant passages have on average no higher logits than "
+            f"others (Platt's scale is {scale:.3g}), so scores cannot be calibrated; train the model longer, or at a "
+            "lower rate"
+        )
     fold_in(encoder, scale, bias)
     folded = Calibration(1, 0, "", pairs=len(labels), relevant=float(labels.mean()), note=FOLDED_IN)
     write_model(encoder, base, output, small=small, calibration=folded)

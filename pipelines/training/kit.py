@@ -139,7 +139,9 @@ def train(folder: Path, output: Path, minutes: float, total_minutes: float, devi
     def save() -> None:
         save_weights(output, trainer.encoder.state_dict())
         progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
-        (output / "progress.json").write_text(json.dumps(progress) + "\n")
+        unfinished = output / "progress.tmp"
+        unfinished.write_text(json.dumps(progress) + "\n")
+        unfinished.rename(output / "progress.json")
 
     try:
         return run_steps(trainer, clock, output / "curve.csv", save)
@@ -159,26 +161,26 @@ def run_steps(trainer: Trainer, clock: Clock, curve_file: Path, save: Callable[[
             window.append(last)
             trainer.recipe = replace(trainer.recipe, steps=clock.steps_in_all(steps_before, last.step))
             if len(window) == STEPS_BETWEEN_LINES:
-                report_steps(window, trainer.recipe, curve)
+                report_steps(window, trainer, curve)
                 window = []
             if clock.this_call() - saved_at > SECONDS_BETWEEN_SAVES:
                 saved_at = clock.this_call()
                 save()
         if window:
-            report_steps(window, trainer.recipe, curve)
+            report_steps(window, trainer, curve)
     return last
 
 
-def report_steps(window: list[Progress], recipe: Recipe, curve: Any) -> None:
+def report_steps(window: list[Progress], trainer: Trainer, curve: Any) -> None:
     """One line on the terminal and one of the learning curve, over the last steps."""
     loss = float(np.mean([one.loss for one in window]))
     labelled = [one.positive_first for one in window if not math.isnan(one.positive_first)]
     first = float(np.mean(labelled)) if labelled else math.nan
     pairs_per_second = sum(one.pairs for one in window) / sum(one.seconds for one in window)
-    step = window[-1].step
-    curve.writerow([step, f"{loss:.4f}", f"{first:.4f}", f"{pairs_per_second:.0f}", f"{recipe.rate(step):.2e}"])
+    step, rate = window[-1].step, trainer.optimizer.param_groups[0]["lr"]
+    curve.writerow([step, f"{loss:.4f}", f"{first:.4f}", f"{pairs_per_second:.0f}", f"{rate:.2e}"])
     print(
-        f"step {step} of about {recipe.steps}, loss {loss:.4f}, best label first {first:.3f}, "
+        f"step {step} of about {trainer.recipe.steps}, loss {loss:.4f}, best label first {first:.3f}, "
         f"{pairs_per_second:.0f} pairs/s",
         flush=True,
     )

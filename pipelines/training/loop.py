@@ -118,7 +118,8 @@ class Trainer:
             logits_LC[rows] = some_LC
         flat, *losses = (float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in (0.0, *SCALES))
         knows = min(losses) < LESS_THAN_FLAT * flat
-        scale = torch.tensor(SCALES[int(np.argmin(losses))] if knows else 1.0, device=self.device)
+        best = SCALES[int(np.argmin(losses))] if knows else 1.0
+        scale = torch.tensor(best, dtype=torch.float32, device=self.device)
         if self.workers > 1:  # which may round otherwise
             torch.distributed.broadcast(scale, 0)
         fold_in(self.encoder, float(scale), 0.0)
@@ -204,11 +205,12 @@ class Trainer:
     def loss(self, logits_LC: torch.Tensor, drawn: Drawn, rows: slice) -> torch.Tensor:
         """The mean over the lists of `rows` of what the recipe mixes: the label loss and the teacher loss.
 
-        A passage whose label is unknown takes no part in the label loss. A list without a positive label, or without
-        a teacher, has the other loss alone, with all of the weight.
+        A passage whose label is unknown takes no part in the label loss; a label below 0 counts as 0. A list without a
+        positive label, or without a teacher, has the other loss alone, with all of the weight.
         """
         recipe = self.recipe
-        labels_LC, teacher_LC = (torch.from_numpy(all_LC[rows]) for all_LC in (drawn.labels_LC, drawn.teacher_LC))
+        labels_LC, teacher_LC = torch.from_numpy(drawn.labels_LC[rows]), torch.from_numpy(drawn.teacher_LC[rows])
+        labels_LC = labels_LC.clamp(min=0)  # NaN stays
         is_real_LC = torch.from_numpy(drawn.is_real_LC[rows])
         known_LC, scored_LC = is_real_LC & ~labels_LC.isnan(), is_real_LC & ~teacher_LC.isnan()
         has_label, has_teacher = (known_LC & (labels_LC > 0)).any(dim=1), scored_LC.any(dim=1)

@@ -35,7 +35,9 @@ from .teaching import Dense, TaughtList, teach_source
 from .token_lists import TokenList, TokenLists
 
 TOKENIZED_CHARACTERS = 6000
-"""Characters of a text that are tokenized; the tokens of what lies beyond would be cut anyway."""
+"""Characters of a text that are tokenized, at least; the tokens of what lies beyond would be cut anyway."""
+CHARACTERS_PER_TOKEN = 16
+"""So many of a text are tokenized where that is more: texts have fewer on average."""
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
 """Lists of a source for which its stage names no number."""
@@ -51,8 +53,10 @@ def token_lists(
 ) -> Iterator[TokenList]:
     """The lists as token ids, a share of them held back; of each text up to `length` tokens, a whole pair's."""
 
+    characters = max(TOKENIZED_CHARACTERS, CHARACTERS_PER_TOKEN * length)
+
     def ids(texts: list[str]) -> list[list[int]]:
-        encodings = tokenizer.encode_batch([text[:TOKENIZED_CHARACTERS] for text in texts], add_special_tokens=False)
+        encodings = tokenizer.encode_batch([text[:characters] for text in texts], add_special_tokens=False)
         return [encoding.ids[:length] for encoding in encodings]
 
     for one in taught:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 LOSS_NAMES = ("softmax", "bce", "mse", "margin-mse", "kl", "lambda")
 """The keys of `losses.LOSSES`."""
+TEACHER_LOSSES = ("kl", "margin-mse", "mse")
+"""Those whose targets are scores on any scale; the others take grades, and have no least value below 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Recipe:
     label_share: float = 0.5
     """Weight of the label loss; the teacher loss has the rest."""
     teacher_loss: str = "kl"
-    """One of LOSS_NAMES, of the lists that a teacher scored."""
+    """One of TEACHER_LOSSES, of the lists that a teacher scored."""
     teacher_scale: float = 2.0
     """Teacher scores are multiplied by it."""
     train_embeddings: bool = True
@@ -62,9 +64,9 @@ class Recipe:
         for name in ("weight_decay", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a number from 0 on")
-        for name in ("label_loss", "teacher_loss"):
-            if getattr(self, name) not in LOSS_NAMES:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(LOSS_NAMES)}")
+        for name, known in (("label_loss", LOSS_NAMES), ("teacher_loss", TEACHER_LOSSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(known)}")
 
     def max_length(self, step: int) -> int:
         """Tokens of a pair in this step."""

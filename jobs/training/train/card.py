@@ -60,16 +60,19 @@ def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def calibration_lines(result: dict[str, Any]) -> Iterator[str]:
     """Yields the lines on calibration: the expected error by source, and how often scores come true."""
-    found = result.get("calibration")
     yield from ("## Calibration", "")
-    if not found:
-        yield from ("Not calibrated: no held-back list has a positive and another label.", "")
+    if "calibration" not in result:
+        yield from (f"Not calibrated: {why_not_calibrated(result['platt'])}", "")
         return
-    scale, bias = result["platt"]
+    (scale, bias), found = result["platt"], result["calibration"]
     yield (
         f"Scale {scale:.3f} and bias {bias:.3f} were fitted on every second held-back list (Platt) and are part of the "
-        "classifier; measured on the others. Both classes count for one half, so a score of 0.5 is the even bet."
+        "classifier. Both classes count for one half, so a score of 0.5 is the even bet."
     )
+    if not found:
+        yield from ("", "How far scores are off is not known: the other lists have labels of one class alone.", "")
+        return
+    yield from ("", "Measured on the other lists:")
     yield from ("", "| source | pairs | expected calibration error |", "|---|---|---|")
     for name, one in found.items():
         yield f"| {name} | {one['pairs']:,} | {one['error']:.1%} |"
@@ -78,6 +81,16 @@ def calibration_lines(result: dict[str, Any]) -> Iterator[str]:
         for score, share, weight in found["all"]["bins"]:
             yield f"| {score:.2f} | {share:.2f} | {weight:.2f} |"
     yield ""
+
+
+def why_not_calibrated(platt: list[float] | None) -> str:
+    """Why scale and bias of a run are not part of its classifier; `platt` is None where they could not be fitted."""
+    if platt is None:
+        return "the held-back lists to fit on have no passage with a label above 0, or none with the label 0."
+    return (
+        f"fitted on every second held-back list (Platt), the scale is {platt[0]:.3f}. Relevant passages of these lists "
+        "have on average no higher logits than others, and such a scale would turn the order round."
+    )
 
 
 def training_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str]:

@@ -25,14 +25,17 @@ from pipelines.training.base import Base
 def prepared(
     config: TrainConfig, base: Base, files: Sequence[SourceFile], output: RunFiles, console: Console
 ) -> tuple[list[ShardReport], list[str]]:
-    """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists."""
+    """Makes the shards that are not there yet; returns the reports of all stretches, and the shards that hold lists.
+
+    Sources that are held back whole come first, since no row of another source may have a query of theirs.
+    """
     wanted = stretches(files, config.sources, output)
     is_begun = storage.is_directory(output.checkpoints)  # on lists that stay what they are
-    todo = [
+    todo = {
         stretch
         for stretch in wanted
         if not storage.exists(stretch.report) or (not is_begun and read_report(stretch.report).unreadable is not None)
-    ]
+    }
     if todo:
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
@@ -45,14 +48,28 @@ def prepared(
         seed=config.recipe.seed,
     )
     storage.make_directory(output.lists)
-    run_stage(preparation_stage, settings, [asdict(stretch) for stretch in todo])
-    reports = [read_report(stretch.report) for stretch in wanted]
-    shards = [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
+    measured = [stretch for stretch in wanted if config.sources[stretch.source].held_back]
+    trained = [stretch for stretch in wanted if not config.sources[stretch.source].held_back]
+    run_stage(preparation_stage, settings, [asdict(stretch) for stretch in measured if stretch in todo])
+    settings = replace(settings, measured_on=tuple(shards_of(measured, reports_of(measured))))
+    run_stage(preparation_stage, settings, [asdict(stretch) for stretch in trained if stretch in todo])
+    reports = reports_of(wanted)
+    shards = shards_of(wanted, reports)
     reports = [*unreadable_reports(files), *reports]
     for source in config.sources:
         say_left_out(console, source.path, storage.find_input(source.path).left_out)
     print_data(console, config, reports)
     return reports, shards
+
+
+def reports_of(wanted: Sequence[Stretch]) -> list[ShardReport]:
+    """The reports of stretches that are prepared."""
+    return [read_report(stretch.report) for stretch in wanted]
+
+
+def shards_of(wanted: Sequence[Stretch], reports: Sequence[ShardReport]) -> list[str]:
+    """The shards of those stretches that hold lists, as their reports say."""
+    return [stretch.shard for stretch, report in zip(wanted, reports, strict=True) if report.lists]
 
 
 def preparation_stage(settings: ShardSettings) -> Any:
@@ -80,6 +97,16 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
         )
     if not sum(report.trainable for report in reports):
         raise ConfigError("no row of any source can be trained on: bad rows, held back, or without a second passage")
+
+
+def check_labels(config: TrainConfig, reports: Sequence[ShardReport]) -> None:
+    """Raises ConfigError for labels that the label loss cannot learn: to `bce` a label is a probability."""
+    for report in reports:
+        if config.recipe.label_loss == "bce" and report.highest_label > 1:
+            raise ConfigError(
+                f"{report.path} has the label {report.highest_label:g}, and recipe.label_loss is 'bce', which takes "
+                "labels from 0 to 1; divide the labels by the highest one, or take softmax or lambda"
+            )
 
 
 def with_steps(config: TrainConfig, reports: Sequence[ShardReport]) -> TrainConfig:

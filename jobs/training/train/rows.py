@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
@@ -49,7 +49,10 @@ class TrainingRow:
 
 
 def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
-    """The layout of a table; raises ValueError, which says what is missing or of the wrong type."""
+    """The layout of a table; raises ValueError, which says what is missing or of the wrong type.
+
+    A column that was given a name has to be there, also one that a table may lack.
+    """
 
     def has(name: str) -> bool:
         if schema.names.count(name) > 1:
@@ -62,6 +65,10 @@ def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
 
     if not has(columns.query):
         raise ValueError(f"there is no column {columns.query!r}; the table has {', '.join(schema.names)}")
+    for one in fields(columns):
+        name = getattr(columns, one.name)
+        if one.name != "text_field" and name != one.default and not has(name):
+            raise ValueError(f"there is no column {name!r} for {one.name}; the table has {', '.join(schema.names)}")
     expect(columns.query, may_be_text, "texts")
     if has(columns.documents):
         expect(columns.documents, may_be_texts, "lists of texts")
@@ -138,10 +145,10 @@ def list_row(
 ) -> TrainingRow | BadRow:
     """Reads one list whose query is a good text."""
     numbers: list[list[float]] = []
-    for name, values in ((columns.labels, grades), (columns.teacher, scores)):
+    for name, values, read in ((columns.labels, grades, grade_of), (columns.teacher, scores, number_of)):
         if values is not None and len(values) != len(texts):
             return BadRow(Fault.LABELS_DO_NOT_MATCH, f"{len(texts)} documents and {len(values)} {name}")
-        found = [number_of(value) for value in values or [None] * len(texts)]
+        found = [read(value) for value in values or [None] * len(texts)]
         if None in found:
             value = (values or [])[found.index(None)]
             return BadRow(Fault.LABEL_IS_NO_NUMBER, f"{name}[{found.index(None)}] is {value!r}; {RULE}")
@@ -193,7 +200,7 @@ def pair_rows(
 ) -> Iterator[tuple[int, TrainingRow | BadRow]]:
     """Reads the layout PAIRS: neighbouring rows with the same query become one."""
     documents = column_texts(table.column(columns.document))
-    labels = [number_of(value) for value in table.column(columns.label).to_pylist()]
+    labels = [grade_of(value) for value in table.column(columns.label).to_pylist()]
     values = table.column(columns.label)
     good: list[tuple[int, str, str, float]] = []
     for row, (query, document, label) in enumerate(zip(queries, documents, labels, strict=True)):
@@ -214,6 +221,12 @@ def pair_rows(
         else:
             why = BadRow(Fault.NOTHING_TO_LEARN, f"no {columns.label} of its query's neighbouring rows is above 0")
             yield from ((pair[0], why) for pair in pairs)
+
+
+def grade_of(value: object) -> float | None:
+    """A label as `number_of` has it; one below 0 says the same as 0: wrong."""
+    number = number_of(value)
+    return 0.0 if number is not None and number < 0 else number
 
 
 def number_of(value: object) -> float | None:

@@ -129,7 +129,7 @@ def train(
     console: Console,
 ) -> Task:
     """Prepares the rows and trains on them, in a Ray session; returns what the workers were told."""
-    from jobs.training.train.data import check_data, prepared, with_steps
+    from jobs.training.train.data import check_data, check_labels, prepared, with_steps
     from jobs.training.train.fit import check_room, fit
     from jobs.training.train.worker import Task
 
@@ -138,6 +138,7 @@ def train(
     output = RunFiles(config.output)
     reports, shards = prepared(config, base, files, output, console)
     check_data(reports, max_errors)
+    check_labels(config, reports)
     task = Task(
         config=with_steps(config, reports),
         output=output,

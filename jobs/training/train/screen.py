@@ -85,6 +85,10 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
         say(console, f"{path}: {why}", "could not be read: ")
     for path, example in first_examples(reports):
         say(console, f"{path}: {example}", "not usable: ", "yellow")
+    if left_out := sum(report.left_out for report in reports):
+        say(
+            console, f"{left_out:,} row(s) are left out, whose query a source has that is held back", "note: ", "yellow"
+        )
     if any(report.trainable for report in reports):
         labelled, taught = sum(report.measurable for report in reports), sum(report.taught for report in reports)
         for note in little_to_measure(labelled, taught, config.validation.share):

@@ -10,8 +10,11 @@ import io
 import math
 import random
 import zipfile
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import accumulate, groupby, takewhile
 from pathlib import PurePath
 from typing import Any
 
@@ -23,18 +26,23 @@ from tokenizers import Tokenizer
 from jobs import storage
 from jobs.errors import UnreadableFileError
 from jobs.input.row_groups import walk_once
+from jobs.table.parsing import Text, column_texts
 from jobs.training.bad_rows import BadRow, BadRows
-from jobs.training.train.config import Source
-from jobs.training.train.rows import UNKNOWN, TrainingRow, needed_columns, training_rows
+from jobs.training.train.config import Columns, Source
+from jobs.training.train.rows import UNKNOWN, TrainingLayout, TrainingRow, layout_of, needed_columns, training_rows
 from pipelines.training.token_lists import TokenList, TokenLists
 
+ROWS_BEYOND = 1000
+"""Rows that are looked at at once for the end of a stretch's last run."""
 MAX_CHARACTERS = 20_000
-"""Characters of a text that are tokenized; no pair is long enough for more."""
+"""Characters of a text that are tokenized, at least; the tokens of what lies beyond would be cut anyway."""
+CHARACTERS_PER_TOKEN = 16
+"""So many of a text are tokenized where that is more: texts have fewer on average."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The rows from `first` to `first + rows` of a file, of which `take` are drawn."""
+    """The rows from `first` to `first + rows` of a file, of which `take` are drawn; of graded pairs, whole queries."""
 
     source: int
     path: str
@@ -70,6 +78,10 @@ class ShardReport:
     """Lists that are held back and tell whether an order is the teacher's."""
     trainable: int = 0
     """Lists that are not held back and have two passages at least."""
+    highest_label: float = 0.0
+    """Of the lists that are not held back."""
+    left_out: int = 0
+    """Good rows whose query a source has that is held back whole."""
     passages: int = 0
     tokens: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
@@ -93,6 +105,8 @@ class ShardSettings:
     held_back: float
     """Share of the queries that is held back, unless a source is held back whole."""
     seed: int
+    measured_on: tuple[str, ...] = ()
+    """Shards of sources that are held back whole: rows of other sources with a query of theirs are left out."""
 
     def held_back_of(self, source: Source) -> float:
         """Share of a source's queries that is held back."""
@@ -106,55 +120,146 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     report = ShardReport(stretch.source, stretch.path)
     source = settings.sources[stretch.source]
     try:
-        table = read_stretch(stretch, source)
+        table, first = read_stretch(stretch, source)
     except UnreadableFileError as error:
         report.unreadable = error.why.splitlines()[0]
         report.save(stretch.report)
         return report
     # By its name and not its path: in another folder the same file gives the same lists.
     rng = random.Random(f"{settings.seed}/{source.name}/{PurePath(stretch.path).name}/{stretch.first}")
-    chosen = sorted(rng.sample(range(table.num_rows), min(stretch.take, table.num_rows)))
+    layout = layout_of(table.schema, source.columns)
+    if layout is TrainingLayout.PAIRS:
+        runs = query_runs(table, source.columns)
+    else:
+        runs = [range(row, row + 1) for row in range(table.num_rows)]
+    chosen = drawn_rows(runs, -(-stretch.take * table.num_rows // stretch.rows), rng)
     report.rows = len(chosen)
     bad = BadRows()
     rows = []
-    for number, row in training_rows(table.take(chosen), source.columns):
+    for number, row in training_rows(table.take(pa.array(chosen, pa.int64())), source.columns):
         if isinstance(row, BadRow):
-            bad.add(stretch.first + chosen[number], row)
+            bad.add(first + chosen[number], row)
         else:
             rows.append(row)
-    lists = TokenLists.of(token_lists(with_random_negatives(rows, source.random_negatives, rng), source, settings))
+    if layout is TrainingLayout.POSITIVES:
+        rows = without_false_negatives(rows)
+    is_judged = source.held_back and layout is not TrainingLayout.POSITIVES  # what is measured are its own candidates
+    rows = list(with_random_negatives(rows, 0 if is_judged else source.random_negatives, rng))
+    lists = TokenLists.of(token_lists(rows, source, settings))
     content = io.BytesIO()
     lists.save(content, zipfile.ZIP_STORED)  # read once, and LZMA takes a second for a megabyte
     storage.store_of(stretch.shard).write(stretch.shard, content.getvalue())
+    report.left_out = len(rows) - len(lists)
     report.lists, report.held_back = len(lists), int(lists.held_back.sum())
     report.measurable, report.taught = len(lists.measurable()), len(lists.taught())
     report.trainable = int((~lists.held_back & (np.diff(lists.list_starts) > 1)).sum())
+    trained = lists.labels[np.repeat(~lists.held_back, np.diff(lists.list_starts))]
+    report.highest_label = float(np.fmax.reduce(trained, initial=0.0))  # NaN is none
     report.passages, report.tokens = len(lists.passages), len(lists.tokens)
     report.bad_rows, report.examples = bad.counts, bad.examples
     report.save(stretch.report)
     return report
 
 
-def read_stretch(stretch: Stretch, source: Source) -> pa.Table:
-    """The rows of a stretch with the needed columns; raises UnreadableFileError, also for a wrong schema."""
+def read_stretch(stretch: Stretch, source: Source) -> tuple[pa.Table, int]:
+    """The rows of a stretch with the needed columns, and the number of the first one in the file.
 
-    def read(file: pq.ParquetFile) -> pa.Table:
+    Of graded pairs a stretch has the runs of a query that begin in it, to their ends. Raises UnreadableFileError, also
+    for a wrong schema.
+    """
+
+    def read(file: pq.ParquetFile) -> tuple[pa.Table, int]:
         columns = needed_columns(file.schema_arrow, source.columns)
-        return walk_once(file, stretch.row_groups, columns, stretch.rows).rows(stretch.skip, stretch.rows)
+        if layout_of(file.schema_arrow, source.columns) is TrainingLayout.PAIRS:
+            return whole_runs(file, stretch, columns, source.columns.query)
+        walk = walk_once(file, stretch.row_groups, columns, stretch.rows)
+        return walk.rows(stretch.skip, stretch.rows), stretch.first
 
     return storage.read_parquet(stretch.path, read)
+
+
+def whole_runs(file: pq.ParquetFile, stretch: Stretch, columns: list[str], query: str) -> tuple[pa.Table, int]:
+    """The runs of neighbouring rows with one query that begin in a stretch, and the number of their first row."""
+    metadata = file.metadata
+    starts = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
+    before, end = max(stretch.first - 1, 0), stretch.first + stretch.rows
+    group = bisect_right(starts, before) - 1
+    walk = walk_once(file, range(group, metadata.num_row_groups), columns, stretch.rows)
+
+    def rows(start: int, stop: int) -> tuple[pa.Table, list[Text]]:
+        table = walk.rows(start - starts[group], min(stop, metadata.num_rows) - start)
+        return table, list(column_texts(table.column(query)))
+
+    table, queries = rows(before, end)
+    first = 0
+    if stretch.first:  # the run of the row before began in another stretch
+        first = sum(1 for _ in takewhile(lambda one: one == queries[0], queries))
+    tables = [table.slice(first)]
+    while first < len(queries) and end < metadata.num_rows:
+        table, more = rows(end, end + ROWS_BEYOND)
+        same = sum(1 for _ in takewhile(lambda one: one == queries[-1], more))
+        tables.append(table.slice(0, same))
+        end += same
+        if same < len(more):
+            break
+    return pa.concat_tables(tables), before + first
+
+
+def query_runs(table: pa.Table, columns: Columns) -> list[range]:
+    """The rows of each run of neighbours with one query."""
+    queries = column_texts(table.column(columns.query))
+    runs = (list(run) for _, run in groupby(range(len(queries)), key=lambda row: queries[row]))
+    return [range(run[0], run[-1] + 1) for run in runs]
+
+
+def drawn_rows(runs: Sequence[range], wanted: int, rng: random.Random) -> list[int]:
+    """The rows of runs that are drawn until there are `wanted` rows, in order."""
+    drawn: list[int] = []
+    for run in rng.sample(runs, len(runs)):
+        if len(drawn) >= wanted:
+            break
+        drawn.extend(run)
+    return sorted(drawn)
+
+
+def positives_by_query(rows: Sequence[TrainingRow]) -> dict[str, set[str]]:
+    """The passages that some row says are right for a query, by the query."""
+    positives: dict[str, set[str]] = {}
+    for row in rows:
+        found = positives.setdefault(row.query, set())
+        found.update(text for text, label in zip(row.passages, row.labels, strict=True) if label > 0)
+    return positives
+
+
+def without_false_negatives(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows without those negatives that are a positive of the same query in another row of the stretch."""
+    positives = positives_by_query(rows)
+    cleaned = []
+    for row in rows:
+        right = positives[row.query]
+        kept = [
+            i
+            for i, (text, label) in enumerate(zip(row.passages, row.labels, strict=True))
+            if label or text not in right
+        ]
+        passages = [row.passages[i] for i in kept]
+        labels, teacher = ([values[i] for i in kept] for values in (row.labels, row.teacher))
+        cleaned.append(TrainingRow(row.query, passages, labels, teacher, row.group))
+    return cleaned
 
 
 def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.Random) -> Iterator[TrainingRow]:
     """Yields the rows; one that has a positive and no teacher scores gets passages of others, up to `wanted` negatives.
 
-    A passage is never taken that is a positive of the same query or stands in a row of the same group.
+    A passage is never taken that is a positive of the same query or stands in a row of the same group, as far as these
+    rows tell: they are those of a stretch, and nothing is known of the others.
     """
-    pool = list({text: row.group for row in rows for text in row.passages}.items())
-    positives: dict[str, set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for row in rows:
-        found = positives.setdefault(row.query, set())
-        found.update(text for text, label in zip(row.passages, row.labels, strict=True) if label > 0)
+        for text in row.passages:
+            groups.setdefault(text, set()).add(row.group)
+    pool = list(groups)
+    positives = positives_by_query(rows)
     for row in rows:
         negatives = sum(label == 0 for label in row.labels)
         if negatives >= wanted or not all(map(math.isnan, row.teacher)) or not positives[row.query]:
@@ -162,7 +267,7 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
             continue
         own = positives[row.query].union(row.passages)
         drawn = rng.sample(pool, min(len(pool), 2 * wanted + len(own)))
-        others = [text for text, group in drawn if text not in own and not (group and group == row.group)]
+        others = [text for text in drawn if text not in own and not (row.group and row.group in groups[text])]
         others = others[: wanted - negatives]
         yield TrainingRow(
             row.query,
@@ -173,18 +278,32 @@ def with_random_negatives(rows: Sequence[TrainingRow], wanted: int, rng: random.
         )
 
 
-def token_lists(rows: Iterator[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
-    """Yields the rows as token ids; rows with the same query are all held back or all trained on."""
+def token_lists(rows: Iterable[TrainingRow], source: Source, settings: ShardSettings) -> Iterator[TokenList]:
+    """Yields the rows as token ids; rows with the same query are all held back or all trained on.
+
+    What is measured on elsewhere is left out.
+    """
     tokenizer = Tokenizer.from_str(settings.tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    share = settings.held_back_of(source)
+    share, elsewhere = settings.held_back_of(source), queries_of(settings.measured_on)
+    characters = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * settings.max_tokens)
     for row in rows:
-        texts = [text[:MAX_CHARACTERS] for text in (row.query, *row.passages)]
+        texts = [text[:characters] for text in (row.query, *row.passages)]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         query, *passages = [encoding.ids[: settings.max_tokens] for encoding in encodings]
+        if tuple(query) in elsewhere:
+            continue
         held_back = share_of(row.query, settings.seed) < share
         yield TokenList(query, passages, row.labels, row.teacher, held_back)
+
+
+@lru_cache(maxsize=1)
+def queries_of(shards: tuple[str, ...]) -> frozenset[tuple[int, ...]]:
+    """The token ids of all queries of some shards; kept, since every stretch that a worker prepares asks for them."""
+    return frozenset(
+        tuple(lists.text(query).tolist()) for lists in map(read_shard, shards) for query in np.unique(lists.queries)
+    )
 
 
 def share_of(query: str, seed: int) -> float:
@@ -225,6 +344,7 @@ def source_summaries(sources: Sequence[Source], reports: Sequence[ShardReport]) 
                 "licence": source.licence,
                 "rows": sum(report.rows for report in own),
                 "lists": sum(report.lists for report in own),
+                "left_out": sum(report.left_out for report in own),
                 "held_back": sum(report.held_back for report in own),
                 "bad_rows": bad,
                 "unreadable": {report.path: report.unreadable for report in own if report.unreadable},

@@ -250,14 +250,16 @@ class TrainingWorker:
             "validation_lists": len(self.numbers),
             "platt": None,
         }
-        fitted_on, folded = numbers % 2 == 0, None
+        fitted_on, folded = of_every_second(numbers), None
         if calibration(logits[fitted_on], labels[fitted_on]):
-            scale, bias = platt(torch.from_numpy(logits[fitted_on]), torch.from_numpy(labels[fitted_on]))
-            fold_in(self.trainer.encoder, scale, bias)
-            result["platt"] = [scale, bias]
-            folded = self.folded(labels[fitted_on])
-            logits, labels, numbers = (values[~fitted_on] for values in (logits, labels, numbers))
-            result["calibration"] = self.calibrations(logits * scale + bias, labels, numbers)
+            scale, bias = result["platt"] = platt(
+                torch.from_numpy(logits[fitted_on]), torch.from_numpy(labels[fitted_on])
+            )
+            if scale > 0:  # else it would turn the order round
+                fold_in(self.trainer.encoder, scale, bias)
+                folded = self.folded(labels[fitted_on])
+                logits, labels, numbers = (values[~fitted_on] for values in (logits, labels, numbers))
+                result["calibration"] = self.calibrations(logits * scale + bias, labels, numbers)
         with tempfile.TemporaryDirectory() as folder:
             write_model(self.trainer.encoder.cpu(), self.base, Path(folder) / "model", calibration=folded)
             result["digest"] = ModelFiles(self.config.name, Path(folder) / "model").digest()
@@ -283,6 +285,12 @@ class TrainingWorker:
             if of_source.any():
                 found[name] = calibration(logits[of_source], labels[of_source])
         return {name: asdict(one) for name, one in found.items() if one}
+
+
+def of_every_second(numbers: np.ndarray) -> np.ndarray:
+    """Whether each pair belongs to the first, third, fifth ... of the lists whose numbers the pairs have; bool [P]."""
+    is_first: np.ndarray = np.unique(numbers, return_inverse=True)[1] % 2 == 0
+    return is_first
 
 
 def keeps(validation: Validation, value: float, best: float) -> bool:

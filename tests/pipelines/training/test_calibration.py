@@ -42,3 +42,30 @@ def test_both_classes_count_for_one_half() -> None:
     found = calibration(np.zeros(100, dtype=np.float32), np.array([1.0] + [0.0] * 99, dtype=np.float32))
     assert found is not None
     assert found.bins == ((0.5, pytest.approx(0.5), pytest.approx(1.0)),)
+
+
+@pytest.mark.parametrize(("pairs", "gap"), [(20, 1.0), (200, 3.0), (2000, 0.2)])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_scale_stays_finite_where_logits_tell_all_pairs_apart(pairs: int, gap: float, balanced: bool) -> None:
+    """The mean of the chances is that of Platt's targets, and not of 0 and 1."""
+    spread = torch.rand(pairs, generator=torch.Generator().manual_seed(0))
+    logits = torch.cat([gap / 2 + spread, *[-gap / 2 - spread] * 7])
+    labels = torch.cat([torch.ones(pairs), torch.zeros(7 * pairs)])
+    scale, bias = platt(logits, labels, balanced=balanced)
+    chances = torch.sigmoid(scale * logits.double() + bias)
+    right, wrong = (float(chances[labels == label].mean()) for label in (1, 0))
+    share = 0.5 if balanced else 1 / 8
+    wanted = share * (pairs + 1) / (pairs + 2) + (1 - share) / (7 * pairs + 2)
+    assert 0 < scale < 150
+    assert share * right + (1 - share) * wrong == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_sign_of_the_scale_is_that_of_the_difference_of_the_means(balanced: bool) -> None:
+    """What the card says of a scale of 0 or less."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.randn(60, generator=generator)
+        labels = (torch.rand(60, generator=generator) < 0.3).float()
+        scale, _ = platt(logits, labels, balanced=balanced)
+        assert (scale > 0) == bool(logits[labels > 0].mean() > logits[labels == 0].mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pipelines import Reranker
 from pipelines.calibration import CALIBRATION
 from pipelines.training import export, kit, make_kit
 from pipelines.training.base import load_base
+from pipelines.training.teaching import TaughtList
 from pipelines.training.token_lists import TokenList, TokenLists
 
 WORDS = ["read", "write", "file", "list", "sort", "open"]
@@ -219,6 +221,36 @@ def test_a_kit_without_held_back_positives_cannot_be_calibrated(
     kit.save_weights(folder / "trained", kit.load_weights(folder))
     with pytest.raises(ValueError, match="no list is held back with a positive"):
         export.export(folder, [str(folder / "trained")], str(backbone), tmp_path / "model")
+
+
+def test_a_model_that_orders_held_back_lists_backwards_is_not_exported(backbone: Path, tmp_path: Path) -> None:
+    """A negative scale in its classifier would turn its order round. One of a head and its opposite is backwards."""
+    base = load_base(str(backbone))
+    lists = TokenLists.of(TokenList([1], [[2], [3, i]], [1, 0], [1, 0], held_back=True) for i in range(4, 20))
+    recipe = kit.Recipe(steps=9, max_lengths=(30,), max_query_length=8)
+    kit.Kit(base.spec.shape, base.layout, recipe).save(tmp_path / "kit", lists, base.encoder.state_dict())
+    refused = []
+    for name, sign in (("head", 1), ("opposite", -1)):
+        (tmp_path / name).mkdir()
+        head = {"head_out.weight": sign * base.encoder.head_out.weight.detach()}
+        kit.save_weights(tmp_path / name, base.encoder.state_dict() | head)
+        try:
+            scale, _ = export.export(
+                tmp_path / "kit", [str(tmp_path / name)], str(backbone), tmp_path / f"{name}-model"
+            )
+            assert scale > 0
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) == len(list(tmp_path.glob("*-model"))) == 1
+    assert "have on average no higher logits than others (Platt's scale is -" in refused[0]
+
+
+def test_a_kit_reads_texts_as_far_as_its_pairs_may_be_long(backbone: Path) -> None:
+    taught = TaughtList("source", "zebra", ["zebra " * 2000], [1.0], [0.0])
+    tokenizer = load_base(str(backbone)).tokenizer
+    for length in (100, 1500):
+        [one] = make_kit.token_lists([taught], tokenizer, random.Random(0), 0.0, length)
+        assert len(one.passages[0]) == length
 
 
 def test_a_kit_trains_where_there_is_nothing_but_torch_and_numpy() -> None:

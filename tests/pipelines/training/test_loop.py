@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 from dataclasses import replace
@@ -18,10 +20,10 @@ from pipelines.packing import TokenPair, pack
 from pipelines.training.attention import padded_attention
 from pipelines.training.batches import BatchMaker, PairLayout, draw, lists_of_step
 from pipelines.training.calibration import fold_in
-from pipelines.training.kit import Kit, load_weights, train
+from pipelines.training.kit import Kit, load_weights, report_steps, train
 from pipelines.training.loop import DivergedError, Trainer
 from pipelines.training.losses import LOSSES
-from pipelines.training.recipe import LOSS_NAMES, Recipe
+from pipelines.training.recipe import LOSS_NAMES, TEACHER_LOSSES, Recipe
 from pipelines.training.token_lists import TokenList, TokenLists
 
 SHAPE = EncoderShape(40, 16, 2, 2, 32, 64, 2, 1e-12)
@@ -83,6 +85,15 @@ def test_batches_are_those_that_scoring_packs(layout: PairLayout, between: list[
 
 def test_a_recipe_knows_the_losses_that_there_are() -> None:
     assert tuple(LOSSES) == LOSS_NAMES
+    assert {*TEACHER_LOSSES} < {*LOSS_NAMES}
+
+
+@pytest.mark.parametrize("name", TEACHER_LOSSES)
+def test_a_teacher_loss_is_never_below_0(name: str) -> None:
+    """A loss without a lower bound would drive the logits apart for ever."""
+    targets, is_real = torch.tensor([[3.0, 0.0, -4.0]]), torch.ones(1, 3, dtype=torch.bool)
+    for size in (-1000.0, -1.0, 1.0, 1000.0):
+        assert LOSSES[name](torch.tensor([[size, 0.0, -size]]), targets, is_real) >= 0
 
 
 def test_every_epoch_takes_every_list_once_in_another_order() -> None:
@@ -101,6 +112,31 @@ def test_a_draw_keeps_the_best_label_and_pads_short_lists() -> None:
     assert sorted(drawn.teacher_LC[1, :2]) == [1.0, 2.0]
     again = draw(TokenLists.of([long, short]), np.array([0, 1]), 4, seed=0, step=3)
     np.testing.assert_array_equal(again.passages_LC, drawn.passages_LC)
+
+
+def test_a_list_with_many_best_labels_is_drawn_with_others_too() -> None:
+    many = TokenLists.of([TokenList([1], [[i] for i in range(50)], [1.0] * 12 + [0.0] * 38, [math.nan] * 50)])
+    for step in range(20):
+        [labels] = draw(many, np.array([0]), 12, seed=0, step=step).labels_LC
+        assert (labels[0], labels.min()) == (1.0, 0.0)
+
+
+def test_a_best_label_is_drawn_however_small_it_is() -> None:
+    """Shares of clicks are labels, too."""
+    clicks = TokenLists.of([TokenList([1], [[i] for i in range(50)], [0.0] * 49 + [0.05], [math.nan] * 50)])
+    firsts = [draw(clicks, np.array([0]), 4, seed=0, step=step).labels_LC[0, 0] for step in range(20)]
+    assert firsts == [pytest.approx(0.05, abs=1e-3)] * 20
+
+
+@pytest.mark.parametrize("label_loss", LOSS_NAMES)
+def test_a_label_below_0_is_wrong_like_0(label_loss: str) -> None:
+    losses = []
+    for wrong in (0.0, -1.0):
+        lists = TokenLists.of([TokenList([1], [[2], [3], [4]], [1.0, wrong, math.nan], [math.nan] * 3)])
+        trainer = Trainer(new_encoder(), lists, LAYOUT, replace(RECIPE, label_loss=label_loss), CPU)
+        drawn = draw(lists, np.array([0]), 3, seed=0, step=0)
+        losses.append(float(trainer.loss(torch.tensor([[3.0, 1.0, 2.0]]), drawn, slice(None))))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(("teacher", "steps"), [(True, 200), (False, 300)])
@@ -203,7 +239,8 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         ({"max_lengths": ()}, "max_lengths is"),
         ({"max_lengths": (10,)}, "above max_query_length"),
         ({"label_share": 1.5}, "label_share is 1.5"),
-        ({"teacher_loss": "hinge"}, "teacher_loss is 'hinge'; it is one of softmax, "),
+        ({"teacher_loss": "hinge"}, "teacher_loss is 'hinge'; it is one of kl, margin-mse, mse"),
+        *(({"teacher_loss": name}, f"teacher_loss is '{name}'; it is one of") for name in ("softmax", "bce", "lambda")),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
@@ -281,3 +318,39 @@ def test_a_head_that_knows_nothing_is_not_scaled() -> None:
     before = encoder.head_out.weight.clone()
     assert Trainer(encoder, lists_about_words(), LAYOUT, RECIPE, CPU).scale_head() == 1
     torch.testing.assert_close(encoder.head_out.weight, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_workers_send_the_scale_of_a_head_in_one_type(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that do not agree on whether the head knows anything would else wait for different numbers of bytes."""
+    sent: list[torch.dtype] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda scale, _: sent.append(scale.dtype))
+    trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU)
+    trainer.workers = 2
+    monkeypatch.setattr(trainer, "loss", lambda logits_LC, *_: 1 / (1 + knows * logits_LC.abs().sum()))
+    trainer.scale_head()
+    assert sent == [torch.float32]
+
+
+def test_the_curve_of_a_kit_has_the_rate_of_the_step_that_was_taken() -> None:
+    trainer, curve = Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU), io.StringIO()
+    report_steps([trainer.train_step()], trainer, csv.writer(curve))
+    assert float(curve.getvalue().split(",")[-1]) == pytest.approx(RECIPE.rate(0), rel=0.01)
+
+
+def test_progress_of_a_kit_that_cannot_be_written_stays_that_of_the_save_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, text: str) -> None:
+        path.write_bytes(text[:3].encode())
+        raise OSError("no space left")
+
+    Kit(SHAPE, LAYOUT, replace(RECIPE, max_lengths=(16,))).save(
+        tmp_path / "kit", lists_about_words(), new_encoder().state_dict()
+    )
+    monkeypatch.setattr(Path, "write_text", fail)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "progress.json").write_bytes(b'{"step": 0, "seconds": 0.0}')
+    with pytest.raises(OSError, match="no space left"):
+        train(tmp_path / "kit", tmp_path / "out", 0.01, 1, CPU)
+    assert json.loads((tmp_path / "out" / "progress.json").read_bytes()) == {"step": 0, "seconds": 0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from decimal import Decimal
@@ -11,15 +12,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from tokenizers import Tokenizer
 
+import jobs.training.train.data
 from jobs.storage import find_input
 from jobs.training.bad_rows import BadRow
-from jobs.training.train.config import Columns, Source
+from jobs.training.train.config import Columns, Source, TrainConfig
+from jobs.training.train.data import prepared
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.planning import SourceFile, file_of, first_difference, stretches
+from jobs.training.train.planning import SourceFile, file_of, first_difference, source_files, stretches
 from jobs.training.train.rows import TrainingLayout, TrainingRow, layout_of, training_rows
-from jobs.training.train.shards import ShardSettings, prepare, read_shard, share_of, with_random_negatives
+from jobs.training.train.shards import (
+    ShardReport,
+    ShardSettings,
+    prepare,
+    read_shard,
+    share_of,
+    with_random_negatives,
+    without_false_negatives,
+)
+from pipelines.training.base import load_base
+from tests.jobs.stubs import run_stage_here
 
 UNKNOWN = pytest.approx(math.nan, nan_ok=True)
 
@@ -124,6 +138,15 @@ def test_decimals_are_numbers_and_a_column_of_nulls_says_nothing() -> None:
     assert read(table)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
 
 
+def test_labels_below_0_count_as_0_and_teacher_scores_below_0_stay() -> None:
+    lists = pa.table(
+        {"query": ["q"], "documents": [["a", "b", "c"]], "labels": [[1, -1, None]], "teacher": [[0.5, -2.5, None]]}
+    )
+    assert read(lists)[0] == TrainingRow("q", ["a", "b", "c"], [1.0, 0.0, UNKNOWN], [0.5, -2.5, UNKNOWN])
+    pairs = pa.table({"query": ["q", "q"], "document": ["a", "b"], "label": ["1", "-1"]})
+    assert read(pairs)[0] == TrainingRow("q", ["a", "b"], [1.0, 0.0], [UNKNOWN] * 2)
+
+
 def test_invalid_utf8_is_that_rows_fault() -> None:
     raw = pa.array([b"q", b"\xff"], pa.binary()).view(pa.binary())
     table = pa.table({"query": raw, "positive": ["a", "b"]})
@@ -161,6 +184,25 @@ def test_columns_have_the_names_that_the_source_says() -> None:
     assert dict(training_rows(table, columns)) == {0: TrainingRow("q", ["a"], [1.0], [UNKNOWN])}
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            Columns(negatives="hards"),
+            "there is no column 'hards' for negatives; the table has query, positive, hard, page",
+        ),
+        (Columns(group="pageid"), "there is no column 'pageid' for group"),
+        (Columns(labels="click"), "there is no column 'click' for labels"),
+    ],
+)
+def test_a_column_that_was_given_a_name_is_there(columns: Columns, message: str) -> None:
+    """Also one that a table may lack: a misspelt name must not train without its negatives."""
+    table = pa.table({"query": ["q"], "positive": ["a"], "hard": [["n"]], "page": ["x"]})
+    assert layout_of(table.schema, Columns(negatives="hard", group="page")) is TrainingLayout.POSITIVES
+    with pytest.raises(ValueError, match=message):
+        layout_of(table.schema, columns)
+
+
 def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None:
     nan = math.nan
     rows = [
@@ -176,6 +218,54 @@ def test_random_negatives_are_never_right_answers_nor_of_the_same_page() -> None
     assert len(filled[1].passages) == 4
     assert filled[3] == rows[3]
     assert filled[4].labels == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_passage_of_several_groups_is_no_random_negative_in_any_of_them() -> None:
+    nan = math.nan
+    rows = [
+        TrainingRow("q", ["a"], [1.0], [nan], "one page"),
+        TrainingRow("r", ["b"], [1.0], [nan], "one page"),
+        TrainingRow("s", ["c", "b"], [1.0, 0.0], [nan] * 2, "another"),
+    ]
+    assert next(with_random_negatives(rows, 3, random.Random(0))).passages == ["a", "c"]
+
+
+def test_a_negative_that_is_right_in_another_row_of_its_query_is_left_out() -> None:
+    table = pa.table({"query": ["q", "q", "r"], "positive": ["a", "b", "c"], "negatives": [["b", "n"], ["n"], ["b"]]})
+    rows = [row for row in read(table).values() if isinstance(row, TrainingRow)]
+    assert [row.passages for row in without_false_negatives(rows)] == [["a", "n"], ["b", "n"], ["c", "b"]]
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_judged_lists_that_are_held_back_whole_keep_to_their_own_candidates(
+    held_back: bool, tmp_path: Path, bert_directory: Path
+) -> None:
+    """Others are trained on, so they are filled up."""
+    table = pa.table(
+        {
+            "query": [f"question {i}" for i in range(20)],
+            "documents": [[f"right {i}", f"wrong {i}"] for i in range(20)],
+            "labels": [[1, 0]] * 20,
+        }
+    )
+    pq.write_table(table, tmp_path / "judged.parquet")
+    source = Source(str(tmp_path / "judged.parquet"), random_negatives=3, held_back=held_back)
+    files, output = stretch_all(tmp_path, source)
+    settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
+    [report] = [prepare(one, settings) for one in stretches(files, [source], output)]
+    assert report.passages == (40 if held_back else 80)
+
+
+def test_a_report_names_the_highest_label_that_is_trained_on(tmp_path: Path, bert_directory: Path) -> None:
+    """Null labels are none; a source that is held back whole may have any grades."""
+    table = pa.table({"query": ["q", "r"], "documents": [["a", "b"]] * 2, "labels": [[3, None], [1, 0]]})
+    pq.write_table(table, tmp_path / "graded.parquet")
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    for held_back, highest in ((False, 3.0), (True, 0.0)):
+        source = Source(str(tmp_path / "graded.parquet"), held_back=held_back)
+        files, output = stretch_all(tmp_path, source)
+        [stretch] = stretches(files, [source], output)
+        assert prepare(stretch, ShardSettings((source,), tokenizer, 32, 1e-9, seed=0)).highest_label == highest
 
 
 def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], RunFiles]:
@@ -222,6 +312,27 @@ def test_a_source_that_is_held_back_is_all_that_is_measured_on(
     assert [report.lists for report in reports] == [60, 60]
 
 
+def test_a_query_that_is_measured_on_is_not_trained_on(
+    tmp_path: Path, bert_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a source that is held back whole; the source that comes before it in the config has 40 of its queries."""
+    monkeypatch.setattr(jobs.training.train.data, "run_stage", run_stage_here)
+    clicks = pa.table({"query": [f"question {i}" for i in range(60)], "positive": [f"answer {i}" for i in range(60)]})
+    pq.write_table(clicks, tmp_path / "clicks.parquet")
+    judged = pa.table({"query": [f"question {i}" for i in range(20, 70)], "positive": ["zebra"] * 50})
+    pq.write_table(judged, tmp_path / "judged.parquet")
+    sources = tuple(
+        Source(str(tmp_path / f"{name}.parquet"), name, held_back=name == "judged") for name in ("clicks", "judged")
+    )
+    config = TrainConfig(str(bert_directory), str(tmp_path / "out"), sources=sources)
+    said, base = io.StringIO(), load_base(str(bert_directory))
+    reports, shards = prepared(config, base, source_files(sources), RunFiles(config.output), Console(file=said))
+    assert [(report.lists, report.left_out, report.held_back) for report in reports] == [(20, 40, 0), (50, 0, 50)]
+    assert "40 row(s) are left out, whose query a source has that is held back" in " ".join(said.getvalue().split())
+    trained, measured = ({tuple(one.query) for one in read_shard(shard)} for shard in shards)
+    assert (len(trained), len(measured), trained & measured) == (20, 50, set())
+
+
 def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) -> None:
     for name, rows, group in (("a", 100, 100), ("b", 55, 10)):
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
@@ -236,10 +347,72 @@ def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) ->
     assert [one.take for one in found] == [one.rows for one in found]
 
 
+def graded_lists(
+    folder: Path, tokenizer: str, runs: list[int], rows_per_group: int, stretch_rows: int, lists: int | None = None
+) -> tuple[list[tuple[int, float]], list[ShardReport]]:
+    """Passages and highest label of the lists that a table of graded pairs gives, cut into stretches, and the reports.
+
+    Query i has `runs[i]` pairs, of which the first is right.
+    """
+    queries = [f"question {i}" for i, size in enumerate(runs) for _ in range(size)]
+    labels = [float(place == 0) for size in runs for place in range(size)]
+    table = pa.table({"query": queries, "document": [f"text {i}" for i in range(len(queries))], "label": labels})
+    pq.write_table(table, folder / "pairs.parquet", row_group_size=rows_per_group)
+    source = Source(str(folder / "pairs.parquet"), random_negatives=0, lists=lists)
+    files, output = stretch_all(folder, source)
+    found = stretches(files, [source], output, stretch_rows=stretch_rows)
+    reports = [prepare(one, ShardSettings((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
+    made = [one for stretch in found for one in read_shard(stretch.shard)]
+    return [(len(one.passages), max(one.labels)) for one in made], reports
+
+
+@pytest.mark.parametrize(("rows_per_group", "stretch_rows"), [(500, 7), (10, 7), (3, 7), (10, 100), (500, 1)])
+def test_graded_pairs_of_a_query_stay_together_wherever_a_file_is_cut(
+    rows_per_group: int, stretch_rows: int, tmp_path: Path, bert_directory: Path
+) -> None:
+    """Also a run that is longer than several stretches, and one that begins where a stretch does."""
+    runs = [7, 3, 1, 25, 4, 7, 2, 30]
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    lists, reports = graded_lists(tmp_path, tokenizer, runs, rows_per_group, stretch_rows)
+    assert lists == [(size, 1.0) for size in runs]
+    assert sum(report.rows for report in reports) == sum(runs)
+    assert [report.bad_rows for report in reports if report.bad_rows] == []
+
+
+def test_graded_pairs_are_drawn_by_whole_queries(tmp_path: Path, bert_directory: Path) -> None:
+    tokenizer = (bert_directory / "tokenizer.json").read_text()
+    lists, [report] = graded_lists(tmp_path, tokenizer, [10] * 50, 500, 1000, lists=100)
+    assert lists == [(10, 1.0)] * 10
+    assert (report.rows, report.bad_rows) == (100, {})
+
+
+def test_a_bad_pair_is_named_by_its_number_in_the_file(tmp_path: Path, bert_directory: Path) -> None:
+    """In the second stretch, whose first rows belong to the first one."""
+    table = pa.table({"query": ["q"] * 6 + ["r"] * 4, "document": ["d"] * 8 + [None, "d"], "label": [1.0] * 10})
+    pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=4)
+    source = Source(str(tmp_path / "pairs.parquet"))
+    files, output = stretch_all(tmp_path, source)
+    settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
+    reports = [prepare(one, settings) for one in stretches(files, [source], output, stretch_rows=4)]
+    assert [report.rows for report in reports] == [6, 4, 0]
+    assert reports[1].examples == ["row 8: null_document: document is null"]
+
+
 def test_a_damaged_file_is_a_report(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
     [file] = find_input(str(tmp_path / "bad.parquet"))
     assert file_of(0, file).unreadable is not None
+
+
+def test_a_text_is_read_as_far_as_a_pair_may_be_long(tmp_path: Path, bert_directory: Path) -> None:
+    table = pa.table({"query": ["q"], "positive": ["zebra " * 5000]})
+    pq.write_table(table, tmp_path / "long.parquet")
+    source = Source(str(tmp_path / "long.parquet"))
+    files, output = stretch_all(tmp_path, source)
+    [stretch] = stretches(files, [source], output)
+    prepare(stretch, ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 4000, 0.2, seed=0))
+    [one] = read_shard(stretch.shard)
+    assert len(one.passages[0]) == 4000
 
 
 def test_equal_queries_are_held_back_together() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from jobs.training.train.config import Source, TrainConfig, Validation
-from jobs.training.train.data import check_data
+from jobs.training.train.data import check_data, check_labels
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.screen import FEW_LISTS, print_data, print_end
 from jobs.training.train.shards import ShardReport
 from pipelines.errors import ConfigError
+from pipelines.training.recipe import Recipe
 
 CONFIG = TrainConfig("embedded", "run", sources=(Source("clicks.parquet", "clicks"),), validation=Validation(0.03))
 
@@ -59,3 +61,13 @@ def test_files_of_which_none_can_be_read_end_the_run_with_the_way_out() -> None:
         check_data(unreadable, None)
     with pytest.raises(ConfigError, match="no row of any source can be trained on"):
         check_data([*unreadable, ShardReport(0, "c", rows=5)], None)
+
+
+def test_grades_above_1_cannot_be_learnt_as_probabilities() -> None:
+    """The loss would have no least value: the logit of a grade 3 grows for ever."""
+    reports = [ShardReport(0, "a.parquet", highest_label=1.0), ShardReport(0, "b.parquet", highest_label=3.0)]
+    check_labels(CONFIG, reports)
+    bce = replace(CONFIG, recipe=Recipe(steps=1, label_loss="bce"))
+    check_labels(bce, reports[:1])
+    with pytest.raises(ConfigError, match=r"b\.parquet has the label 3, and recipe\.label_loss is 'bce'"):
+        check_labels(bce, reports)

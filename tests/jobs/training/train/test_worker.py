@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray.train.torch
+import torch
 
+from jobs.training.train.card import calibration_lines
 from jobs.training.train.config import Source, TrainConfig, Validation
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.worker import History, Task, curve_csv, keeps, map_lists
+from jobs.training.train.shards import ShardReport
+from jobs.training.train.worker import History, Task, TrainingWorker, curve_csv, keeps, map_lists, of_every_second
 from pipelines.training.token_lists import TokenList, TokenLists
 
 
@@ -83,3 +90,38 @@ def test_the_weights_that_stay_are_those_of_the_best_validation_or_the_last_ones
     best, last = Validation(), Validation(keep="last")
     assert [keeps(best, value, 0.5) for value in (0.4, 0.5, 0.6, math.nan)] == [False, False, True, True]
     assert all(keeps(last, value, 0.5) for value in (0.4, 0.5, 0.6, math.nan))
+
+
+def test_a_fit_sees_every_second_of_the_lists_that_have_labels() -> None:
+    """Whatever their numbers are among all lists."""
+    assert of_every_second(np.array([3, 3, 5, 5, 5, 7])).tolist() == [True, True, False, False, False, True]
+
+
+def test_a_model_that_orders_backwards_keeps_its_order_and_its_card_says_why(
+    task: Task, bert_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a head and its opposite puts relevant passages lower than others."""
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    made = [TokenList([5 + i], [[6 + i, 9], [30 - i]], [1, 0], [math.nan] * 2, held_back=i < 16) for i in range(20)]
+    config = replace(task.config, base=str(bert_directory), name="model")
+    task = replace(task, config=config, reports=(ShardReport(0, "rows.parquet", lists=20),))
+    said = {}
+    for sign in (1, -1):
+        worker = TrainingWorker(task, TokenLists.of(made))
+        weight = worker.best_weights["head_out.weight"] = sign * worker.best_weights["head_out.weight"]
+        worker.finish()
+        result = json.loads((tmp_path / "_result.json").read_text())
+        is_forwards = result["platt"][0] > 0
+        assert torch.equal(worker.trainer.encoder.head_out.weight, weight) != is_forwards
+        assert (tmp_path / "model" / "calibration.json").exists() == is_forwards
+        (tmp_path / "model" / "calibration.json").unlink(missing_ok=True)
+        said[is_forwards] = "\n".join(calibration_lines(result))
+    assert "Measured on the other lists" in said[True]
+    assert "Not calibrated: fitted on every second held-back list (Platt), the scale is -" in said[False]
+
+
+def test_a_card_says_what_is_missing_to_calibrate_on() -> None:
+    assert "no passage with a label above 0, or none with the label 0" in "".join(calibration_lines({"platt": None}))
+    unmeasured = "".join(calibration_lines({"platt": [2.0, 0.5], "calibration": {}}))
+    assert "Scale 2.000 and bias 0.500 were fitted" in unmeasured
+    assert "How far scores are off is not known" in unmeasured
