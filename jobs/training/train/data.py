@@ -36,6 +36,10 @@ def prepared(
         for stretch in wanted
         if not storage.exists(stretch.report) or (not is_begun and read_report(stretch.report).unreadable is not None)
     }
+    measured = [stretch for stretch in wanted if config.sources[stretch.source].held_back]
+    trained = [stretch for stretch in wanted if not config.sources[stretch.source].held_back]
+    if todo.intersection(measured):  # with them, other rows are to be left out
+        todo.update(trained)
     if todo:
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
@@ -48,8 +52,6 @@ def prepared(
         seed=config.recipe.seed,
     )
     storage.make_directory(output.lists)
-    measured = [stretch for stretch in wanted if config.sources[stretch.source].held_back]
-    trained = [stretch for stretch in wanted if not config.sources[stretch.source].held_back]
     run_stage(preparation_stage, settings, [asdict(stretch) for stretch in measured if stretch in todo])
     settings = replace(settings, measured_on=tuple(shards_of(measured, reports_of(measured))))
     run_stage(preparation_stage, settings, [asdict(stretch) for stretch in trained if stretch in todo])
