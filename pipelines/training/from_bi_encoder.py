@@ -454,7 +454,6 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str]) -> None:
         raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
     base = load_base(str(embedding.transformer))  # which refuses what would not load, or would be garbage
     tokenizer = files.tokenizer()
-    tokenizer.no_padding()
     tokenizer.enable_truncation(min(SAMPLE_TOKENS, base.max_length))
     distinct = list(dict.fromkeys(texts))
     if len(distinct) < 2:

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from jobs import storage
 from jobs.runtime.stages import run_stage
-from jobs.screen import say_left_out
 from jobs.training.bad_rows import TooManyBadRowsError
 from jobs.training.train.config import TrainConfig
 from jobs.training.train.paths import RunFiles
@@ -58,8 +57,6 @@ def prepared(
     reports = reports_of(wanted)
     shards = shards_of(wanted, reports)
     reports = [*unreadable_reports(files), *reports]
-    for source in config.sources:
-        say_left_out(console, source.path, storage.find_input(source.path).left_out)
     print_data(console, config, reports)
     return reports, shards
 

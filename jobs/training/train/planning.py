@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from rich.console import Console
+
 from jobs import storage
 from jobs.driver.resolution import JOB_ENVIRONMENT
 from jobs.errors import RefusedError, UnreadableFileError
 from jobs.records import InputFile
+from jobs.screen import say_left_out
 from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
 from jobs.training.train.paths import RunFiles, base_model
@@ -88,13 +91,17 @@ def definite_base(base: str, folder: Path) -> str:
     return base_model(os.path.abspath(base)) if os.path.isdir(base) else base
 
 
-def source_files(sources: Sequence[Source]) -> list[SourceFile]:
-    """Every file of every source with its row groups; raises ConfigError for a source without files."""
-    return [
-        file_of(number, file)
-        for number, source in enumerate(sources)
-        for file in storage.list_input(source.path, f"source {source.name!r}:")
-    ]
+def source_files(sources: Sequence[Source], console: Console) -> list[SourceFile]:
+    """Every file of every source with its row groups, and says which are no Parquet.
+
+    Raises ConfigError for a source without files.
+    """
+    found = []
+    for number, source in enumerate(sources):
+        files = storage.list_input(source.path, f"source {source.name!r}:")
+        say_left_out(console, source.path, files.left_out)
+        found += [file_of(number, file) for file in files]
+    return found
 
 
 def file_of(source: int, file: InputFile) -> SourceFile:

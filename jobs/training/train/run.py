@@ -51,7 +51,7 @@ def run(
     with signals_as_exceptions(), disk_failures_as_stops():
         config = with_definite_paths(config, config_file)
         output = RunFiles(config.output)
-        files = source_files(config.sources)
+        files = source_files(config.sources, console)
         manifest = manifest_of(config, find_model(config.base).digest(), files)
         base = None if storage.exists(output.summary) and not overwrite else checked_base(config)
         take_place(output)

@@ -284,8 +284,6 @@ def token_lists(rows: Iterable[TrainingRow], source: Source, settings: ShardSett
     What is measured on elsewhere is left out.
     """
     tokenizer = Tokenizer.from_str(settings.tokenizer)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     share, elsewhere = settings.held_back_of(source), queries_of(settings.measured_on)
     characters = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * settings.max_tokens)
     for row in rows:

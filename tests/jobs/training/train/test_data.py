@@ -69,12 +69,13 @@ def test_what_could_not_be_read_is_read_again_until_the_run_trains_and_what_is_l
     (folder / "notes.txt").write_text("no Parquet")
     config = TrainConfig("embedded", str(tmp_path / "run"), sources=(Source(str(folder), "s"),))
     output = RunFiles(config.output)
-    files = source_files(config.sources)
+    listed = io.StringIO()
+    files = source_files(config.sources, Console(file=listed, width=400))
+    assert f"left out: 1 file(s) of {folder} that are no Parquet: {folder / 'notes.txt'}" in listed.getvalue()
 
-    def prepare() -> tuple[list[str | None], str]:
-        said = io.StringIO()
-        reports, _ = prepared(config, base, files, output, Console(file=said, width=400))
-        return [report.unreadable for report in reports], said.getvalue()
+    def prepare() -> list[str | None]:
+        reports, _ = prepared(config, base, files, output, Console(file=io.StringIO()))
+        return [report.unreadable for report in reports]
 
     read_parquet = storage.read_parquet
 
@@ -85,12 +86,10 @@ def test_what_could_not_be_read_is_read_again_until_the_run_trains_and_what_is_l
 
     with monkeypatch.context() as damaged:
         damaged.setattr(storage, "read_parquet", failing)
-        assert prepare()[0] == [None, "a page is damaged"]
+        assert prepare() == [None, "a page is damaged"]
     first = Path(output.lists, "000000.json").stat().st_mtime_ns
     Path(output.checkpoints).mkdir()
-    assert prepare()[0] == [None, "a page is damaged"]  # the run trains without it
+    assert prepare() == [None, "a page is damaged"]  # the run trains without it
     Path(output.checkpoints).rmdir()
-    unreadable, said = prepare()
-    assert unreadable == [None, None]
+    assert prepare() == [None, None]
     assert Path(output.lists, "000000.json").stat().st_mtime_ns == first
-    assert f"left out: 1 file(s) of {folder} that are no Parquet: {folder / 'notes.txt'}" in said

@@ -326,7 +326,9 @@ def test_a_query_that_is_measured_on_is_not_trained_on(
     )
     config = TrainConfig(str(bert_directory), str(tmp_path / "out"), sources=sources)
     said, base = io.StringIO(), load_base(str(bert_directory))
-    reports, shards = prepared(config, base, source_files(sources), RunFiles(config.output), Console(file=said))
+    reports, shards = prepared(
+        config, base, source_files(sources, Console(file=said)), RunFiles(config.output), Console(file=said)
+    )
     assert [(report.lists, report.left_out, report.held_back) for report in reports] == [(20, 40, 0), (50, 0, 50)]
     assert "40 row(s) are left out, whose query a source has that is held back" in " ".join(said.getvalue().split())
     trained, measured = ({tuple(one.query) for one in read_shard(shard)} for shard in shards)
