@@ -21,30 +21,22 @@ from ..encoder import PackedEncoder
 from ..errors import ModelError
 from .attention import training_attention
 from .base import Base, check_free, load_base, write_model
-from .batches import BatchMaker, draw
+from .batches import BatchMaker
 from .calibration import FOLDED_IN, fold_in, platt
 from .kit import Kit
 from .token_lists import TokenLists
+from .validation import labelled_pairs, score_lists
 
-BATCH_TOKENS = 4096
 NO_LISTS = "no list is held back with a positive and another label; make the kit with more queries"
 
 
-@torch.inference_mode()
-def held_back_logits(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tuple[np.ndarray, np.ndarray]:
+def held_back_pairs(encoder: PackedEncoder, lists: TokenLists, kit: Kit) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels (0 or 1) of the labelled pairs of all lists that were held back, float32 [pairs] each."""
-    numbers = np.flatnonzero(lists.held_back)
-    if not len(numbers):
-        raise ValueError(NO_LISTS)
-    widest = int(np.diff(lists.list_starts)[numbers].max())
-    drawn = draw(lists, numbers, widest, seed=0, step=0)
     maker = BatchMaker(lists, kit.layout, torch.device("cpu"))
-    logits_LC = np.full(drawn.labels_LC.shape, np.nan, dtype=np.float32)
     longest, longest_query = max(kit.recipe.max_lengths), kit.recipe.max_query_length
-    for rows, batch in maker.micro_batches(drawn, longest, longest_query, BATCH_TOKENS):
-        logits_LC[rows][drawn.is_real_LC[rows]] = encoder(batch).numpy()
-    known = ~np.isnan(drawn.labels_LC)
-    return logits_LC[known], (drawn.labels_LC[known] > 0).astype(np.float32)
+    scored = score_lists(encoder, maker, lists, np.flatnonzero(lists.held_back), longest, longest_query)
+    logits, labels, _ = labelled_pairs(scored)
+    return logits, labels
 
 
 def mean_encoder(kit: Kit, trained: Sequence[str]) -> PackedEncoder:
@@ -90,8 +82,8 @@ def export(
     check_fits(kit, base)
     encoder = mean_encoder(kit, trained)
     encoder.attention = training_attention(torch.device("cpu"))
-    logits, labels = held_back_logits(encoder, TokenLists.load(folder / "lists.npz"), kit)
-    if not 0 < labels.mean() < 1:
+    logits, labels = held_back_pairs(encoder, TokenLists.load(folder / "lists.npz"), kit)
+    if not labels.any() or labels.all():
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
     if scale <= 0:

@@ -23,7 +23,7 @@ from ..encoder import PackedEncoder
 from .attention import training_attention
 from .batches import BatchMaker, Drawn, PairLayout, draw, lists_of_step
 from .calibration import fold_in
-from .losses import LOSSES
+from .losses import LOSSES, Loss
 from .recipe import Recipe
 from .token_lists import TokenLists
 
@@ -50,6 +50,26 @@ class Progress(NamedTuple):
     """Pairs of this step."""
     seconds: float
     """Seconds that this step took."""
+
+
+class Term(NamedTuple):
+    """The label loss or the teacher loss of a step: what it takes from each list. On the device."""
+
+    loss: Loss
+    targets_LC: torch.Tensor
+    known_LC: torch.Tensor
+    """bool: which passages take part."""
+    weights_L: torch.Tensor
+    """What the loss of each list is multiplied by, so that all of them add up to the step's loss."""
+
+    def part(self, number: int, of: int) -> Term:
+        """The share of one worker, as `Drawn.part` makes it."""
+        return Term(self.loss, *(rows[number::of] for rows in self[1:]))
+
+    def of_rows(self, logits_LC: torch.Tensor, rows: slice) -> torch.Tensor:
+        """What the lists of `rows` add to the step's loss."""
+        losses_L = self.loss.sums(logits_LC, self.targets_LC[rows], self.known_LC[rows])
+        return (self.weights_L[rows] * losses_L).sum()
 
 
 class Trainer:
@@ -112,11 +132,12 @@ class Trainer:
         recipe = self.recipe
         numbers = lists_of_step(self.members, 0, min(lists, len(self.members)), recipe.seed)
         drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, 0)
+        terms = self.terms(drawn)
         self.refresh_passing()
         logits_LC = torch.zeros(drawn.is_real_LC.shape, device=self.device)
         for rows, some_LC in self.passes(drawn, max(recipe.max_lengths)):
             logits_LC[rows] = some_LC
-        flat, *losses = (float(self.loss(scale * logits_LC, drawn, slice(None))) for scale in (0.0, *SCALES))
+        flat, *losses = (float(self.loss(scale * logits_LC, terms)) for scale in (0.0, *SCALES))
         knows = min(losses) < LESS_THAN_FLAT * flat
         best = SCALES[int(np.argmin(losses))] if knows else 1.0
         scale = torch.tensor(best, dtype=torch.float32, device=self.device)
@@ -140,10 +161,9 @@ class Trainer:
         drawn = draw(self.lists, numbers, recipe.passages_per_list, recipe.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step, self.moments_since)
-        mine = drawn.part(self.rank, self.workers)
-        loss, logits_LC = self.add_gradients(mine, recipe.max_length(self.step))
+        loss, is_first = self.add_gradients(drawn, recipe.max_length(self.step))
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        loss, first = self.exchange(trained, loss, positive_first(logits_LC, mine), len(mine.queries_L))
+        loss, first = self.add_up(trained, loss, is_first)
         for parameter, is_zero in self.zeros:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(is_zero, 0.0)
@@ -157,35 +177,38 @@ class Trainer:
         self.step += 1
         return Progress(self.step, loss, first, int(drawn.is_real_LC.sum()), time.perf_counter() - began)
 
-    def exchange(self, trained: list[torch.nn.Parameter], loss: float, first: float, lists: int) -> tuple[float, float]:
-        """Makes the gradients of this worker's lists those of all lists of the step; returns loss and share of all."""
-        if self.workers == 1:
-            return loss, first
-        counts = [lists, loss * lists, *((0, 0) if math.isnan(first) else (lists, first * lists))]
-        sums = torch.tensor(counts, dtype=torch.float64).to(self.device, torch.float32)
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
-        whole = torch.cat([sums, *(gradient.flatten() * lists for gradient in gradients)])
-        torch.distributed.all_reduce(whole)
-        all_lists, loss_sum, labelled, first_sum = whole[:4].tolist()
-        pieces = (whole[4:] / all_lists).split([one.numel() for one in trained])
-        for one, piece in zip(trained, pieces, strict=True):
-            one.grad = piece.view_as(one)
-        return loss_sum / all_lists, first_sum / labelled if labelled else math.nan
+    def add_up(self, trained: list[torch.nn.Parameter], loss: float, is_first: np.ndarray) -> tuple[float, float]:
+        """Adds up what all workers found: leaves the gradients, returns the loss and the share of best labels first."""
+        sums = torch.tensor([loss, len(is_first), is_first.sum()], dtype=torch.float32)
+        if self.workers > 1:
+            gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
+            whole = torch.cat([sums.to(self.device), *(gradient.flatten() for gradient in gradients)])
+            torch.distributed.all_reduce(whole)
+            sums, *pieces = whole.split([len(sums), *(one.numel() for one in trained)])
+            for one, piece in zip(trained, pieces, strict=True):
+                one.grad = piece.view_as(one)
+        loss, labelled, firsts = sums.tolist()
+        return loss, firsts / labelled if labelled else math.nan
 
     def add_gradients(self, drawn: Drawn, max_length: int) -> tuple[float, np.ndarray]:
-        """Adds the gradients of the mean loss over the lists of `drawn`; returns that loss and all logits [L, C]."""
+        """Adds the gradients of this worker's lists, as parts of the loss of all lists of `drawn`.
+
+        Returns what these lists add to that loss, and `best_is_first` of them.
+        """
         total = torch.zeros((), device=self.device)
         self.refresh_passing()
-        logits = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
+        terms = [term.part(self.rank, self.workers) for term in self.terms(drawn)]
+        mine = drawn.part(self.rank, self.workers)
+        logits = np.full(mine.labels_LC.shape, -np.inf, dtype=np.float32)
         parts = []
-        for rows, logits_LC in self.passes(drawn, max_length):
-            loss = self.loss(logits_LC, drawn, rows) * (len(logits_LC) / len(drawn.queries_L))
+        for rows, logits_LC in self.passes(mine, max_length):
+            loss = self.loss(logits_LC, terms, rows)
             loss.backward()
             total += loss.detach()
             parts.append((rows, logits_LC.detach()))
         for rows, part in parts:  # only now, so that a GPU is never waited for between two passes
-            logits[rows] = np.where(drawn.is_real_LC[rows], part.cpu().numpy(), -np.inf)
-        return float(total), logits
+            logits[rows] = np.where(mine.is_real_LC[rows], part.cpu().numpy(), -np.inf)
+        return float(total), best_is_first(logits, mine)
 
     def passes(self, drawn: Drawn, max_length: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Forward passes over micro-batches of `drawn`: which rows, and their logits [rows, C], 0 in padding."""
@@ -202,30 +225,35 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.passing.parameters()), list(self.encoder.parameters()))
 
-    def loss(self, logits_LC: torch.Tensor, drawn: Drawn, rows: slice) -> torch.Tensor:
-        """The mean over the lists of `rows` of what the recipe mixes: the label loss and the teacher loss.
+    def terms(self, drawn: Drawn) -> list[Term]:
+        """The two losses that the recipe mixes, over the lists of a step.
 
         A passage whose label is unknown takes no part in the label loss; a label below 0 counts as 0. A list without a
-        positive label, or without a teacher, has the other loss alone, with all of the weight.
+        positive label, or without a teacher, has the other loss alone, with all of the weight. A loss that is a mean
+        over candidates is one over those of the whole step, however the lists are spread over passes and workers.
         """
         recipe = self.recipe
-        labels_LC, teacher_LC = torch.from_numpy(drawn.labels_LC[rows]), torch.from_numpy(drawn.teacher_LC[rows])
+        labels_LC, teacher_LC = torch.from_numpy(drawn.labels_LC), torch.from_numpy(drawn.teacher_LC)
         labels_LC = labels_LC.clamp(min=0)  # NaN stays
-        is_real_LC = torch.from_numpy(drawn.is_real_LC[rows])
+        is_real_LC = torch.from_numpy(drawn.is_real_LC)
         known_LC, scored_LC = is_real_LC & ~labels_LC.isnan(), is_real_LC & ~teacher_LC.isnan()
         has_label, has_teacher = (known_LC & (labels_LC > 0)).any(dim=1), scored_LC.any(dim=1)
         share_L = torch.where(has_label & has_teacher, recipe.label_share, has_label.float())
-        total = logits_LC.sum() * 0
-        for name, targets_LC, known, weight_L in (
+        terms = []
+        for name, targets_LC, told_LC, share in (
             (recipe.label_loss, labels_LC, known_LC, share_L * has_label),
             (recipe.teacher_loss, teacher_LC * recipe.teacher_scale, scored_LC, (1 - share_L) * has_teacher),
         ):
-            for weight in weight_L[weight_L > 0].unique().tolist():
-                chosen = torch.nonzero(weight_L == weight)[:, 0]
-                at = chosen.to(self.device)
-                loss = LOSSES[name](logits_LC[at], targets_LC[chosen].to(self.device), known[chosen].to(self.device))
-                total = total + weight * len(chosen) * loss
-        return total / len(logits_LC)
+            takes_part = share > 0
+            taking_part_LC = told_LC & takes_part[:, None]
+            addends = LOSSES[name].counts(targets_LC, taking_part_LC).sum() / takes_part.sum().clamp(min=1)
+            weights_L = share / len(share) / torch.where(addends > 0, addends, 1.0)
+            terms.append(Term(LOSSES[name], *(one.to(self.device) for one in (targets_LC, taking_part_LC, weights_L))))
+        return terms
+
+    def loss(self, logits_LC: torch.Tensor, terms: list[Term], rows: slice = slice(None)) -> torch.Tensor:
+        """What the lists of `rows` add to the loss of all lists that the terms are of."""
+        return torch.stack([term.of_rows(logits_LC, rows) for term in terms]).sum()
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint, whole or not at all."""
@@ -264,12 +292,13 @@ def check_lengths(recipe: Recipe, encoder: PackedEncoder, layout: PairLayout) ->
         raise ValueError(f"max_lengths reaches {max(recipe.max_lengths)}; the model reads {longest} tokens")
 
 
-def positive_first(logits_LC: np.ndarray, drawn: Drawn) -> float:
-    """Share of the lists with a positive label whose best label got the highest logit; NaN where there is none."""
+def best_is_first(logits_LC: np.ndarray, drawn: Drawn) -> np.ndarray:
+    """Whether the best label got the highest logit, of each list with a positive label; bool."""
     labels_LC = np.nan_to_num(drawn.labels_LC, nan=-1)
-    labelled = labels_LC.max(axis=1) > 0
-    winners = np.take_along_axis(labels_LC, logits_LC.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return float((winners == labels_LC.max(axis=1))[labelled].mean()) if labelled.any() else math.nan
+    best_L = labels_LC.max(axis=1)
+    winners_L = np.take_along_axis(labels_LC, logits_LC.argmax(axis=1)[:, None], axis=1)[:, 0]
+    is_first: np.ndarray = (winners_L == best_L)[best_L > 0]
+    return is_first
 
 
 def decayed_apart(encoder: PackedEncoder, weight_decay: float) -> list[dict[str, Any]]:

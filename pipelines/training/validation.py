@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from ..encoder import PackedEncoder
+from ..packing import split_by_token_budget
 from .batches import BatchMaker, Drawn, draw
 from .token_lists import TokenLists
 
 RANKS = 10
 BATCH_TOKENS = 8192
-LISTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,23 @@ def score_lists(
     numbers: np.ndarray,
     max_length: int,
     max_query_length: int,
+    part: int = 0,
+    of: int = 1,
 ) -> ScoredLists:
-    """Scores all passages of some lists, in the precision that the encoder has."""
+    """Scores all passages of some lists, in the precision that the encoder has.
+
+    With `of` above 1, every `of`-th pair is scored, beginning with pair `part`, and the other logits are 0.
+    """
     widest = int(np.diff(lists.list_starts)[numbers].max()) if len(numbers) else 0
     drawn = draw(lists, numbers, widest, seed=0, step=0)
-    logits_LC = np.full(drawn.labels_LC.shape, -np.inf, dtype=np.float32)
-    for start in range(0, len(numbers), LISTS_AT_ONCE):
-        some = slice(start, start + LISTS_AT_ONCE)
-        part = Drawn(*(rows[some] for rows in drawn))
-        for rows, batch in maker.micro_batches(part, max_length, max_query_length, BATCH_TOKENS):
-            logits_LC[some][rows][part.is_real_LC[rows]] = encoder(batch).cpu().numpy()
+    logits_LC = np.where(drawn.is_real_LC, np.float32(0), np.float32(-np.inf))
+    rows_P, places_P = (places[part::of] for places in np.nonzero(drawn.is_real_LC))
+    queries_P, passages_P = drawn.queries_L[rows_P], drawn.passages_LC[rows_P, places_P]
+    query_P, passage_P = maker.pair_lengths(queries_P, passages_P, max_length, max_query_length)
+    totals_P = query_P + passage_P + maker.layout.special_tokens
+    for run in split_by_token_budget(totals_P.tolist(), BATCH_TOKENS):
+        batch = maker.pack(queries_P[run], passages_P[run], max_length, max_query_length)
+        logits_LC[rows_P[run], places_P[run]] = encoder(batch).cpu().numpy()
     return ScoredLists(numbers, drawn, logits_LC)
 
 

@@ -16,7 +16,8 @@ from jobs.training.train.config import TrainConfig
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import SourceFile, stretches, unreadable_reports
 from jobs.training.train.screen import print_data
-from jobs.training.train.shards import ShardReport, ShardSettings, Stretch, prepare, read_report
+from jobs.training.train.shards import ShardReport, ShardSettings, prepare, read_report
+from jobs.training.train.stretches import Stretch
 from pipelines.errors import ConfigError
 from pipelines.training.base import Base
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from jobs import storage
@@ -18,13 +19,16 @@ from jobs.screen import say_left_out
 from jobs.storage import absolute
 from jobs.training.train.config import Source, TrainConfig
 from jobs.training.train.paths import RunFiles, base_model
-from jobs.training.train.shards import ShardReport, Stretch
+from jobs.training.train.shards import ShardReport
+from jobs.training.train.stretches import Stretch
 from pipelines.config import EMBEDDED_MODELS
 from pipelines.errors import ConfigError
 from pipelines.stores import is_uri
 
 STRETCH_ROWS = 20_000
-"""Rows of a shard: what one task holds in memory, as texts and as token ids."""
+STRETCH_BYTES = 64 << 20
+"""Rows of a shard, and bytes of theirs as the file's footer counts them: one task has them all in memory, several times
+over. Whichever is less, for passages may be long."""
 FREE_TO_CHANGE = ("output", "workers", "name")
 """Keys of the config that another call of the same run may change."""
 
@@ -37,6 +41,8 @@ class SourceFile:
     file: InputFile
     row_groups: tuple[int, ...] = ()
     """Rows of each row group."""
+    stretch_rows: int = STRETCH_ROWS
+    """Rows of a stretch, by the mean size of the file's rows."""
     unreadable: str | None = None
 
 
@@ -106,29 +112,27 @@ def source_files(sources: Sequence[Source], console: Console) -> list[SourceFile
 
 def file_of(source: int, file: InputFile) -> SourceFile:
     """Reads the footer of a file of a source."""
+
+    def read(parquet: pq.ParquetFile) -> tuple[tuple[int, ...], int]:
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        return tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
+
     try:
-        rows = storage.read_parquet(
-            file.path,
-            lambda parquet: tuple(
-                parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)
-            ),
-        )
+        rows, size = storage.read_parquet(file.path, read)
     except UnreadableFileError as error:
         return SourceFile(source, file, unreadable=error.why.splitlines()[0])
-    return SourceFile(source, file, rows)
+    return SourceFile(source, file, rows, max(1, min(STRETCH_ROWS, STRETCH_BYTES * sum(rows) // max(size, 1))))
 
 
-def stretches(
-    files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles, stretch_rows: int = STRETCH_ROWS
-) -> list[Stretch]:
-    """Cuts all rows into stretches of about `stretch_rows`; a source's `lists` are spread evenly over its rows."""
+def stretches(files: Sequence[SourceFile], sources: Sequence[Source], output: RunFiles) -> list[Stretch]:
+    """Cuts the rows of all files into stretches; a source's `lists` are spread evenly over its rows."""
     rows_of: dict[int, int] = {}
     for one in files:
         rows_of[one.source] = rows_of.get(one.source, 0) + sum(one.row_groups)
     done: dict[int, int] = dict.fromkeys(rows_of, 0)
     found: list[Stretch] = []
     for one in files:
-        for groups, skip, first, rows in cut_row_groups(one.row_groups, stretch_rows):
+        for groups, skip, first, rows in cut_row_groups(one.row_groups, one.stretch_rows):
             all_rows = rows_of[one.source]
             wanted = min(sources[one.source].lists or all_rows, all_rows)
             before = done[one.source]
@@ -170,7 +174,9 @@ def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFil
     return {
         "asked": asked,
         "base": base_digest,
-        "files": [asdict(one.file) | {"row_groups": list(one.row_groups)} for one in files],
+        "files": [
+            asdict(one.file) | {"row_groups": list(one.row_groups), "stretch_rows": one.stretch_rows} for one in files
+        ],
     }
 
 

@@ -10,56 +10,28 @@ import io
 import math
 import random
 import zipfile
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import accumulate, groupby, takewhile
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from jobs import storage
 from jobs.errors import UnreadableFileError
-from jobs.input.row_groups import walk_once
-from jobs.table.parsing import Text, column_texts
 from jobs.training.bad_rows import BadRow, BadRows
-from jobs.training.train.config import Columns, Source
-from jobs.training.train.rows import UNKNOWN, TrainingLayout, TrainingRow, layout_of, needed_columns, training_rows
+from jobs.training.train.config import Source
+from jobs.training.train.rows import UNKNOWN, TrainingLayout, TrainingRow, layout_of, training_rows
+from jobs.training.train.stretches import Stretch, drawn_rows, query_runs, read_stretch
 from pipelines.training.token_lists import TokenList, TokenLists
 
-ROWS_BEYOND = 1000
-"""Rows that are looked at at once for the end of a stretch's last run."""
 MAX_CHARACTERS = 20_000
 """Characters of a text that are tokenized, at least; the tokens of what lies beyond would be cut anyway."""
 CHARACTERS_PER_TOKEN = 16
 """So many of a text are tokenized where that is more: texts have fewer on average."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The rows from `first` to `first + rows` of a file, of which `take` are drawn; of graded pairs, whole queries."""
-
-    source: int
-    path: str
-    row_groups: tuple[int, ...]
-    skip: int
-    """Rows of these row groups before its first one."""
-    first: int
-    """Number of its first row in the file."""
-    rows: int
-    take: int
-    shard: str
-    """Where the token lists are written."""
-
-    @property
-    def report(self) -> str:
-        """Where the report is written, after the shard."""
-        return self.shard.removesuffix(".npz") + ".json"
 
 
 @dataclass(slots=True)
@@ -159,67 +131,6 @@ def prepare(stretch: Stretch, settings: ShardSettings) -> ShardReport:
     report.bad_rows, report.examples = bad.counts, bad.examples
     report.save(stretch.report)
     return report
-
-
-def read_stretch(stretch: Stretch, source: Source) -> tuple[pa.Table, int]:
-    """The rows of a stretch with the needed columns, and the number of the first one in the file.
-
-    Of graded pairs a stretch has the runs of a query that begin in it, to their ends. Raises UnreadableFileError, also
-    for a wrong schema.
-    """
-
-    def read(file: pq.ParquetFile) -> tuple[pa.Table, int]:
-        columns = needed_columns(file.schema_arrow, source.columns)
-        if layout_of(file.schema_arrow, source.columns) is TrainingLayout.PAIRS:
-            return whole_runs(file, stretch, columns, source.columns.query)
-        walk = walk_once(file, stretch.row_groups, columns, stretch.rows)
-        return walk.rows(stretch.skip, stretch.rows), stretch.first
-
-    return storage.read_parquet(stretch.path, read)
-
-
-def whole_runs(file: pq.ParquetFile, stretch: Stretch, columns: list[str], query: str) -> tuple[pa.Table, int]:
-    """The runs of neighbouring rows with one query that begin in a stretch, and the number of their first row."""
-    metadata = file.metadata
-    starts = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
-    before, end = max(stretch.first - 1, 0), stretch.first + stretch.rows
-    group = bisect_right(starts, before) - 1
-    walk = walk_once(file, range(group, metadata.num_row_groups), columns, stretch.rows)
-
-    def rows(start: int, stop: int) -> tuple[pa.Table, list[Text]]:
-        table = walk.rows(start - starts[group], min(stop, metadata.num_rows) - start)
-        return table, list(column_texts(table.column(query)))
-
-    table, queries = rows(before, end)
-    first = 0
-    if stretch.first:  # the run of the row before began in another stretch
-        first = sum(1 for _ in takewhile(lambda one: one == queries[0], queries))
-    tables = [table.slice(first)]
-    while first < len(queries) and end < metadata.num_rows:
-        table, more = rows(end, end + ROWS_BEYOND)
-        same = sum(1 for _ in takewhile(lambda one: one == queries[-1], more))
-        tables.append(table.slice(0, same))
-        end += same
-        if same < len(more):
-            break
-    return pa.concat_tables(tables), before + first
-
-
-def query_runs(table: pa.Table, columns: Columns) -> list[range]:
-    """The rows of each run of neighbours with one query."""
-    queries = column_texts(table.column(columns.query))
-    runs = (list(run) for _, run in groupby(range(len(queries)), key=lambda row: queries[row]))
-    return [range(run[0], run[-1] + 1) for run in runs]
-
-
-def drawn_rows(runs: Sequence[range], wanted: int, rng: random.Random) -> list[int]:
-    """The rows of runs that are drawn until there are `wanted` rows, in order."""
-    drawn: list[int] = []
-    for run in rng.sample(runs, len(runs)):
-        if len(drawn) >= wanted:
-            break
-        drawn.extend(run)
-    return sorted(drawn)
 
 
 def positives_by_query(rows: Sequence[TrainingRow]) -> dict[str, set[str]]:

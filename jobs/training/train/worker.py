@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from pipelines.training.loop import DivergedError, Progress, Trainer
 from pipelines.training.mapped_lists import join, load_mapped
 from pipelines.training.token_lists import TokenLists
 from pipelines.training.validation import (
+    ScoredLists,
     labelled_pairs,
     means_by,
     measure_of,
@@ -46,6 +47,8 @@ from pipelines.training.validation import (
 
 SECONDS_BETWEEN_NEWS = 2.0
 STEPS_BETWEEN_LINES = 10
+CALIBRATED_BY = 4
+"""So many times the lists of a validation, at most, calibrate the model: figures of single sources need more lists."""
 CURVE = ("step", "loss", "best label first", "pairs per second", "learning rate")
 
 
@@ -71,6 +74,8 @@ class History:
 
     lines: list[list[str]] = field(default_factory=list)
     """Lines of the learning curve."""
+    window: list[Progress] = field(default_factory=list)
+    """The steps since the last of these lines."""
     validations: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = -1
     best: float = -math.inf
@@ -125,25 +130,22 @@ class TrainingWorker:
         every, patience = self.config.validation.every, self.config.validation.patience
         if not self.history.validations:
             self.validate()
-        window: list[Progress] = []
         began, seconds_before = time.perf_counter(), self.history.seconds
         is_over = self.is_over(patience)
         while self.trainer.step < self.config.recipe.steps and not is_over:
             progress = self.trainer.train_step()
-            window.append(progress)
+            self.history.window.append(progress)
             self.history.pairs += progress.pairs
             self.history.seconds = seconds_before + time.perf_counter() - began
             last = progress.step == self.config.recipe.steps
             if progress.step % STEPS_BETWEEN_LINES == 0 or last:
-                self.add_line(window)
-                window = []
+                self.add_line()
             if progress.step % every == 0 or last:
                 self.validate()
                 is_over = self.is_over(patience)
                 self.leave_checkpoint()
             self.tell(progress)
-        if self.rank == 0:
-            self.finish()
+        self.finish()
 
     def is_over(self, patience: int) -> bool:
         """Whether the run ends early; all workers know all validations, so they all say the same."""
@@ -154,18 +156,8 @@ class TrainingWorker:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.encoder.state_dict().items()}
 
     def validate(self) -> None:
-        """Measures the order of the lists that are held back, a share on each worker; keeps the best weights."""
-        recipe = self.config.recipe
-        mine = self.numbers[self.rank :: self.workers]
-        self.trainer.refresh_passing()
-        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
-        scored = score_lists(self.trainer.passing, self.trainer.batches, self.lists, mine, longest, longest_query)
-        values = np.zeros(len(self.numbers), dtype=np.float64)
-        values[self.rank :: self.workers] = self.measure.values(scored)
-        if self.workers > 1:
-            shared = torch.from_numpy(values).float().to(self.trainer.device)
-            torch.distributed.all_reduce(shared)
-            values = shared.double().cpu().numpy()
+        """Measures the order of lists that are held back; keeps the best weights."""
+        values = self.measure.values(self.score(self.numbers))
         by_source = means_by(values, self.sources[self.numbers], self.task.source_names)
         mean = float(np.mean(list(by_source.values()))) if by_source else math.nan
         self.history.validations.append({"step": self.trainer.step, "value": mean, "by_source": by_source})
@@ -176,8 +168,23 @@ class TrainingWorker:
         if self.board and not math.isnan(mean):
             self.board.add_scalar(f"validation/{self.measure.name}", mean, self.trainer.step)
 
-    def add_line(self, window: list[Progress]) -> None:
+    def score(self, numbers: np.ndarray) -> ScoredLists:
+        """Scores all passages of some lists: each worker a share of the pairs, and all of them know the logits."""
+        trainer, recipe = self.trainer, self.config.recipe
+        trainer.refresh_passing()
+        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
+        scored = score_lists(
+            trainer.passing, trainer.batches, self.lists, numbers, longest, longest_query, self.rank, self.workers
+        )
+        if self.workers == 1:
+            return scored
+        logits_LC = torch.from_numpy(scored.logits_LC).to(trainer.device)
+        torch.distributed.all_reduce(logits_LC)
+        return replace(scored, logits_LC=logits_LC.cpu().numpy())
+
+    def add_line(self) -> None:
         """Adds a line to the learning curve: the mean of the last steps."""
+        window, self.history.window = self.history.window, []
         firsts = [one.positive_first for one in window if not math.isnan(one.positive_first)]
         loss = float(np.mean([one.loss for one in window]))
         first = float(np.mean(firsts)) if firsts else math.nan
@@ -232,17 +239,20 @@ class TrainingWorker:
         with checkpoint.as_directory() as folder:
             self.trainer.resume(Path(folder) / "trainer.pt")
             self.best_weights = torch.load(Path(folder) / "best.pt", map_location="cpu", weights_only=True)
-            self.history = History(**json.loads((Path(folder) / "history.json").read_text()))
+            history = History(**json.loads((Path(folder) / "history.json").read_text()))
+        self.history = replace(history, window=[Progress(*one) for one in history.window])
         return True
 
     def finish(self) -> None:
-        """Calibrates the best weights; writes the model, and the result for the driver's card and summary."""
+        """Scores lists with the best weights; with these worker 0 calibrates the model.
+
+        It also writes the model, and the result for the driver's card and summary.
+        """
         self.trainer.encoder.load_state_dict(self.best_weights)
-        self.trainer.refresh_passing()
-        encoder, recipe = self.trainer.passing, self.config.recipe
-        everything = self.lists.measurable()
-        longest, longest_query = max(recipe.max_lengths), recipe.max_query_length
-        scored = score_lists(encoder, self.trainer.batches, self.lists, everything, longest, longest_query)
+        most, seed = CALIBRATED_BY * self.config.validation.lists, self.config.recipe.seed
+        scored = self.score(validation_lists(self.lists.measurable(), most, seed))
+        if self.rank:
+            return
         logits, labels, numbers = labelled_pairs(scored)
         result: dict[str, Any] = {
             "history": asdict(self.history),

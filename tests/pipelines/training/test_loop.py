@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -135,7 +136,7 @@ def test_a_label_below_0_is_wrong_like_0(label_loss: str) -> None:
         lists = TokenLists.of([TokenList([1], [[2], [3], [4]], [1.0, wrong, math.nan], [math.nan] * 3)])
         trainer = Trainer(new_encoder(), lists, LAYOUT, replace(RECIPE, label_loss=label_loss), CPU)
         drawn = draw(lists, np.array([0]), 3, seed=0, step=0)
-        losses.append(float(trainer.loss(torch.tensor([[3.0, 1.0, 2.0]]), drawn, slice(None))))
+        losses.append(float(trainer.loss(torch.tensor([[3.0, 1.0, 2.0]]), trainer.terms(drawn))))
     assert losses[0] == losses[1]
 
 
@@ -193,17 +194,76 @@ def test_a_run_that_diverges_says_so_and_keeps_its_weights() -> None:
         torch.testing.assert_close(ours, theirs, atol=0, rtol=0, equal_nan=True)
 
 
-def test_gradients_do_not_depend_on_the_micro_batches() -> None:
-    gradients = []
-    for tokens in (40, 10_000):
-        trainer = Trainer(new_encoder(), lists_about_words(), LAYOUT, replace(RECIPE, micro_batch_tokens=tokens), CPU)
-        drawn = draw(trainer.lists, np.arange(8), 4, seed=0, step=0)
-        loss, _ = trainer.add_gradients(drawn, 16)
-        gradients.append((loss, [parameter.grad for parameter in trainer.encoder.parameters()]))
-    (loss, ours), (other_loss, theirs) = gradients
-    assert loss == pytest.approx(other_loss, rel=1e-2)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, atol=3e-3, rtol=0.05)  # the products are bfloat16 where that is fast
+def uneven_lists() -> TokenLists:
+    """Lists of 2 to 7 passages, graded, scored by a teacher, or both; of some passages either is unknown."""
+    rng = np.random.default_rng(3)
+    made = []
+    for i in range(24):
+        count = 2 + i % 6
+        grades, scores = rng.integers(0, 4, count) / 3, rng.normal(size=count)
+        grades[0] = 1.0
+        for values, is_left_out in ((grades, i % 3 == 1), (scores, i % 3 == 2)):
+            values[(rng.random(count) < 0.2) & (np.arange(count) > 0) | is_left_out] = math.nan
+        passages = rng.integers(3, 40, (count, 4)).tolist()
+        made.append(TokenList(rng.integers(3, 40, 2).tolist(), passages, grades.tolist(), scores.tolist()))
+    return TokenLists.of(made)
+
+
+def recipes_of_all_losses() -> list[Recipe]:
+    """All label losses, with the teacher losses in turn."""
+    recipe = replace(RECIPE, steps=2, passages_per_list=7, max_lengths=(16,), label_share=0.3)
+    teachers = itertools.cycle(TEACHER_LOSSES)
+    return [replace(recipe, label_loss=name, teacher_loss=next(teachers)) for name in LOSS_NAMES]
+
+
+def gradients_of_a_step(recipe: Recipe) -> tuple[float, float, torch.Tensor]:
+    """Loss, share of best labels first and gradients of a first step, of all workers."""
+    trainer = Trainer(new_encoder(), uneven_lists(), LAYOUT, recipe, CPU, in_bfloat16=False)
+    drawn = draw(trainer.lists, np.arange(17), recipe.passages_per_list, seed=0, step=0)
+    trained = list(trainer.encoder.parameters())
+    loss, first = trainer.add_up(trained, *trainer.add_gradients(drawn, 16))
+    return loss, first, gradients_of(trainer.encoder)
+
+
+def worker_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    found = [gradients_of_a_step(recipe) for recipe in recipes_of_all_losses()]
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("recipe", recipes_of_all_losses(), ids=LOSS_NAMES)
+def test_gradients_do_not_depend_on_the_micro_batches(recipe: Recipe) -> None:
+    few, many = (gradients_of_a_step(replace(recipe, micro_batch_tokens=tokens)) for tokens in (60, 10_000))
+    assert few[:2] == pytest.approx(many[:2], rel=1e-5)
+    torch.testing.assert_close(few[2], many[2], atol=1e-6, rtol=1e-4)
+
+
+def test_two_workers_find_the_gradients_of_one(tmp_path: Path) -> None:
+    """One of them has nine lists of a step and the other eight, of other lengths."""
+    torch.multiprocessing.spawn(worker_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        for recipe, (loss, first, gradients) in zip(recipes_of_all_losses(), found, strict=True):
+            alone = gradients_of_a_step(recipe)
+            assert (loss, first) == pytest.approx(alone[:2], rel=1e-5)
+            torch.testing.assert_close(gradients, alone[2], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", recipes_of_all_losses(), ids=LOSS_NAMES)
+def test_the_loss_of_a_step_is_the_mean_that_it_is_named_after(recipe: Recipe) -> None:
+    """Where all lists have a label and no teacher, it is the label loss of all of them."""
+    lists = uneven_lists()
+    lists.teacher[:] = math.nan
+    trainer = Trainer(new_encoder(), lists, LAYOUT, recipe, CPU)
+    labelled = [i for i in range(len(lists)) if i % 3 != 1]
+    drawn = draw(lists, np.array(labelled), recipe.passages_per_list, seed=0, step=0)
+    logits_LC = torch.randn(drawn.labels_LC.shape, generator=torch.Generator().manual_seed(0))
+    labels_LC = torch.from_numpy(drawn.labels_LC)
+    known_LC = torch.from_numpy(drawn.is_real_LC) & ~labels_LC.isnan()
+    expected = LOSSES[recipe.label_loss](logits_LC, labels_LC, known_LC)
+    torch.testing.assert_close(trainer.loss(logits_LC, trainer.terms(drawn)), expected)
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

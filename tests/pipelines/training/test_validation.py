@@ -9,11 +9,24 @@ import ir_measures
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from ir_measures import nDCG
 
+from pipelines.encoder import EncoderShape, PackedEncoder
+from pipelines.packing import PackedBatch
+from pipelines.training import validation
+from pipelines.training.batches import BatchMaker, PairLayout
 from pipelines.training.mapped_lists import join, load_mapped
 from pipelines.training.token_lists import TokenList, TokenLists
-from pipelines.training.validation import BY_LABELS, BY_TEACHER, kendall_tau, measure_of, ndcg, validation_lists
+from pipelines.training.validation import (
+    BY_LABELS,
+    BY_TEACHER,
+    kendall_tau,
+    measure_of,
+    ndcg,
+    score_lists,
+    validation_lists,
+)
 
 NAN = math.nan
 
@@ -96,3 +109,40 @@ def test_kendall_tau_is_that_of_scipy() -> None:
     expected = [scipy.stats.kendalltau(t, m).statistic for t, m in zip(teacher[:, seen], logits[:, seen], strict=True)]
     assert kendall_tau(teacher, logits) == pytest.approx(expected)
     assert kendall_tau(teacher[:1], np.zeros((1, 24), dtype=np.float32)).tolist() == [0.0]
+
+
+def test_lists_of_any_length_are_scored_in_passes_of_bounded_size_by_any_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each pair has the logit that it has alone; a list of 60 passages takes several passes."""
+    monkeypatch.setattr(validation, "BATCH_TOKENS", 64)
+    torch.manual_seed(0)
+    encoder = PackedEncoder(EncoderShape(40, 16, 2, 2, 32, 64, 2, 1e-12)).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.normal_(0, 0.1)
+    made = [
+        TokenList([5 + i], [[7 + j % 30] * (1 + j % 5) for j in range(size)], [0] * size, [0] * size)
+        for i, size in enumerate((60, 3, 9))
+    ]
+    lists, numbers = TokenLists.of(made), np.array([0, 2])
+    maker = BatchMaker(lists, PairLayout(start=1, separator=2), torch.device("cpu"))
+    sizes = []
+
+    def scoring(batch: PackedBatch) -> torch.Tensor:
+        sizes.append(len(batch.input_ids))
+        return encoder(batch)
+
+    whole, *parts = (
+        score_lists(scoring, maker, lists, numbers, 16, 8, part, of) for part, of in ((0, 1), (0, 2), (1, 2))
+    )
+    assert max(sizes) <= 64
+    is_real_LC = whole.drawn.is_real_LC
+    assert is_real_LC.sum() == 69
+    np.testing.assert_allclose(
+        sum(part.logits_LC[is_real_LC] for part in parts), whole.logits_LC[is_real_LC], atol=1e-6
+    )
+    for row, place in zip(*np.nonzero(is_real_LC), strict=True):
+        pair = whole.drawn.queries_L[row : row + 1], whole.drawn.passages_LC[row, place : place + 1]
+        assert whole.logits_LC[row, place] == pytest.approx(encoder(maker.pack(*pair, 16, 8)).item(), abs=1e-5)
+    assert np.isneginf(whole.logits_LC[~is_real_LC]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -268,10 +269,10 @@ def test_a_report_names_the_highest_label_that_is_trained_on(tmp_path: Path, ber
         assert prepare(stretch, ShardSettings((source,), tokenizer, 32, 1e-9, seed=0)).highest_label == highest
 
 
-def stretch_all(tmp_path: Path, source: Source) -> tuple[list[SourceFile], RunFiles]:
+def stretch_all(tmp_path: Path, source: Source, stretch_rows: int = 1000) -> tuple[list[SourceFile], RunFiles]:
     output = RunFiles(str(tmp_path / "out"))
     (tmp_path / "out" / "lists").mkdir(parents=True, exist_ok=True)
-    return [file_of(0, file) for file in find_input(source.path)], output
+    return [replace(file_of(0, file), stretch_rows=stretch_rows) for file in find_input(source.path)], output
 
 
 def test_shards_hold_what_the_rows_say(tmp_path: Path, bert_directory: Path) -> None:
@@ -340,13 +341,25 @@ def test_large_row_groups_are_cut_and_every_row_is_taken_once(tmp_path: Path) ->
         table = pa.table({"query": [f"{name}{i}" for i in range(rows)], "positive": ["p"] * rows})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=group)
     source = Source(str(tmp_path))
-    files, output = stretch_all(tmp_path, source)
-    found = stretches(files, [source], output, stretch_rows=40)
+    files, output = stretch_all(tmp_path, source, stretch_rows=40)
+    found = stretches(files, [source], output)
     assert [(one.first, one.rows, one.skip) for one in found] == [
         *((0, 40, 0), (40, 40, 40), (80, 20, 80)),
         *((0, 40, 0), (40, 15, 0)),
     ]
     assert [one.take for one in found] == [one.rows for one in found]
+
+
+@pytest.mark.parametrize(("characters", "expected"), [(40, 20_000), (8192, 8192)])
+def test_a_stretch_of_wide_rows_has_few(characters: int, expected: int, tmp_path: Path) -> None:
+    """64 MiB of them at most, and one at least. (Letters in an order of their own, which no encoding shortens.)"""
+    rows = min(100, (1 << 20) // characters + 1)
+    table = pa.table(
+        {"query": ["q"] * rows, "positive": [random.Random(i).randbytes(characters // 2).hex() for i in range(rows)]}
+    )
+    pq.write_table(table, tmp_path / "wide.parquet", use_dictionary=False)
+    [file] = find_input(str(tmp_path / "wide.parquet"))
+    assert file_of(0, file).stretch_rows == pytest.approx(expected, rel=0.02)
 
 
 def graded_lists(
@@ -361,8 +374,8 @@ def graded_lists(
     table = pa.table({"query": queries, "document": [f"text {i}" for i in range(len(queries))], "label": labels})
     pq.write_table(table, folder / "pairs.parquet", row_group_size=rows_per_group)
     source = Source(str(folder / "pairs.parquet"), random_negatives=0, lists=lists)
-    files, output = stretch_all(folder, source)
-    found = stretches(files, [source], output, stretch_rows=stretch_rows)
+    files, output = stretch_all(folder, source, stretch_rows)
+    found = stretches(files, [source], output)
     reports = [prepare(one, ShardSettings((source,), tokenizer, 32, 0.2, seed=0)) for one in found]
     made = [one for stretch in found for one in read_shard(stretch.shard)]
     return [(len(one.passages), max(one.labels)) for one in made], reports
@@ -393,9 +406,9 @@ def test_a_bad_pair_is_named_by_its_number_in_the_file(tmp_path: Path, bert_dire
     table = pa.table({"query": ["q"] * 6 + ["r"] * 4, "document": ["d"] * 8 + [None, "d"], "label": [1.0] * 10})
     pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=4)
     source = Source(str(tmp_path / "pairs.parquet"))
-    files, output = stretch_all(tmp_path, source)
+    files, output = stretch_all(tmp_path, source, stretch_rows=4)
     settings = ShardSettings((source,), (bert_directory / "tokenizer.json").read_text(), 32, 0.2, seed=0)
-    reports = [prepare(one, settings) for one in stretches(files, [source], output, stretch_rows=4)]
+    reports = [prepare(one, settings) for one in stretches(files, [source], output)]
     assert [report.rows for report in reports] == [6, 4, 0]
     assert reports[1].examples == ["row 8: null_document: document is null"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,35 @@ def test_a_worker_that_fails_leaves_no_file_behind(task: Task, tmp_path: Path) -
 def test_patience_counts_validations_since_the_best() -> None:
     history = History(best_step=40, validations=[{"step": step} for step in (0, 20, 40, 60, 80)])
     assert history.without_gain() == 2
+
+
+def test_a_run_that_goes_on_has_the_same_learning_curve(
+    task: Task, bert_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last checkpoint lies between two lines of the curve."""
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    reported = []
+
+    def keep(metrics: object, checkpoint: ray.train.Checkpoint) -> None:
+        shutil.copytree(checkpoint.path, tmp_path / f"checkpoint {len(reported)}")
+        reported.append(metrics)
+
+    monkeypatch.setattr(ray.train, "report", keep)
+    made = [TokenList([5 + i], [[6 + i, 9], [30 - i]], [1, 0], [math.nan] * 2, held_back=i < 16) for i in range(20)]
+    recipe = replace(task.config.recipe, steps=20, lists_per_step=2)
+    config = replace(task.config, base=str(bert_directory), recipe=recipe, validation=Validation(every=6))
+    task = replace(task, config=config, reports=(ShardReport(0, "rows.parquet", lists=20),))
+    whole = TrainingWorker(task, TokenLists.of(made))
+    whole.go()
+    assert [line[0] for line in whole.history.lines] == ["10", "20"]
+    first = ray.train.Checkpoint.from_directory(tmp_path / "checkpoint 0")
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: first)
+    second = TrainingWorker(task, TokenLists.of(made))
+    second.go()
+    assert len(reported) == 4 + 3
+    for ours, theirs in zip(second.history.lines, whole.history.lines, strict=True):
+        assert ours[:3] == theirs[:3]
 
 
 def test_a_validation_of_no_lists_leaves_its_place_in_the_curve_empty() -> None:
