@@ -1,0 +1,252 @@
+"""Gives a cross-encoder that was made of a bi-encoder a head that sees which words of the query the passage has.
+
+A bi-encoder's vectors know what a text is about, and forget its names, numbers and rare words: what BM25 goes by. So
+the cross-encoder begins as a fusion of both. Its vectors get the coordinates of one head more:
+
+- a code of the word, which only equal words share (endings left aside), and the importance of the word in `texts`;
+- in the first layer each token of the query looks at the tokens of the passage that have its code, and else at the
+  first token. What it sees is its match: 0 for a word that the passage lacks, and more the more often it stands there;
+- in the second layer the first token takes the mean of the query's matches, weighted by importance;
+- in the third the first token takes from that how long the passage is, as a long one has many words by chance;
+- the last layers carry it to the logit, beside the similarity.
+
+Shape legend: V pieces of the vocabulary, K coordinates of a code; others as in `from_bi_encoder`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from ..errors import ModelRefusedError
+from ..evaluation.analysis import load_stemmers
+from ..families.int8_rows import INT8_MAX
+from .similarity import GAIN, MARK, PENALTY, Builder, Measures, Tensors
+from .vocabulary import WORD_START
+
+IMPORTANCE = 7.0
+"""The least important word counts exp(-7) times as much as the most important one."""
+CODE_IN, CODE = 0.5, 0.3
+"""Size of the coordinates of a code among the embeddings, in standard deviations of the token's others, and behind the
+first norm."""
+IMPORTANCE_IN = 0.5
+"""The same of the coordinate of the importance."""
+SHARPNESS = 20.0
+"""The logit of two equal codes before a threshold: the larger, the less codes count that are nearly equal."""
+FOUND = 1.0
+"""What is left of it for a word that the passage has once, where a word that it lacks has 0 for the first token."""
+USUAL_LENGTH, BREVITY = 120.0, 0.3
+"""Of a passage of L tokens, BREVITY L / (USUAL_LENGTH + L) is taken from the part of the query that is matched."""
+SHARE = 0.5
+"""Of the match beside the coordinates of a mean."""
+OUT_MATCH = 20.0
+"""Of the match in the logit."""
+FEWEST_CODES = 16
+TOTAL_UNITS, IN_LINE = 6, 8.0
+"""Feed-forward units that keep the total, and what makes of -0.6 to 1 something that gelu leaves as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the head knows of each piece of a vocabulary."""
+
+    codes_VK: torch.Tensor
+    """Half 1 and half -1; 0 for special tokens."""
+    importance_V: torch.Tensor
+    """-1 to 0: the logarithm of the inverse document frequency, in units of IMPORTANCE, below that of the rarest."""
+
+
+def words_of(tokenizer: Tokenizer, texts: Iterable[str], width: int) -> Words:
+    """Codes of `width` coordinates, and the importance of words in `texts`; raises ConfigError without PyStemmer."""
+    without_ending = load_stemmers().Stemmer("english").stemWord
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    numbers: dict[str, int] = {}
+    word_V = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]):
+        if number not in special:
+            word_V[number] = numbers.setdefault(word_of(piece, without_ending), len(numbers) + 1)
+    counts, documents = np.zeros(len(numbers) + 1), 0
+    for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
+        counts[np.unique(word_V[encoding.ids])] += 1
+        documents += 1
+    rarity = np.log1p((documents - counts + 0.5) / (counts + 0.5))
+    importance = np.log(rarity / rarity.max()).clip(-IMPORTANCE, 0) / IMPORTANCE
+    importance[0] = -1.0
+    rng = np.random.default_rng(0)
+    codes = rng.permuted(np.tile(np.repeat([1.0, -1.0], width // 2), (len(numbers) + 1, 1)), axis=1)
+    codes[0] = 0
+    return Words(torch.from_numpy(codes[word_V]).float(), torch.from_numpy(importance[word_V]).float())
+
+
+def word_of(piece: str, without_ending: Callable[[str], str]) -> str:
+    """What pieces that count as equal have in common: small letters, no mark of a word's start, no English ending."""
+    word = piece.removeprefix(WORD_START).casefold()
+    return without_ending(word) if word.isascii() and word.isalpha() else word
+
+
+class MatchingBuilder(Builder):
+    """Builds the cross-encoder with the head for exact matches."""
+
+    added_heads = 2
+
+    def __init__(
+        self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int, words: Words
+    ) -> None:
+        super().__init__(tensors, config, measures, first_token)
+        if self.depth < 3:
+            raise ModelRefusedError(f"{self.depth} layers; the head for exact matches needs 3")
+        self.words = words
+        self.block = slice(self.wide - self.head, self.wide)
+        self.codes = slice(self.block.start, self.wide - 6)
+        self.importance, self.match, self.total = (self.wide - i for i in (6, 4, 2))  # pairs, as marks are
+
+    @staticmethod
+    def code_width(config: dict[str, Any]) -> int:
+        """Coordinates of a code, in a model of this config; raises ModelRefusedError where there are too few."""
+        head = int(config["hidden_size"]) // int(config["num_attention_heads"])
+        if head - 6 < FEWEST_CODES:
+            raise ModelRefusedError(f"heads of {head} dimensions; codes of words need {FEWEST_CODES + 6}")
+        return head - 6
+
+    def build(self) -> Tensors:
+        tensors = super().build()
+        tensors["classifier.weight"][0, self.total] = OUT_MATCH
+        return tensors
+
+    def embed(self) -> None:
+        super().embed()
+        tables = [self.new[f"embeddings.{name}_embeddings.weight"] for name in ("word", "token_type", "position")]
+        word_VW, segment_W, position_KW = tables[0], tables[1][0], tables[2][5 : int(USUAL_LENGTH) : 10]
+        # A norm divides by it, so codes that grow with it come out in one size.
+        spread_V = torch.stack(
+            [(word_VW + segment_W + one)[:, : self.width].std(1, correction=0) for one in position_KW]
+        ).mean(0)
+        coded = (self.words.codes_VK != 0).any(1) & (spread_V > 0)
+        # In 8 bits a code has to be exact, too: so the largest value of its row is made a multiple of it.
+        largest_V, place_V = word_VW.abs().max(1)
+        wanted_V = CODE_IN * spread_V
+        steps_V = (wanted_V / largest_V.clamp(min=1e-9) * INT8_MAX).round().clamp(1, INT8_MAX)
+        rows = torch.nonzero(coded)[:, 0]
+        places = place_V[rows]
+        word_VW[rows, places] = word_VW[rows, places].sign() * (wanted_V * INT8_MAX / steps_V)[rows]
+        word_VW[rows, self.codes] = wanted_V[rows, None] * self.words.codes_VK[rows]
+        importance_V = IMPORTANCE_IN * spread_V * self.words.importance_V
+        word_VW[:, self.importance], word_VW[:, self.importance + 1] = importance_V, -importance_V
+
+    def beside(self, name: str) -> float:
+        codes = self.codes.stop - self.codes.start
+        if name == "embeddings.LayerNorm":
+            return codes * (CODE_IN * self.measures.spreads[name]) ** 2
+        return codes * CODE**2 if name == "encoder.layer.0.attention.output.LayerNorm" else 0.0
+
+    def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
+        weights_D = super().norm(name, carries_mean=carries_mean, mark=mark)
+        weight, scale = self.new[f"{name}.weight"], self.scale(name, mark)
+        importance, match, total = (slice(place, place + 2) for place in (self.importance, self.match, self.total))
+        if name == "embeddings.LayerNorm":
+            weight[self.codes] = CODE / CODE_IN * scale
+            weight[importance] = scale / IMPORTANCE_IN
+        elif name.startswith("encoder.layer.0."):
+            weight[importance] = weight[match] = self.measures.spreads[name] * scale
+        else:  # only the first token has it
+            weight[total] = self.measures.first_spreads[name] * scale
+        return weights_D
+
+    def attend(self, layer: str, norm_before: str) -> None:
+        super().attend(layer, norm_before)
+        heads = {"encoder.layer.0.": self.find, "encoder.layer.1.": self.sum_up, "encoder.layer.2.": self.see_length}
+        if layer not in heads:
+            return
+        parts = {name: self.new[f"{layer}attention.self.{name}.weight"] for name in ("query", "key", "value")}
+        biases = {name: self.new[f"{layer}attention.self.{name}.bias"] for name in parts}
+        for weight in parts.values():
+            weight[self.block] = 0
+        out = self.new[f"{layer}attention.output.dense.weight"]
+        out[:, self.block] = 0
+        place, size = heads[layer](parts, biases)
+        out[place, self.block.start], out[place + 1, self.block.start] = size, -size
+
+    def find(self, parts: Tensors, biases: Tensors) -> tuple[int, float]:
+        """The first layer: each token takes 1 from tokens of the passage with its code, and 0 from the first token."""
+        rows = torch.arange(self.codes.start, self.codes.stop)
+        strength = math.sqrt(SHARPNESS * math.sqrt(self.head) / len(rows)) / CODE
+        parts["query"][rows, rows] = parts["key"][rows, rows] = strength
+        self.add_to_logits(parts, biases, self.codes.stop, self.passage, FOUND - SHARPNESS)
+        self.add_to_logits(parts, biases, self.codes.stop + 1, self.seen_as_query, -PENALTY)
+        self.read(parts["value"][self.block.start], self.passage, 1.0)
+        return self.match, MARK
+
+    def sum_up(self, parts: Tensors, biases: Tensors) -> tuple[int, float]:
+        """The second layer: the first token takes the mean of the query's matches, weighted by importance."""
+        row = self.block.start
+        self.add_to_logits(parts, biases, row, self.importance, IMPORTANCE)
+        self.add_to_logits(parts, biases, row + 1, self.passage, -PENALTY)
+        self.send_others_to_first(parts, row + 2)
+        self.read(parts["value"][row], self.match, 1.0)
+        return self.total, MARK
+
+    def see_length(self, parts: Tensors, biases: Tensors) -> tuple[int, float]:
+        """The third layer: of L tokens of the passage the first token takes -L / (USUAL_LENGTH + L)."""
+        row = self.block.start
+        self.add_to_logits(parts, biases, row, self.passage, -math.log(USUAL_LENGTH))
+        self.add_to_logits(parts, biases, row + 1, self.seen_as_query, -PENALTY)
+        self.send_others_to_first(parts, row + 2)
+        self.read(parts["value"][row], self.passage, -1.0)
+        return self.total, BREVITY
+
+    def send_others_to_first(self, parts: Tensors, row: int) -> None:
+        """Lets every token but the first see the first alone, whose value is 0."""
+        size = math.sqrt(PENALTY * math.sqrt(self.head))
+        for place in (self.passage, self.seen_as_query):
+            self.read(parts["query"][row], place, size)
+            self.read(parts["key"][row], place, -size)
+
+    def add_to_logits(self, parts: Tensors, biases: Tensors, row: int, place: int, size: float) -> None:
+        """Adds `size` times what a key has in the pair at `place` to the logits of all queries."""
+        root = math.sqrt(abs(size) * math.sqrt(self.head))
+        biases["query"][row] = root
+        self.read(parts["key"][row], place, math.copysign(root, size))
+
+    def read(self, row_W: torch.Tensor, place: int, size: float) -> None:
+        """Lets a row of weights take `size` times what stands in the pair at `place`."""
+        row_W[place : place + 2] = torch.tensor([size, -size]) / MARK / 2
+
+    def feed_forward(self, layer: str) -> None:
+        """As without exact matches, and the total stays what it is in the first token, and 0 in all others.
+
+        What leaks into another token would grow from norm to norm, where the first token is unlike all others.
+        """
+        super().feed_forward(layer)
+        into, out = (self.new[f"{layer}{name}.dense.weight"] for name in ("intermediate", "output"))
+        bias = self.new[f"{layer}intermediate.dense.bias"]
+        units = torch.arange(self.wide_units - TOTAL_UNITS, self.wide_units)
+        into[units], out[:, units] = 0, 0
+        for unit, place, sign in zip(units, [self.total] * 2 + [self.total + 1] * 2, (1, -1, 1, -1), strict=False):
+            into[unit, place] = sign * IN_LINE  # gelu(z) - gelu(-z) = z, which takes away what is there
+            out[place, unit] = -sign / IN_LINE
+        for unit, sign in zip(units[4:], (1, -1), strict=True):  # gelu(z) = z from 3 on, and 0 below -20
+            for place in (self.passage, self.seen_as_query):
+                self.read(into[unit], place, -PENALTY)
+            bias[unit] = IN_LINE
+            out[self.total, unit], out[self.total + 1, unit] = sign * MARK / IN_LINE, -sign * MARK / IN_LINE
+        self.read(into[units[4]], self.total, IN_LINE)
+
+    def pool(self, layer: str) -> None:
+        super().pool(layer)
+        parts = {name: self.new[f"{layer}attention.self.{name}.weight"] for name in ("query", "key")}
+        biases = {"query": self.new[f"{layer}attention.self.query.bias"].clone()}
+        for weight in parts.values():
+            weight[self.block] = 0
+        for row, place in enumerate((self.passage, self.seen_as_query)):  # all but the first token
+            self.add_to_logits(parts, biases, self.block.start + row, place, -PENALTY)
+        self.new[f"{layer}attention.self.query.bias"] = biases["query"]
+        out = self.new[f"{layer}attention.output.dense.weight"]
+        for place in (self.total, self.total + 1):
+            out[place, place] = GAIN * SHARE
