@@ -241,6 +241,18 @@ def test_what_cannot_be_used_is_left_out_and_named(rows: list[dict[str, Any]], t
     assert {Path(path).name for path in found.unreadable} == {"c.parquet", "d.parquet"}
 
 
+def test_a_null_among_the_fields_of_documents_is_not_judged_and_costs_no_other(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "documents": [{"text": "a", "clicked": True}, {"text": "b", "clicked": None}, None]},
+        {"query": "r", "documents": None},
+        {"query": "s", "documents": [{"text": None, "clicked": True}, {"text": "c", "clicked": False}]},
+        {"query": "t", "documents": [{"text": "d", "clicked": None}]},
+    ]
+    found = read_labels(settings_of(write(tmp_path / "log.parquet", rows), label_column="documents.clicked"))
+    assert as_pairs(found) == [("q", "a", True), ("s", "c", False)]
+    assert found.bad.counts == {"null_documents": 1, "no_label": 1}
+
+
 def test_queries_are_drawn_by_their_texts_whatever_order_they_come_in(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
