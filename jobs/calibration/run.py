@@ -37,6 +37,7 @@ from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.evaluation.sets import LISTS
 from pipelines.model_files import EMBEDDED_DIRECTORIES
+from pipelines.model_sources import find_model
 
 ROOM = ".scoring"
 """Put behind the name of the result: the directory in which the model scores."""
@@ -56,6 +57,7 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Ca
     with signals_as_exceptions(), disk_failures_as_stops():
         output = storage.absolute(output_of(settings), "--output")
         check_output(output)
+        settings = replace(settings, job=without_misfit(settings, console))
         teacher = Teacher(Kind.RERANKER, settings.model)
         resolved, fingerprint = with_resolved_model(job_of(teacher, settings.job))
         found = read_labels(settings)
@@ -78,6 +80,22 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Ca
     formula = f"score = sigmoid({made.scale:.4g} * logit {'-' if made.bias < 0 else '+'} {abs(made.bias):.4g})"
     say(console, f"{output}: {formula}", "written: ", "green")
     return made
+
+
+def without_misfit(settings: CalibrateSettings, console: Console) -> RerankSettings:
+    """The job, told to score without the calibration in the model's directory where that is of other weights.
+
+    Everything else refuses such a model, and says that it be calibrated anew.
+    """
+    given = settings.job.reranker
+    files = find_model(settings.model, given.revision, given.token)
+    try:
+        files.calibration()
+    except ModelRefusedError as error:
+        say(console, f"it is not used here: {error}", "note: ")
+        none = Calibration(1.0, 0.0, files.digest(), instruction=given.instruction)
+        return replace(settings.job, reranker=replace(given, calibration=none))
+    return settings.job
 
 
 def fitted_calibration(

@@ -23,7 +23,7 @@ from jobs.errors import StoppedError
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from pipelines.calibration import CALIBRATION, Calibration
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, words, write_qwen
@@ -139,6 +139,24 @@ def test_what_the_model_was_told_is_written_along(here: None, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     assert Calibration.read(model / CALIBRATION).instruction == told
     assert Reranker.load(str(model), device="cpu", instruction=told).calibration is not None
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_calibration_of_other_weights_is_no_hindrance_to_a_new_one(
+    damaged: bool, here: None, model: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Everything else refuses such a model and says to calibrate it anew. A damaged file is never replaced, though."""
+    labels, output = write(tmp_path / "labels.parquet", rows), tmp_path / "new.json"
+    earlier = Calibration(5.0, 3.0, "0" * 64).as_json()
+    (model / CALIBRATION).write_text("{}" if damaged else earlier)
+    with pytest.raises(ModelRefusedError):
+        Reranker.load(str(model), device="cpu")
+    done = calibrate(model, labels, *(["--output", output] if damaged else []))
+    assert done.exit_code == 0, done.output
+    assert "note: it is not used here: " in done.output
+    made = Calibration.read(output if damaged else model / CALIBRATION)
+    assert made.scale == pytest.approx(SCALE, rel=0.3)
+    assert Reranker.load(str(model), device="cpu", calibration=made).calibration == made
 
 
 def test_scale_and_bias_are_those_that_labels_were_drawn_by() -> None:
