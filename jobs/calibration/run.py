@@ -143,7 +143,16 @@ def output_of(settings: CalibrateSettings) -> str:
 
 
 def check_output(output: str) -> None:
-    """Raises RefusedError where something else than a calibration is in the place of the result."""
+    """Raises RefusedError where something else than a calibration is in the place of the result.
+
+    Raises ConfigError for a directory that may not be written into: that is better known before hours of scoring.
+    """
+    folder = os.path.dirname(output)
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK, effective_ids=True):
+        raise ConfigError(
+            f"nothing can be written into {folder}; let this user, or give --output FILE in another directory, and "
+            "that to other commands as --calibration FILE"
+        )
     if storage.is_directory(output):
         raise RefusedError(f"--output {output} is a directory; give the name of a file")
     if storage.exists(output):

@@ -27,6 +27,7 @@ from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, words, write_qwen
+from tests.jobs.permissions import as_nobody
 from tests.jobs.stubs import no_ray_session
 from tests.jobs.training.here import stay_here
 
@@ -371,6 +372,21 @@ def test_what_cannot_work_is_said_before_anything_is_scored(
     done = calibrate(*(argument.format(**places) for argument in arguments))
     assert (done.exit_code, told in " ".join(done.output.split())) == (code, True), done.output
     assert {path.name for path in tmp_path.rglob("*")} == before
+
+
+def test_a_model_in_a_directory_that_we_may_not_write_is_a_usage_error(
+    here: None, shared_directory: Path, bert_directory: Path, rows: list[dict[str, Any]]
+) -> None:
+    labels = write(shared_directory / "labels.parquet", rows)
+    model = copy_model(bert_directory, shared_directory / "model")
+    for file in model.iterdir():
+        file.chmod(0o644)
+    model.chmod(0o555)
+    with as_nobody():
+        done = calibrate(model, labels)
+    assert done.exit_code == 2, done.output
+    assert "nothing can be written into" in done.output
+    assert "give --output FILE in another directory" in " ".join(done.output.split())
 
 
 def test_what_was_scored_before_a_stop_is_not_scored_again(
