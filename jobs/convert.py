@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Write MODEL as a directory that transformers loads: jina-reranker-v2's layout, and embeddings in 8 bits, undone.
 
-    Exit codes: 0 done, 2 usage, 3 refused (DIRECTORY is there already).
+    Exit codes: 0 done, 2 usage, also where nothing can be written, 3 refused (DIRECTORY is there already).
     """
     import torch  # seconds, spared to --help
 
@@ -62,7 +62,7 @@ def command(
     except FileExistsError as error:
         say(console, str(error), "refused: ")
         raise typer.Exit(errors.REFUSED) from None
-    except (ConfigError, ModelError, NotADirectoryError, PermissionError) as error:
+    except (ConfigError, ModelError, OSError) as error:
         say(console, str(error), "error: ")
         raise typer.Exit(errors.USAGE) from None
     say(Console(), f"{directory}; AutoModelForSequenceClassification.from_pretrained loads it", "written: ", "green")

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from pipelines.published import COLUMNS, PUBLISHED, as_markdown
+from pipelines.published import PUBLISHED, as_markdown
 
 EXAMPLES = ("crossray models", "crossray models --markdown >> our-models.md")
 
@@ -23,11 +22,10 @@ def command(
     if markdown:
         typer.echo(as_markdown(), nl=False)
         return
-    title = "Scores are the sigmoid of the logit, 0..1; --raw-scores gives the logit"
-    table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column == "tokens" else "left", overflow="fold")
+    screen = Console(highlight=False, soft_wrap=True)  # names are whole however narrow it is
+    screen.print("Scores are the sigmoid of the logit, 0..1; --raw-scores gives the logit.")
     for one in PUBLISHED:
-        cells = one.cells()
-        table.add_row(cells[0], "\n".join(one.models), *cells[2:])
-    Console().print(table)
+        family, _, tokens, licence, use = one.cells()
+        screen.print(f"\n[bold]{family}[/], {tokens} tokens; licence: {licence}; commercial use: {use}")
+        for name in one.models:
+            screen.print(f"  {name}")

@@ -70,7 +70,10 @@ class Calibration:
             raise ModelRefusedError(f"{place} holds {type(parsed).__name__}, not an object with scale and bias")
         unknown = sorted(parsed.keys() - {one.name for one in fields(cls)})
         if unknown:
-            raise ModelRefusedError(f"{place} has the key {unknown[0]!r:.60}, which is none of a calibration")
+            raise ModelRefusedError(
+                f"{place} has the key {unknown[0]!r:.60}, which is none of a calibration; if another program wrote it, "
+                "take it away, or give a file of `crossray calibrate` with --calibration"
+            )
         missing = [name for name in NEEDED if name not in parsed]
         if missing:
             raise ModelRefusedError(f"{place} has no {missing[0]!r}; `crossray calibrate` writes such a file")

@@ -45,6 +45,7 @@ NO_MODEL = {
     "model-*.safetensors": f"it holds parts of the weights without {WEIGHTS_INDEX}, which belongs to them: add that",
 }
 """Files that directories hold in place of a model, and what to do."""
+LFS_POINTER = b"version https://git-lfs"
 MAX_JSON_BYTES = 64 << 20
 """Of a config or an index: the largest that are published have a few."""
 
@@ -103,7 +104,7 @@ class ModelFiles:
     def _tokenizer(self) -> tuple[Tokenizer, bool]:
         """The tokenizer, and whether tokenizer_config.json says otherwise than tokenizer.json."""
         path = self.tokenizer_file()
-        with tokenizer_faults(f"{path} is not a tokenizer"):
+        with tokenizer_faults(f"{path} is not a tokenizer{what_to_pull(path)}"):
             tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()  # as its last user left them there; how pairs are cut is the model's
         tokenizer.no_padding()
@@ -397,7 +398,17 @@ def headers_in(path: Path) -> Iterator[tuple[str, TensorHeader]]:
                 one = shard.get_slice(name)
                 yield present_name(name), TensorHeader(one.get_dtype(), tuple(one.get_shape()))
     except (SafetensorError, OSError) as error:
-        raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}") from None
+        raise ModelRefusedError(f"{path} is not a readable safetensors file: {error}{what_to_pull(path)}") from None
+
+
+def what_to_pull(path: Path) -> str:
+    """What to do about a file in whose place a checkout of Git without LFS has left a pointer; empty for others."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return ""
+    return "; it is a pointer of Git LFS, and `git lfs pull` in its directory fetches the file" if is_pointer else ""
 
 
 @contextmanager

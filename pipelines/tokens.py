@@ -197,6 +197,8 @@ def check_instruction(instruction: object) -> None:
         text = check_text(instruction, "instruction")
     except InvalidInputError as error:
         raise ConfigError(str(error)) from None
+    if not text.strip():  # which publishers' programs do not take alike: for none, or for an empty one
+        raise ConfigError("instruction has nothing but white space; leave it out, and the model has its publisher's")
     if len(text) > MAX_INSTRUCTION_CHARACTERS:
         raise ConfigError(
             f"instruction has {len(text):,} characters, so that the prompt of a model would leave no room for a pair; "

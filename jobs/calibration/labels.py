@@ -144,8 +144,8 @@ def lists_of(opened: pq.ParquetFile, settings: CalibrateSettings) -> Iterator[tu
         table = pa.Table.from_batches([batch])
         if place is not None and label is not None:
             labels = Labels.of(batch.column(place.column), place)
-            values = [labels.values[start:end] for start, end in zip(labels.ends[:-1], labels.ends[1:], strict=True)]
-            table = table.append_column(label, pa.array([one.tolist() for one in values], pa.list_(pa.float64())))
+            values = pa.array(labels.values, pa.float64(), mask=labels.is_null)
+            table = table.append_column(label, pa.LargeListArray.from_arrays(labels.ends, values))
         for row, one in training_rows(table, columns, positives_only=False):
             if isinstance(one, BadRow):
                 yield first + row, one

@@ -37,6 +37,7 @@ from pipelines.calibration import CALIBRATION, Calibration
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.evaluation.sets import LISTS
 from pipelines.model_files import EMBEDDED_DIRECTORIES
+from pipelines.model_sources import find_model
 
 ROOM = ".scoring"
 """Put behind the name of the result: the directory in which the model scores."""
@@ -56,6 +57,7 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Ca
     with signals_as_exceptions(), disk_failures_as_stops():
         output = storage.absolute(output_of(settings), "--output")
         check_output(output)
+        settings = replace(settings, job=without_misfit(settings, console))
         teacher = Teacher(Kind.RERANKER, settings.model)
         resolved, fingerprint = with_resolved_model(job_of(teacher, settings.job))
         found = read_labels(settings)
@@ -78,6 +80,22 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Ca
     formula = f"score = sigmoid({made.scale:.4g} * logit {'-' if made.bias < 0 else '+'} {abs(made.bias):.4g})"
     say(console, f"{output}: {formula}", "written: ", "green")
     return made
+
+
+def without_misfit(settings: CalibrateSettings, console: Console) -> RerankSettings:
+    """The job, told to score without the calibration in the model's directory where that is of other weights.
+
+    Everything else refuses such a model, and says that it be calibrated anew.
+    """
+    given = settings.job.reranker
+    files = find_model(settings.model, given.revision, given.token)
+    try:
+        files.calibration()
+    except ModelRefusedError as error:
+        say(console, f"it is not used here: {error}", "note: ")
+        none = Calibration(1.0, 0.0, files.digest(), instruction=given.instruction)
+        return replace(settings.job, reranker=replace(given, calibration=none))
+    return settings.job
 
 
 def fitted_calibration(
@@ -125,7 +143,16 @@ def output_of(settings: CalibrateSettings) -> str:
 
 
 def check_output(output: str) -> None:
-    """Raises RefusedError where something else than a calibration is in the place of the result."""
+    """Raises RefusedError where something else than a calibration is in the place of the result.
+
+    Raises ConfigError for a directory that may not be written into: that is better known before hours of scoring.
+    """
+    folder = os.path.dirname(output)
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK, effective_ids=True):
+        raise ConfigError(
+            f"nothing can be written into {folder}; let this user, or give --output FILE in another directory, and "
+            "that to other commands as --calibration FILE"
+        )
     if storage.is_directory(output):
         raise RefusedError(f"--output {output} is a directory; give the name of a file")
     if storage.exists(output):

@@ -103,16 +103,20 @@ def with_model_of_app(settings: RerankSettings, app: str) -> tuple[RerankSetting
             raise ConfigError(f"--{name} is {getattr(given, name)}, but app {app!r} has {value}; leave it out")
     if given.calibration not in (None, served.config.calibration):
         raise ConfigError(f"--calibration with --app {app}: the app's own holds; leave it out")
+    if given.instruction is not None and not served.takes_instruction:
+        raise ConfigError(f"--instruction: the model of app {app!r} takes none; leave it out")
+    instruction = given.instruction if given.instruction is not None else served.config.instruction
+    fingerprint = served.fingerprint_with(Lengths.of(given), instruction)
+    is_asked_alike = fingerprint.instruction == served.fingerprint.instruction
     config = replace(
         given,
         model=served.config.model,
         revision=served.config.revision,
         dtype=dtype,
         device="cpu",
-        calibration=served.config.calibration,
-        instruction=given.instruction if given.instruction is not None else served.config.instruction,
+        calibration=served.config.calibration if is_asked_alike else None,
+        instruction=instruction,
     )
-    fingerprint = served.fingerprint_with(Lengths.of(config), config.instruction)
     return replace(settings, reranker=config), {"hash": fingerprint.hash, **fingerprint.as_dict()}
 
 

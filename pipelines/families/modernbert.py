@@ -363,6 +363,13 @@ def modernbert_shape(config: Config) -> ModernBertShape:
     check_reads_both_ways(config)
     check_not_set(config, NOT_COMPUTED, LAYOUT)
     thetas = rope_thetas(config)
+    local_attention = size({"local_attention": 128} | config, "local_attention")
+    if config.get("sliding_window") not in (None, local_attention // 2):
+        raise ModelRefusedError(
+            f"sliding_window is {shown(config['sliding_window'])}, and local_attention {local_attention}: version 4 of "
+            "transformers reads the latter, and version 5 takes twice the former in its place; give it half of "
+            "local_attention, or take it out of config.json"
+        )
     shape = ModernBertShape(
         vocab_size=size(config, "vocab_size"),
         hidden_size=size(config, "hidden_size"),
@@ -374,7 +381,7 @@ def modernbert_shape(config: Config) -> ModernBertShape:
         attention_bias=flag(config, "attention_bias", False),
         mlp_bias=flag(config, "mlp_bias", False),
         hidden_activation=choice(config, "hidden_activation", "gelu", HIDDEN_ACTIVATIONS),
-        local_attention=size({"local_attention": 128} | config, "local_attention"),
+        local_attention=local_attention,
         global_attn_every_n_layers=size({"global_attn_every_n_layers": 3} | config, "global_attn_every_n_layers"),
         layer_types=layer_types(config),
         global_theta=thetas[GLOBAL],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -240,9 +241,17 @@ def write_files(
         whole = {f"{modules[name]}.weight" for name in ("position_embeddings", "token_type_embeddings", "head_out")}
         for name in (name for name, tensor in tensors.items() if tensor.dim() == 2 and name not in whole):
             contents[name], contents[f"{name}{SCALES}"] = in_8_bits(tensors[name].detach().cpu())
-    save_file(contents, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(contents, folder)
     config = written_config(base, names.layout, dtype) | activation
     write_config_and_tokenizer(config, base.files, folder)
+
+
+def save_weights(tensors: Tensors, folder: Path) -> None:
+    """Writes model.safetensors into a folder; raises OSError where the disk does not take it, as when it is full."""
+    try:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{folder / 'model.safetensors'} cannot be written: {error}") from None
 
 
 def write_config_and_tokenizer(config: dict[str, Any], files: ModelFiles, folder: Path) -> None:

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..config import RerankerConfig
 from ..families import model_limit, spec_of
 from ..families.language_model import LanguageModelSpec
 from ..model_files import ModelFiles, read_tensors, refusals_naming
 from ..preparation import Preparation, pair_tokenizer
-from .base import activation_told, as_stored, write_calibration, write_config_and_tokenizer, write_directory
+from .base import (
+    activation_told,
+    as_stored,
+    save_weights,
+    write_calibration,
+    write_config_and_tokenizer,
+    write_directory,
+)
 
 
 def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
@@ -34,7 +40,7 @@ def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
         calibration = replace(calibration, instruction=spec.own_instruction)
 
     def fill(folder: Path) -> None:
-        save_file(as_stored(tensors, dtype), folder / "model.safetensors", metadata={"format": "pt"})
+        save_weights(as_stored(tensors, dtype), folder)
         kept = {key: value for key, value in config.items() if key != "torch_dtype"}
         kept |= activation_told(files)
         write_config_and_tokenizer(kept | {"dtype": str(dtype).removeprefix("torch.")}, files, folder)

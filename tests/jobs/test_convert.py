@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,3 +271,27 @@ def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["convert", *arguments])
         assert result.exit_code == 2
         assert message in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("family", ["bert_directory", "modernbert_directory"])
+def test_a_disk_that_is_full_or_read_only_is_a_usage_error(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of models that are trained and of others; nothing is left behind."""
+    arguments = ["convert", str(request.getfixturevalue(family)), str(tmp_path / "new" / "model")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a write beyond it fails, as on a full disk
+    try:
+        full = CliRunner().invoke(app, arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "model.unfinished")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    read_only = CliRunner().invoke(app, arguments)
+    for result, message in ((full, "model.safetensors cannot be written"), (read_only, "Read-only file system")):
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+    assert list(tmp_path.glob("new/*")) == []

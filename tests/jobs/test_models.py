@@ -34,10 +34,13 @@ def test_pages_have_the_table_that_the_command_prints(page: str) -> None:
     assert f"\n{printed.output}\n" in (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_a_terminal_gets_every_name() -> None:
-    printed = CliRunner().invoke(app, ["models"], env={"COLUMNS": "200"})
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_gets_every_name_whole(columns: int) -> None:
+    printed = CliRunner().invoke(app, ["models"], env={"COLUMNS": str(columns)})
     assert printed.exit_code == 0
-    assert all(name in printed.output for one in PUBLISHED for name in one.models)
+    assert [line[2:] for line in printed.output.splitlines() if line.startswith("  ")] == [
+        name for one in PUBLISHED for name in one.models
+    ]
 
 
 def test_the_families_are_those_that_models_are_of(

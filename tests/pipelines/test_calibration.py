@@ -170,7 +170,10 @@ def test_that_of_the_own_instruction_holds_however_this_is_said(tmp_path: Path) 
         ({"relevant": 1.5}, "relevant is 1.5; it lies in 0..1"),
         ({"data": "a.parquet"}, "data is 'a.parquet'; it is a list of names"),
         ({"note": 3}, "note is 3; it is a text"),
-        ({"temperature": 2}, "has the key 'temperature'"),
+        (
+            {"temperature": 2},
+            "'temperature', which is none of a calibration; if another program wrote it, take it away",
+        ),
     ],
     ids=str,
 )

@@ -117,6 +117,14 @@ def test_a_broken_tokenizer_is_refused(model: Path) -> None:
         load(model)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_says_how_to_get_the_file(name: str, model: Path) -> None:
+    write_garbage(model / name)
+
+    with pytest.raises(ModelRefusedError, match=f"{name} is not a .*`git lfs pull` in its directory fetches the file"):
+        load(model)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 

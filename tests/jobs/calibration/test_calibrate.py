@@ -23,10 +23,11 @@ from jobs.errors import StoppedError
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from pipelines.calibration import CALIBRATION, Calibration
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.model_sources import find_model
 from pipelines.reranker import Reranker
 from tests.checkpoints import copy_model, words, write_qwen
+from tests.jobs.permissions import as_nobody
 from tests.jobs.stubs import no_ray_session
 from tests.jobs.training.here import stay_here
 
@@ -141,6 +142,24 @@ def test_what_the_model_was_told_is_written_along(here: None, tmp_path: Path) ->
     assert Reranker.load(str(model), device="cpu", instruction=told).calibration is not None
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_calibration_of_other_weights_is_no_hindrance_to_a_new_one(
+    damaged: bool, here: None, model: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Everything else refuses such a model and says to calibrate it anew. A damaged file is never replaced, though."""
+    labels, output = write(tmp_path / "labels.parquet", rows), tmp_path / "new.json"
+    earlier = Calibration(5.0, 3.0, "0" * 64).as_json()
+    (model / CALIBRATION).write_text("{}" if damaged else earlier)
+    with pytest.raises(ModelRefusedError):
+        Reranker.load(str(model), device="cpu")
+    done = calibrate(model, labels, *(["--output", output] if damaged else []))
+    assert done.exit_code == 0, done.output
+    assert "note: it is not used here: " in done.output
+    made = Calibration.read(output if damaged else model / CALIBRATION)
+    assert made.scale == pytest.approx(SCALE, rel=0.3)
+    assert Reranker.load(str(model), device="cpu", calibration=made).calibration == made
+
+
 def test_scale_and_bias_are_those_that_labels_were_drawn_by() -> None:
     """And where the loss is least, both of its derivatives are 0."""
     rng = np.random.default_rng(1)
@@ -239,6 +258,18 @@ def test_what_cannot_be_used_is_left_out_and_named(rows: list[dict[str, Any]], t
     assert ("q", "b", False) in as_pairs(found)
     assert len(as_pairs(found)) == 361
     assert {Path(path).name for path in found.unreadable} == {"c.parquet", "d.parquet"}
+
+
+def test_a_null_among_the_fields_of_documents_is_not_judged_and_costs_no_other(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "documents": [{"text": "a", "clicked": True}, {"text": "b", "clicked": None}, None]},
+        {"query": "r", "documents": None},
+        {"query": "s", "documents": [{"text": None, "clicked": True}, {"text": "c", "clicked": False}]},
+        {"query": "t", "documents": [{"text": "d", "clicked": None}]},
+    ]
+    found = read_labels(settings_of(write(tmp_path / "log.parquet", rows), label_column="documents.clicked"))
+    assert as_pairs(found) == [("q", "a", True), ("s", "c", False)]
+    assert found.bad.counts == {"null_documents": 1, "no_label": 1}
 
 
 def test_queries_are_drawn_by_their_texts_whatever_order_they_come_in(
@@ -341,6 +372,21 @@ def test_what_cannot_work_is_said_before_anything_is_scored(
     done = calibrate(*(argument.format(**places) for argument in arguments))
     assert (done.exit_code, told in " ".join(done.output.split())) == (code, True), done.output
     assert {path.name for path in tmp_path.rglob("*")} == before
+
+
+def test_a_model_in_a_directory_that_we_may_not_write_is_a_usage_error(
+    here: None, shared_directory: Path, bert_directory: Path, rows: list[dict[str, Any]]
+) -> None:
+    labels = write(shared_directory / "labels.parquet", rows)
+    model = copy_model(bert_directory, shared_directory / "model")
+    for file in model.iterdir():
+        file.chmod(0o644)
+    model.chmod(0o555)
+    with as_nobody():
+        done = calibrate(model, labels)
+    assert done.exit_code == 2, done.output
+    assert "nothing can be written into" in done.output
+    assert "give --output FILE in another directory" in " ".join(done.output.split())
 
 
 def test_what_was_scored_before_a_stop_is_not_scored_again(

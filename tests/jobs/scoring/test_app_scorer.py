@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from rich.console import Console
 
+import jobs.driver.resolution
 import jobs.runtime.session
 import jobs.scoring.app_scorer
 import jobs.workers.quarantine
+from jobs.driver.resolution import with_resolved_model
 from jobs.driver.run import run
 from jobs.errors import USAGE, DeadlyError, RefusedError, StoppedError
 from jobs.rerank import exit_code
@@ -386,6 +388,38 @@ def test_the_fingerprint_of_a_job_is_the_apps_with_the_jobs_lengths() -> None:
     asks = served._replace(own_instruction="find answers")
     found = [asks.fingerprint_with(Lengths.of(config), one).instruction for one in (None, "find answers", "find code")]
     assert found == [None, None, "find code"]
+
+
+@pytest.mark.parametrize(("told", "is_calibrated"), [("find code", True), (None, True), ("find rivers", False)])
+def test_a_calibration_of_the_app_holds_for_the_instruction_that_it_was_fitted_with(
+    told: str | None, is_calibrated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that asks otherwise gets scores without it, as its fingerprint says, and no threshold."""
+    model = write_qwen(tmp_path / "model")
+    fitted = Calibration(2.0, -0.5, find_model(str(model)).digest(), instruction="find code")
+    config = RerankerConfig(
+        str(model), device="cpu", dtype="float32", calibration=fitted, instruction=fitted.instruction
+    )
+    served = ServedModel(config, 40960, planned_fingerprint(config), loaded_at=0, takes_instruction=True)
+    monkeypatch.setattr(jobs.driver.resolution, "served_model", lambda app: served)
+    settings = RerankSettings("in", "out", app=APP, reranker=RerankerConfig(instruction=told))
+    resolved, fingerprint = with_resolved_model(settings)
+    assert resolved.reranker.calibration == (fitted if is_calibrated else None)
+    assert fingerprint.get("calibration") == ([2.0, -0.5] if is_calibrated else None)
+    if not is_calibrated:
+        with pytest.raises(ConfigError, match=r"scores of .* are not calibrated"):
+            with_resolved_model(replace(settings, score_threshold=0.5))
+
+
+def test_an_instruction_for_an_app_whose_model_takes_none_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = RerankerConfig(device="cpu", dtype="float32")
+    served = ServedModel(config, 512, planned_fingerprint(config), loaded_at=0)
+    monkeypatch.setattr(jobs.driver.resolution, "served_model", lambda app: served)
+    settings = RerankSettings("in", "out", app=APP, reranker=RerankerConfig(instruction="find code"))
+    with pytest.raises(ConfigError, match="--instruction: the model of app 'crossray' takes none; leave it out"):
+        with_resolved_model(settings)
 
 
 class StoppingScorer(StubScorer):

@@ -215,6 +215,7 @@ def test_it_reads_8192_tokens_and_1024_unless_told_otherwise(modernbert_director
         ({"norm_bias": "no"}, "norm_bias is 'no'; it is true or false"),
         ({"norm_eps": 1}, "norm_eps is 1; it is a positive number below 1"),
         ({"local_attention": 0}, "local_attention is 0"),
+        ({"sliding_window": 16}, "sliding_window is 16, and local_attention 16: .* give it half of local_attention"),
         ({"num_attention_heads": 32}, "is no even number for each"),
         ({"id2label": {"0": "no", "1": "yes"}}, "2 labels"),
         ({"norm_bias": True}, "missing .*norm.bias"),

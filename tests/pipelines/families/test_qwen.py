@@ -421,7 +421,13 @@ def test_one_token_alone_may_be_the_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("instruction", "told"),
-    [("\ud800", "lone surrogate"), ("a " * 10_000, "instruction has 20,000 characters"), (words(900), "give at least")],
+    [
+        ("\ud800", "lone surrogate"),
+        ("a " * 10_000, "instruction has 20,000 characters"),
+        (words(900), "give at least"),
+        ("", "nothing but white space; leave it out"),  # the publisher of mxbai-rerank-v2 has none then
+        (" \n", "nothing but white space; leave it out"),
+    ],
 )
 def test_an_instruction_that_cannot_be_asked_is_a_usage_error(instruction: str, told: str, tmp_path: Path) -> None:
     model = str(write_qwen(tmp_path / "model"))
