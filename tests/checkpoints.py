@@ -57,9 +57,9 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;
 """What the first two tokenizers can spell; anything else is an unknown token."""
 
 
-def write_bert(directory: Path, seed: int = 3) -> Path:
+def write_bert(directory: Path, seed: int = 3, **changes: Any) -> Path:
     """A cross-encoder as cross-encoder/ms-marco-MiniLM-L6-v2 is published; returns `directory`."""
-    sizes = {"hidden_size": WIDTH, "intermediate_size": FEED_FORWARD, "num_attention_heads": HEADS}
+    sizes = {"hidden_size": WIDTH, "intermediate_size": FEED_FORWARD, "num_attention_heads": HEADS} | changes
     tokenizer = wordpiece_tokenizer()
     config = {
         "architectures": ["BertForSequenceClassification"],

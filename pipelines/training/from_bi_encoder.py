@@ -72,8 +72,9 @@ def with_berts_pairs(tokenizer: dict[str, Any], first: str | None, last: str | N
 def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_matches: bool = True) -> None:
     """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
 
-    With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. Raises ModelRefusedError for one that is no BERT, or does not take the mean of its tokens, and for fewer than two
-    texts; FileExistsError where something lies at `output`.
+    With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. Raises
+    ModelRefusedError for one that is no BERT, does not take the mean of its tokens, or has no room for that head, and
+    for fewer than two texts; ConfigError without PyStemmer; FileExistsError where something lies at `output`.
     """
     check_free(output)
     embedding = read_embedding(bi_encoder)

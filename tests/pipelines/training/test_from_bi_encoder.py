@@ -23,9 +23,10 @@ from pipelines.reranker import Reranker
 from pipelines.training import export, from_bi_encoder, vocabulary
 from pipelines.training.base import load_base, write_model
 from pipelines.training.dense import DenseEncoder
-from pipelines.training.from_bi_encoder import best_of_lower_rank, convert, exact_in_8_bits, sample, with_berts_pairs
+from pipelines.training.from_bi_encoder import convert, sample, with_berts_pairs
 from pipelines.training.loop import Trainer
 from pipelines.training.recipe import Recipe
+from pipelines.training.similarity import best_of_lower_rank, exact_in_8_bits
 from pipelines.training.token_lists import TokenList, TokenLists
 from tests.checkpoints import HEADS, WIDTH, copy_model, edit_config, words
 
@@ -47,7 +48,7 @@ def bi_encoder(bert_directory: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def made(bi_encoder: Path) -> Path:
-    convert(bi_encoder, bi_encoder.parent / "cross", SAMPLE)
+    convert(bi_encoder, bi_encoder.parent / "cross", SAMPLE, exact_matches=False)
     return bi_encoder.parent / "cross"
 
 
@@ -228,7 +229,7 @@ def test_what_cannot_be_built_is_refused(
     directory = copy_model(bi_encoder, tmp_path / "encoder")
     edit_config(directory, **changes)
     with pytest.raises(ModelRefusedError, match=message):
-        convert(directory, tmp_path / "cross", SAMPLE)
+        convert(directory, tmp_path / "cross", SAMPLE, exact_matches=False)
     assert not (tmp_path / "cross").exists()
 
 
@@ -239,7 +240,7 @@ def test_too_few_texts_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
 
 def test_texts_that_all_say_the_same_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match="all texts that were measured have the same vector"):
-        convert(bi_encoder, tmp_path / "cross", ["alpine", "alpine ", " alpine"])
+        convert(bi_encoder, tmp_path / "cross", ["alpine", "alpine ", " alpine"], exact_matches=False)
 
 
 @pytest.mark.parametrize("changes", [{"num_attention_heads": 3}, {"position_embedding_type": "relative_key"}], ids=str)
@@ -247,7 +248,7 @@ def test_what_would_not_load_is_refused_first(bi_encoder: Path, tmp_path: Path, 
     directory = copy_model(bi_encoder, tmp_path / "encoder")
     edit_config(directory, **changes)
     with pytest.raises(ModelRefusedError, match=next(iter(changes))):
-        convert(directory, tmp_path / "cross", SAMPLE)
+        convert(directory, tmp_path / "cross", SAMPLE, exact_matches=False)
 
 
 def test_weights_that_are_no_numbers_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_weights_that_are_no_numbers_are_refused(bi_encoder: Path, tmp_path: Pat
     with pytest.raises(
         ModelRefusedError, match=r"encoder\.layer\.1\.output\.dense\.bias has values that are no finite"
     ):
-        convert(directory, tmp_path / "cross", SAMPLE)
+        convert(directory, tmp_path / "cross", SAMPLE, exact_matches=False)
 
 
 def test_a_file_without_texts_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""The head for exact matches: what stands in its coordinates is what BM25 would count, and nothing else changes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import AutoModel
+
+from pipelines.errors import ModelRefusedError
+from pipelines.reranker import Reranker
+from pipelines.training.base import load_base, write_model
+from pipelines.training.exact_match import BREVITY, FOUND, IMPORTANCE, USUAL_LENGTH, Words, words_of
+from pipelines.training.from_bi_encoder import convert
+from tests.checkpoints import WORDS, words, write_bert
+
+WIDTH, HEADS, DEPTH = 64, 2, 4
+SAMPLE = [words(3 + seed % 20, seed=seed) for seed in range(200)] + ["alpine apple"] * 100
+QUERY = "alpine candle zebra falcon"
+PASSAGES = [
+    "bread bridge carbon",
+    "alpine bread bridge",
+    "candle bread bridge",
+    "candle candle bread candle",
+    "zebra falcon candle alpine",
+    "zebra " + words(90, seed=1).replace("zebra", "bread"),
+]
+
+
+@pytest.fixture(scope="module")
+def bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = write_bert(
+        tmp_path_factory.mktemp("bi") / "encoder",
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_attention_heads=HEADS,
+        num_hidden_layers=DEPTH,
+    )
+    tensors = load_file(directory / "model.safetensors")
+    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bert.pooler.", "classifier."))}
+    plain["bert.embeddings.position_embeddings.weight"] *= 0.05
+    save_file(plain, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def made(bi_encoder: Path) -> Path:
+    convert(bi_encoder, bi_encoder.parent / "cross", SAMPLE)
+    return bi_encoder.parent / "cross"
+
+
+@pytest.fixture(scope="module")
+def known(bi_encoder: Path) -> Words:
+    return words_of(Tokenizer.from_file(str(bi_encoder / "tokenizer.json")), SAMPLE, 26)
+
+
+def pair_of(tokenizer: Tokenizer, passage: str) -> dict[str, torch.Tensor]:
+    pair = tokenizer.encode(QUERY, passage)
+    return {"input_ids": torch.tensor([pair.ids]), "token_type_ids": torch.tensor([pair.type_ids])}
+
+
+def hidden_states(directory: Path, passage: str) -> list[torch.Tensor]:
+    """The vectors of each layer, and before them those of the embeddings: [tokens, W] each."""
+    model = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
+    inputs = pair_of(Tokenizer.from_file(str(directory / "tokenizer.json")), passage)
+    with torch.inference_mode():
+        return [one[0] for one in model(**inputs, output_hidden_states=True).hidden_states]
+
+
+def logits(reranker: Reranker, passages: list[str]) -> np.ndarray:
+    [query_ids] = reranker.tokenizer.query_ids([QUERY])
+    join = reranker.tokenizer.template.join
+    return np.asarray(
+        reranker.engine.logits([join(query_ids, ids) for ids in reranker.tokenizer.passage_ids(passages)])
+    )
+
+
+def expected_total(known: Words, tokenizer: Tokenizer, passage: str) -> float:
+    """The part of the query that is matched, weighted by importance, less what the length of the passage takes."""
+    [query, found] = (tokenizer.encode(text, add_special_tokens=False).ids for text in (QUERY, passage))
+    weights = np.exp(IMPORTANCE * known.importance_V[query].numpy())
+    counts = np.array([found.count(token) for token in query]) * math.exp(FOUND)
+    length = len(found) + 1  # with the last special token
+    return float(weights @ (counts / (1 + counts)) / weights.sum() - BREVITY * length / (USUAL_LENGTH + length))
+
+
+@pytest.mark.parametrize("passage", PASSAGES)
+def test_the_first_token_holds_what_part_of_the_query_is_matched(made: Path, known: Words, passage: str) -> None:
+    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
+    for layer, states in enumerate(hidden_states(made, passage)[3 : DEPTH + 1]):
+        total, opposite = states[0, -2:].tolist()
+        assert total == pytest.approx(expected_total(known, tokenizer, passage), abs=0.06), layer
+        assert opposite == pytest.approx(-total, abs=0.02)
+
+
+def test_no_other_token_holds_it(made: Path) -> None:
+    """What leaked there would grow from layer to layer."""
+    for states in hidden_states(made, PASSAGES[4])[: DEPTH + 1]:
+        assert states[1:, -2:].abs().max() < 1e-3
+
+
+def test_the_vectors_are_those_without_it(bi_encoder: Path, made: Path, tmp_path: Path) -> None:
+    convert(bi_encoder, tmp_path / "plain", SAMPLE, exact_matches=False)
+    for ours, theirs in zip(*(hidden_states(one, PASSAGES[5]) for one in (made, tmp_path / "plain")), strict=True):
+        similar = torch.nn.functional.cosine_similarity(ours[:, :WIDTH], theirs[:, :WIDTH])
+        assert similar.min() > 0.98
+
+
+def test_a_passage_with_the_words_of_the_query_comes_first(made: Path) -> None:
+    reranker = Reranker.load(str(made), device="cpu")
+    found = logits(reranker, PASSAGES)
+    assert found.argmax() == 4
+    repeated = [" ".join(some) for some in itertools.permutations(["alpine", "candle", "zebra", "bread"])]
+    assert (
+        logits(reranker, repeated).min() > logits(reranker, [one.replace("zebra", "marble") for one in repeated]).max()
+    )
+
+
+def test_half_precision_and_8_bits_keep_the_order(made: Path, tmp_path: Path) -> None:
+    base = load_base(str(made))
+    write_model(base.encoder, base, tmp_path / "small", small=True)
+    whole = logits(Reranker.load(str(made), device="cpu"), PASSAGES)
+    for directory, dtype in ((made, "bfloat16"), (made, "float16"), (tmp_path / "small", "float32")):
+        found = logits(Reranker.load(str(directory), device="cpu", dtype=dtype), PASSAGES)
+        assert np.corrcoef(found, whole)[0, 1] > 0.99
+
+
+def test_words_that_differ_by_case_ending_or_place_share_a_code() -> None:
+    pieces = ["<s>", "</s>", "▁Apples", "▁apple", "apple", "▁pear", "▁яблоко", "▁Яблоко", "▁42"]
+    tokenizer = Tokenizer(Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    codes = words_of(tokenizer, ["apple"], 26).codes_VK
+    assert codes.shape == (9, 26)
+    assert (codes[:2] == 0).all()
+    assert (codes[2:].sum(1) == 0).all()
+    groups = [{tuple(codes[i].tolist()) for i in some} for some in ([2, 3, 4], [5], [6, 7], [8])]
+    assert [len(one) for one in groups] == [1] * 4
+    assert len(set.union(*groups)) == 4
+
+
+def test_rare_words_are_important(known: Words, bi_encoder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(bi_encoder / "tokenizer.json"))
+    frequent, usual, absent, special = (
+        float(known.importance_V[tokenizer.token_to_id(piece)]) for piece in ("apple", WORDS[9], "{", "[SEP]")
+    )
+    assert special == -1
+    assert -1 < frequent < usual < absent == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 4}, "heads of 16 dimensions; codes of words need 22"),
+        ({"num_hidden_layers": 2}, "2 layers; the head for exact matches needs 3"),
+    ],
+    ids=str,
+)
+def test_what_has_no_room_for_it_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": HEADS}
+    directory = write_bert(tmp_path / "encoder", **(sizes | changes))
+    with pytest.raises(ModelRefusedError, match=message):
+        convert(directory, tmp_path / "cross", SAMPLE)
