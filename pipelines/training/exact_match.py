@@ -45,7 +45,7 @@ USUAL_LENGTH, BREVITY = 120.0, 0.3
 """Of a passage of L tokens, BREVITY L / (USUAL_LENGTH + L) is taken from the part of the query that is matched."""
 SHARE = 0.5
 """Of the match beside the coordinates of a mean."""
-OUT_MATCH = 20.0
+OUT_MATCH = 10.0
 """Of the match in the logit."""
 FEWEST_CODES = 16
 TOTAL_UNITS, IN_LINE = 6, 8.0

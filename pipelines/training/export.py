@@ -93,7 +93,7 @@ def export(
             "lower rate"
         )
     fold_in(encoder, scale, bias)
-    folded = Calibration(1, 0, "", pairs=len(labels), relevant=float(labels.mean()), note=FOLDED_IN)
+    folded = Calibration(1, 0, "", pairs=len(labels), relevant=float(labels.mean(dtype=np.float64)), note=FOLDED_IN)
     write_model(encoder, base, output, small=small, calibration=folded)
     return scale, bias
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pipelines.errors import ModelRefusedError
 from pipelines.reranker import Reranker
@@ -97,7 +97,7 @@ def test_the_first_token_holds_what_part_of_the_query_is_matched(made: Path, kno
     tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
     for layer, states in enumerate(hidden_states(made, passage)[3 : DEPTH + 1]):
         total, opposite = states[0, -2:].tolist()
-        assert total == pytest.approx(expected_total(known, tokenizer, passage), abs=0.06), layer
+        assert total == pytest.approx(expected_total(known, tokenizer, passage), abs=0.1), layer
         assert opposite == pytest.approx(-total, abs=0.02)
 
 
@@ -168,3 +168,18 @@ def test_what_has_no_room_for_it_is_refused(tmp_path: Path, changes: dict[str, A
     directory = write_bert(tmp_path / "encoder", **(sizes | changes))
     with pytest.raises(ModelRefusedError, match=message):
         convert(directory, tmp_path / "cross", SAMPLE)
+
+
+def test_a_step_of_training_leaves_the_order(made: Path) -> None:
+    """A step of Adam moves every weight by the rate, all in one direction; zeros are kept."""
+    before = logits(Reranker.load(str(made), device="cpu"), PASSAGES)
+    model = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
+    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
+    found = torch.stack([model(**pair_of(tokenizer, passage)).logits[0, 0] for passage in PASSAGES])
+    (-torch.log_softmax(found, 0)[1]).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(2e-5 * parameter.grad.sign().masked_fill(parameter == 0, 0))
+        after = [model(**pair_of(tokenizer, passage)).logits.item() for passage in PASSAGES]
+    assert np.corrcoef(before, after)[0, 1] > 0.98
