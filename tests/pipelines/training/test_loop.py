@@ -151,6 +151,13 @@ def test_training_learns_what_the_lists_show(teacher: bool, steps: int) -> None:
     assert np.mean(curve[-5:]) > 0.9
 
 
+def test_a_step_leaves_the_arithmetic_of_its_process_as_it_was() -> None:
+    """The smallest numbers are 0 during a step, which must not be so in the program that calls it."""
+    smallest = torch.tensor(1e-38)
+    Trainer(new_encoder(), lists_about_words(), LAYOUT, RECIPE, CPU).train_step()
+    assert smallest / 10 > 0
+
+
 def gradients_of(encoder: PackedEncoder) -> torch.Tensor:
     return torch.cat([weight.grad.flatten() for weight in encoder.parameters() if weight.grad is not None])
 
