@@ -176,7 +176,7 @@ def main() -> None:
         convert(args.bi_encoder, args.output, texts, exact_matches=not args.no_exact_matches)
     except (ModelError, ConfigError, ValueError, FileNotFoundError, FileExistsError) as error:
         parser.error(str(error))
-    print(f"a cross-encoder that ranks as its bi-encoder does, in {args.output}")
+    print(f"the cross-encoder is in {args.output}; its scores are not calibrated yet")
 
 
 if __name__ == "__main__":
