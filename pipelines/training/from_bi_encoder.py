@@ -19,12 +19,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ConfigError, ModelError, ModelRefusedError
 from ..model_files import ModelFiles
-from .base import KEEP_ZEROS, check_free, load_base, write_directory
+from .base import KEEP_ZEROS, check_free, load_base, save_weights, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .exact_match import MatchingBuilder, words_of
@@ -137,7 +135,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
 
     def fill(folder: Path) -> None:
         config.pop("tokenizer_class", None)
-        save_file({name: tensor.clone() for name, tensor in weights.items()}, folder / "model.safetensors")
+        save_weights({name: tensor.clone() for name, tensor in weights.items()}, folder)
         (folder / "config.json").write_text(json.dumps(config | own, indent=2) + "\n")
         (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer, indent=2) + "\n")
@@ -174,7 +172,7 @@ def main() -> None:
         texts = sample(args.texts, SAMPLE)
         print(f"measuring the bi-encoder on {min(len(texts), MEASURED):,} texts, a minute or more ...", flush=True)
         convert(args.bi_encoder, args.output, texts, exact_matches=not args.no_exact_matches)
-    except (ModelError, ConfigError, ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ModelError, ConfigError, ValueError, OSError) as error:
         parser.error(str(error))
     print(f"the cross-encoder is in {args.output}; its scores are not calibrated yet")
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from ..errors import ModelRefusedError
-from .base import check_free, write_directory
+from .base import check_free, save_weights, write_directory
 
 WORD_START = "▁"
 TEXTS = ("query", "positive")
@@ -111,7 +111,7 @@ def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] 
     def fill(folder: Path) -> None:
         (folder / "tokenizer.json").write_text(text, encoding="utf-8")
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        save_weights(tensors, folder)
         if (model / "tokenizer_config.json").is_file():
             shutil.copyfile(model / "tokenizer_config.json", folder / "tokenizer_config.json")
 
@@ -182,7 +182,7 @@ def main() -> None:
             tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
             kept = chosen_pieces(tokenizer, counts, args.rows)
         prune(args.model, args.output, kept, args.layers)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{len(kept)} pieces in {args.output}")
 
