@@ -48,6 +48,8 @@ SHARE = 0.5
 OUT_MATCH = 10.0
 """Of the match in the logit."""
 FEWEST_CODES = 16
+BEHIND_CODES = 6
+"""Coordinates of the head for importance, match and total."""
 TOTAL_UNITS, IN_LINE = 6, 8.0
 """Feed-forward units that keep the total, and what makes of -0.6 to 1 something that gelu leaves as it is."""
 
@@ -95,6 +97,9 @@ class MatchingBuilder(Builder):
     """Builds the cross-encoder with the head for exact matches."""
 
     added_heads = 2
+    sharpness = SHARPNESS
+    before_codes = 0
+    """Coordinates of the head in front of those of the codes."""
 
     def __init__(
         self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int, words: Words
@@ -104,16 +109,17 @@ class MatchingBuilder(Builder):
             raise ModelRefusedError(f"{self.depth} layers; the head for exact matches needs 3")
         self.words = words
         self.block = slice(self.wide - self.head, self.wide)
-        self.codes = slice(self.block.start, self.wide - 6)
+        self.codes = slice(self.block.start + self.before_codes, self.wide - BEHIND_CODES)
         self.importance, self.match, self.total = (self.wide - i for i in (6, 4, 2))  # pairs, as marks are
 
-    @staticmethod
-    def code_width(config: dict[str, Any]) -> int:
+    @classmethod
+    def code_width(cls, config: dict[str, Any]) -> int:
         """Coordinates of a code, in a model of this config; raises ModelRefusedError where there are too few."""
         head = int(config["hidden_size"]) // int(config["num_attention_heads"])
-        if head - 6 < FEWEST_CODES:
-            raise ModelRefusedError(f"heads of {head} dimensions; codes of words need {FEWEST_CODES + 6}")
-        return head - 6
+        others = cls.before_codes + BEHIND_CODES
+        if head - others < FEWEST_CODES:
+            raise ModelRefusedError(f"heads of {head} dimensions; codes of words need {FEWEST_CODES + others}")
+        return head - others
 
     def build(self) -> Tensors:
         tensors = super().build()
@@ -176,9 +182,9 @@ class MatchingBuilder(Builder):
     def find(self, parts: Tensors, biases: Tensors) -> tuple[int, float]:
         """The first layer: each token takes 1 from tokens of the passage with its code, and 0 from the first token."""
         rows = torch.arange(self.codes.start, self.codes.stop)
-        strength = math.sqrt(SHARPNESS * math.sqrt(self.head) / len(rows)) / CODE
+        strength = math.sqrt(self.sharpness * math.sqrt(self.head) / len(rows)) / CODE
         parts["query"][rows, rows] = parts["key"][rows, rows] = strength
-        self.add_to_logits(parts, biases, self.codes.stop, self.passage, FOUND - SHARPNESS)
+        self.add_to_logits(parts, biases, self.codes.stop, self.passage, FOUND - self.sharpness)
         self.add_to_logits(parts, biases, self.codes.stop + 1, self.seen_as_query, -PENALTY)
         self.read(parts["value"][self.block.start], self.passage, 1.0)
         return self.match, MARK

@@ -73,8 +73,10 @@ class Measures:
 
 
 @torch.inference_mode()
-def measure(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> Measures:
-    """Runs a BertModel on texts."""
+def measure(
+    model: torch.nn.Module, ids: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None = None
+) -> Measures:
+    """Runs a BertModel on texts, or on pairs whose `segments` are given."""
     outputs: dict[str, list[torch.Tensor]] = {}
     mask = torch.empty(0)
 
@@ -94,7 +96,12 @@ def measure(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> Measures:
         input_ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
         lengths = torch.tensor([len(row) for row in batch])
         mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
-        hidden = model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        types = torch.zeros_like(input_ids)
+        if segments is not None:
+            rows = [torch.tensor(row) for row in segments[at : at + BATCH]]
+            types = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        inputs = {"input_ids": input_ids, "attention_mask": mask.long(), "token_type_ids": types}
+        hidden = model(**inputs).last_hidden_state
         pooled.append((hidden * mask[..., None]).sum(1) / lengths[:, None])
     for hook in hooks:
         hook.remove()
@@ -117,6 +124,8 @@ class Builder:
     """Puts the weights of the cross-encoder together, under the names that transformers gives to a BertModel."""
 
     added_heads = 1
+    marked = 4
+    """Coordinates that marks of the query's tokens take up."""
 
     def __init__(self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int) -> None:
         self.old, self.measures, self.first_token = tensors, measures, first_token
@@ -129,23 +138,31 @@ class Builder:
         self.units = int(config["intermediate_size"])
         self.wide_units = self.units + EXTRA_UNITS
         self.random = torch.Generator().manual_seed(0)
-        # Marks are pairs of coordinates, x and -x, so that they add nothing to a mean. A reader takes their difference.
-        self.asks_as_query, self.passage, self.seen_as_query = (self.width + 2 * i for i in range(3))
-        marks_end = self.width + 6
-        self.score = marks_end
-        """The coordinate of the similarity in the last layer; what it is minus stands in the next."""
-        self.pairs = (self.head - 6) // 2
-        self.carriers = slice(marks_end, marks_end + self.pairs)
-        self.counterweights = slice(marks_end + self.pairs, marks_end + 2 * self.pairs)
-        if self.pairs < 1 or self.head % 2:
+        if self.head < 8 or self.head % 2:
             raise ModelRefusedError(f"heads of {self.head} dimensions; 8 or more are needed, and an even number")
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Gives the new coordinates their parts."""
+        self.asks_as_query, self.passage, self.seen_as_query = self.take(marks=3, pairs=(self.head - 6) // 2)
+        self.score = self.carriers.start
+        """The coordinate of the similarity in the last layer; what it is minus stands in the next."""
+
+    def take(self, *, marks: int, pairs: int) -> list[int]:
+        """Takes the first of the new coordinates for marks and for pairs of carrier and counterweight.
+
+        Returns the places of the marks. These are two coordinates each, x and -x, so that they add nothing to a mean.
+        A reader takes their difference.
+        """
+        self.marks = [self.width + 2 * i for i in range(marks)]
+        self.pairs = pairs
+        end = self.width + 2 * marks
+        self.carriers, self.counterweights = slice(end, end + pairs), slice(end + pairs, end + 2 * pairs)
+        return self.marks
 
     def build(self) -> Tensors:
         """The tensors of a BertForSequenceClassification with two layers more than the bi-encoder."""
-        self.embed()
-        for i in range(self.depth):
-            self.attend(f"encoder.layer.{i}.", self.norm_before(i))
-            self.feed_forward(f"encoder.layer.{i}.")
+        self.build_layers()
         self.pool(f"encoder.layer.{self.depth}.")
         self.compare(f"encoder.layer.{self.depth + 1}.")
         head = {
@@ -156,6 +173,13 @@ class Builder:
         }
         head["classifier.weight"][0, self.score] = OUT_SCALE
         return {f"bert.{name}": tensor for name, tensor in self.new.items()} | head
+
+    def build_layers(self) -> None:
+        """The embeddings, and the layers that were there before."""
+        self.embed()
+        for i in range(self.depth):
+            self.attend(f"encoder.layer.{i}.", self.norm_before(i))
+            self.feed_forward(f"encoder.layer.{i}.")
 
     def norm_before(self, layer: int) -> str:
         """The norm whose output is the input of a layer."""
@@ -172,21 +196,25 @@ class Builder:
         weights_D = self.norm("embeddings.LayerNorm", carries_mean=True, mark=mark)
         for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
             rows_KD = self.old[f"embeddings.{name}.weight"]
-            if name == "token_type_embeddings":  # a text of a bi-encoder is segment 0
-                rows_KD = rows_KD[:1].expand(2, -1)
+            if name == "token_type_embeddings":
+                rows_KD = self.segments(rows_KD)
             rows_KD = rows_KD - rows_KD.mean(1, keepdim=True)
             wide = torch.zeros(len(rows_KD), self.wide)
             wide[:, : self.width] = rows_KD
             self.carry_mean(wide.T, self.mean_left(weights_D, rows_KD.T))
             self.new[f"embeddings.{name}.weight"] = wide
         segments = self.new["embeddings.token_type_embeddings.weight"]
-        for place, segment in ((self.asks_as_query, 0), (self.seen_as_query, 0), (self.passage, 1)):
-            segments[segment, place : place + 2] = torch.tensor([mark, -mark])
+        for place in self.marks:
+            segments[int(place == self.passage), place : place + 2] = torch.tensor([mark, -mark])
         seen = slice(self.seen_as_query, self.seen_as_query + 2)  # both texts look at the first token
         first_W = self.new["embeddings.word_embeddings.weight"][self.first_token]
         first_W[seen] = -segments[0, seen]
         at = first_D.abs().argmax()
         first_W[at] = first_D[at].sign() * largest
+
+    def segments(self, rows_KD: torch.Tensor) -> torch.Tensor:
+        """The embeddings of the two segments: a text of a bi-encoder is segment 0."""
+        return rows_KD[:1].expand(2, -1)
 
     def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
         """A norm over W coordinates that does to the first D what the old one did; the weights [D] of these.
@@ -197,7 +225,7 @@ class Builder:
         weight, bias = torch.zeros(self.wide), torch.zeros(self.wide)
         weight[: self.width] = self.old[f"{name}.weight"] * scale
         bias[: self.width] = self.old[f"{name}.bias"]
-        weight[self.width : self.score] = spread * scale * MARK / mark
+        weight[self.width : self.carriers.start] = spread * scale * MARK / mark
         weight[self.carriers] = float(carries_mean)
         self.new[f"{name}.weight"], self.new[f"{name}.bias"] = weight, bias
         return weight[: self.width]
@@ -205,7 +233,9 @@ class Builder:
     def scale(self, name: str, mark: float = MARK) -> float:
         """How much larger a norm makes each of the first D coordinates, if nothing else is done about it."""
         spread = self.measures.spreads[name]
-        return math.sqrt(self.width / self.wide * (1 + (4 * mark**2 + self.beside(name)) / (self.width * spread**2)))
+        return math.sqrt(
+            self.width / self.wide * (1 + (self.marked * mark**2 + self.beside(name)) / (self.width * spread**2))
+        )
 
     def beside(self, _name: str) -> float:
         """The sum of squares of what else than marks the new coordinates hold before a norm."""
@@ -225,19 +255,9 @@ class Builder:
 
     def attend(self, layer: str, norm_before: str) -> None:
         """The attention of a layer, in which no token looks into the other text."""
-        kept = self.head - 2
-        query, key = (f"{layer}attention.self.{name}" for name in ("query", "key"))
         weights = {name: torch.zeros(self.wide, self.wide) for name in ("query", "key", "value")}
         biases = {name: torch.zeros(self.wide) for name in weights}
-        for head in range(self.heads):
-            rows = slice(head * self.head, (head + 1) * self.head)
-            to_q, to_k = best_of_lower_rank(self.measures.moments[query][head], self.measures.moments[key][head], kept)
-            into = slice(rows.start, rows.start + kept)
-            weights["query"][into, : self.width] = to_q @ self.old[f"{query}.weight"][rows]
-            biases["query"][into] = to_q @ self.old[f"{query}.bias"][rows]
-            weights["key"][into, : self.width] = to_k @ self.old[f"{key}.weight"][rows]
-            self.forbid(weights, into.stop, self.asks_as_query, self.passage)
-            self.forbid(weights, into.stop + 1, self.passage, self.seen_as_query)
+        self.look(layer, weights, biases)
         value = f"{layer}attention.self.value"
         weights["value"][: self.width, : self.width] = self.old[f"{value}.weight"]
         biases["value"][: self.width] = self.old[f"{value}.bias"]
@@ -253,6 +273,20 @@ class Builder:
         bias[: self.width] = centred(self.old[f"{out}.bias"]) - self.old[f"{norm_before}.bias"].mean()
         self.new[f"{out}.weight"], self.new[f"{out}.bias"] = weight, bias
         self.norm(f"{layer}attention.output.LayerNorm", carries_mean=False)
+
+    def look(self, layer: str, weights: Tensors, biases: Tensors) -> None:
+        """The queries and keys of a layer."""
+        kept = self.head - 2
+        query, key = (f"{layer}attention.self.{name}" for name in ("query", "key"))
+        for head in range(self.heads):
+            rows = slice(head * self.head, (head + 1) * self.head)
+            to_q, to_k = best_of_lower_rank(self.measures.moments[query][head], self.measures.moments[key][head], kept)
+            into = slice(rows.start, rows.start + kept)
+            weights["query"][into, : self.width] = to_q @ self.old[f"{query}.weight"][rows]
+            biases["query"][into] = to_q @ self.old[f"{query}.bias"][rows]
+            weights["key"][into, : self.width] = to_k @ self.old[f"{key}.weight"][rows]
+            self.forbid(weights, into.stop, self.asks_as_query, self.passage)
+            self.forbid(weights, into.stop + 1, self.passage, self.seen_as_query)
 
     def forbid(self, weights: Tensors, row: int, asks: int, seen: int) -> None:
         """Takes PENALTY from the logit of a key with the mark `seen` for a query with the mark `asks`."""
@@ -286,7 +320,7 @@ class Builder:
         of_mean[: self.width] = centred(weights_D)
         self.carry_mean(to_carriers, torch.tensor([(self.wide - self.width) / self.width / self.pairs]))
         pass_on(of_mean, to_carriers[:, 0])
-        for mark in (self.asks_as_query, self.passage, self.seen_as_query):
+        for mark in self.marks:
             for place in (mark, mark + 1):
                 one = torch.zeros(self.wide)
                 one[place] = 4 / MARK

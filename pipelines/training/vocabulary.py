@@ -1,4 +1,4 @@
-"""Makes a smaller model for fewer languages, which keeps those pieces of XLM-RoBERTa's vocabulary that texts need.
+"""Makes a smaller model for fewer languages, which keeps those pieces of a vocabulary that texts need.
 
     python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
 
@@ -26,7 +26,8 @@ from tokenizers import Tokenizer
 from ..errors import ModelRefusedError
 from .base import check_free, save_weights, write_directory
 
-WORD_START = "▁"
+WORD_START, WITHIN_WORD = "▁", "##"
+"""What pieces begin with in Unigram's vocabularies at the start of a word, and in WordPiece's elsewhere."""
 TEXTS = ("query", "positive")
 """The columns that are read."""
 TEXTS_AT_ONCE = 1000
@@ -54,25 +55,43 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
 
 def chosen_pieces(tokenizer: dict[str, Any], counts: Counter[int], rows: int) -> list[int]:
     """The ids of the pieces that stay, in their order; raises ValueError where `rows` does not hold what must stay."""
-    pieces = [piece for piece, _ in tokenizer["model"]["vocab"]]
+    pieces = pieces_of(tokenizer)
     special = {token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(pieces)}
-    must = special | {i for i, piece in enumerate(pieces) if len(piece.removeprefix(WORD_START)) <= 1}
+    short = {i for i, piece in enumerate(pieces) if len(piece.removeprefix(WORD_START).removeprefix(WITHIN_WORD)) <= 1}
+    must = special | short
     if len(must) > rows:
         raise ValueError(f"{len(must)} pieces are special or single characters; {rows} rows do not hold them")
     frequent = [piece for piece, _ in counts.most_common() if piece not in must]
     return sorted(must.union(frequent[: rows - len(must)]))
 
 
+def pieces_of(tokenizer: dict[str, Any]) -> list[str]:
+    """The pieces of the content of a tokenizer.json, in the order of their ids.
+
+    Raises ModelRefusedError for one that is neither Unigram nor WordPiece.
+    """
+    model = tokenizer["model"]
+    if model.get("type") == "Unigram":
+        return [piece for piece, _ in model["vocab"]]
+    if model.get("type") == "WordPiece":
+        if sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+            raise ModelRefusedError("the ids of the vocabulary have gaps, so that rows cannot be told by them")
+        return sorted(model["vocab"], key=model["vocab"].__getitem__)
+    raise ModelRefusedError(
+        f"the tokenizer is of type {model.get('type')!r}; only Unigram and WordPiece vocabularies are pruned"
+    )
+
+
 def pruned_tokenizer(tokenizer: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """The content of tokenizer.json with the pieces `kept` alone, numbered anew."""
-    place = {old: new for new, old in enumerate(kept)}
-    model = tokenizer["model"]
-    if model.get("type") != "Unigram":
-        raise ModelRefusedError(f"the tokenizer is of type {model.get('type')!r}; only Unigram vocabularies are pruned")
+    place, pieces, model = {old: new for new, old in enumerate(kept)}, pieces_of(tokenizer), tokenizer["model"]
     # A mask token, which may lie beyond the vocabulary, has no use in a reranker.
     added = [token | {"id": place[token["id"]]} for token in tokenizer["added_tokens"] if token["id"] in place]
     changed = tokenizer | {"added_tokens": added}
-    changed["model"] = model | {"vocab": [model["vocab"][old] for old in kept], "unk_id": place[model["unk_id"]]}
+    if model["type"] == "Unigram":
+        changed["model"] = model | {"vocab": [model["vocab"][old] for old in kept], "unk_id": place[model["unk_id"]]}
+    else:
+        changed["model"] = model | {"vocab": {pieces[old]: new for old, new in place.items()}}
     changed["post_processor"] = renumbered(tokenizer["post_processor"], place)
     return changed
 
@@ -98,7 +117,7 @@ def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] 
     Raises FileExistsError where something lies at `output`.
     """
     tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
-    text = json.dumps(pruned_tokenizer(tokenizer, kept), ensure_ascii=False)
+    text = json.dumps(pruned_tokenizer(tokenizer, kept), ensure_ascii=False, separators=(",", ":"))
     config = json.loads((model / "config.json").read_text()) | {"vocab_size": len(kept)}
     tensors = load_file(model / "model.safetensors")
     [words] = [name for name in tensors if name.endswith("embeddings.word_embeddings.weight")]
@@ -163,7 +182,7 @@ def may_be_text(data_type: pa.DataType) -> bool:
 def main() -> None:
     """Runs the command line: counts pieces, chooses those that stay, and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram tokenizer")
+    parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram or WordPiece tokenizer")
     parser.add_argument("output", type=Path)
     parser.add_argument("--texts", nargs="+", help="Parquet files (`query`, `positive`) whose pieces are counted")
     parser.add_argument("--keep", type=Path, help="JSON list of the ids that stay, instead of --texts and --rows")

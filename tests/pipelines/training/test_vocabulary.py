@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from pipelines.errors import ModelRefusedError
 from pipelines.training.base import load_base
 from pipelines.training.vocabulary import WORD_START, chosen_pieces, count_pieces, prune
 
@@ -58,6 +59,32 @@ def test_the_rows_are_those_of_the_pieces(pruned: Path, xlm_roberta_directory: P
         )
     assert after.layout.start == after.tokenizer.token_to_id("<s>")
     assert after.encoder.shape.vocab_size == len(after.encoder.word_embeddings.weight)
+
+
+def test_a_wordpiece_vocabulary_gives_up_what_is_never_used(bert_directory: Path, tmp_path: Path) -> None:
+    before = Tokenizer.from_file(str(bert_directory / "tokenizer.json"))
+    special = {"[PAD]", "[UNK]", "[CLS]", "[SEP]"}
+    unused = {piece for piece in before.get_vocab() if piece.startswith("z")}
+    assert unused
+    kept = sorted(number for piece, number in before.get_vocab().items() if piece not in unused)
+    prune(bert_directory, tmp_path / "pruned", kept)
+    after = Tokenizer.from_file(str(tmp_path / "pruned" / "tokenizer.json"))
+    assert set(after.get_vocab()) == set(before.get_vocab()) - unused >= special
+    pair = "alpine apple river", "bread bridge"
+    assert after.encode(*pair).tokens == before.encode(*pair).tokens
+    base, old = load_base(str(tmp_path / "pruned")), load_base(str(bert_directory))
+    assert base.encoder.shape.vocab_size == len(kept)
+    for piece, number in after.get_vocab().items():
+        row = old.encoder.word_embeddings.weight[before.token_to_id(piece)]
+        torch.testing.assert_close(base.encoder.word_embeddings.weight[number], row)
+
+
+def test_a_vocabulary_of_another_kind_is_refused() -> None:
+    with pytest.raises(ModelRefusedError, match="of type 'BPE'; only Unigram and WordPiece"):
+        chosen_pieces({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []}, Counter(), 5)
+    gaps = {"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 2}}, "added_tokens": []}
+    with pytest.raises(ModelRefusedError, match="have gaps"):
+        chosen_pieces(gaps, Counter(), 5)
 
 
 def test_layers_can_be_left_out(xlm_roberta_directory: Path, tmp_path: Path) -> None:
