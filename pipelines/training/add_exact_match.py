@@ -10,6 +10,7 @@ still. Its logit is what it was, but for a trace, plus `--weight` times what par
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from ..families.bert import NAMES as BERT
 from ..families.checkpoint import to_checkpoint
 from .base import (
     KEEP_ZEROS,
+    activation_told,
     as_stored,
+    check_finite,
     check_free,
     load_base,
     save_weights,
@@ -85,26 +88,34 @@ class AddingBuilder(MatchingBuilder):
 def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: float = WEIGHT) -> None:
     """Writes the wider cross-encoder; `texts` are a sample of what it reads.
 
-    Raises ModelRefusedError for one that is no BERT cross-encoder with segments, whose heads have no room, or which has
-    fewer than three layers, and for fewer than two texts; ConfigError without PyStemmer; FileExistsError where
+    Raises ModelRefusedError for one that is no BERT cross-encoder with segments, has the head already, or has no room
+    for it, and for fewer than two texts; ConfigError for a weight below 0 and without PyStemmer; FileExistsError where
     something lies at `output`.
     """
     check_free(output)
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"the weight is {weight}; it is a number from 0 on")
     base = load_base(model)
     config = base.files.config()
     if config.get("model_type") != "bert" or not base.has_head or not base.layout.has_segments:
         raise ModelRefusedError(f"{model} is no BERT cross-encoder whose query and passage have segments of their own")
+    if base.keeps_zeros:
+        raise ModelRefusedError(
+            f"{model} was put together ({KEEP_ZEROS} in its config.json), and has this head already, unless "
+            "`from_bi_encoder --no-exact-matches` made it; leave that out there"
+        )
     if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
         raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
     distinct = list(dict.fromkeys(texts))
     if len(distinct) < 2:
         raise ModelRefusedError(f"{len(distinct)} texts to measure {model} on; give some hundreds that differ")
-    words = words_of(base.files.tokenizer(), distinct, AddingBuilder.code_width(config))
+    words = words_of(base.files.tokenizer(), distinct, AddingBuilder.code_width(config), base.spec.shape.vocab_size)
     tokenizer = base.files.tokenizer()
     tokenizer.enable_truncation(min(2 * MEASURED_TOKENS, base.max_length))
     drawn = random.Random(0).sample(distinct, min(len(distinct), 2 * MEASURED))
     pairs = tokenizer.encode_batch(list(zip(drawn[::2], drawn[1::2], strict=False)))
     tensors = to_checkpoint(base.encoder.state_dict(), BERT, base.spec.shape.num_hidden_layers)
+    check_finite(model, tensors)
     tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
     body = BertModel(BertConfig.from_dict(config), add_pooling_layer=False).eval()
     body.load_state_dict({name: tensors[name] for name in body.state_dict()})
@@ -122,7 +133,8 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
 
     def fill(folder: Path) -> None:
         save_weights(as_stored(weights, torch.float16), folder)
-        write_config_and_tokenizer(config | own, base.files, folder)
+        config.pop("torch_dtype", None)
+        write_config_and_tokenizer(config | own | activation_told(base.files), base.files, folder)
 
     write_directory(fill, output)
 
@@ -140,7 +152,7 @@ def main() -> None:
     try:
         check_free(args.output)  # before the texts are read
         texts = sample(args.texts, SAMPLE)
-        print(f"measuring the model on {min(len(texts) // 2, MEASURED):,} pairs, a minute or more ...", flush=True)
+        print("measuring the model, a minute or more ...", flush=True)
         add_exact_match(args.model, args.output, texts, weight=args.weight)
     except (ModelError, ConfigError, ValueError, OSError) as error:
         parser.error(str(error))

@@ -200,6 +200,13 @@ def write_calibration(calibration: Calibration, folder: Path) -> None:
     (folder / CALIBRATION).write_text(replace(calibration, files=files).as_json())
 
 
+def check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises ModelRefusedError where a tensor of the model `name` has NaN or infinity."""
+    for tensor_name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelRefusedError(f"{name}: {tensor_name} has values that are no finite numbers")
+
+
 def check_free(output: Path) -> None:
     """Raises FileExistsError where something lies at `output`; asked before the work, it saves the work."""
     if output.exists():

@@ -15,6 +15,8 @@ Shape legend: V pieces of the vocabulary, K coordinates of a code; others as in 
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ SHARE = 0.5
 OUT_MATCH = 10.0
 """Of the match in the logit."""
 FEWEST_CODES = 16
+ALL_CODES = 200_000
+"""Where there are fewer, all are listed."""
 BEHIND_CODES = 6
 """Coordinates of the head for importance, match and total."""
 TOTAL_UNITS, IN_LINE = 6, 8.0
@@ -64,15 +68,17 @@ class Words:
     """-1 to 0: the logarithm of the inverse document frequency, in units of IMPORTANCE, below that of the rarest."""
 
 
-def words_of(tokenizer: Tokenizer, texts: Iterable[str], width: int) -> Words:
-    """Codes of `width` coordinates, and the importance of words in `texts`; raises ConfigError without PyStemmer."""
+def words_of(tokenizer: Tokenizer, texts: Iterable[str], width: int, rows: int) -> Words:
+    """Codes of `width` coordinates, and the importance of words in `texts`, for embeddings of so many `rows`.
+
+    Raises ConfigError without PyStemmer, and ModelRefusedError where there are fewer codes than words.
+    """
     without_ending = load_stemmers().Stemmer("english").stemWord
-    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    vocabulary, unlike_others = tokenizer.get_vocab(), ids_without_word(tokenizer)
     numbers: dict[str, int] = {}
-    word_V = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    word_V = np.zeros(max(rows, *(number + 1 for number in vocabulary.values())), dtype=np.int64)
     for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]):
-        if number not in special:
+        if number not in unlike_others:
             word_V[number] = numbers.setdefault(word_of(piece, without_ending), len(numbers) + 1)
     counts, documents = np.zeros(len(numbers) + 1), 0
     for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
@@ -81,10 +87,41 @@ def words_of(tokenizer: Tokenizer, texts: Iterable[str], width: int) -> Words:
     rarity = np.log1p((documents - counts + 0.5) / (counts + 0.5))
     importance = np.log(rarity / rarity.max()).clip(-IMPORTANCE, 0) / IMPORTANCE
     importance[0] = -1.0
-    rng = np.random.default_rng(0)
-    codes = rng.permuted(np.tile(np.repeat([1.0, -1.0], width // 2), (len(numbers) + 1, 1)), axis=1)
-    codes[0] = 0
-    return Words(torch.from_numpy(codes[word_V]).float(), torch.from_numpy(importance[word_V]).float())
+    codes = np.vstack([np.zeros(width), distinct_codes(len(numbers), width)])
+    return Words(torch.from_numpy(codes[word_V[:rows]]).float(), torch.from_numpy(importance[word_V[:rows]]).float())
+
+
+def ids_without_word(tokenizer: Tokenizer) -> set[int]:
+    """The ids of special tokens and of the one for whatever is unknown: two of these need not be the same word."""
+    model = json.loads(tokenizer.to_str())["model"]
+    named = tokenizer.token_to_id(model.get("unk_token") or "")  # Unigram has the id instead
+    unknown = model.get("unk_id", named)
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return special | ({unknown} if unknown is not None else set())
+
+
+def distinct_codes(count: int, width: int) -> np.ndarray:
+    """Rows of half 1 and half -1 in random order, all different: float64 [count, width].
+
+    Raises ModelRefusedError where there are not so many.
+    """
+    most = math.comb(width, width // 2)
+    if count > most:
+        raise ModelRefusedError(
+            f"the vocabulary has {count:,} words, and {width} coordinates tell {most:,} apart; prune the vocabulary "
+            "(`python -m pipelines.training.vocabulary`)"
+        )
+    rng, plain = np.random.default_rng(0), np.repeat([1.0, -1.0], width // 2)
+    if most <= ALL_CODES:
+        codes = np.full((most, width), -1.0)
+        for row, places in enumerate(itertools.combinations(range(width), width // 2)):
+            codes[row, places] = 1.0
+        return rng.permutation(codes)[:count]
+    found = np.empty((0, width))
+    while len(found) < count:
+        drawn = np.vstack([found, rng.permuted(np.tile(plain, (count, 1)), axis=1)])
+        found = drawn[np.sort(np.unique(drawn, axis=0, return_index=True)[1])]
+    return found[:count]
 
 
 def word_of(piece: str, without_ending: Callable[[str], str]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ConfigError, ModelError, ModelRefusedError
 from ..model_files import ModelFiles
-from .base import KEEP_ZEROS, check_free, load_base, save_weights, write_directory
+from .base import KEEP_ZEROS, check_finite, check_free, load_base, save_weights, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .exact_match import MatchingBuilder, words_of
@@ -96,12 +96,10 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
     model = load_backbone(embedding.transformer).eval()
     first, last = ids[0][0], ids[0][-1]
     tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ModelRefusedError(f"{bi_encoder}: {name} has values that are no finite numbers")
+    check_finite(str(bi_encoder), tensors)
     measures = measure(model, ids)
     if exact_matches:
-        words = words_of(files.tokenizer(), distinct, MatchingBuilder.code_width(config))
+        words = words_of(files.tokenizer(), distinct, MatchingBuilder.code_width(config), base.spec.shape.vocab_size)
         builder: Builder = MatchingBuilder(tensors, config, measures, first, words)
     else:
         builder = Builder(tensors, config, measures, first)
@@ -129,12 +127,13 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
         # Without segments the two texts would not be told apart.
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
-    content = json.loads((embedding.transformer / "tokenizer.json").read_text(encoding="utf-8"))
+    content = json.loads(files.tokenizer().to_str())  # as it reads, which tokenizer_config.json may change
     if tokenizer.token_to_id("[CLS]") is None:
         content = with_berts_pairs(content, tokenizer.id_to_token(first), tokenizer.id_to_token(last))
 
     def fill(folder: Path) -> None:
-        config.pop("tokenizer_class", None)
+        for name in ("tokenizer_class", "torch_dtype"):
+            config.pop(name, None)
         save_weights({name: tensor.clone() for name, tensor in weights.items()}, folder)
         (folder / "config.json").write_text(json.dumps(config | own, indent=2) + "\n")
         (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

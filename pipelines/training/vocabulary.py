@@ -2,9 +2,9 @@
 
     python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
 
-A piece stays when it is special, a single character (so that nothing becomes unknown that was not), or among the most
-frequent ones of the texts. The embeddings keep the rows of these pieces. Where another piece stood in a text, several
-shorter ones stand now.
+A piece stays when it is special, a single character or a byte (so that nothing becomes unknown that was not), or among
+the most frequent ones of the texts. The embeddings keep the rows of these pieces. Where another piece stood in a text,
+several shorter ones stand now.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,14 +20,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from ..errors import ModelRefusedError
-from .base import check_free, save_weights, write_directory
+from ..errors import ModelError, ModelRefusedError
+from ..families.int8_rows import with_restored_rows
+from ..model_files import read_tensors
+from ..model_sources import find_model
+from .base import SPECIAL_IDS, check_free, save_weights, write_config_and_tokenizer, write_directory
 
 WORD_START, WITHIN_WORD = "▁", "##"
 """What pieces begin with in Unigram's vocabularies at the start of a word, and in WordPiece's elsewhere."""
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 TEXTS = ("query", "positive")
 """The columns that are read."""
 TEXTS_AT_ONCE = 1000
@@ -57,12 +60,16 @@ def chosen_pieces(tokenizer: dict[str, Any], counts: Counter[int], rows: int) ->
     """The ids of the pieces that stay, in their order; raises ValueError where `rows` does not hold what must stay."""
     pieces = pieces_of(tokenizer)
     special = {token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(pieces)}
-    short = {i for i, piece in enumerate(pieces) if len(piece.removeprefix(WORD_START).removeprefix(WITHIN_WORD)) <= 1}
-    must = special | short
+    must = special | {i for i, piece in enumerate(pieces) if is_needed(piece)}
     if len(must) > rows:
-        raise ValueError(f"{len(must)} pieces are special or single characters; {rows} rows do not hold them")
+        raise ValueError(f"{len(must)} pieces are special, single characters or bytes; {rows} rows do not hold them")
     frequent = [piece for piece, _ in counts.most_common() if piece not in must]
     return sorted(must.union(frequent[: rows - len(must)]))
+
+
+def is_needed(piece: str) -> bool:
+    """Whether texts could become unknown without it: a single character, or one of the bytes that stand for others."""
+    return len(piece.removeprefix(WORD_START).removeprefix(WITHIN_WORD)) <= 1 or bool(BYTE.fullmatch(piece))
 
 
 def pieces_of(tokenizer: dict[str, Any]) -> list[str]:
@@ -111,30 +118,51 @@ def renumbered(processor: dict[str, Any] | None, place: dict[int, int]) -> dict[
     raise ModelRefusedError(f"the tokenizer's post-processor is a {processor['type']}, which cannot be renumbered")
 
 
-def prune(model: Path, output: Path, kept: Sequence[int], layers: Sequence[int] | None = None) -> None:
+def prune(model: str | Path, output: Path, kept: Sequence[int], layers: Sequence[int] | None = None) -> None:
     """Writes the encoder with the rows `kept` of its embeddings and, if given, those of its layers alone.
 
-    Raises FileExistsError where something lies at `output`.
+    Raises ModelRefusedError for a tokenizer that cannot be pruned, ValueError for layers or ids that the model has not
+    or cannot do without, and FileExistsError where something lies at `output`.
     """
-    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    files = find_model(str(model))
+    tokenizer = json.loads(files.tokenizer_file().read_text(encoding="utf-8"))
+    check_kept(kept, tokenizer)
     text = json.dumps(pruned_tokenizer(tokenizer, kept), ensure_ascii=False, separators=(",", ":"))
-    config = json.loads((model / "config.json").read_text()) | {"vocab_size": len(kept)}
-    tensors = load_file(model / "model.safetensors")
+    config, new = files.config(), {old: new for new, old in enumerate(kept)}
+    config |= {"vocab_size": len(kept)} | {name: new[config[name]] for name in SPECIAL_IDS if config.get(name) in new}
+    tensors = with_restored_rows(read_tensors(files))
     [words] = [name for name in tensors if name.endswith("embeddings.word_embeddings.weight")]
     tensors[words] = tensors[words][list(kept)].clone()
     if layers is not None:
+        check_layers(layers, int(config["num_hidden_layers"]))
         place = {old: new for new, old in enumerate(layers)}
         config["num_hidden_layers"] = len(layers)
         tensors = {moved: tensor for name, tensor in tensors.items() if (moved := moved_layer(name, place))}
 
     def fill(folder: Path) -> None:
+        save_weights({name: tensor.contiguous() for name, tensor in tensors.items()}, folder)
+        write_config_and_tokenizer(config, files, folder)
         (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_weights(tensors, folder)
-        if (model / "tokenizer_config.json").is_file():
-            shutil.copyfile(model / "tokenizer_config.json", folder / "tokenizer_config.json")
 
     write_directory(fill, output)
+
+
+def check_kept(kept: Sequence[int], tokenizer: dict[str, Any]) -> None:
+    """Raises ValueError for ids that are not in order, or not of pieces, and where a special token is left out."""
+    pieces = len(pieces_of(tokenizer))
+    if not all(isinstance(old, int) for old in kept) or list(kept) != sorted(set(kept)):
+        raise ValueError("the ids that stay are not different whole numbers in rising order")
+    if kept and not 0 <= kept[0] <= kept[-1] < pieces:
+        raise ValueError(f"the ids that stay are {kept[0]} to {kept[-1]}; the vocabulary has 0 to {pieces - 1}")
+    for token in tokenizer["added_tokens"]:
+        if token["id"] < pieces and token["id"] not in set(kept) and "mask" not in token["content"].lower():
+            raise ValueError(f"the token {token['content']!r} ({token['id']}) has to stay")
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Raises ValueError for layers that the encoder has not, and for others than rising ones."""
+    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < depth:
+        raise ValueError(f"layers are {list(layers)}; give different ones in rising order, of 0 to {depth - 1}")
 
 
 def moved_layer(name: str, place: dict[int, int]) -> str | None:
@@ -182,7 +210,7 @@ def may_be_text(data_type: pa.DataType) -> bool:
 def main() -> None:
     """Runs the command line: counts pieces, chooses those that stay, and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="directory of an encoder with a Unigram or WordPiece tokenizer")
+    parser.add_argument("model", help="directory of an encoder with a Unigram or WordPiece tokenizer")
     parser.add_argument("output", type=Path)
     parser.add_argument("--texts", nargs="+", help="Parquet files (`query`, `positive`) whose pieces are counted")
     parser.add_argument("--keep", type=Path, help="JSON list of the ids that stay, instead of --texts and --rows")
@@ -194,14 +222,15 @@ def main() -> None:
     try:
         check_free(args.output)  # before the texts are read
         if args.keep:
-            kept = sorted(json.loads(args.keep.read_text()))
+            kept = json.loads(args.keep.read_text())
+            if not isinstance(kept, list):
+                raise ValueError(f"{args.keep} is no JSON list")
         else:
-            texts = queries_and_positives(args.texts)
-            counts = count_pieces(texts, Tokenizer.from_file(str(args.model / "tokenizer.json")))
-            tokenizer = json.loads((args.model / "tokenizer.json").read_text(encoding="utf-8"))
-            kept = chosen_pieces(tokenizer, counts, args.rows)
+            files = find_model(args.model)
+            counts = count_pieces(queries_and_positives(args.texts), files.tokenizer())
+            kept = chosen_pieces(json.loads(files.tokenizer_file().read_text(encoding="utf-8")), counts, args.rows)
         prune(args.model, args.output, kept, args.layers)
-    except (ValueError, OSError) as error:
+    except (ModelError, ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{len(kept)} pieces in {args.output}")
 

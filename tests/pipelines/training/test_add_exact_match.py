@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
-from pipelines.errors import ModelRefusedError
+from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.reranker import Reranker
 from pipelines.training.add_exact_match import AddingBuilder, add_exact_match
 from pipelines.training.base import load_base, write_model
@@ -70,7 +73,7 @@ def logits(model: Path, passages: list[str] = PASSAGES, **options: Any) -> np.nd
 def expected_totals(model: Path) -> np.ndarray:
     """For each passage the part of the query that it has, by importance, less what its length takes."""
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    known = words_of(tokenizer, list(dict.fromkeys(SAMPLE)), 18)
+    known = words_of(tokenizer, list(dict.fromkeys(SAMPLE)), 18, tokenizer.get_vocab_size())
     query = tokenizer.encode(QUERY, add_special_tokens=False).ids
     weights = np.exp(7.0 * known.importance_V[query].numpy())
     totals = []
@@ -135,6 +138,39 @@ def test_what_is_no_bert_cross_encoder_is_refused(tmp_path: Path, xlm_roberta_di
         with pytest.raises(ModelRefusedError, match="no BERT cross-encoder"):
             add_exact_match(str(model), tmp_path / "wider", SAMPLE)
     assert not (tmp_path / "wider").exists()
+
+
+def test_it_tells_training_to_keep_zeros_and_is_not_added_twice(wider: Path, tmp_path: Path) -> None:
+    assert load_base(str(wider)).keeps_zeros
+    with pytest.raises(ModelRefusedError, match="has this head already"):
+        add_exact_match(str(wider), tmp_path / "twice", SAMPLE)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_weight_that_is_no_number_from_0_on_is_refused(trained: Path, tmp_path: Path, weight: float) -> None:
+    with pytest.raises(ConfigError, match=f"the weight is {weight}"):
+        add_exact_match(str(trained), tmp_path / "wider", SAMPLE, weight=weight)
+
+
+def test_a_model_with_nan_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    tensors["bert.encoder.layer.1.output.dense.bias"][3] = math.nan
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelRefusedError, match=r"layer\.1\.output\.dense\.bias has values that are no finite"):
+        add_exact_match(str(tmp_path / "broken"), tmp_path / "wider", SAMPLE)
+
+
+def test_sentence_transformers_is_told_what_it_was_told(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "told")
+    settings = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (tmp_path / "told" / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    config = json.loads((tmp_path / "told" / "config.json").read_text())
+    (tmp_path / "told" / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+    add_exact_match(str(tmp_path / "told"), tmp_path / "wider", SAMPLE)
+    written = json.loads((tmp_path / "wider" / "config.json").read_text())
+    assert written["sentence_transformers"] == settings
+    assert (written["dtype"], "torch_dtype" in written) == ("float16", False)
 
 
 def test_heads_without_room_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from tokenizers.models import Unigram
+from tokenizers.models import Unigram, WordPiece
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pipelines.errors import ModelRefusedError
 from pipelines.reranker import Reranker
 from pipelines.training.base import load_base, write_model
-from pipelines.training.exact_match import BREVITY, FOUND, IMPORTANCE, USUAL_LENGTH, Words, words_of
+from pipelines.training.exact_match import BREVITY, FOUND, IMPORTANCE, USUAL_LENGTH, Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
 from tests.checkpoints import WORDS, words, write_bert
 
@@ -59,7 +62,8 @@ def made(bi_encoder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def known(bi_encoder: Path) -> Words:
-    return words_of(Tokenizer.from_file(str(bi_encoder / "tokenizer.json")), SAMPLE, 26)
+    tokenizer = Tokenizer.from_file(str(bi_encoder / "tokenizer.json"))
+    return words_of(tokenizer, SAMPLE, 26, tokenizer.get_vocab_size())
 
 
 def pair_of(tokenizer: Tokenizer, passage: str) -> dict[str, torch.Tensor]:
@@ -137,13 +141,50 @@ def test_words_that_differ_by_case_ending_or_place_share_a_code() -> None:
     pieces = ["<s>", "</s>", "▁Apples", "▁apple", "apple", "▁pear", "▁яблоко", "▁Яблоко", "▁42"]
     tokenizer = Tokenizer(Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
     tokenizer.add_special_tokens(["<s>", "</s>"])
-    codes = words_of(tokenizer, ["apple"], 26).codes_VK
-    assert codes.shape == (9, 26)
-    assert (codes[:2] == 0).all()
-    assert (codes[2:].sum(1) == 0).all()
+    codes = words_of(tokenizer, ["apple"], 26, 12).codes_VK
+    assert codes.shape == (12, 26)
+    assert (codes[[0, 1, 9, 10, 11]] == 0).all()
+    assert (codes[2:9].sum(1) == 0).all()
     groups = [{tuple(codes[i].tolist()) for i in some} for some in ([2, 3, 4], [5], [6, 7], [8])]
     assert [len(one) for one in groups] == [1] * 4
     assert len(set.union(*groups)) == 4
+
+
+@pytest.mark.parametrize(("count", "width"), [(48_620, 18), (60_000, 26)])
+def test_no_two_words_share_a_code(count: int, width: int) -> None:
+    codes = distinct_codes(count, width)
+    assert codes.shape == (count, width)
+    assert len(np.unique(codes, axis=0)) == count
+    assert (codes.sum(1) == 0).all()
+    assert (np.abs(codes) == 1).all()
+
+
+def test_more_words_than_codes_are_refused() -> None:
+    with pytest.raises(ModelRefusedError, match="48,621 words, and 18 coordinates tell 48,620 apart"):
+        distinct_codes(48_621, 18)
+
+
+def test_added_tokens_are_words_and_what_is_unknown_is_none() -> None:
+    tokenizer = Tokenizer(WordPiece({"[UNK]": 0, "apple": 1, "pear": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_tokens(["qq7"])
+    known = words_of(tokenizer, ["apple qq7 ?", "apple pear"], 26, 6)
+    assert (known.codes_VK[[0, 4, 5]] == 0).all()
+    assert len(np.unique(known.codes_VK[1:4].numpy(), axis=0)) == 3
+    assert known.importance_V[3] > known.importance_V[1]
+
+
+def test_a_model_with_more_rows_than_pieces_is_taken(bi_encoder: Path, tmp_path: Path) -> None:
+    """As multilingual-e5-small has."""
+    shutil.copytree(bi_encoder, tmp_path / "bi")
+    tensors = load_file(tmp_path / "bi" / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    tensors[name] = torch.cat([tensors[name], torch.randn(7, WIDTH)])
+    save_file(tensors, tmp_path / "bi" / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "bi" / "config.json").read_text())
+    (tmp_path / "bi" / "config.json").write_text(json.dumps(config | {"vocab_size": len(tensors[name])}))
+    convert(tmp_path / "bi", tmp_path / "cross", SAMPLE)
+    assert logits(Reranker.load(str(tmp_path / "cross"), device="cpu"), PASSAGES).argmax() == 4
 
 
 def test_rare_words_are_important(known: Words, bi_encoder: Path) -> None:

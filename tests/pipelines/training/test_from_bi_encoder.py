@@ -52,6 +52,21 @@ def made(bi_encoder: Path) -> Path:
     return bi_encoder.parent / "cross"
 
 
+def test_it_reads_what_the_bi_encoder_reads(bi_encoder: Path, tmp_path: Path) -> None:
+    """tokenizer_config.json may change what tokenizer.json says."""
+    directory = copy_model(bi_encoder, tmp_path / "bi")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+    tokenizer["normalizer"] |= {"strip_accents": None, "lowercase": False}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    convert(directory, tmp_path / "cross", SAMPLE, exact_matches=False)
+    expected = AutoTokenizer.from_pretrained(directory)("Alpine ZEBRA")["input_ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "cross")("Alpine ZEBRA")["input_ids"] == expected
+    assert load_base(str(tmp_path / "cross")).tokenizer.encode("Alpine ZEBRA").ids == expected
+
+
 def model_inputs(reranker: Reranker, query: str, passage: str) -> dict[str, torch.Tensor]:
     """A pair as transformers takes it."""
     [query_ids], [passage_ids] = reranker.tokenizer.query_ids([query]), reranker.tokenizer.passage_ids([passage])

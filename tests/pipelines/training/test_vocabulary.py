@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from pipelines.errors import ModelRefusedError
-from pipelines.training.base import load_base
+from pipelines.training.base import load_base, write_model
 from pipelines.training.vocabulary import WORD_START, chosen_pieces, count_pieces, prune
 
 TEXTS = ["alpine apple river", "zebra river äöü", "river river"]
@@ -98,7 +99,43 @@ def test_layers_can_be_left_out(xlm_roberta_directory: Path, tmp_path: Path) -> 
     torch.testing.assert_close(after[name.format(0)], before[name.format(1)])
 
 
+def test_rows_in_8_bits_are_restored(bert_directory: Path, tmp_path: Path) -> None:
+    base = load_base(str(bert_directory))
+    write_model(base.encoder, base, tmp_path / "small", small=True)
+    prune(tmp_path / "small", tmp_path / "pruned", range(base.encoder.shape.vocab_size))
+    before, after = (load_base(str(tmp_path / name)).encoder.state_dict() for name in ("small", "pruned"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("kept", "layers", "message"),
+    [
+        (range(5000), None, "the ids that stay are 0 to 4999; the vocabulary has 0 to"),
+        ([0, 1, 1], None, "are not different whole numbers in rising order"),
+        (["a"], None, "are not different whole numbers in rising order"),
+        ([50], None, r"the token '\[PAD\]' \(0\) has to stay"),
+        (None, [0, 7], r"layers are \[0, 7\]; give different ones in rising order, of 0 to 2"),
+        (None, [1, 1], "give different ones in rising order"),
+        (None, [-1], "give different ones in rising order"),
+    ],
+    ids=str,
+)
+def test_what_the_model_has_not_or_needs_is_refused(
+    bert_directory: Path, tmp_path: Path, kept: Sequence[int] | None, layers: list[int] | None, message: str
+) -> None:
+    everything = range(load_base(str(bert_directory)).encoder.shape.vocab_size)
+    with pytest.raises(ValueError, match=message):
+        prune(bert_directory, tmp_path / "pruned", everything if kept is None else kept, layers)
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_bytes_that_stand_for_characters_stay() -> None:
+    vocabulary = [["<unk>", 0.0], ["<0xE2>", 0.0], ["▁word", 0.0]]
+    tokenizer = {"model": {"type": "Unigram", "vocab": vocabulary}, "added_tokens": []}
+    assert chosen_pieces(tokenizer, Counter(), 2) == [1]
+
+
 def test_too_few_rows_are_refused(xlm_roberta_directory: Path) -> None:
     content = json.loads((xlm_roberta_directory / "tokenizer.json").read_text())
-    with pytest.raises(ValueError, match="5 rows do not hold them"):
+    with pytest.raises(ValueError, match="or bytes; 5 rows do not hold them"):
         chosen_pieces(content, Counter(), 5)
