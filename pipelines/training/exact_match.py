@@ -177,8 +177,10 @@ class MatchingBuilder(Builder):
         wanted_V = CODE_IN * spread_V
         steps_V = (wanted_V / largest_V.clamp(min=1e-9) * INT8_MAX).round().clamp(1, INT8_MAX)
         rows = torch.nonzero(coded)[:, 0]
-        places = place_V[rows]
-        word_VW[rows, places] = word_VW[rows, places].sign() * (wanted_V * INT8_MAX / steps_V)[rows]
+        places, largest = place_V[rows], (wanted_V * INT8_MAX / steps_V)[rows]
+        signs = word_VW[rows, places].sign()
+        word_VW[rows] = word_VW[rows].clamp(-largest[:, None], largest[:, None])
+        word_VW[rows, places] = signs * largest
         word_VW[rows, self.codes] = wanted_V[rows, None] * self.words.codes_VK[rows]
         importance_V = IMPORTANCE_IN * spread_V * self.words.importance_V
         word_VW[:, self.importance], word_VW[:, self.importance + 1] = importance_V, -importance_V

@@ -89,7 +89,7 @@ def test_the_logit_is_the_old_one_and_the_part_that_is_matched(trained: Path, wi
     gained, expected = (logits(wider) - logits(trained)) / WEIGHT, expected_totals(trained)
     assert np.corrcoef(gained, expected)[0, 1] > 0.97
     slope, offset = np.polyfit(expected, gained, 1)
-    assert slope == pytest.approx(1, abs=0.2)
+    assert slope == pytest.approx(1.1, abs=0.15)  # vectors so short make matches a little larger
     assert offset == pytest.approx(0, abs=0.05)
 
 
@@ -121,6 +121,10 @@ def test_other_types_for_numbers_keep_the_order(wider: Path, tmp_path: Path) -> 
     whole = logits(wider)
     for directory, dtype in ((wider, "bfloat16"), (tmp_path / "small", "float32")):
         assert np.corrcoef(logits(directory, dtype=dtype), whole)[0, 1] > 0.99
+    start = WIDTH + AddingBuilder.before_codes
+    codes_VK = base.encoder.word_embeddings.weight[:, start : start + 18]
+    small = load_base(str(tmp_path / "small")).encoder.word_embeddings.weight[:, start : start + 18]
+    assert torch.allclose(small, codes_VK, rtol=2e-3, atol=0)  # else equal words had unequal codes
 
 
 def test_one_whose_rows_are_in_8_bits_is_read_as_it_is_measured(trained: Path, tmp_path: Path) -> None:
