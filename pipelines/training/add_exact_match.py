@@ -34,7 +34,7 @@ from .base import (
     write_directory,
 )
 from .exact_match import MatchingBuilder, words_of
-from .from_bi_encoder import MEASURED, MEASURED_TOKENS, SAMPLE, sample
+from .from_bi_encoder import MEASURED, MEASURED_TOKENS, SAMPLE, distinct_texts, sample
 from .similarity import Tensors, measure
 
 WEIGHT = 2.5
@@ -106,9 +106,7 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
         )
     if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
         raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
-    distinct = list(dict.fromkeys(texts))
-    if len(distinct) < 2:
-        raise ModelRefusedError(f"{len(distinct)} texts to measure {model} on; give some hundreds that differ")
+    distinct = distinct_texts(texts, model)
     words = words_of(base.files.tokenizer(), distinct, AddingBuilder.code_width(config), base.spec.shape.vocab_size)
     tokenizer = base.files.tokenizer()
     tokenizer.enable_truncation(min(2 * MEASURED_TOKENS, base.max_length))
@@ -142,7 +140,7 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a BERT cross-encoder: embedded, a directory, a uri or a hub name")
+    parser.add_argument("model", help="a BERT cross-encoder: a directory, a uri or a hub name")
     parser.add_argument("output", type=Path)
     parser.add_argument(
         "--texts", nargs="+", required=True, help="Parquet files (`query`, `positive`) whose words are counted"

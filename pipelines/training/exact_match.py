@@ -1,4 +1,4 @@
-"""Gives a cross-encoder that was made of a bi-encoder a head that sees which words of the query the passage has.
+"""A head for a cross-encoder that sees which words of the query the passage has.
 
 A bi-encoder's vectors know what a text is about, and forget its names, numbers and rare words: what BM25 goes by. So
 the cross-encoder begins as a fusion of both. Its vectors get the coordinates of one head more:

@@ -88,9 +88,7 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
     base = load_base(str(embedding.transformer))  # which refuses what would not load, or would be garbage
     tokenizer = files.tokenizer()
     tokenizer.enable_truncation(min(MEASURED_TOKENS, base.max_length))
-    distinct = list(dict.fromkeys(texts))
-    if len(distinct) < 2:
-        raise ModelRefusedError(f"{len(distinct)} texts to measure {bi_encoder} on; give some hundreds that differ")
+    distinct = distinct_texts(texts, bi_encoder)
     measured = random.Random(0).sample(distinct, min(len(distinct), MEASURED))
     ids = [encoding.ids for encoding in tokenizer.encode_batch(measured)]
     model = load_backbone(embedding.transformer).eval()
@@ -140,6 +138,14 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
         (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer, indent=2) + "\n")
 
     write_directory(fill, output)
+
+
+def distinct_texts(texts: Iterable[str], model: str | Path) -> list[str]:
+    """The texts, each once; raises ModelRefusedError where there are not two to measure the model on."""
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) < 2:
+        raise ModelRefusedError(f"{len(distinct)} texts to measure {model} on; give some hundreds that differ")
+    return distinct
 
 
 def sample(patterns: Sequence[str], count: int) -> list[str]:
