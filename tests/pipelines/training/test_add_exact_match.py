@@ -6,52 +6,45 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from pipelines.errors import ConfigError, ModelRefusedError
-from pipelines.reranker import Reranker
 from pipelines.training.add_exact_match import AddingBuilder, add_exact_match
 from pipelines.training.base import load_base, write_model
-from pipelines.training.exact_match import BREVITY, FOUND, USUAL_LENGTH, words_of
+from pipelines.training.exact_match import words_of
 from tests.checkpoints import words, write_bert
+from tests.pipelines.training.exact_matches import (
+    DEPTH,
+    HEADS,
+    PASSAGES,
+    SAMPLE,
+    WIDTH,
+    expected_total,
+    logits,
+    pair_of,
+    save,
+    tokenizer_of,
+    write_model_with_room,
+)
 
-WIDTH, HEADS, DEPTH = 64, 2, 4
-SAMPLE = [words(3 + seed % 20, seed=seed) for seed in range(200)] + ["alpine apple"] * 100
-QUERY = "alpine candle zebra falcon"
-PASSAGES = [
-    "bread bridge carbon",
-    "alpine bread bridge",
-    "candle candle bread candle",
-    "zebra falcon candle alpine",
-    "zebra " + words(90, seed=1).replace("zebra", "bread"),
-    *(words(5 + 3 * seed, seed=seed) for seed in range(20)),
-]
+MANY = [*PASSAGES, *(words(5 + 3 * seed, seed=seed) for seed in range(20))]
 WEIGHT = 4.0
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As in a trained model, no layer changes a vector much."""
-    directory = write_bert(
-        tmp_path_factory.mktemp("trained") / "model",
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_attention_heads=HEADS,
-        num_hidden_layers=DEPTH,
-    )
-    tensors = load_file(directory / "model.safetensors")
-    tensors["bert.embeddings.position_embeddings.weight"] *= 0.05
+    directory = tmp_path_factory.mktemp("trained") / "model"
+    tensors = write_model_with_room(directory)
     for name in tensors:
         if name.endswith("output.dense.weight"):
             tensors[name] *= 0.3
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    save(tensors, directory)
     return directory
 
 
@@ -61,32 +54,11 @@ def wider(trained: Path) -> Path:
     return trained.parent / "wider"
 
 
-def logits(model: Path, passages: list[str] = PASSAGES, **options: Any) -> np.ndarray:
-    reranker = Reranker.load(str(model), device="cpu", **options)
-    [query_ids] = reranker.tokenizer.query_ids([QUERY])
-    join = reranker.tokenizer.template.join
-    return np.asarray(
-        reranker.engine.logits([join(query_ids, ids) for ids in reranker.tokenizer.passage_ids(passages)])
-    )
-
-
-def expected_totals(model: Path) -> np.ndarray:
-    """For each passage the part of the query that it has, by importance, less what its length takes."""
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    known = words_of(tokenizer, list(dict.fromkeys(SAMPLE)), 18, tokenizer.get_vocab_size())
-    query = tokenizer.encode(QUERY, add_special_tokens=False).ids
-    weights = np.exp(7.0 * known.importance_V[query].numpy())
-    totals = []
-    for passage in PASSAGES:
-        found = tokenizer.encode(passage, add_special_tokens=False).ids
-        counts = np.array([found.count(token) for token in query]) * np.exp(FOUND)
-        length = len(found) + 1
-        totals.append(weights @ (counts / (1 + counts)) / weights.sum() - BREVITY * length / (USUAL_LENGTH + length))
-    return np.array(totals)
-
-
 def test_the_logit_is_the_old_one_and_the_part_that_is_matched(trained: Path, wider: Path) -> None:
-    gained, expected = (logits(wider) - logits(trained)) / WEIGHT, expected_totals(trained)
+    tokenizer = tokenizer_of(trained)
+    known = words_of(tokenizer, list(dict.fromkeys(SAMPLE)), 18, tokenizer.get_vocab_size())
+    expected = np.array([expected_total(known, tokenizer, passage) for passage in MANY])
+    gained = (logits(wider, MANY) - logits(trained, MANY)) / WEIGHT
     assert np.corrcoef(gained, expected)[0, 1] > 0.97
     slope, offset = np.polyfit(expected, gained, 1)
     assert slope == pytest.approx(1.1, abs=0.15)  # vectors so short make matches a little larger
@@ -95,7 +67,7 @@ def test_the_logit_is_the_old_one_and_the_part_that_is_matched(trained: Path, wi
 
 def test_without_its_weight_the_order_is_the_old_one(trained: Path, tmp_path: Path) -> None:
     add_exact_match(str(trained), tmp_path / "same", SAMPLE, weight=0.0)
-    assert np.corrcoef(logits(trained), logits(tmp_path / "same"))[0, 1] > 0.99
+    assert np.corrcoef(logits(trained, MANY), logits(tmp_path / "same", MANY))[0, 1] > 0.99
 
 
 def test_transformers_loads_it_and_gives_the_same_logits(wider: Path) -> None:
@@ -104,23 +76,18 @@ def test_transformers_loads_it_and_gives_the_same_logits(wider: Path) -> None:
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    tokenizer = Tokenizer.from_file(str(wider / "tokenizer.json"))
-    theirs = []
-    for passage in PASSAGES:
-        pair = tokenizer.encode(QUERY, passage)
-        with torch.inference_mode():
-            theirs.append(
-                model(input_ids=torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.type_ids])).logits.item()
-            )
-    assert logits(wider) == pytest.approx(np.array(theirs), abs=1e-4)
+    tokenizer = tokenizer_of(wider)
+    with torch.inference_mode():
+        theirs = [model(**pair_of(tokenizer, passage)).logits.item() for passage in MANY]
+    assert logits(wider, MANY) == pytest.approx(np.array(theirs), abs=1e-4)
 
 
 def test_other_types_for_numbers_keep_the_order(wider: Path, tmp_path: Path) -> None:
     base = load_base(str(wider))
     write_model(base.encoder, base, tmp_path / "small", small=True)
-    whole = logits(wider)
+    whole = logits(wider, MANY)
     for directory, dtype in ((wider, "bfloat16"), (tmp_path / "small", "float32")):
-        assert np.corrcoef(logits(directory, dtype=dtype), whole)[0, 1] > 0.99
+        assert np.corrcoef(logits(directory, MANY, dtype=dtype), whole)[0, 1] > 0.99
     start = WIDTH + AddingBuilder.before_codes
     codes_VK = base.encoder.word_embeddings.weight[:, start : start + 18]
     small = load_base(str(tmp_path / "small")).encoder.word_embeddings.weight[:, start : start + 18]
@@ -131,13 +98,13 @@ def test_one_whose_rows_are_in_8_bits_is_read_as_it_is_measured(trained: Path, t
     base = load_base(str(trained))
     write_model(base.encoder, base, tmp_path / "small", small=True)
     add_exact_match(str(tmp_path / "small"), tmp_path / "wider", SAMPLE, weight=0.0)
-    assert np.corrcoef(logits(tmp_path / "small"), logits(tmp_path / "wider"))[0, 1] > 0.99
+    assert np.corrcoef(logits(tmp_path / "small", MANY), logits(tmp_path / "wider", MANY))[0, 1] > 0.99
 
 
 def test_what_is_no_bert_cross_encoder_is_refused(tmp_path: Path, xlm_roberta_directory: Path) -> None:
     headless = write_bert(tmp_path / "headless", hidden_size=WIDTH, num_attention_heads=HEADS)
     plain = {name: one for name, one in load_file(headless / "model.safetensors").items() if "classifier" not in name}
-    save_file(plain, headless / "model.safetensors", metadata={"format": "pt"})
+    save(plain, headless)
     for model in (headless, xlm_roberta_directory):
         with pytest.raises(ModelRefusedError, match="no BERT cross-encoder"):
             add_exact_match(str(model), tmp_path / "wider", SAMPLE)
@@ -160,7 +127,7 @@ def test_a_model_with_nan_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "broken")
     tensors = load_file(tmp_path / "broken" / "model.safetensors")
     tensors["bert.encoder.layer.1.output.dense.bias"][3] = math.nan
-    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    save(tensors, tmp_path / "broken")
     with pytest.raises(ModelRefusedError, match=r"layer\.1\.output\.dense\.bias has values that are no finite"):
         add_exact_match(str(tmp_path / "broken"), tmp_path / "wider", SAMPLE)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,45 +11,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram, WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pipelines.errors import ModelRefusedError
-from pipelines.reranker import Reranker
 from pipelines.training.base import load_base, write_model
-from pipelines.training.exact_match import BREVITY, FOUND, IMPORTANCE, USUAL_LENGTH, Words, distinct_codes, words_of
+from pipelines.training.exact_match import Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
-from tests.checkpoints import WORDS, words, write_bert
-
-WIDTH, HEADS, DEPTH = 64, 2, 4
-SAMPLE = [words(3 + seed % 20, seed=seed) for seed in range(200)] + ["alpine apple"] * 100
-QUERY = "alpine candle zebra falcon"
-PASSAGES = [
-    "bread bridge carbon",
-    "alpine bread bridge",
-    "candle bread bridge",
-    "candle candle bread candle",
-    "zebra falcon candle alpine",
-    "zebra " + words(90, seed=1).replace("zebra", "bread"),
-]
+from tests.checkpoints import WORDS, write_bert
+from tests.pipelines.training.exact_matches import (
+    DEPTH,
+    HEADS,
+    PASSAGES,
+    SAMPLE,
+    WIDTH,
+    expected_total,
+    logits,
+    pair_of,
+    save,
+    tokenizer_of,
+    write_model_with_room,
+)
 
 
 @pytest.fixture(scope="module")
 def bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = write_bert(
-        tmp_path_factory.mktemp("bi") / "encoder",
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_attention_heads=HEADS,
-        num_hidden_layers=DEPTH,
-    )
-    tensors = load_file(directory / "model.safetensors")
-    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bert.pooler.", "classifier."))}
-    plain["bert.embeddings.position_embeddings.weight"] *= 0.05
-    save_file(plain, directory / "model.safetensors", metadata={"format": "pt"})
+    directory = tmp_path_factory.mktemp("bi") / "encoder"
+    tensors = write_model_with_room(directory)
+    heads = ("bert.pooler.", "classifier.")
+    save({name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}, directory)
     return directory
 
 
@@ -62,43 +54,21 @@ def made(bi_encoder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def known(bi_encoder: Path) -> Words:
-    tokenizer = Tokenizer.from_file(str(bi_encoder / "tokenizer.json"))
+    tokenizer = tokenizer_of(bi_encoder)
     return words_of(tokenizer, SAMPLE, 26, tokenizer.get_vocab_size())
-
-
-def pair_of(tokenizer: Tokenizer, passage: str) -> dict[str, torch.Tensor]:
-    pair = tokenizer.encode(QUERY, passage)
-    return {"input_ids": torch.tensor([pair.ids]), "token_type_ids": torch.tensor([pair.type_ids])}
 
 
 def hidden_states(directory: Path, passage: str) -> list[torch.Tensor]:
     """The vectors of each layer, and before them those of the embeddings: [tokens, W] each."""
     model = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
-    inputs = pair_of(Tokenizer.from_file(str(directory / "tokenizer.json")), passage)
+    inputs = pair_of(tokenizer_of(directory), passage)
     with torch.inference_mode():
         return [one[0] for one in model(**inputs, output_hidden_states=True).hidden_states]
 
 
-def logits(reranker: Reranker, passages: list[str]) -> np.ndarray:
-    [query_ids] = reranker.tokenizer.query_ids([QUERY])
-    join = reranker.tokenizer.template.join
-    return np.asarray(
-        reranker.engine.logits([join(query_ids, ids) for ids in reranker.tokenizer.passage_ids(passages)])
-    )
-
-
-def expected_total(known: Words, tokenizer: Tokenizer, passage: str) -> float:
-    """The part of the query that is matched, weighted by importance, less what the length of the passage takes."""
-    [query, found] = (tokenizer.encode(text, add_special_tokens=False).ids for text in (QUERY, passage))
-    weights = np.exp(IMPORTANCE * known.importance_V[query].numpy())
-    counts = np.array([found.count(token) for token in query]) * math.exp(FOUND)
-    length = len(found) + 1  # with the last special token
-    return float(weights @ (counts / (1 + counts)) / weights.sum() - BREVITY * length / (USUAL_LENGTH + length))
-
-
 @pytest.mark.parametrize("passage", PASSAGES)
 def test_the_first_token_holds_what_part_of_the_query_is_matched(made: Path, known: Words, passage: str) -> None:
-    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
+    tokenizer = tokenizer_of(made)
     for layer, states in enumerate(hidden_states(made, passage)[3 : DEPTH + 1]):
         total, opposite = states[0, -2:].tolist()
         assert total == pytest.approx(expected_total(known, tokenizer, passage), abs=0.1), layer
@@ -119,22 +89,18 @@ def test_the_vectors_are_those_without_it(bi_encoder: Path, made: Path, tmp_path
 
 
 def test_a_passage_with_the_words_of_the_query_comes_first(made: Path) -> None:
-    reranker = Reranker.load(str(made), device="cpu")
-    found = logits(reranker, PASSAGES)
-    assert found.argmax() == 4
+    assert logits(made).argmax() == 4
     repeated = [" ".join(some) for some in itertools.permutations(["alpine", "candle", "zebra", "bread"])]
-    assert (
-        logits(reranker, repeated).min() > logits(reranker, [one.replace("zebra", "marble") for one in repeated]).max()
-    )
+    without_one = [one.replace("zebra", "marble") for one in repeated]
+    assert logits(made, repeated).min() > logits(made, without_one).max()
 
 
 def test_half_precision_and_8_bits_keep_the_order(made: Path, tmp_path: Path) -> None:
     base = load_base(str(made))
     write_model(base.encoder, base, tmp_path / "small", small=True)
-    whole = logits(Reranker.load(str(made), device="cpu"), PASSAGES)
+    whole = logits(made)
     for directory, dtype in ((made, "bfloat16"), (made, "float16"), (tmp_path / "small", "float32")):
-        found = logits(Reranker.load(str(directory), device="cpu", dtype=dtype), PASSAGES)
-        assert np.corrcoef(found, whole)[0, 1] > 0.99
+        assert np.corrcoef(logits(directory, dtype=dtype), whole)[0, 1] > 0.99
 
 
 def test_words_that_differ_by_case_ending_or_place_share_a_code() -> None:
@@ -180,15 +146,15 @@ def test_a_model_with_more_rows_than_pieces_is_taken(bi_encoder: Path, tmp_path:
     tensors = load_file(tmp_path / "bi" / "model.safetensors")
     name = "bert.embeddings.word_embeddings.weight"
     tensors[name] = torch.cat([tensors[name], torch.randn(7, WIDTH)])
-    save_file(tensors, tmp_path / "bi" / "model.safetensors", metadata={"format": "pt"})
+    save(tensors, tmp_path / "bi")
     config = json.loads((tmp_path / "bi" / "config.json").read_text())
     (tmp_path / "bi" / "config.json").write_text(json.dumps(config | {"vocab_size": len(tensors[name])}))
     convert(tmp_path / "bi", tmp_path / "cross", SAMPLE)
-    assert logits(Reranker.load(str(tmp_path / "cross"), device="cpu"), PASSAGES).argmax() == 4
+    assert logits(tmp_path / "cross").argmax() == 4
 
 
 def test_rare_words_are_important(known: Words, bi_encoder: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(bi_encoder / "tokenizer.json"))
+    tokenizer = tokenizer_of(bi_encoder)
     frequent, usual, absent, special = (
         float(known.importance_V[tokenizer.token_to_id(piece)]) for piece in ("apple", WORDS[9], "{", "[SEP]")
     )
@@ -213,9 +179,9 @@ def test_what_has_no_room_for_it_is_refused(tmp_path: Path, changes: dict[str, A
 
 def test_a_step_of_training_leaves_the_order(made: Path) -> None:
     """A step of Adam moves every weight by the rate, all in one direction; zeros are kept."""
-    before = logits(Reranker.load(str(made), device="cpu"), PASSAGES)
+    before = logits(made)
     model = AutoModelForSequenceClassification.from_pretrained(made, dtype=torch.float32).eval()
-    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
+    tokenizer = tokenizer_of(made)
     found = torch.stack([model(**pair_of(tokenizer, passage)).logits[0, 0] for passage in PASSAGES])
     (-torch.log_softmax(found, 0)[1]).backward()
     with torch.no_grad():
