@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ConfigError, ModelError, ModelRefusedError
 from ..families.bert import NAMES as BERT
 from ..families.checkpoint import to_checkpoint
@@ -104,8 +103,6 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
             f"{model} was put together ({KEEP_ZEROS} in its config.json), and has this head already, unless "
             "`from_bi_encoder --no-exact-matches` made it; leave that out there"
         )
-    if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
-        raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
     distinct = distinct_texts(texts, model)
     words = words_of(base.files.tokenizer(), distinct, AddingBuilder.code_width(config), base.spec.shape.vocab_size)
     tokenizer = base.files.tokenizer()

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..encoder import HIDDEN_ACTIVATIONS
 from ..errors import ConfigError, ModelError, ModelRefusedError
 from ..model_files import ModelFiles
 from .base import KEEP_ZEROS, check_finite, check_free, load_base, save_weights, write_directory
@@ -83,8 +82,6 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
             f"{bi_encoder} is a model of type {config.get('model_type')!r} that takes the {embedding.pooling} of its "
             "tokens; this wants a bert that takes their mean, and whose tokenizer lower-cases by itself"
         )
-    if config.get("hidden_act") not in HIDDEN_ACTIVATIONS:
-        raise ModelRefusedError(f"hidden_act is {config.get('hidden_act')!r}; it is one of {list(HIDDEN_ACTIVATIONS)}")
     base = load_base(str(embedding.transformer))  # which refuses what would not load, or would be garbage
     tokenizer = files.tokenizer()
     tokenizer.enable_truncation(min(MEASURED_TOKENS, base.max_length))
