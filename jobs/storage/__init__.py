@@ -34,7 +34,7 @@ from jobs.storage.files import (
     may_be_parquet,
 )
 from jobs.storage.local import FAULTS_OF_FILES, LocalDisk, is_away, temporary_name
-from jobs.storage.locations import absolute, contain_one_another
+from jobs.storage.locations import absolute, contain_one_another, real_path
 from jobs.storage.parquet import OpenParquet
 from pipelines.errors import ConfigError, CrossrayError, missing_packages
 from pipelines.stores import (
@@ -69,6 +69,7 @@ __all__ = [
     "read_as_planned",
     "read_json",
     "read_parquet",
+    "real_path",
     "remove",
     "remove_below",
     "remove_temporaries",

@@ -64,6 +64,15 @@ def may_be_texts(data_type: pa.DataType) -> bool:
     return _may_be_list_of(data_type, may_be_text)
 
 
+def has_texts(data_type: pa.DataType, text_field: str) -> bool:
+    """Whether a column of this type can hold lists of texts, or of structs with a text in `text_field`."""
+    struct_type = struct_of(data_type)
+    if struct_type is None:
+        return may_be_texts(data_type)
+    kinds = [field.type for field in struct_type if field.name == text_field]
+    return may_be_texts(data_type) and len(kinds) == 1 and may_be_text(plain_type(kinds[0]))
+
+
 def may_be_ids(data_type: pa.DataType) -> bool:
     """Whether a column of this type can hold lists of ids, or lists of structs."""
     return _may_be_list_of(data_type, may_be_id)

@@ -87,5 +87,6 @@ class Frequencies:
         """What a word of the query adds to the score of a document that has it."""
         containing = self.containing[word]
         rarity = math.log(1 + (self.documents - containing + 0.5) / (containing + 0.5))
-        norm = K1 * (1 - B + B * length * self.documents / self.words)
+        relative_length = length * self.documents / self.words if self.words else 1.0
+        norm = K1 * (1 - B + B * relative_length)
         return rarity * found[word] / (found[word] + norm)

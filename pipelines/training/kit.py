@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import math
+import pickle
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -25,12 +27,13 @@ import torch
 
 from ..encoder import EncoderShape, PackedEncoder
 from .batches import PairLayout
-from .loop import Progress, Trainer
+from .loop import DivergedError, Progress, Trainer
 from .recipe import Recipe
 from .token_lists import TokenLists
 
 KIT = "kit.json"
 """The file of a kit that is written last."""
+LISTS = "lists.npz"
 WEIGHT_FILE_BYTES = 16_000_000
 """Most bytes of one file of weights."""
 GPU_MICRO_BATCH_TOKENS = 131_072
@@ -53,7 +56,7 @@ class Kit:
     def save(self, folder: Path, lists: TokenLists, weights: Mapping[str, torch.Tensor]) -> None:
         """Writes the folder; `weights` are the state dict of a PackedEncoder."""
         folder.mkdir(parents=True, exist_ok=True)
-        lists.save(folder / "lists.npz")
+        lists.save(folder / LISTS)
         save_weights(folder, weights)
         (folder / KIT).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
@@ -87,12 +90,19 @@ def save_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads what `save_weights` wrote, as float32; raises FileNotFoundError where there is no file."""
+    """Reads what `save_weights` wrote, as float32.
+
+    Raises FileNotFoundError where there is no file, ValueError where one is damaged or missing.
+    """
     paths = sorted(folder.glob("weights-*.bin"), key=lambda path: int(path.stem.rpartition("-")[2]))
     if not paths:
         raise FileNotFoundError(f"{folder} has no weights-0.bin")
     content = io.BytesIO(b"".join(path.read_bytes() for path in paths))
-    return {key: tensor.float() for key, tensor in torch.load(content, weights_only=True).items()}
+    try:
+        tensors = torch.load(content, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"the weights in {folder} are damaged; copy them again ({error})") from None
+    return {key: tensor.float() for key, tensor in tensors.items()}
 
 
 class Clock:
@@ -121,24 +131,29 @@ class Clock:
 def train(folder: Path, output: Path, minutes: float, total_minutes: float, device: torch.device) -> Progress | None:
     """Trains from a kit, or goes on from OUTPUT, and leaves weights, learning curve and progress there.
 
-    Returns the last step's progress, None where the time of the whole run was over already.
+    Returns the last step's progress, None where the time of the whole run was over already. Raises FileNotFoundError
+    where there is no kit, ValueError where OUTPUT was begun with another.
     """
     kit = Kit.load(folder)
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0}
+    with (folder / LISTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "lists": digest}
     if (output / "progress.json").exists():
-        state = json.loads((output / "progress.json").read_text())
+        state |= json.loads((output / "progress.json").read_text())
+    if state["lists"] != digest:
+        raise ValueError(f"{output} was begun with another kit than {folder}; give another OUTPUT")
     encoder = kit.encoder(output if state["step"] else folder)
     recipe = kit.recipe
     if device.type == "cuda":
         recipe = replace(recipe, micro_batch_tokens=max(recipe.micro_batch_tokens, GPU_MICRO_BATCH_TOKENS))
-    trainer = Trainer(encoder, TokenLists.load(folder / "lists.npz"), kit.layout, recipe, device)
+    trainer = Trainer(encoder, TokenLists.load(folder / LISTS), kit.layout, recipe, device)
     trainer.step = trainer.moments_since = state["step"]
     output.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes, total_minutes, state["seconds"])
 
     def save() -> None:
         save_weights(output, trainer.encoder.state_dict())
-        progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call()}
+        progress = {"step": trainer.step, "seconds": state["seconds"] + clock.this_call(), "lists": digest}
         unfinished = output / "progress.tmp"
         unfinished.write_text(json.dumps(progress) + "\n")
         unfinished.rename(output / "progress.json")
@@ -201,6 +216,8 @@ def main() -> None:
         last = train(args.kit, args.output, args.minutes, args.of or args.minutes, torch.device(args.device))
     except FileNotFoundError as error:
         parser.error(f"{error}; give a folder that make_kit wrote")
+    except (ValueError, DivergedError) as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print("stopped; what was trained is saved, and the same command goes on from there")
         raise SystemExit(INTERRUPTED) from None

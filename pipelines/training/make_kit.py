@@ -41,6 +41,8 @@ CHARACTERS_PER_TOKEN = 16
 HELD_BACK_SHARE = 0.01
 MOST_LISTS = 20_000
 """Lists of a source for which its stage names no number."""
+KEYS = frozenset({"path", "name", "licence", "lists"})
+"""Of a source. `crossray train` knows more, such as `held_back`, which would be trained on here."""
 SOURCES = "sources"
 """Folder of OUTPUT with the lists of each source that is done, until the kit is."""
 SETTINGS = "settings.json"
@@ -65,11 +67,17 @@ def token_lists(
 
 
 def sources_of(stages: Sequence[Path]) -> dict[str, int]:
-    """Path and lists of every source of some stages; what several stages name counts once, with the most lists."""
+    """Path and lists of every source of some stages; what several stages name counts once, with the most lists.
+
+    Raises ValueError for a key of a source that a kit does not know.
+    """
     sources: dict[str, int] = {}
     for stage in stages:
         for source in tomllib.loads(stage.read_text())["sources"]:
             path = source["path"]
+            unknown = sorted(source.keys() - KEYS)
+            if unknown:
+                raise ValueError(f"{stage}: source {path} has the key {unknown[0]!r}; a kit knows {sorted(KEYS)}")
             sources[path] = max(sources.get(path, 0), source.get("lists", MOST_LISTS))
     return sources
 
@@ -82,7 +90,10 @@ def check_sources(args: argparse.Namespace) -> None:
     for path in (*args.dense, *args.multilingual):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is no directory of a bi-encoder")
-    for name in sources_of(args.stages):
+    sources = sources_of(args.stages)
+    if missing := set(args.without_bm25) - sources.keys():
+        raise ValueError(f"--without-bm25 names {min(missing)}; the stages have {', '.join(sources)}")
+    for name in sources:
         columns = pq.read_schema(args.data / name).names
         if not {"query", "positive"} <= set(columns):
             raise ValueError(f"{args.data / name} has not the columns query and positive; it has {columns}")
@@ -104,8 +115,16 @@ def source_lists(
             began = time.monotonic()
             queries = max(1, round(lists * args.scale))
             rng = random.Random(f"{args.seed}/{Path(name).stem}")
-            unlabelled = round(queries * args.unlabelled)
-            taught = teach_source(args.data / name, dense, queries, args.depth, rng, unlabelled, args.pool)
+            taught = teach_source(
+                args.data / name,
+                dense,
+                queries,
+                args.depth,
+                rng,
+                args.unlabelled,
+                args.pool,
+                with_bm25=name not in args.without_bm25,
+            )
             held_back = random.Random(f"{args.seed}/{name}/held back")
             of_source = TokenLists.of(token_lists(taught, tokenizer, held_back, held_back_share, length))
             unfinished = done.with_suffix(".tmp")
@@ -168,6 +187,12 @@ def main(recipe: Recipe = RECIPE, held_back_share: float = HELD_BACK_SHARE) -> N
     parser.add_argument("--dense", type=Path, nargs="*", default=[], help="bi-encoders of the teacher")
     parser.add_argument(
         "--multilingual", type=Path, nargs="*", default=[], help="bi-encoders of the e5 kind, for all languages"
+    )
+    parser.add_argument(
+        "--without-bm25",
+        nargs="*",
+        default=[],
+        help="paths of sources, as the stages have them, whose teacher is the bi-encoders alone: those of code",
     )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--depth", type=int, default=24, help="passages of a list")

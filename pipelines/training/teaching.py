@@ -21,9 +21,6 @@ from ..evaluation.bm25 import WordIndex, best
 from ..evaluation.fusion import z_scores
 from .dense import DenseEncoder
 
-# BM25 adds nothing where questions meet code: nDCG@10 .686 with it, .687 without, on two dev sets, and .540 against
-# .592 on the one of them with questions that people asked.
-CODE_SOURCES = frozenset({"code_permissive", "mbxp", "mconala_train"})
 FORMAL = frozenset({"json", "shell", "sql", "python", "java", "cpp", "csharp", "go", "javascript", "php", "ruby"})
 """Values of `doc_lang` that are no natural language: names in them are English."""
 QUERIES_AT_ONCE = 64  # queries whose cosines to the whole pool are in memory at once
@@ -94,13 +91,15 @@ def teach_source(
     queries: int,
     depth: int,
     rng: random.Random,
-    unlabelled: int = 0,
+    unlabelled: float = 0.0,
     pool_cap: int = 20_000,
+    with_bm25: bool = True,
 ) -> Iterator[TaughtList]:
-    """Up to `queries` labelled lists of at most `depth` passages, then up to `unlabelled` lists without labels.
+    """Up to `queries` labelled lists of at most `depth` passages, then up to `unlabelled` times as many without labels.
 
     The query of an unlabelled list is a sentence of a passage. Candidates come out of at most `pool_cap` positives of
-    the source and as many of its negatives. The same seed gives the same lists.
+    the source and as many of its negatives. Without `with_bm25` it finds candidates, and says nothing of their order.
+    The same seed gives the same lists.
     """
     rows = read_source(path)
     rng.shuffle(rows)
@@ -109,7 +108,7 @@ def teach_source(
         first_rows.setdefault(row.query, row)
     chosen = list(islice(first_rows.values(), queries))
     pool = gather_pool(rows, chosen, pool_cap)
-    questions = labelled_questions(rows, chosen) + inverse_questions(list(pool), unlabelled, rng)
+    questions = labelled_questions(rows, chosen) + inverse_questions(list(pool), round(unlabelled * len(chosen)), rng)
     if not questions:
         return
     passages = list(pool)
@@ -121,7 +120,7 @@ def teach_source(
         judges = able or list(cosines)
         closeness = np.sum([z_scores(row) for row in judges], axis=0)
         candidates = choose_candidates(place[question.anchor], given, bm25, closeness, depth, rng)
-        if path.stem not in CODE_SOURCES and not question.crosses:
+        if with_bm25 and not question.crosses:
             judges.append(bm25)
         teacher = np.sum([z_scores(row[candidates]) for row in judges], axis=0)
         texts = [passages[j] for j in candidates]

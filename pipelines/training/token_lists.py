@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -143,7 +144,9 @@ class TokenLists:
     def load(cls, file: Path | BinaryIO) -> TokenLists:
         """Reads what `save` wrote; raises TokenListsError for another file. Nothing in it is unpickled."""
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with ExitStack() as opened:
+                stream = opened.enter_context(file.open("rb")) if isinstance(file, Path) else file
+                arrays = opened.enter_context(np.load(stream, allow_pickle=False))
                 return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except CORRUPT as error:
             raise TokenListsError(f"{file} holds no token lists ({error}); make it again") from None

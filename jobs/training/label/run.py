@@ -64,9 +64,10 @@ def label(settings: LabelSettings, console: Console | None = None) -> dict[str, 
             check_store(job, files)
             options = options_of(settings, job, encoders, jobs)
             is_new = job.overwrite or not output.directory.is_begun
-            plan = plan_of_pieces(settings, job, files) if is_new else {}  # before anything is touched
+            plan = checked_plan(settings, job, files) if is_new else {}  # before anything is touched
             lease = until_the_end.enter_context(output.held())
             manifest = output.begin(options, files, plan, overwrite=job.overwrite)
+            manifest = with_readable_now(manifest, job, files, output)
         pieces = [Unit(*piece) for piece in manifest["pieces"]]
         if output.directory.is_complete and not missing(output, pieces):
             return output.told_complete(console)
@@ -143,19 +144,32 @@ def options_of(
     return {"teacher": str(settings.teacher), "column": settings.column, **names, "models": members, **words}
 
 
-def plan_of_pieces(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
-    """The pieces that INPUT is cut into, and the files that cannot be read.
-
-    Raises ConfigError when no file has the columns that are needed.
-    """
-    selection = selection_of(job, files)
-    found = survey(files, selection)
+def checked_plan(settings: LabelSettings, job: RerankSettings, files: Sequence[InputFile]) -> dict[str, Any]:
+    """What `plan_of` says of INPUT; raises ConfigError when no file has the columns that are needed."""
+    found = survey(files, selection_of(job, files))
     check_columns(found, settings, job)
+    return plan_of(found, files)
+
+
+def plan_of(found: Survey, files: Sequence[InputFile]) -> dict[str, Any]:
+    """The pieces that files are cut into, and those files that cannot be read."""
     pieces = [unit for file in found.planned(files, BYTES_AT_ONCE) for unit in file.units()]
     return {
         "pieces": [[unit.path, unit.start, unit.rows] for unit in pieces],
         "unreadable": {file.path: error for file, error in found.errors.items()},
     }
+
+
+def with_readable_now(
+    manifest: dict[str, Any], job: RerankSettings, files: Sequence[InputFile], output: TableOutput
+) -> dict[str, Any]:
+    """The manifest with the pieces of files that could not be read when the job began, and now can."""
+    again = [file for file in files if file.path in manifest["unreadable"]]
+    plan = plan_of(survey(again, selection_of(job, files)), again)
+    if plan["pieces"]:
+        manifest |= {"pieces": manifest["pieces"] + plan["pieces"], "unreadable": plan["unreadable"]}
+        storage.write_json(output.directory.manifest, manifest)
+    return manifest
 
 
 def selection_of(job: RerankSettings, files: Sequence[InputFile]) -> Selection:
@@ -291,8 +305,12 @@ def summary_of(
 
     Raises StoppedError where a part is missing although its file could be read.
     """
-    unreadable = manifest["unreadable"] | output.unreadable()
-    lost = [piece for piece in missing(output, pieces) if piece.path not in unreadable]
+    unfinished = missing(output, pieces)
+    incomplete = {piece.path for piece in unfinished}
+    # A file that failed once, while its words were counted, may have been labelled afterwards.
+    notes = {path: why for path, why in output.unreadable().items() if path in incomplete}
+    unreadable = manifest["unreadable"] | notes
+    lost = [piece for piece in unfinished if piece.path not in unreadable]
     if lost:
         raise StoppedError(f"{len(lost)} piece(s) have no part, such as {lost[0].name}; run the same command again")
     finished = output.directory.finished()

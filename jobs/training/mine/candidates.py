@@ -31,7 +31,7 @@ from pipelines.evaluation.bm25 import best
 FILE_BYTES = 64 << 20
 """Texts of a candidate file: what selection holds at once."""
 FILE_ROWS = 5000
-CANDIDATES = LISTS.append(pa.field("given", pa.int32()))
+CANDIDATES = LISTS.append(pa.field("given", pa.int32())).append(pa.field("group", pa.string()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,7 @@ def candidate_file(path: str, lists: Sequence[RowCandidates]) -> tuple[str, pa.T
         "query": [row.query for (_, row), _ in lists],
         "documents": [documents for _, (documents, _) in lists],
         "given": [given for _, (_, given) in lists],
+        "group": [row.group or None for (_, row), _ in lists],
     }
     return Unit(path, first, last - first + 1).name, pa.table(columns, schema=CANDIDATES)
 

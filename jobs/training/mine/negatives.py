@@ -26,6 +26,7 @@ TRAINING_LISTS = pa.schema(
         "labels": pa.list_(pa.float32()),
         "scores": pa.list_(pa.float32()),
         "source": pa.string(),
+        "group": pa.string(),
     }
 )
 
@@ -107,6 +108,7 @@ def training_lists(
                     "labels": [1.0] + [0.0] * len(chosen.negatives),
                     "scores": [one.score for one in listed],
                     "source": source,
+                    "group": row.get("group"),  # which files of an earlier version lack
                 }
             )
     counts = {

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
-from jobs.table.column_types import may_be_key, may_be_text, may_be_texts, plain_type
+from jobs.table.column_types import has_texts, may_be_key, may_be_text, plain_type
 from jobs.table.columns import ColumnMapping
 from jobs.table.parsing import Text, column_lists, column_texts
 from jobs.table.reasons import Reason
 from jobs.training.bad_rows import BadRow, Fault, bad_text
 from jobs.training.mine.settings import MiningColumns
+
+TEXTS = ColumnMapping()
+"""Says which field of structs has the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,8 @@ def why_no_source(schema: pa.Schema, columns: MiningColumns) -> str | None:
         (
             columns.negatives,
             "--negatives-column",
-            may_be_texts,
-            "a list of texts",
+            partial(has_texts, text_field=TEXTS.text_field),
+            f"a list of texts or of structs with a text in `{TEXTS.text_field}`",
             columns.negatives != usual.negatives,
         ),
         (columns.group, "--group-column", may_be_key, "text or integer", columns.group != usual.group),
@@ -65,7 +69,7 @@ def source_rows(table: pa.Table, columns: MiningColumns) -> list[SourceRow | Bad
     nothing: list[None] = [None] * table.num_rows
     names = table.column_names
     groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
-    lists = column_lists(table.column(columns.negatives), ColumnMapping()) if columns.negatives in names else nothing
+    lists = column_lists(table.column(columns.negatives), TEXTS) if columns.negatives in names else nothing
     queries, positives = column_texts(table.column(columns.query)), column_texts(table.column(columns.positive))
     return [
         source_row(query, positive, negatives.texts if negatives is not None else [], group, columns)

@@ -64,7 +64,7 @@ def mine(settings: MineSettings, console: Console | None = None) -> dict[str, An
                 check_columns(settings, files, corpus)
             lease = until_the_end.enter_context(output.held())
             manifest = output.begin(options, files, {}, overwrite=job.overwrite)
-        if output.directory.is_complete and not storage.read_json(output.directory.summary)["unreadable"]:
+        if output.directory.is_complete and is_whole(output, files):
             return output.told_complete(console)
         output.enter_rooms()
         with ray_session(job.address, console):
@@ -192,6 +192,12 @@ def missing(output: TableOutput, reports: Sequence[SourceReport]) -> list[dict[s
         for name in report.files
         if name not in finished
     ]
+
+
+def is_whole(output: TableOutput, files: Sequence[InputFile]) -> bool:
+    """Whether every source could be read, and no part was removed since."""
+    could_be_read = not storage.read_json(output.directory.summary)["unreadable"]
+    return could_be_read and not missing(output, reports_in(output, files))
 
 
 def summary_of(

@@ -37,25 +37,32 @@ def card_lines(output: RunFiles, config: TrainConfig, summary: dict[str, Any], r
         numbers = f"{source['rows']:,} | {source['lists']:,} | {source['held_back']:,}"
         yield f"| {source['name']} | {source['licence']} | {numbers} | {bad} |"
     yield ""
-    yield from validation_lines(summary)
+    yield from validation_lines(config, summary)
     yield from calibration_lines(result)
     yield from training_lines(config, summary)
 
 
-def validation_lines(summary: dict[str, Any]) -> Iterator[str]:
+def validation_lines(config: TrainConfig, summary: dict[str, Any]) -> Iterator[str]:
     """Yields the lines on the order before and after training."""
     if not summary["after"]:
         return
     yield from ("## Validation", "")
-    yield (
-        f"Measured on {summary['validation_lists']:,} lists whose queries were held back. The candidates are those of "
-        "the training rows, so these figures compare runs and say little of a search engine's lists."
-    )
+    yield f"Measured on {summary['validation_lists']:,} lists whose queries were held back. {candidates_of(config)}"
     yield from ("", f"| source | {summary['measure']} before | after |", "|---|---|---|")
     for name, after in summary["after"].items():
         before = summary["before"].get(name)
         yield f"| {name} | {'' if before is None else f'{before:.3f}'} | {after:.3f} |"
     yield ""
+
+
+def candidates_of(config: TrainConfig) -> str:
+    """What the passages of the lists are that a run is measured on."""
+    if any(source.held_back for source in config.sources):
+        return "The candidates are those of the sources that were held back whole."
+    return (
+        "The candidates are those of the training rows, so these figures compare runs and say little of a search "
+        "engine's lists."
+    )
 
 
 def calibration_lines(result: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,12 @@ from jobs.training.train.stretches import Stretch
 from pipelines.errors import ConfigError
 from pipelines.training.base import Base
 
+MOST = {
+    "bce": (1, "divide the labels by the highest one, or take softmax or lambda"),
+    "lambda": (30, "take grades, such as the logarithm of a number of clicks, or softmax"),
+}
+"""The highest label of a loss, and the way out: to `bce` a label is a probability, to `lambda` its gain is 2^label."""
+
 
 def prepared(
     config: TrainConfig, base: Base, files: Sequence[SourceFile], output: RunFiles, console: Console
@@ -30,16 +36,17 @@ def prepared(
     Sources that are held back whole come first, since no row of another source may have a query of theirs.
     """
     wanted = stretches(files, config.sources, output)
-    is_begun = storage.is_directory(output.checkpoints)  # on lists that stay what they are
+    is_settled = output.has_trained()  # on lists that stay what they are
     todo = {
         stretch
         for stretch in wanted
-        if not storage.exists(stretch.report) or (not is_begun and read_report(stretch.report).unreadable is not None)
+        if not storage.exists(stretch.report) or (not is_settled and read_report(stretch.report).unreadable is not None)
     }
     measured = [stretch for stretch in wanted if config.sources[stretch.source].held_back]
     trained = [stretch for stretch in wanted if not config.sources[stretch.source].held_back]
-    if todo.intersection(measured):  # with them, other rows are to be left out
+    if todo.intersection(measured):  # with them, other rows are to be left out, also when this is stopped in between
         todo.update(trained)
+        storage.remove(*(stretch.report for stretch in trained))
     if todo:
         console.print(
             f"preparing {sum(stretch.take for stretch in todo):,} rows of {len(config.sources)} source(s) ..."
@@ -100,12 +107,15 @@ def check_data(reports: Sequence[ShardReport], max_errors: int | None) -> None:
 
 
 def check_labels(config: TrainConfig, reports: Sequence[ShardReport]) -> None:
-    """Raises ConfigError for labels that the label loss cannot learn: to `bce` a label is a probability."""
+    """Raises ConfigError for labels that the label loss cannot learn."""
+    if config.recipe.label_loss not in MOST:
+        return
+    most, way_out = MOST[config.recipe.label_loss]
     for report in reports:
-        if config.recipe.label_loss == "bce" and report.highest_label > 1:
+        if report.highest_label > most:
             raise ConfigError(
-                f"{report.path} has the label {report.highest_label:g}, and recipe.label_loss is 'bce', which takes "
-                "labels from 0 to 1; divide the labels by the highest one, or take softmax or lambda"
+                f"{report.path} has the label {report.highest_label:g}, and recipe.label_loss is "
+                f"{config.recipe.label_loss!r}, which takes labels from 0 to {most}; {way_out}"
             )
 
 

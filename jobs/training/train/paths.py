@@ -34,6 +34,10 @@ class RunFiles:
         self.summary = place(SUMMARY)
         """Written last: its presence says that the run is complete."""
 
+    def has_trained(self) -> bool:
+        """Whether the run is past the preparation of its rows, which other settings may throw away."""
+        return storage.is_directory(self.checkpoints) or storage.exists(self.result) or storage.exists(self.summary)
+
 
 def base_model(base: str) -> str:
     """The model in the output of another run, or `base` itself; raises RefusedError where that run is not complete."""

@@ -180,19 +180,30 @@ def manifest_of(config: TrainConfig, base_digest: str, files: Sequence[SourceFil
     }
 
 
-def check_same(output: RunFiles, manifest: dict[str, Any]) -> None:
-    """Raises RefusedError where the output was begun with something else; its message names the first difference."""
+def check_outside_output(config: TrainConfig, files: Sequence[SourceFile]) -> None:
+    """Raises RefusedError where the run would read what lies in its own output, and --overwrite removes."""
+    read = [(f"source {config.sources[one.source].name!r}:", one.file.path) for one in files]
+    if is_uri(config.base) or os.path.isabs(config.base):
+        read.insert(0, ("base", config.base))
+    for what, path in read:
+        if storage.real_path(path).is_relative_to(storage.real_path(config.output)):
+            raise RefusedError(f"{what} {path} lies in the output {config.output}; give another output")
+
+
+def change_of(output: RunFiles, manifest: dict[str, Any]) -> str | None:
+    """Says in words where the output was begun with something else, by the first difference; None where it was not."""
     before: dict[str, Any] = storage.read_json(output.manifest)
     difference = first_difference(before, manifest)
-    if difference:
-        where, old, new = difference
-        if where.startswith("files["):
-            number = int(where.partition("[")[2].partition("]")[0])
-            where = f"{manifest['files'][number]['path']}: {where.partition('.')[2]}"
-        raise RefusedError(
-            f"{output.path} was begun with {where} = {old!r}, and now it is {new!r}; take the old value, another "
-            "output, or --overwrite"
-        )
+    if difference is None:
+        return None
+    where, old, new = difference
+    if where.startswith("files["):
+        number = int(where.partition("[")[2].partition("]")[0])
+        where = f"{manifest['files'][number]['path']}: {where.partition('.')[2]}"
+    return (
+        f"{output.path} was begun with {where} = {old!r}, and now it is {new!r}; take the old value, another output, "
+        "or --overwrite"
+    )
 
 
 def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from itertools import groupby
 
 import pyarrow as pa
 
-from jobs.table.column_types import is_list, may_be_key, may_be_text, may_be_texts, plain_type
+from jobs.table.column_types import has_texts, is_list, may_be_key, may_be_text, plain_type
 from jobs.table.columns import ColumnMapping
-from jobs.table.parsing import Text, column_lists, column_texts
+from jobs.table.parsing import Documents, Text, column_lists, column_texts
 from jobs.table.reasons import Reason
 from jobs.training.bad_rows import BadRow, Fault, bad_text
 from jobs.training.train.config import Columns
@@ -70,17 +71,20 @@ def layout_of(schema: pa.Schema, columns: Columns) -> TrainingLayout:
         if one.name != "text_field" and name != one.default and not has(name):
             raise ValueError(f"there is no column {name!r} for {one.name}; the table has {', '.join(schema.names)}")
     expect(columns.query, may_be_text, "texts")
+    texts = partial(has_texts, text_field=columns.text_field)
+    rule = f"lists of texts or of structs with a text in {columns.text_field!r}"
     if has(columns.documents):
-        expect(columns.documents, may_be_texts, "lists of texts")
+        expect(columns.documents, texts, rule)
         if not has(columns.labels) and not has(columns.teacher):
             raise ValueError(f"neither {columns.labels!r} nor {columns.teacher!r} says what is to be learnt")
         for name in (columns.labels, columns.teacher):
             expect(name, lambda kind: is_list(kind) or pa.types.is_null(kind), "lists of numbers")
+        expect(columns.group, may_be_key, "texts")
         return TrainingLayout.LISTS
     if has(columns.positive):
         for name in (columns.positive, columns.negative, columns.group):
             expect(name, may_be_key, "texts")
-        expect(columns.negatives, may_be_texts, "lists of texts")
+        expect(columns.negatives, texts, rule)
         return TrainingLayout.POSITIVES
     if has(columns.document) and has(columns.label):
         expect(columns.document, may_be_text, "texts")
@@ -95,7 +99,7 @@ def needed_columns(schema: pa.Schema, columns: Columns) -> list[str]:
     """The columns of the table that are read."""
     layout = layout_of(schema, columns)
     of_layout = {
-        TrainingLayout.LISTS: (columns.query, columns.documents, columns.labels, columns.teacher),
+        TrainingLayout.LISTS: (columns.query, columns.documents, columns.labels, columns.teacher, columns.group),
         TrainingLayout.POSITIVES: (columns.query, columns.positive, columns.negatives, columns.negative, columns.group),
         TrainingLayout.PAIRS: (columns.query, columns.document, columns.label),
     }
@@ -124,24 +128,31 @@ def list_rows(
     table: pa.Table, queries: Sequence[Text], columns: Columns, *, positives_only: bool = True
 ) -> Iterator[TrainingRow | BadRow]:
     """Reads the layout LISTS; a null document is left out, with its label."""
-    documents = column_lists(table.column(columns.documents), ColumnMapping(text_field=columns.text_field))
+    documents = lists_of_texts(table, columns.documents, columns)
     labels, teacher = (
         table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
         for name in (columns.labels, columns.teacher)
     )
-    for query, found, grades, scores in zip(queries, documents, labels, teacher, strict=True):
+    for query, found, grades, scores, group in zip(
+        queries, documents, labels, teacher, groups_of(table, columns), strict=True
+    ):
         if bad := bad_text(query, Reason.NULL_QUERY, columns.query):
             yield bad
         elif found is None or not found.texts:
             yield BadRow(Reason.NULL_DOCUMENTS, f"{columns.documents} is {'null' if found is None else 'empty'}")
         else:
-            row = list_row(str(query), found.texts, grades, scores, columns)
+            row = list_row(str(query), found.texts, grades, scores, group, columns)
             why = "" if isinstance(row, BadRow) or not positives_only else nothing_to_learn(row, columns)
             yield BadRow(Fault.NOTHING_TO_LEARN, why) if why else row
 
 
 def list_row(
-    query: str, texts: Sequence[Text], grades: list[object] | None, scores: list[object] | None, columns: Columns
+    query: str,
+    texts: Sequence[Text],
+    grades: list[object] | None,
+    scores: list[object] | None,
+    group: str,
+    columns: Columns,
 ) -> TrainingRow | BadRow:
     """Reads one list whose query is a good text."""
     numbers: list[list[float]] = []
@@ -158,7 +169,7 @@ def list_row(
             return BadRow(Reason.INVALID_UTF8, f"{columns.documents}[{i}] is not valid UTF-8 at byte {text.start}")
     kept = [i for i, text in enumerate(texts) if text is not None]
     labels, teacher = ([values[i] for i in kept] for values in numbers)
-    return TrainingRow(query, [str(texts[i]) for i in kept], labels, teacher)
+    return TrainingRow(query, [str(texts[i]) for i in kept], labels, teacher, group)
 
 
 def nothing_to_learn(row: TrainingRow, columns: Columns) -> str:
@@ -177,11 +188,12 @@ def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) ->
     """Reads the layout POSITIVES: the positive gets the label 1, negatives of the row get 0."""
     names = table.column_names
     nothing: list[None] = [None] * table.num_rows
-    groups = column_texts(table.column(columns.group)) if columns.group in names else nothing
     single = column_texts(table.column(columns.negative)) if columns.negative in names else nothing
-    several = column_lists(table.column(columns.negatives), ColumnMapping()) if columns.negatives in names else nothing
+    several = lists_of_texts(table, columns.negatives, columns) if columns.negatives in names else nothing
     positives = column_texts(table.column(columns.positive))
-    for query, positive, one, more, group in zip(queries, positives, single, several, groups, strict=True):
+    for query, positive, one, more, group in zip(
+        queries, positives, single, several, groups_of(table, columns), strict=True
+    ):
         bad = bad_text(query, Reason.NULL_QUERY, columns.query) or bad_text(
             positive, Fault.NO_POSITIVE, columns.positive
         )
@@ -191,8 +203,19 @@ def positive_rows(table: pa.Table, queries: Sequence[Text], columns: Columns) ->
         negatives = dict.fromkeys(text for text in (one, *(more.texts if more else ())) if isinstance(text, str))
         passages = [str(positive), *(text for text in negatives if text.strip() and text != positive)]
         labels = [1.0] + [0.0] * (len(passages) - 1)
-        page = group if isinstance(group, str) else ""
-        yield TrainingRow(str(query), passages, labels, [UNKNOWN] * len(passages), page)
+        yield TrainingRow(str(query), passages, labels, [UNKNOWN] * len(passages), group)
+
+
+def lists_of_texts(table: pa.Table, name: str, columns: Columns) -> list[Documents | None]:
+    """The texts of a column of lists."""
+    return column_lists(table.column(name), ColumnMapping(text_field=columns.text_field))
+
+
+def groups_of(table: pa.Table, columns: Columns) -> list[str]:
+    """The group of each row; empty where it has none."""
+    if columns.group not in table.column_names:
+        return [""] * table.num_rows
+    return [group if isinstance(group, str) else "" for group in column_texts(table.column(columns.group))]
 
 
 def pair_rows(

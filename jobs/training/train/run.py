@@ -20,7 +20,14 @@ from jobs.screen import say
 from jobs.training.train.card import write_card
 from jobs.training.train.config import TrainConfig
 from jobs.training.train.paths import RunFiles
-from jobs.training.train.planning import SourceFile, check_same, manifest_of, source_files, with_definite_paths
+from jobs.training.train.planning import (
+    SourceFile,
+    change_of,
+    check_outside_output,
+    manifest_of,
+    source_files,
+    with_definite_paths,
+)
 from jobs.training.train.plot import write_plot
 from jobs.training.train.screen import print_end
 from jobs.training.train.shards import ShardReport, source_summaries
@@ -52,6 +59,7 @@ def run(
         config = with_definite_paths(config, config_file)
         output = RunFiles(config.output)
         files = source_files(config.sources, console)
+        check_outside_output(config, files)
         manifest = manifest_of(config, find_model(config.base).digest(), files)
         base = None if storage.exists(output.summary) and not overwrite else checked_base(config)
         take_place(output)
@@ -104,14 +112,16 @@ def take_place(output: RunFiles) -> None:
 
 
 def begin(output: RunFiles, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Writes the manifest of a new run, after removing an earlier one if `overwrite` says so.
+    """Writes the manifest of a new run, after removing an earlier one if `overwrite` says so, or if it never trained.
 
     Raises RefusedError where the earlier run was begun with something else and may not be overwritten.
     """
     if storage.exists(output.manifest):
-        if not overwrite:
-            check_same(output, manifest)
+        change = None if overwrite else change_of(output, manifest)
+        if not overwrite and change is None:
             return
+        if change is not None and output.has_trained():
+            raise RefusedError(change)
         storage.remove(output.summary)
         for folder in (output.lists, output.checkpoints, output.model):
             storage.remove_below(folder)

@@ -92,9 +92,7 @@ def test_sources_become_a_kit_and_a_kit_becomes_a_model(sources: Path, backbone:
 
 def test_a_training_that_is_told_to_end_saves_what_it_has(backbone: Path, tmp_path: Path) -> None:
     """Also where a shell made it ignore Ctrl-C, as shells do with what runs in the background."""
-    base, lists = load_base(str(backbone)), TokenLists.of(TokenList([1], [[2], [3]], [1, 0], [1, 0]) for _ in range(9))
-    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=2, max_lengths=(30,), max_query_length=8)
-    kit.Kit(base.spec.shape, base.layout, recipe).save(tmp_path / "kit", lists, base.encoder.state_dict())
+    write_kit(tmp_path / "kit", backbone, [1, 0])
     ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     command = [sys.executable, "-m", "pipelines.training.kit", "train", tmp_path / "kit", tmp_path / "trained"]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,10 +115,48 @@ def test_a_training_that_is_told_to_end_saves_what_it_has(backbone: Path, tmp_pa
     assert json.loads((tmp_path / "trained" / "progress.json").read_text())["step"] >= steps[-1]
 
 
+def write_kit(folder: Path, backbone: Path, labels: list[float]) -> Path:
+    """Writes a kit of nine lists of two passages."""
+    base = load_base(str(backbone))
+    lists = TokenLists.of(TokenList([1], [[2], [3]], labels, [1, 0]) for _ in range(9))
+    recipe = kit.Recipe(steps=9, lists_per_step=4, passages_per_list=2, max_lengths=(30,), max_query_length=8)
+    kit.Kit(base.spec.shape, base.layout, recipe).save(folder, lists, base.encoder.state_dict())
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What `kit` says when it refuses a command line."""
+    with pytest.raises(SystemExit):
+        run(kit.main, *arguments, "--minutes", 0.001, "--device", "cpu")
+    return capsys.readouterr().err
+
+
+def test_a_training_does_not_go_on_with_another_kit(
+    backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = write_kit(tmp_path / "1", backbone, [1, 0]), write_kit(tmp_path / "2", backbone, [0, 1])
+    run(kit.main, "train", first, tmp_path / "trained", "--minutes", 0.001, "--of", 9, "--device", "cpu")
+    assert "was begun with another kit" in refusal(capsys, "train", second, tmp_path / "trained")
+    run(kit.main, "train", first, tmp_path / "trained", "--minutes", 0.001, "--of", 9, "--device", "cpu")
+
+
+@pytest.mark.parametrize(("name", "message"), [("lists.npz", "no token lists"), ("weights-0.bin", "are damaged")])
+def test_half_a_file_of_a_kit_is_named(
+    backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    folder = write_kit(tmp_path / "kit", backbone, [1, 0])
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    assert message in refusal(capsys, "train", folder, tmp_path / "trained")
+
+
 def test_sources_of_several_stages_count_once(tmp_path: Path) -> None:
     (tmp_path / "1.toml").write_text('[[sources]]\npath = "a"\nlists = 5\n[[sources]]\npath = "b"\n')
     (tmp_path / "2.toml").write_text('[[sources]]\npath = "a"\nlists = 7\n')
     assert make_kit.sources_of([tmp_path / "1.toml", tmp_path / "2.toml"]) == {"a": 7, "b": make_kit.MOST_LISTS}
+    (tmp_path / "2.toml").write_text('[[sources]]\npath = "a"\nheld_back = true\n')
+    with pytest.raises(ValueError, match=r"2\.toml: source a has the key 'held_back'; a kit knows"):
+        make_kit.sources_of([tmp_path / "2.toml"])
 
 
 @pytest.fixture
@@ -139,10 +175,10 @@ def test_a_kit_that_was_interrupted_goes_on_behind_the_sources_that_are_done(
 ) -> None:
     folder, teach = tmp_path / "kit", make_kit.teach_source
 
-    def interrupted(path: Path, *rest: Any) -> Any:
+    def interrupted(path: Path, *rest: Any, **more: Any) -> Any:
         if path.name == "late.parquet":
             raise KeyboardInterrupt
-        return teach(path, *rest)
+        return teach(path, *rest, **more)
 
     monkeypatch.setattr(make_kit, "teach_source", interrupted)
     with pytest.raises(KeyboardInterrupt):

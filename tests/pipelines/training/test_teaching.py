@@ -15,7 +15,6 @@ import pytest
 
 from pipelines.evaluation.fusion import z_scores
 from pipelines.training.teaching import (
-    CODE_SOURCES,
     Dense,
     TaughtList,
     choose_candidates,
@@ -46,16 +45,17 @@ def teach(
     folder: Path,
     rows: Rows,
     queries: int = 100,
-    unlabelled: int = 0,
+    unlabelled: float = 0,
     seed: int = 0,
-    source: str = "source",
     pool_cap: int = 20_000,
     encoders: Sequence[tuple[LetterEncoder, bool]] = ((LetterEncoder(), False),),
+    with_bm25: bool = True,
 ) -> list[TaughtList]:
-    path = folder / f"{source}.parquet"
+    path = folder / "source.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     dense = [Dense(encoder, crosses) for encoder, crosses in encoders]  # type: ignore[arg-type]
-    return list(teach_source(path, dense, queries, DEPTH, random.Random(seed), unlabelled, pool_cap))
+    rng = random.Random(seed)
+    return list(teach_source(path, dense, queries, DEPTH, rng, unlabelled, pool_cap, with_bm25=with_bm25))
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_rows_without_a_group_share_none(tmp_path: Path, rows: Rows, group: str 
     assert not any(np.isnan(label) for taught in lists for label in taught.labels)
 
 
-@pytest.mark.parametrize("source", ["source", sorted(CODE_SOURCES)[0]])
-def test_teacher_is_the_sum_of_z_scores_and_on_code_the_cosine_alone(tmp_path: Path, rows: Rows, source: str) -> None:
-    taught = teach(tmp_path, rows, source=source)[0]
+@pytest.mark.parametrize("with_bm25", [True, False])
+def test_teacher_is_the_sum_of_z_scores(tmp_path: Path, rows: Rows, with_bm25: bool) -> None:
+    taught = teach(tmp_path, rows, with_bm25=with_bm25)[0]
     pool = sorted({text for row in rows for text in (row["positive"], *row["negatives"])})
     index = bm25s.BM25()
     index.index(bm25s.tokenize(pool, stopwords="en", show_progress=False), show_progress=False)
@@ -126,7 +126,7 @@ def test_teacher_is_the_sum_of_z_scores_and_on_code_the_cosine_alone(tmp_path: P
     cosine = cosines_of(LetterEncoder(), taught)
     assert bm25.std() > 0
     expected = (cosine - cosine.mean()) / cosine.std()
-    if source == "source":
+    if with_bm25:
         expected = expected + (bm25 - bm25.mean()) / bm25.std()
     np.testing.assert_allclose(taught.teacher, expected, atol=1e-4)
 
@@ -187,7 +187,7 @@ def test_a_query_of_an_unlabelled_list_is_a_sentence_of_its_first_passage(tmp_pa
         }
         for word in WORDS
     ]
-    assert len(teach(tmp_path, rows + long, queries=3, unlabelled=8)[3:]) == 8
+    assert len(teach(tmp_path, rows + long, queries=3, unlabelled=8 / 3)[3:]) == 8
     unlabelled = teach(tmp_path, rows + long, queries=3, unlabelled=20)[3:]
     assert len(unlabelled) == len(WORDS)  # no other passage has a sentence that can ask for it
     for taught in unlabelled:

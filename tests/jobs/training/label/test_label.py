@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,13 @@ from typer.testing import CliRunner
 import jobs.training.label.run
 from jobs.cli import app
 from jobs.driver.resolution import JOB_ENVIRONMENT
-from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError
+from jobs.errors import DONE, DONE_WITH_ERRORS, REFUSED, USAGE, RefusedError, StoppedError, UnreadableFileError
+from jobs.input.selection import Selection
+from jobs.records import Unit
 from jobs.settings import RerankSettings
 from jobs.table.columns import ColumnMapping
 from jobs.training.encoders import EncoderSettings
+from jobs.training.label import pieces
 from jobs.training.label.pieces import fused
 from jobs.training.label.run import label
 from jobs.training.label.settings import LabelSettings
@@ -282,6 +286,37 @@ def test_object_stores_hold_input_and_output(tmp_path: Path, here: None, s3_buck
         "out/_summary.json",
     ]
     assert column(download(s3_bucket, "out", tmp_path / "there")) == column(tmp_path / "out")
+
+
+def test_a_file_that_can_be_read_again_is_labelled_by_the_same_command(tmp_path: Path, here: None) -> None:
+    """As when somebody had no right to read it; its words were not counted with the others."""
+    source = write(tmp_path / "in", odd_table())
+    other = write(tmp_path / "other", pa.table({"query": ["child list"], "documents": [["a list of children"]]}))
+    content = next(other.iterdir()).read_bytes()
+    late = source / "late.parquet"
+    late.write_bytes(b"PAR1" + bytes(len(content) - 8) + b"PAR1")
+    os.utime(late, ns=(0, 0))
+    before = labelled(source, tmp_path / "out", "bm25")
+    assert list(before["unreadable"]) == [str(late)]
+    late.write_bytes(content)
+    os.utime(late, ns=(0, 0))
+    after = labelled(source, tmp_path / "out", "bm25")
+    assert (after["unreadable"], after["rows"]) == ({}, before["rows"] + 1)
+    [score] = column(tmp_path / "out")[-1]
+    assert score > 0
+
+
+def test_a_file_that_could_not_be_read_while_words_were_counted_is_no_longer_named(
+    tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_once(piece: Unit, selection: Selection) -> pa.Table:
+        monkeypatch.undo()
+        raise UnreadableFileError(piece.path, "OSError: no answer")
+
+    source = write(tmp_path / "in", odd_table())
+    monkeypatch.setattr(pieces, "read_rows", failing_once)
+    summary = labelled(source, tmp_path / "out", "bm25")
+    assert (summary["unreadable"], summary["parts"]) == ({}, 1)
 
 
 def test_lists_under_other_names_are_read(tmp_path: Path, here: None) -> None:
