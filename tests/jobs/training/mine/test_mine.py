@@ -139,7 +139,9 @@ def test_lists_have_the_positive_first_and_the_scores_of_the_engine(cluster: str
         pa.list_(pa.float32()),
         pa.list_(pa.float32()),
         pa.string(),
+        pa.string(),
     ]
+    assert {row["group"] for row in found.values() if row["documents"][0] in of_page} == {"page"}
 
     said = io.StringIO()
     assert mined(source, output, scores=str(tmp_path / "scores"), said=said) == summary
@@ -163,6 +165,16 @@ def test_a_dense_encoder_finds_what_shares_no_word(tmp_path: Path, here: None, b
         "bananas are yellow",
     }
     assert by_positive(tmp_path / "words")["quagga"]["labels"] == [1.0]
+
+
+def test_a_part_that_was_removed_is_made_again(tmp_path: Path, here: None) -> None:
+    source, output = write(tmp_path / "in", shell=shell_source()), tmp_path / "out"
+    summary = mined(source, output)
+    [part] = parts(output)
+    content = Path(part).read_bytes()
+    Path(part).unlink()
+    assert mined(source, output)["lists"] == summary["lists"]
+    assert Path(part).read_bytes() == content
 
 
 def test_a_corpus_takes_the_place_of_a_sources_passages(tmp_path: Path, here: None) -> None:

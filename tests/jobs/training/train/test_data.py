@@ -15,14 +15,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import jobs.training.train.data
 from jobs import storage
+from jobs.errors import RefusedError
 from jobs.training.bad_rows import TooManyBadRowsError
 from jobs.training.train.config import Source, TrainConfig
-from jobs.training.train.data import check_data, prepared
+from jobs.training.train.data import check_data, check_labels, prepared
 from jobs.training.train.paths import RunFiles
 from jobs.training.train.planning import source_files
+from jobs.training.train.run import begin
 from jobs.training.train.screen import print_data
 from jobs.training.train.shards import ShardReport
 from pipelines.errors import ConfigError
+from pipelines.training.recipe import Recipe
 from tests.jobs.stubs import run_stage_here
 
 
@@ -93,3 +96,69 @@ def test_what_could_not_be_read_is_read_again_until_the_run_trains_and_what_is_l
     Path(output.checkpoints).rmdir()
     assert prepare() == [None, None]
     assert Path(output.lists, "000000.json").stat().st_mtime_ns == first
+
+
+def test_a_preparation_that_is_stopped_behind_what_is_measured_on_leaves_its_queries_out_afterwards(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source that is held back could not be read at first, so nothing was left out for it."""
+    for name, queries in (("clicks", ["a", "b"]), ("judged", ["a", "a"])):
+        pq.write_table(pa.table({"query": queries, "positive": ["b", "a"]}), tmp_path / f"{name}.parquet")
+    sources = tuple(
+        Source(str(tmp_path / f"{name}.parquet"), name, held_back=name == "judged") for name in ("clicks", "judged")
+    )
+    config = TrainConfig("embedded", str(tmp_path / "run"), sources=sources)
+    console = Console(file=io.StringIO())
+    files = source_files(sources, console)
+    read_parquet, fails = storage.read_parquet, {"judged.parquet"}
+
+    def reading(location: str, *given: Any, **named: Any) -> Any:
+        if Path(location).name in fails:
+            raise storage.UnreadableFileError(location, "no answer")
+        return read_parquet(location, *given, **named)
+
+    stages = []
+
+    def stopped(stage: Any, *given: Any, **named: Any) -> None:
+        stages.append(stage)
+        if len(stages) == 2:
+            raise KeyboardInterrupt
+        run_stage_here(stage, *given, **named)
+
+    monkeypatch.setattr(storage, "read_parquet", reading)
+    monkeypatch.setattr(jobs.training.train.data, "run_stage", run_stage_here)
+    reports, _ = prepared(config, base, files, RunFiles(config.output), console)
+    assert [report.left_out for report in reports] == [0, 0]
+    fails.clear()
+    monkeypatch.setattr(jobs.training.train.data, "run_stage", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(config, base, files, RunFiles(config.output), console)
+    monkeypatch.setattr(jobs.training.train.data, "run_stage", run_stage_here)
+    reports, _ = prepared(config, base, files, RunFiles(config.output), console)
+    assert [(report.lists, report.left_out) for report in reports] == [(1, 1), (2, 0)]
+
+
+@pytest.mark.parametrize(("loss", "highest"), [("bce", 1.0), ("lambda", 30.0), ("softmax", 60000.0)])
+def test_labels_that_a_loss_cannot_learn_are_refused(loss: str, highest: float) -> None:
+    """2^128, a gain of `lambda`, is no float32."""
+    config = TrainConfig("embedded", "run", recipe=Recipe(steps=1, label_loss=loss), sources=(Source("s", "s"),))
+    check_labels(config, [ShardReport(0, "a.parquet", highest_label=highest)])
+    if loss != "softmax":
+        with pytest.raises(ConfigError, match=rf"a\.parquet has the label {highest + 1:g}, .* from 0 to {highest:g}; "):
+            check_labels(config, [ShardReport(0, "a.parquet", highest_label=highest + 1)])
+
+
+def test_a_run_that_has_not_trained_begins_anew_with_other_settings(tmp_path: Path) -> None:
+    """As its own errors advise: to mend a file, or take another loss."""
+    output = RunFiles(str(tmp_path))
+    begin(output, {"asked": {"seed": 0}}, overwrite=False)
+    Path(output.lists).mkdir()
+    Path(output.lists, "000000.json").touch()
+    begin(output, {"asked": {"seed": 0}}, overwrite=False)
+    assert Path(output.lists, "000000.json").exists()
+    begin(output, {"asked": {"seed": 1}}, overwrite=False)
+    assert not Path(output.lists, "000000.json").exists()
+    Path(output.checkpoints).mkdir()
+    begin(output, {"asked": {"seed": 1}}, overwrite=False)
+    with pytest.raises(RefusedError, match="was begun with seed = 1, and now it is 2"):
+        begin(output, {"asked": {"seed": 2}}, overwrite=False)

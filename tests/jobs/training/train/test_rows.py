@@ -164,6 +164,12 @@ def test_invalid_utf8_is_that_rows_fault() -> None:
         ({"query": ["a"], "documents": ["b"], "labels": [[1]]}, "column 'documents' is string, not lists"),
         ({"query": ["a"], "documents": [["b"]], "labels": [1]}, "column 'labels' is int64, not lists"),
         ({"query": ["a"], "positive": ["b"], "negatives": ["c"]}, "column 'negatives' is string, not lists"),
+        (
+            {"query": ["a"], "positive": ["b"], "negatives": [[{"body": "c"}]]},
+            "column 'negatives' is list.*, not lists of texts or of structs with a text in 'text'",
+        ),
+        ({"query": ["a"], "documents": [[{"body": "c"}]], "labels": [[1]]}, "column 'documents' is list.*, not lists"),
+        ({"query": ["a"], "documents": [[{"text": {"x": "c"}}]], "labels": [[1]]}, "column 'documents' is list"),
     ],
 )
 def test_tables_that_cannot_be_read_say_why(columns: dict[str, Any], message: str) -> None:
@@ -176,6 +182,15 @@ def test_a_column_that_occurs_twice_cannot_be_read(name: str) -> None:
     fields = [(column, pa.string()) for column in ("query", "positive", name)]
     with pytest.raises(ValueError, match=f"column '{name}' occurs more than once"):
         layout_of(pa.schema(fields if name != "negatives" else [*fields, fields[-1]]), Columns())
+
+
+def test_texts_of_structs_and_groups_of_lists_are_read() -> None:
+    """A list of `crossray mine` says which page its positive was taken from."""
+    columns, structs = Columns(text_field="body"), [[{"body": "c"}, {"body": "d"}]]
+    table = pa.table({"query": ["q"], "positive": ["a"], "negatives": structs})
+    assert dict(training_rows(table, columns))[0] == TrainingRow("q", ["a", "c", "d"], [1.0, 0.0, 0.0], [UNKNOWN] * 3)
+    table = pa.table({"query": ["q"], "documents": structs, "labels": [[1, 0]], "group": ["page"]})
+    assert dict(training_rows(table, columns))[0] == TrainingRow("q", ["c", "d"], [1.0, 0.0], [UNKNOWN] * 2, "page")
 
 
 def test_columns_have_the_names_that_the_source_says() -> None:

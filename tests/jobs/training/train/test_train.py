@@ -247,6 +247,13 @@ def test_what_cannot_be_trained_is_an_error_before_anything_is_written(
     assert not (tmp_path / "never").exists()
 
 
+def test_a_run_does_not_overwrite_the_model_that_it_begins_from(finished: Path) -> None:
+    output = finished.parent / "run"
+    with pytest.raises(RefusedError, match=r"base .*run/model lies in the output .*run; give another output"):
+        train(finished, overrides={"base": str(output)}, overwrite=True)
+    assert (output / "model" / "model.safetensors").exists()
+
+
 def test_an_output_that_cannot_be_made_is_a_wrong_argument(bert_directory: Path, tmp_path: Path) -> None:
     config_file = write_config(tmp_path / "in", bert_directory, clicks(20))
     with pytest.raises(ConfigError, match=r"clicks\.parquet/run cannot be made \(Not a directory\)"):
