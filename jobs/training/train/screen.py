@@ -91,7 +91,10 @@ def print_data(console: Console, config: TrainConfig, reports: Sequence[ShardRep
         )
     if any(report.trainable for report in reports):
         labelled, taught = sum(report.measurable for report in reports), sum(report.taught for report in reports)
-        for note in little_to_measure(labelled, taught, config.validation.share):
+        more = f"a larger validation.share than {config.validation.share:g} gives more"
+        if any(source.held_back for source in config.sources):
+            more = "give more lists to the source that is held back"
+        for note in little_to_measure(labelled, taught, more):
             say(console, note, "note: ", "yellow")
 
 
@@ -106,9 +109,8 @@ def first_examples(reports: Sequence[ShardReport]) -> Iterator[tuple[str, str]]:
                 yield report.path, example
 
 
-def little_to_measure(labelled: int, taught: int, share: float) -> Iterator[str]:
-    """What it means for a run that few held-back lists have labels, or that none has, and what helps."""
-    more = f"a larger validation.share than {share:g} gives more"
+def little_to_measure(labelled: int, taught: int, more: str) -> Iterator[str]:
+    """What it means for a run that few held-back lists have labels, or that none has; `more` says what helps."""
     if not labelled and taught:
         yield (
             "no list that is held back has a positive and another label, so validations measure how far the order is "

@@ -142,6 +142,8 @@ def test_a_finished_run_is_left_alone(finished: Path) -> None:
     with pytest.raises(RefusedError, match=r"recipe\.steps = 120, and now it is 121"):
         train(finished, overrides={"recipe.steps": 121})
     with pytest.raises(RefusedError, match="no run of ours wrote it"):
+        train(finished, overrides={"output": str(finished.parent / "events")})
+    with pytest.raises(RefusedError, match=r"source 'clicks': .*clicks\.parquet lies in the output"):
         train(finished, overrides={"output": str(finished.parent)})
     assert (finished.parent / "run" / "_summary.json").read_bytes() == summary
 
