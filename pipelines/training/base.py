@@ -225,8 +225,8 @@ def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bo
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    paths = sorted(unfinished.iterdir())
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
+    paths = sorted(path for path in unfinished.rglob("*") if path.is_file())
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(unfinished)}\n" for path in paths]
     (unfinished / SUMS).write_text("".join(sums))
     for path in paths:
         path.chmod(0o644)  # safetensors writes 0600, which a wheel would carry on

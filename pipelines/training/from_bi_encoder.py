@@ -70,10 +70,13 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
     """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
 
     With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. Raises
-    ModelRefusedError for one that is no BERT, does not take the mean of its tokens, or has no room for that head, and
-    for fewer than two texts; ConfigError without PyStemmer; FileExistsError where something lies at `output`.
+    ModelRefusedError for what is no directory of a BERT bi-encoder, takes no mean of its tokens, or has no room
+    for that head, and for fewer than two texts; ConfigError without PyStemmer; FileExistsError where something lies at
+    `output`.
     """
     check_free(output)
+    if not bi_encoder.is_dir():
+        raise ModelRefusedError(f"{bi_encoder} is no directory; give that of a bi-encoder, such as all-MiniLM-L6-v2's")
     embedding = read_embedding(bi_encoder)
     files = ModelFiles(str(bi_encoder), embedding.transformer)
     config = files.config()
@@ -83,6 +86,8 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
             "tokens; this wants a bert that takes their mean, and whose tokenizer lower-cases by itself"
         )
     base = load_base(str(embedding.transformer))  # which refuses what would not load, or would be garbage
+    if base.has_head:
+        raise ModelRefusedError(f"{bi_encoder} is a cross-encoder already; give the bi-encoder")
     tokenizer = files.tokenizer()
     tokenizer.enable_truncation(min(MEASURED_TOKENS, base.max_length))
     distinct = distinct_texts(texts, bi_encoder)

@@ -13,6 +13,7 @@ import argparse
 import glob
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from ..calibration import CALIBRATION
 from ..errors import ModelError, ModelRefusedError
 from ..families.int8_rows import with_restored_rows
-from ..model_files import read_tensors
+from ..model_files import MODULES, SENTENCE_TRANSFORMERS, TRANSFORMER_CONFIG, ModelFiles, read_tensors
 from ..model_sources import find_model
 from .base import SPECIAL_IDS, check_free, save_weights, write_config_and_tokenizer, write_directory
+from .embedding import read_chain
 
 WORD_START, WITHIN_WORD = "▁", "##"
 """What pieces begin with in Unigram's vocabularies at the start of a word, and in WordPiece's elsewhere."""
@@ -122,7 +125,7 @@ def prune(model: str | Path, output: Path, kept: Sequence[int], layers: Sequence
     """Writes the encoder with the rows `kept` of its embeddings and, if given, those of its layers alone.
 
     Raises ModelRefusedError for a tokenizer that cannot be pruned, ValueError for layers or ids that the model has not
-    or cannot do without, and FileExistsError where something lies at `output`.
+    or cannot do without, and FileExistsError where something lies at `output`. A calibration is not taken along.
     """
     files = find_model(str(model))
     tokenizer = json.loads(files.tokenizer_file().read_text(encoding="utf-8"))
@@ -143,8 +146,21 @@ def prune(model: str | Path, output: Path, kept: Sequence[int], layers: Sequence
         save_weights({name: tensor.contiguous() for name, tensor in tensors.items()}, folder)
         write_config_and_tokenizer(config, files, folder)
         (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        copy_chain(files, folder)
 
     write_directory(fill, output)
+
+
+def copy_chain(files: ModelFiles, folder: Path) -> None:
+    """Copies what sentence-transformers is told beside the model, if anything: how a bi-encoder pools, its prompts."""
+    if not (files.directory / MODULES).is_file():
+        return
+    for name in (MODULES, TRANSFORMER_CONFIG, SENTENCE_TRANSFORMERS):
+        if (files.directory / name).is_file():
+            shutil.copy(files.directory / name, folder / name)
+    for path in (str(module.get("path") or "") for module in read_chain(files.directory)):
+        if path and (files.directory / path).is_dir():
+            shutil.copytree(files.directory / path, folder / path)
 
 
 def check_kept(kept: Sequence[int], tokenizer: dict[str, Any]) -> None:
@@ -233,6 +249,8 @@ def main() -> None:
     except (ModelError, ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{len(kept)} pieces in {args.output}")
+    if (find_model(args.model).directory / CALIBRATION).is_file():
+        print(f"its scores are other ones than those that {args.model} was calibrated with; calibrate it anew")
 
 
 if __name__ == "__main__":

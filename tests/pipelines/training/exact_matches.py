@@ -28,19 +28,30 @@ PASSAGES = [
 ]
 
 
-def write_model_with_room(directory: Path) -> dict[str, torch.Tensor]:
-    """Writes a BERT cross-encoder with room for the head, whose places say little; returns its tensors."""
-    write_bert(
-        directory,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_attention_heads=HEADS,
-        num_hidden_layers=DEPTH,
-    )
+SIZES = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": DEPTH,
+}
+"""Of a model with room for the head."""
+
+
+def write_cross_encoder(directory: Path, **changes: Any) -> dict[str, torch.Tensor]:
+    """Writes a BERT of these sizes whose positions say little; returns its tensors."""
+    write_bert(directory, **(SIZES | changes))
     tensors = load_file(directory / "model.safetensors")
     tensors["bert.embeddings.position_embeddings.weight"] *= 0.05
     save(tensors, directory)
     return tensors
+
+
+def write_bi_encoder(directory: Path, **changes: Any) -> Path:
+    """The same without the parts that make a score."""
+    tensors = write_cross_encoder(directory, **changes)
+    heads = ("bert.pooler.", "classifier.")
+    save({name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}, directory)
+    return directory
 
 
 def save(tensors: dict[str, torch.Tensor], directory: Path) -> None:

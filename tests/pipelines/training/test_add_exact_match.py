@@ -29,7 +29,7 @@ from tests.pipelines.training.exact_matches import (
     pair_of,
     save,
     tokenizer_of,
-    write_model_with_room,
+    write_cross_encoder,
 )
 
 MANY = [*PASSAGES, *(words(5 + 3 * seed, seed=seed) for seed in range(20))]
@@ -40,7 +40,7 @@ WEIGHT = 4.0
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As in a trained model, no layer changes a vector much."""
     directory = tmp_path_factory.mktemp("trained") / "model"
-    tensors = write_model_with_room(directory)
+    tensors = write_cross_encoder(directory)
     for name in tensors:
         if name.endswith("output.dense.weight"):
             tensors[name] *= 0.3

@@ -21,10 +21,9 @@ from pipelines.errors import ModelRefusedError
 from pipelines.training.base import load_base, write_model
 from pipelines.training.exact_match import Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
-from tests.checkpoints import WORDS, write_bert
+from tests.checkpoints import WORDS
 from tests.pipelines.training.exact_matches import (
     DEPTH,
-    HEADS,
     PASSAGES,
     SAMPLE,
     WIDTH,
@@ -33,17 +32,13 @@ from tests.pipelines.training.exact_matches import (
     pair_of,
     save,
     tokenizer_of,
-    write_model_with_room,
+    write_bi_encoder,
 )
 
 
 @pytest.fixture(scope="module")
 def bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("bi") / "encoder"
-    tensors = write_model_with_room(directory)
-    heads = ("bert.pooler.", "classifier.")
-    save({name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}, directory)
-    return directory
+    return write_bi_encoder(tmp_path_factory.mktemp("bi") / "encoder")
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +166,7 @@ def test_rare_words_are_important(known: Words, bi_encoder: Path) -> None:
     ids=str,
 )
 def test_what_has_no_room_for_it_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": HEADS}
-    directory = write_bert(tmp_path / "encoder", **(sizes | changes))
+    directory = write_bi_encoder(tmp_path / "encoder", **changes)
     with pytest.raises(ModelRefusedError, match=message):
         convert(directory, tmp_path / "cross", SAMPLE)
 

@@ -248,6 +248,13 @@ def test_what_cannot_be_built_is_refused(
     assert not (tmp_path / "cross").exists()
 
 
+def test_a_cross_encoder_and_a_name_are_refused(bert_directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefusedError, match="is a cross-encoder already"):
+        convert(bert_directory, tmp_path / "cross", SAMPLE, exact_matches=False)
+    with pytest.raises(ModelRefusedError, match="embedded is no directory"):
+        convert(Path("embedded"), tmp_path / "cross", SAMPLE)
+
+
 def test_too_few_texts_are_refused(bi_encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match=r"1 texts to measure .* give some hundreds"):
         convert(bi_encoder, tmp_path / "cross", SAMPLE[:1] * 3)

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from pipelines.errors import ModelRefusedError
 from pipelines.training.base import load_base, write_model
+from pipelines.training.embedding import Pooling, read_embedding
 from pipelines.training.vocabulary import WORD_START, chosen_pieces, count_pieces, prune
 
 TEXTS = ["alpine apple river", "zebra river äöü", "river river"]
@@ -38,6 +39,22 @@ def pruned(xlm_roberta_directory: Path, tmp_path: Path) -> Path:
     kept = chosen_pieces(content, counts, len(set(short) | {token["id"] for token in content["added_tokens"]}) + 3)
     prune(model, tmp_path / "pruned", kept)
     return tmp_path / "pruned"
+
+
+def test_how_a_bi_encoder_pools_is_taken_along(xlm_roberta_directory: Path, tmp_path: Path) -> None:
+    """Else the next command took the mean of one that wants its first token."""
+    model = plain(xlm_roberta_directory, tmp_path / "model")
+    types = {"": "Transformer", "1_Pooling": "Pooling"}
+    chain = [{"path": path, "type": f"sentence_transformers.models.{name}"} for path, name in types.items()]
+    (model / "modules.json").write_text(json.dumps(chain))
+    (model / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "query: "}}))
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    content = json.loads((model / "tokenizer.json").read_text())
+    prune(model, tmp_path / "pruned", range(len(content["model"]["vocab"])))
+    found = read_embedding(tmp_path / "pruned")
+    assert (found.pooling, found.query_prefix) == (Pooling.CLS, "query: ")
+    assert "1_Pooling/config.json" in (tmp_path / "pruned" / "SHA256SUMS").read_text()
 
 
 def test_frequent_pieces_and_single_characters_stay(pruned: Path, xlm_roberta_directory: Path) -> None:
