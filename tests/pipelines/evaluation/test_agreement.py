@@ -45,6 +45,13 @@ def test_kendall_tau_counts_pairs_and_ties() -> None:
     assert math.isnan(kendall_tau(np.ones(1), np.ones(1)))
 
 
+@pytest.mark.parametrize(("first", "second", "tau"), [((0.9, 0.1), (0.8, 0.2), 1), ((0.9, 0.1), (0.2, 0.8), -1)])
+def test_kendall_tau_of_two_documents_is_that_of_their_pair(
+    first: tuple[float, ...], second: tuple[float, ...], tau: int
+) -> None:
+    assert kendall_tau(np.array(first), np.array(second)) == tau
+
+
 def test_overlap_is_of_the_places_that_there_are() -> None:
     assert overlap_at(1, "ab", "ba") == 0
     assert overlap_at(10, "ab", "ba") == 1
