@@ -37,7 +37,9 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
     spread = torch.where(spread > 0, spread, 1.0)
     standard = (logits - middle) / spread
     scale_bias = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scale_bias], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [scale_bias], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
