@@ -180,23 +180,20 @@ def test_a_search_does_not_go_on_with_files_of_which_nobody_says_whose_they_are(
         assert found_ids(shorter) == [names[:3] for names in found_ids(before)]
 
 
-@pytest.mark.parametrize("first_stage", ["bm25", "fusion:bm25,bm25"])
-def test_a_document_with_the_id_of_its_query_takes_no_place_among_the_candidates(
-    folder: Path, tmp_path: Path, first_stage: str
-) -> None:
+def test_a_document_with_the_id_of_its_query_takes_no_place_among_the_candidates(folder: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
     with (folder / "corpus.jsonl").open("a") as corpus:
         corpus.writelines(f"{json.dumps({'id': line['id'], 'text': line['text']})}\n" for line in lines[:2])
-    all_found, _ = searched(folder, tmp_path / "all", first_stage, top_k=8)
+    all_found, _ = searched(folder, tmp_path / "all", top_k=8)
     (folder / "meta.json").write_text('{"ignores_identical_ids": true}')
-    one, _ = searched(folder, tmp_path / "room", first_stage)
+    one, _ = searched(folder, tmp_path / "room")
     queries = one.candidates["query_id"].to_pylist()
     without = [
         [name for name in names if name != query] for query, names in zip(queries, found_ids(all_found), strict=True)
     ]
     assert found_ids(one) == [names[:7] for names in without]
     with pytest.raises(RefusedError, match=r"\(other ignores_identical_ids\)"):
-        searched(folder, tmp_path / "all", first_stage, top_k=8)
+        searched(folder, tmp_path / "all", top_k=8)
 
 
 def test_questions_count_where_answers_are_the_judges(folder: Path, tmp_path: Path) -> None:
