@@ -88,20 +88,26 @@ def new_folder(directory: Path, sources: Sequence[Path], overwrite: bool) -> Ite
     for parent in target.parents:
         if parent.exists() and not parent.is_dir():
             raise ConfigError(f"{parent} is a file, so there is no DIR {directory} in it; give another DIR")
+    fresh, former = (target.with_name(f".{target.name}.{what}") for what in ("importing", "replaced"))
+    clear_up(fresh, former, target)  # after an import that was killed
     check_free(target, overwrite)
     for source in sources:
         check_apart(target, directory, source)
-    fresh, former = (target.with_name(f".{target.name}.{what}") for what in ("importing", "replaced"))
-    for left in (fresh, former):
-        shutil.rmtree(left, ignore_errors=True)  # of an import that was killed
     try:
         yield fresh
         if target.exists():
             target.rename(former)
         fresh.rename(target)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+        clear_up(fresh, former, target)
+
+
+def clear_up(fresh: Path, former: Path, target: Path) -> None:
+    """Removes what an import left, but for the former set where no other one took its place: that goes back."""
+    if former.exists() and not target.exists():
+        former.rename(target)
+    for left in (fresh, former):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def check_apart(target: Path, directory: Path, source: Path) -> None:

@@ -171,7 +171,8 @@ class Findings:
         for name, number in zip(self.counts, counted, strict=True):
             self.counts[name].append(int(number))
         self.scores.add(a, b)
-        if self.movers_kept and rbo < 1:
+        common_depth = min(map(len, orders))
+        if self.movers_kept and orders[0][:common_depth] != orders[1][:common_depth]:
             entry = (-rbo, shift, -self.lists, Mover(rbo, shift, pair))
             (heapq.heappush if len(self._movers) < self.movers_kept else heapq.heappushpop)(self._movers, entry)
 

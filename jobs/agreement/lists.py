@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.agreement.runs import Run, is_of_lists
+from jobs.table.columns import ColumnMapping
 from jobs.table.reasons import reason_of
 
 SEED = 0
@@ -97,14 +98,14 @@ def lists_of(
 def lists_of_pairs(
     first: Run, second: Run, rows: pa.Table, unranked: Unranked, sample: int | None
 ) -> Iterator[ListPair]:
-    """The pairs of the same query id, or of the same query where there are no ids, are a list."""
+    """The pairs of the same query id, or of the same query where they have no id, are a list."""
     mapping = first.manifest.options.mapping
-    codes: dict[object, int] = {}
+    codes: dict[tuple[str, object], int] = {}
     parts = []
     for places, one, other in in_step(first, second, rows, [mapping.query_id, mapping.query]):
         unranked.note(one[first.error], other[second.error])
-        queries = one[mapping.query_id if mapping.query_id in one.column_names else mapping.query].to_pylist()
-        code = np.array([codes.setdefault(query, len(codes)) for query in queries], dtype=np.int64)
+        named = [codes.setdefault(name, len(codes)) for name in names_of_lists(one, mapping)]
+        code = np.array(named, dtype=np.int64)
         scores = scores_of(one[first.answer], logits_of(first)), scores_of(other[second.answer], logits_of(second))
         parts.append((code, places, *scores))
     if not parts:
@@ -115,6 +116,16 @@ def lists_of_pairs(
     for number in drawn(len(lists), sample):
         chosen = lists[number]
         yield ListPair(places[chosen], by_score(one_scores[chosen]), by_score(other_scores[chosen]))
+
+
+def names_of_lists(pairs: pa.Table, mapping: ColumnMapping) -> Iterator[tuple[str, object]]:
+    """By what each pair belongs to a list: its query id, or its query where it has no id."""
+    ids, queries = (
+        pairs[name].to_pylist() if name in pairs.column_names else [None] * pairs.num_rows
+        for name in (mapping.query_id, mapping.query)
+    )
+    for one, query in zip(ids, queries, strict=True):
+        yield ("query", query) if one is None else ("id", one)
 
 
 def in_step(

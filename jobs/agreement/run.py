@@ -16,6 +16,7 @@ from jobs.agreement.runs import Run, changed_settings, check_comparable, describ
 from jobs.agreement.screen import print_comparison
 from jobs.agreement.settings import CompareSettings
 from jobs.agreement.texts import shown
+from jobs.errors import RefusedError
 from jobs.output.directory import check_no_job, make_output
 from pipelines.errors import ConfigError, missing_packages
 
@@ -27,7 +28,8 @@ VALUES = {"null": "have no", "twice": "share a"}
 def compare(settings: CompareSettings, console: Console | None = None) -> dict[str, Any]:
     """Compares two runs, prints what is found, and returns what `results.json` holds.
 
-    Raises ConfigError for runs that cannot be compared, UnreadableFileError for a damaged part, OSError.
+    Raises ConfigError for runs that cannot be compared, RefusedError for an --output that holds something else,
+    UnreadableFileError for a damaged part, OSError.
     """
     console = console or Console()
     check_scipy()
@@ -37,6 +39,7 @@ def compare(settings: CompareSettings, console: Console | None = None) -> dict[s
     if settings.output is not None:
         output = storage.absolute(settings.output, "--output")
         check_no_job(output, "--output")
+        check_own(output)
         make_output(output, "--output")
     matched = match(first, second, settings.key)
     if not matched.rows.num_rows:
@@ -60,13 +63,26 @@ def compare(settings: CompareSettings, console: Console | None = None) -> dict[s
     }
     print_comparison(console, results)
     if output is not None:
+        storage.write_json(os.path.join(output, RESULTS), results)  # first: it says whose the other files are
         table = findings.table([unit.name for unit in first.units], [unit.name for unit in second.units])
         storage.write_table(os.path.join(output, LISTS), table)
-        storage.write_json(os.path.join(output, RESULTS), results)
         page = report_of(results, findings.scores, list(shown(first, second, findings.movers)))
         storage.write_text(os.path.join(output, REPORT), page)
         console.print(f"{os.path.join(output, REPORT)} shows it; all lists are in {LISTS}.", soft_wrap=True)
     return results
+
+
+def check_own(output: str) -> None:
+    """Raises RefusedError where the results would replace files that no comparison wrote."""
+    try:
+        before = storage.read_json(os.path.join(output, RESULTS))
+    except (OSError, ValueError):
+        before = None
+    if isinstance(before, dict) and "run_a" in before:
+        return
+    for name in (REPORT, RESULTS, LISTS):
+        if storage.exists(os.path.join(output, name)):
+            raise RefusedError(f"--output {output} holds a {name} that no comparison wrote; give another directory")
 
 
 def last_place(first: Run, second: Run) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -107,6 +108,27 @@ def check_comparable(first: Run, second: Run, key: str | None) -> None:
     for file in common:
         if states[file.path] != file.state:
             raise ConfigError(f"{file.path} changed between the runs; give --key COLUMN to match rows by a column")
+    if one.where:
+        check_units_begin_alike(first.units, second.units)
+
+
+def check_units_begin_alike(first: Sequence[Unit], second: Sequence[Unit]) -> None:
+    """Raises ConfigError where units of both runs share rows, and do not begin with the same one.
+
+    Of rows that --where takes, a part tells their places among each other, and not those in the file.
+    """
+    for units, others in ((first, second), (second, first)):
+        starts: dict[str, list[int]] = {}
+        for unit in sorted(units, key=lambda unit: unit.start):
+            starts.setdefault(unit.path, []).append(unit.start)
+        for other in others:
+            begun = starts.get(other.path, [])
+            following = bisect_right(begun, other.start)
+            if following < len(begun) and begun[following] < other.start + other.rows:
+                raise ConfigError(
+                    f"the runs have --where, and cut {other.path} into units that begin at different rows, so that "
+                    "their rows cannot be counted alike; give --key COLUMN, a column whose values say which row it is"
+                )
 
 
 def advice_for(group: GroupBy) -> str:

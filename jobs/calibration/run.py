@@ -24,7 +24,7 @@ from jobs.calibration.screen import print_fit, print_labels
 from jobs.calibration.settings import CalibrateSettings
 from jobs.driver.resolution import with_resolved_model
 from jobs.errors import RefusedError, StoppedError, disk_failures_as_stops
-from jobs.evaluation.run import write_lists
+from jobs.evaluation.run import directory_name, write_lists
 from jobs.evaluation.systems import SCORE, read_scores
 from jobs.runtime.session import ray_session
 from jobs.runtime.signals import signals_as_exceptions
@@ -66,7 +66,7 @@ def calibrate(settings: CalibrateSettings, console: Console | None = None) -> Ca
         room = f"{output}{ROOM}"
         lists = os.path.join(room, LISTS_FILE)
         write_lists(lists, True, as_table(found.lists))
-        place = os.path.join(room, SYSTEMS, fingerprint["hash"])
+        place = os.path.join(room, SYSTEMS, f"{directory_name(teacher)}-{fingerprint['hash']}")
         with ray_session(settings.job.address, console):
             job = replace(settings.job, input=lists, output=place)
             summary = label(LabelSettings(job, teacher, SCORE), console=OnlyProgress(console))

@@ -163,7 +163,7 @@ def speed_of(systems: Sequence[System]) -> dict[str, Any] | None:
     told |= {
         "pairs": pairs,
         "seconds": round(seconds, 3),
-        "pairs_per_second": round(pairs / seconds, 2),
+        "pairs_per_second": pairs / seconds,
         "tokens": sum(one["tokens"] for one in known),
         "peak_memory": max(one["peak_memory"] for one in known),
         "peak_gpu_memory": max(one["peak_gpu_memory"] for one in known),

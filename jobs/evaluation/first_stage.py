@@ -36,7 +36,7 @@ from jobs.training.label.run import encoders_of
 from jobs.training.label.teachers import Kind, Teacher
 from pipelines.evaluation.analysis import ANALYZER
 from pipelines.evaluation.bm25 import load_bm25s
-from pipelines.evaluation.sets import LISTS, BenchmarkSet, read_corpus
+from pipelines.evaluation.sets import LISTS, BenchmarkSet, first_candidates, read_corpus, without_identical_ids
 
 ROOM, SETTINGS, CANDIDATES = "first-stage", "settings.json", "candidates.parquet"
 DEFAULT = Teacher(Kind.BM25)
@@ -79,12 +79,18 @@ class FirstStage:
         assert one.corpus is not None
         place, texts = os.path.join(room, ROOM), [one.queries[query].text for query in queries]
         location = os.path.join(place, CANDIDATES)
-        enter(place, {"format": FORMAT, **self.about, **digests(one.corpus, queries, texts)}, self.job.overwrite)
+        settings = {"format": FORMAT, **self.about, **digests(one.corpus, queries, texts)}
+        if one.ignores_identical_ids:
+            settings["ignores_identical_ids"] = True
+        enter(place, settings, self.job.overwrite)
         if storage.exists(location):
             return storage.read_parquet(location, pq.ParquetFile.read)
         console.print(f"{one.name}: searching the corpus by {self.searcher}", soft_wrap=True, highlight=False)
         searches = [self.search(member, one.corpus, texts, place) for member in self.searcher.members]
-        found = lists_of(one, queries, search_all(searches, self.top_k))
+        found = lists_of(one, queries, search_all(searches, self.top_k + one.ignores_identical_ids))
+        if one.ignores_identical_ids:
+            found = without_identical_ids(found)
+        found = first_candidates(found, self.top_k)
         storage.write_table(location, found)
         for member in self.encoders:
             storage.remove_below(vectors_room(place, member))
@@ -115,18 +121,22 @@ def with_candidates(
 
 
 def found_by(one: BenchmarkSet, queries: Sequence[str]) -> dict[str, Any]:
-    """How many of the relevant documents are among the candidates; no order of these finds the others."""
+    """How much of what is relevant is among the candidates; no order of these finds the rest.
+
+    Where answers are the judges, only documents among the candidates are known to be relevant: then questions count.
+    """
     grades = {query: one.grades[query] for query in queries}
     rows = one.candidates.select(["query_id", "documents"]).to_pylist()
     there = {row["query_id"]: [document["id"] for document in row["documents"]] for row in rows}
     relevant = {query: [name for name, grade in of_query.items() if grade > 0] for query, of_query in grades.items()}
     found = {query: len(set(names) & set(there.get(query, ()))) for query, names in relevant.items()}
-    return {
+    told = {
         "recall": fmean(found[query] / len(names) if names else 0.0 for query, names in relevant.items()),
-        "relevant": sum(map(len, relevant.values())),
-        "relevant_found": sum(found.values()),
         "queries_without": sum(not count for count in found.values()),
     }
+    if one.judged_by == "answers":
+        return told
+    return told | {"relevant": sum(map(len, relevant.values())), "relevant_found": sum(found.values())}
 
 
 def vectors_room(place: str, member: Teacher) -> str:
@@ -141,21 +151,32 @@ def digests(corpus: Path, queries: Sequence[str], texts: Iterable[str]) -> dict[
 
 
 def enter(place: str, settings: Mapping[str, Any], overwrite: bool) -> None:
-    """Makes the room of a search, or goes on in one; raises RefusedError where it is that of another search."""
+    """Makes the room of a search, or goes on in one; raises RefusedError where it holds something else."""
     location = os.path.join(place, SETTINGS)
-    if storage.exists(location):
-        before = storage.read_json(location)
-        if before == json.loads(json.dumps(settings)):
-            return
+    before = settings_in(location)
+    if before == json.loads(json.dumps(settings)):
+        return
+    fault = None
+    if before is not None:
+        changed = ", ".join(name for name in {**before, **settings} if before.get(name) != settings.get(name))
+        fault = f"{place} holds what another search found (other {changed}); give the same to go on, another --output"
+    elif storage.is_directory(place) and not all(map(storage.is_temporary, storage.names(place))):
+        fault = f"{place} does not say by which search its files were made; give another --output"
+    if fault is not None:
         if not overwrite:
-            changed = ", ".join(name for name in {**before, **settings} if before.get(name) != settings.get(name))
-            raise RefusedError(
-                f"{place} holds what another search found (other {changed}); give the same to go on, another "
-                "--output, or --overwrite to start anew"
-            )
+            raise RefusedError(f"{fault}, or --overwrite to start anew")
         storage.remove_below(place)
     storage.make_directory(place)
     storage.write_json(location, settings)
+
+
+def settings_in(location: str) -> dict[str, Any] | None:
+    """What a search says of itself; None where none does."""
+    try:
+        settings = storage.read_json(location)
+    except (FileNotFoundError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def lists_of(one: BenchmarkSet, queries: Sequence[str], hits: Sequence[Hits]) -> pa.Table:

@@ -17,7 +17,7 @@ def leaderboard(results: Mapping[str, Any]) -> str:
     for name, one in results["sets"].items():
         measure = one["measures"][0]
         means = {row: one["rows"][row][measure]["mean"] for row in [*rows, CEILING]}
-        best = max(f"{means[row]:.3f}" for row in rows)
+        best = f"{max(means[row] for row in rows):.3f}"
         cells = [f"**{shown}**" if (shown := f"{means[row]:.3f}") == best else shown for row in rows]
         lines.append([f"{name} ({queries_of(one)})", measure, *cells, f"{means[CEILING]:.3f}"])
     return "".join(f"| {' | '.join(cell.translate(ESCAPED) for cell in line)} |\n" for line in lines)

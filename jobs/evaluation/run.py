@@ -238,23 +238,35 @@ def write_lists(location: str, overwrite: bool, table: pa.Table) -> None:
     """Writes the lists, unless the same are there: a file that is written anew would be another INPUT.
 
     What has been scored of others is thrown away: a system that is given later, or that a kill kept from its turn,
-    would be refused for it. Raises RefusedError where others are there, and they are not to be overwritten.
+    would be refused for it. Raises RefusedError where something else is there, and is not to be overwritten.
     """
-    try:
-        if storage.exists(location):
-            if storage.read_parquet(location, pq.ParquetFile.read).equals(table):
-                return
-            if not overwrite:
-                raise RefusedError(
-                    f"{location} holds other candidates, such as of another --queries or --top-k; give the same to go "
-                    "on, another --output, or --overwrite to start anew"
-                )
-    except UnreadableFileError:
-        pass
     room = os.path.dirname(location)
+    systems = os.path.join(room, SYSTEMS)
+    fault = None
+    if storage.exists(location):
+        fault = why_not_the_same(location, table)
+        if fault is None:
+            return
+    elif storage.is_directory(systems) and storage.names(systems):
+        fault = f"{systems} holds files that no evaluation wrote; give another --output, or --overwrite to remove them"
+    if fault is not None and not overwrite:
+        raise RefusedError(fault)
     storage.make_directory(room)
-    storage.remove_below(os.path.join(room, SYSTEMS))
+    storage.remove_below(systems)
     storage.write_table(location, table)
+
+
+def why_not_the_same(location: str, table: pa.Table) -> str | None:
+    """Why the file does not hold these lists, with the way out; None where it does."""
+    try:
+        if storage.read_parquet(location, pq.ParquetFile.read).equals(table):
+            return None
+    except UnreadableFileError as error:
+        return f"{error}; give another --output, or --overwrite to replace it"
+    return (
+        f"{location} holds other candidates, such as of another --queries or --top-k; give the same to go on, another "
+        "--output, or --overwrite to start anew"
+    )
 
 
 def values_table(one: BenchmarkSet, compared: Compared) -> pa.Table:

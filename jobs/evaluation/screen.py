@@ -40,7 +40,7 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
         cells += [f"{results['rows'][row][measure]['mean']:.3f}" for measure in shown[1:]]
         table.add_row(*map(Text, cells), style=style)
     console.print(table)
-    print_found(console, results["first_stage"])
+    print_found(console, results)
     if results["unlabelled"]:
         say(console, f"{results['unlabelled']:,} row(s) have no positive label, and are not measured", f"{name}: ", "")
     if results["without_list"]:
@@ -54,14 +54,19 @@ def print_set(console: Console, name: str, results: Mapping[str, Any], measures:
         say(console, told, "careful: ", "yellow")
 
 
-def print_found(console: Console, first_stage: Mapping[str, Any]) -> None:
+def print_found(console: Console, results: Mapping[str, Any]) -> None:
     """Says how much of what is relevant is among the candidates, unless it is all."""
-    found = first_stage["found"]
-    if found["relevant_found"] < found["relevant"]:
-        told = f"has {found['relevant_found']:,} of the {found['relevant']:,} relevant documents"
-        say(
-            console, f"{told} (recall {found['recall']:.3f}); no order finds the others", f"{first_stage['name']}: ", ""
+    found = results["first_stage"]["found"]
+    if results["judged_by"] == "answers":
+        count, of = results["queries"] - found["queries_without"], results["queries"]
+        told = f"{count:,} of {of:,} questions have an answer among the candidates; no order finds the others"
+    else:
+        count, of = found["relevant_found"], found["relevant"]
+        told = (
+            f"has {count:,} of the {of:,} relevant documents (recall {found['recall']:.3f}); no order finds the others"
         )
+    if count < of:
+        say(console, told, f"{results['first_stage']['name']}: ", "")
 
 
 def against(results: Mapping[str, Any], row: str, measure: str) -> str:

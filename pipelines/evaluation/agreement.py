@@ -19,9 +19,8 @@ def kendall_tau(first: np.ndarray, second: np.ndarray) -> float:
 
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    if len(first) == 2:  # where scipy's p-value, which nobody wants here, divides by zero
-        return float(np.sign(np.diff(first) * np.diff(second))[0])
-    return float(stats.kendalltau(first, second, method="asymptotic").statistic)
+    method = "exact" if len(first) == 2 else "asymptotic"  # of the p-value, whose asymptotic formula divides by n - 2
+    return float(stats.kendalltau(first, second, method=method).statistic)
 
 
 def overlap_at(depth: int, first: Sequence[Hashable], second: Sequence[Hashable]) -> float:

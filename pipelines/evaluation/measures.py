@@ -12,6 +12,8 @@ from ..errors import ConfigError, missing_packages
 
 OTHER_NAMES = {"MRR": "RR", "recall": "R", "precision": "P"}
 """What people call some measures of ir_measures."""
+LAST_RANK = 2**63 - 1
+"""Of trec_eval; a cutoff beyond it is taken for this one, and rank 0 ends the process."""
 DEFAULT_MEASURES = ("nDCG@10", "recall@10", "recall@3", "MRR@10")
 
 Grades = Mapping[str, Mapping[str, int]]
@@ -36,9 +38,9 @@ def parse_measure(name: str) -> Any:
     try:
         measure = ir_measures.parse_measure(f"{OTHER_NAMES.get(kind, kind)}{at}{cutoff}")
         ir_measures.evaluator([measure], [ir_measures.Qrel("q", "d", 1)])  # some want packages that are not installed
-        if measure.params.get("cutoff") == 0:
-            raise ValueError  # which ends the process in trec_eval
-    except (ValueError, NameError, TypeError, SyntaxError, AssertionError):
+        if not 0 < measure.params.get("cutoff", 1) <= LAST_RANK:
+            raise ValueError
+    except (ValueError, NameError, TypeError, SyntaxError, AssertionError, KeyError):
         raise ConfigError(
             f"--measure is {name!r}; give {', '.join(DEFAULT_MEASURES)}, or another one that ir_measures can compute"
         ) from None

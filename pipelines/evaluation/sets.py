@@ -74,7 +74,8 @@ class BenchmarkSet:
     """The measure that the set is known for."""
     benchmark: str | None = None
     published_candidates: str | None = None
-    """Of which public benchmark this is the whole, and whose candidates it has, in the words of published figures."""
+    """Of which public benchmark this is the whole, and whose candidates it has, in the words of published figures; the
+    latter not where somebody else searches the corpus."""
     answers: Mapping[str, Sequence[str]] | None = None
     """By query, where they are the judges: then one counts 0 if the first stage found no document with an answer."""
     document_language: str = "en"
@@ -181,6 +182,8 @@ def read_set(folder: Path, *, with_candidates: bool = True) -> BenchmarkSet:
         raise ConfigError(f"{folder}: no query has a judged document that is relevant; {told}")
     about["corpus"] = folder / CORPUS
     lists = read_candidates(reading, queries, grades) if with_candidates else LISTS.empty_table()
+    if not with_candidates:
+        about.pop("published_candidates", None)  # others will be found
     read = BenchmarkSet(
         name, queries, grades, lists, tuple(reading.problems), needs_candidates=not with_candidates, **about
     )

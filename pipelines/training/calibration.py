@@ -24,6 +24,8 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
     Without, every pair counts the same: 0.5 is the score of which half the pairs are relevant, in data like these.
     Platt's targets, which are not quite 0 and 1, keep the scale finite where the logits tell all pairs apart. It is 0
     or less where relevant passages have on average no higher logits than others.
+
+    Logits are standardized for the search, which far from zero and from a spread of 1 does not converge.
     """
     logits, labels = logits.double(), labels.double()
     positives, negatives = labels.sum(), (1 - labels).sum()
@@ -31,18 +33,24 @@ def platt(logits: torch.Tensor, labels: torch.Tensor, *, balanced: bool = True) 
     weights = torch.ones_like(labels)
     if balanced:
         weights = torch.where(labels > 0, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
-    scale_bias = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scale_bias], max_iter=200, line_search_fn="strong_wolfe")
+    middle, spread = logits.mean(), logits.std(correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    standard = (logits - middle) / spread
+    scale_bias = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [scale_bias], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits * scale_bias[0] + scale_bias[1], targets, weight=weights)
+        value = F.binary_cross_entropy_with_logits(standard * scale_bias[0] + scale_bias[1], targets, weight=weights)
         value.backward()
         return value
 
     optimizer.step(loss)
-    scale, bias = scale_bias.detach().tolist()
-    return scale, bias
+    scale, bias = scale_bias.detach()
+    scale = scale / spread
+    return float(scale), float(bias - scale * middle)
 
 
 def fold_in(encoder: PackedEncoder, scale: float, bias: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.runtime.signals import InterruptedBySignal
 from pipelines.evaluation.formats.catalogue import FORMATS
 
 
@@ -107,6 +109,41 @@ def test_a_killed_import_leaves_no_half_set_and_the_next_one_clears_up(source: P
         process.kill()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".set.importing", "scifact"]
     assert run("beir", source, tmp_path / "set").exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scifact", "set"]
+
+
+def test_a_signal_between_both_renames_leaves_the_set_that_was_there(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "set"
+    assert run("beir", source, target).exit_code == 0
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    rename = Path.rename
+
+    def stopped(path: Path, to: Path) -> Path:
+        if path.name == ".set.importing":
+            raise InterruptedBySignal(signal.SIGTERM)
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    assert run("beir", source, target, "--overwrite").exit_code == 143
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scifact", "set"]
+
+
+def test_a_set_that_a_kill_left_between_both_renames_is_put_back(source: Path, tmp_path: Path) -> None:
+    """Also where the next import fails or is refused."""
+    target = tmp_path / "set"
+    assert run("beir", source, target).exit_code == 0
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    target.rename(tmp_path / ".set.replaced")
+    refused = run("beir", source, target)
+    assert refused.exit_code == 3
+    assert "holds a set already" in refused.output
+    target.rename(tmp_path / ".set.replaced")
+    (source / "corpus.jsonl").unlink()
+    assert run("beir", source, target, "--overwrite").exit_code == 2
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scifact", "set"]
 
 

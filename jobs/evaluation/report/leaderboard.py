@@ -171,6 +171,9 @@ def found_of(one: Results) -> str:
         left += f"; {one['without_list']:,} queries have no candidates, and count 0"
     if found is None:
         return left
+    if one.get("judged_by") == "answers":
+        answered = one["queries"] - found["queries_without"]
+        return f"{left}; {answered:,} of {one['queries']:,} questions have an answer among the candidates"
     return f"{left}; {found['relevant_found']:,} of {found['relevant']:,} relevant documents are among the candidates"
 
 

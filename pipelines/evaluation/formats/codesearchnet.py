@@ -35,6 +35,8 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
                 new.by_rule["functions of other languages"] += 1
             elif not query or not code:
                 source.note(place.problem("has no `docstring_tokens` or no `code_tokens`"))
+            elif url is None:
+                source.note(place.problem(f"the url is {row.get('url')!r}, which cannot be used as an id"))
             elif url in new.documents:
                 source.note(place.problem(f"has the url {url!r}, which stands above already"))
             else:

@@ -37,4 +37,9 @@ def read(source: Source, asked: Asked, new: NewSet) -> None:
             new.add_query(place, query, text, language)
     for path in source.some(f"corpus/{of_split}"):
         for place, (document, text) in source.rows(path, "_id", "text"):
-            new.add_document(place, document, text)
+            if text == "":
+                source.note(
+                    place.problem(f"document {document!r} has an empty text, which NanoBEIREvaluator leaves out")
+                )
+            else:
+                new.add_document(place, document, text)

@@ -91,14 +91,29 @@ class NewSet:
             self.noted.add(hash(problem))
             self.note(problem)
 
-    def judge(self, place: Place, query: object, document: object, grade: object, may_repeat: bool = False) -> None:
-        """Takes a judgement. Whether its query and its document are there is found out in the end."""
+    def judge(
+        self,
+        place: Place,
+        query: object,
+        document: object,
+        grade: object,
+        may_repeat: bool = False,
+        last_counts: bool = False,
+    ) -> None:
+        """Takes a judgement. Whether its query and its document are there is found out in the end.
+
+        Of a document that is judged again the first grade counts, or the last one.
+        """
         query_id, document_id, value = as_id(query), as_id(document), as_grade(grade)
         of_query = {} if query_id is None else self.grades.setdefault(query_id, {})  # judged, if with no grade to use
         if query_id is None or document_id is None:
             self.note(place.problem(f"the ids {query!r} and {document!r} are not both such as can be used"))
         elif value is None:
             self.note(place.problem(f"the grade is {grade!r}, which is no {GRADE}"))
+        elif document_id in of_query and last_counts:
+            what = f"document {document_id!r} of query {query_id!r} has a grade below again, which counts"
+            self.note(of_query[document_id][1].problem(what))
+            of_query[document_id] = (value, place)
         elif document_id in of_query:
             if not may_repeat:
                 what = f"document {document_id!r} of query {query_id!r} has a grade above already"

@@ -15,10 +15,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from jobs.agreement.findings import Findings
+from jobs.agreement.lists import ListPair, Ranked
 from jobs.agreement.run import compare
 from jobs.agreement.settings import CompareSettings
 from jobs.cli import app
-from jobs.errors import UnreadableFileError
+from jobs.errors import RefusedError, UnreadableFileError
 from jobs.input.conditions import parse_condition
 from jobs.table.columns import ColumnMapping
 from pipelines.errors import ConfigError
@@ -132,6 +134,20 @@ def test_a_run_agrees_with_itself(runs: Path) -> None:
     assert all(one["same_share_in_b"] == one["threshold"] for one in found["scores"]["thresholds"])
 
 
+def test_a_list_whose_order_stayed_is_none_that_changed() -> None:
+    """Of identical lists of some lengths, rank-biased overlap is rounded to below 1; one may end before the other."""
+    findings = Findings(movers=20)
+    for length in range(1, 60):
+        documents, scores = np.arange(length), np.linspace(0.9, 0.1, length)
+        whole, cut = (Ranked(documents[:end], documents[:end], scores[:end]) for end in (length, length - 1))
+        for second in (whole, cut):
+            findings.add(ListPair(np.zeros((1, 4), np.int64), whole, second))
+    assert findings.movers == []
+    turned = Ranked(documents[::-1], documents[::-1], scores)
+    findings.add(ListPair(np.zeros((1, 4), np.int64), whole, turned))
+    assert [mover.pair.second for mover in findings.movers] == [turned]
+
+
 def test_units_of_other_sizes_have_the_same_rows(
     tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +175,28 @@ def test_rows_that_conditions_took_are_matched_if_they_took_the_same(tmp_path: P
     run_job(source, tmp_path / "all")
     with pytest.raises(ConfigError, match="RUN_A has --where 'query_id >= 7', RUN_B nothing: their rows cannot"):
         compare(CompareSettings(str(tmp_path / "a"), str(tmp_path / "all")))
+
+
+def test_rows_that_conditions_took_of_other_units_need_a_key(
+    tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that ends within a unit moves no start."""
+    source = write_input(tmp_path / "in", one=log())
+    odd = (parse_condition("query_id >= 7"),)
+    run_job(source, tmp_path / "a", where=odd)
+    run_job(source, tmp_path / "cut", where=odd, limit=20)
+    found = compare(CompareSettings(str(tmp_path / "a"), str(tmp_path / "cut")), Console(quiet=True))
+    assert found["rows"] == {"both": 13, "only_a": 20, "only_b": 0}
+    assert found["measures"]["rbo"]["mean"] == pytest.approx(1)
+    monkeypatch.setattr("jobs.input.cutting.MIN_UNIT_BYTES", 1)
+    monkeypatch.setattr("jobs.input.cutting.UNIT_BYTES", 1000)
+    run_job(source, tmp_path / "b", where=odd)
+    assert len(parts(tmp_path / "b")) > len(parts(tmp_path / "a"))
+    for first, second in ("ab", "ba"):
+        with pytest.raises(ConfigError, match=r"into units that begin at different rows.* give --key COLUMN"):
+            compare(CompareSettings(str(tmp_path / first), str(tmp_path / second)), Console(quiet=True))
+    found, _ = compared(tmp_path, key="query_id")
+    assert found["rows"] == {"both": QUERIES - 7, "only_a": 0, "only_b": 0}
 
 
 def test_a_key_matches_rows_and_ids_match_documents(tmp_path: Path, run_job: RunJob) -> None:
@@ -207,6 +245,17 @@ def test_pairs_are_lists_of_their_queries(tmp_path: Path, run_job: RunJob) -> No
     assert found["scores"]["mean_absolute_shift"] == pytest.approx(np.abs(scores[1] - scores[0]).mean(), abs=1e-6)
 
 
+def test_pairs_without_an_id_are_lists_of_their_queries(tmp_path: Path, run_job: RunJob) -> None:
+    rows = [(row["query"], hit["text"]) for row in log(8).to_pylist() for hit in row["documents"]]
+    queries, documents = map(list, zip(*rows, strict=True))
+    some_ids = ["one list" if place < 12 else None for place in range(len(rows))]
+    for name, ids, lists in (("none", [None] * len(rows), 8), ("some", some_ids, 7)):
+        table = pa.table({"query_id": pa.array(ids, pa.string()), "query": queries, "document": documents})
+        run_job(write_input(tmp_path / f"in-{name}", one=table), tmp_path / name)
+        found = compare(CompareSettings(*[str(tmp_path / name)] * 2), Console(quiet=True))
+        assert found["lists"] == lists
+
+
 class SquaringScorer(StubScorer):
     """The square of the stub's score."""
 
@@ -227,6 +276,26 @@ def test_rows_without_a_ranking_are_counted_by_reason(tmp_path: Path, run_job: R
     assert found["lists"] == 0
     assert found["unranked"] == {"only_a": {}, "only_b": {"null_document": 3}, "both": {"null_query": 1}}
     assert "3 row(s) have no ranking in B: null_document 3" in printed
+
+
+def test_results_replace_nothing_that_no_comparison_wrote(runs: Path) -> None:
+    """Such as the results of an evaluation, which --gate-against reads."""
+    for name, content in (
+        ("report.html", "mine"),
+        ("results.json", '{"sets": {"scifact": {}}}'),
+        ("results.json", "no JSON"),
+        ("lists.parquet", "mine"),
+    ):
+        output = runs / "other"
+        output.mkdir(exist_ok=True)
+        (output / name).write_text(content)
+        with pytest.raises(RefusedError, match=f"holds a {name} that no comparison wrote; give another directory"):
+            compared(runs, output=str(output))
+        assert [path.read_text() for path in output.iterdir()] == [content]
+        (output / name).unlink()
+    for movers in (1, 2):
+        compared(runs, output=str(runs / "c"), movers=movers)
+        assert (runs / "c" / "report.html").exists()
 
 
 def test_what_cannot_be_compared_is_a_usage_error(runs: Path, run_job: RunJob) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -410,6 +411,18 @@ def test_what_was_scored_before_a_stop_is_not_scored_again(
     assert done.exit_code == 0, done.output
     assert times[0] == times[1] != {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.parquet", "made.json", "model"]
+
+
+def test_a_calibration_that_was_stopped_goes_on_by_another_name_of_the_model(
+    here: None, model: Path, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, output = write(tmp_path / "labels.parquet", rows), tmp_path / "made.json"
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.calibration.run, "read_scores", Mock(side_effect=StoppedError("somebody wants it")))
+        assert calibrate("model", labels, "--output", output).exit_code == 4
+    done = calibrate("./model", labels, "--output", output)
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.slow

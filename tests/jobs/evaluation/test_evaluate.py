@@ -416,6 +416,28 @@ def test_with_other_lists_nothing_stays_of_what_was_scored(tmp_path: Path) -> No
     assert pq.read_table(lists)["query_id"].to_pylist() == ["q2"]
 
 
+def test_files_that_no_evaluation_wrote_stay_where_lists_and_scores_would_lie(tmp_path: Path) -> None:
+    """Unless --overwrite says that they may go."""
+    from jobs.errors import RefusedError
+    from jobs.evaluation.run import write_lists
+
+    table = pa.table({"query_id": ["q1"]})
+    mine = tmp_path / "systems" / "thesis.tsv"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    lists = tmp_path / "lists.parquet"
+    with pytest.raises(RefusedError, match="systems holds files that no evaluation wrote; give another --output"):
+        write_lists(str(lists), False, table)
+    assert mine.read_text() == "mine"
+    lists.write_text("no Parquet")
+    with pytest.raises(RefusedError, match=r"lists.parquet.*; give another --output, or --overwrite to replace it"):
+        write_lists(str(lists), False, table)
+    assert (lists.read_text(), mine.read_text()) == ("no Parquet", "mine")
+    write_lists(str(lists), True, table)
+    assert pq.read_table(lists) == table
+    assert not mine.exists()
+
+
 def test_drawn_queries_are_the_same_each_time(folder: Path) -> None:
     from jobs.evaluation.run import drawn_queries
     from pipelines.evaluation.sets import read_set

@@ -17,6 +17,7 @@ from rich.console import Console
 import jobs.evaluation.vectors
 from jobs.errors import RefusedError, StoppedError
 from jobs.evaluation.first_stage import FirstStage, with_candidates
+from jobs.evaluation.screen import print_found
 from jobs.evaluation.settings import EvaluateSettings, parse_first_stage
 from jobs.settings import RerankSettings
 from jobs.training.encoders import EncoderSettings
@@ -162,6 +163,55 @@ def test_another_search_is_refused_and_may_replace_the_one_before(folder: Path, 
         corpus.write('{"id": "d99", "text": "one more"}\n')
     with pytest.raises(RefusedError, match=r"\(other corpus\)"):
         searched(folder, tmp_path / "room", top_k=3)
+
+
+def test_a_search_does_not_go_on_with_files_of_which_nobody_says_whose_they_are(folder: Path, tmp_path: Path) -> None:
+    """Such as those that an --overwrite left which was killed while it removed the search before."""
+    before, _ = searched(folder, tmp_path / "room")
+    place = tmp_path / "room" / "first-stage"
+    for content in (None, "[]", "no JSON"):
+        (place / "settings.json").unlink()
+        if content is not None:
+            (place / "settings.json").write_text(content)
+        with pytest.raises(RefusedError, match=r"does not say by which search its files were made; .* --overwrite"):
+            searched(folder, tmp_path / "room", top_k=3)
+        assert (place / "candidates.parquet").exists()
+        shorter, _ = searched(folder, tmp_path / "room", top_k=3, overwrite=True)
+        assert found_ids(shorter) == [names[:3] for names in found_ids(before)]
+
+
+def test_a_document_with_the_id_of_its_query_takes_no_place_among_the_candidates(folder: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.writelines(f"{json.dumps({'id': line['id'], 'text': line['text']})}\n" for line in lines[:2])
+    all_found, _ = searched(folder, tmp_path / "all", top_k=8)
+    (folder / "meta.json").write_text('{"ignores_identical_ids": true}')
+    one, _ = searched(folder, tmp_path / "room")
+    queries = one.candidates["query_id"].to_pylist()
+    without = [
+        [name for name in names if name != query] for query, names in zip(queries, found_ids(all_found), strict=True)
+    ]
+    assert found_ids(one) == [names[:7] for names in without]
+    with pytest.raises(RefusedError, match=r"\(other ignores_identical_ids\)"):
+        searched(folder, tmp_path / "all", top_k=8)
+
+
+def test_questions_count_where_answers_are_the_judges(folder: Path, tmp_path: Path) -> None:
+    """Of documents that are no candidates nobody knows whether they have an answer."""
+    (folder / "qrels.tsv").unlink()
+    texts = corpus_of(folder)
+    rows = [{"id": "q0", "answers": [texts["d0"]]}, {"id": "q1", "answers": ["no such answer"]}]
+    (folder / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    one, told = searched(folder, tmp_path / "room", top_k=45)
+    answered = "d0" in found_ids(one)[0]
+    assert told["found"] == {"recall": answered / 2, "queries_without": 2 - answered}
+    said = io.StringIO()
+    results = {"judged_by": one.judged_by, "queries": 2, "first_stage": told}
+    print_found(Console(file=said, width=200), results)
+    assert said.getvalue() == (
+        f"first stage (bm25): {int(answered)} of 2 questions have an answer among the candidates; no order finds the "
+        "others\n"
+    )
 
 
 def test_what_the_first_stage_never_found_is_told(folder: Path, tmp_path: Path) -> None:

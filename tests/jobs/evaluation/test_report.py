@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jobs.evaluation.report.published
-from jobs.evaluation.account import Account, origin, why_no_speed
+from jobs.evaluation.account import Account, origin, speed_of, why_no_speed
 from jobs.evaluation.comparison import as_results, compare
 from jobs.evaluation.details import ScoredPairs, about_scores, by_length
 from jobs.evaluation.report.build import report
@@ -241,10 +241,14 @@ def test_queries_are_grouped_by_the_length_of_what_answers_them(made: tuple[dict
 def test_what_the_first_stage_is_and_found_is_told(made: tuple[dict[str, Any], Account]) -> None:
     results, account = made
     stage = {"by": "bm25", "analyzer": "words-1", "found": {"relevant": 30, "relevant_found": 20}}
-    found = {"first_stage": stage, "judged_by": "answers", "unlabelled": 1200, "without_list": 0}
+    found = {"first_stage": stage, "judged_by": "qrels", "unlabelled": 1200, "without_list": 0}
     sets = results["sets"] | {"scifact": results["sets"]["scifact"] | found}
     told = report(results | {"sets": sets}, account.stories)
     assert "1,200 rows have no positive label; 20 of 30 relevant documents are among the candidates" in told
+    assert "<td>found here, by bm25, analyzer words-1</td><td>qrels</td>" in told
+    by_answers = found | {"first_stage": stage | {"found": {"queries_without": 3}}, "judged_by": "answers"}
+    told = report(results | {"sets": sets | {"scifact": sets["scifact"] | by_answers}}, account.stories)
+    assert "; 17 of 20 questions have an answer among the candidates" in told
     assert "<td>found here, by bm25, analyzer words-1</td><td>answers</td>" in told
     assert "<td>came with the set</td><td>qrels</td>" in told
 
@@ -278,6 +282,19 @@ def test_speeds_are_added_up_and_those_that_are_none_are_not(made: tuple[dict[st
     assert results["systems"]["stopped"]["speed"] == {"sets": 0, "why_not": "scored in 2 runs, since it was stopped"}
     assert "no speed: scored in 2 runs, since it was stopped" in text
     assert "2 with 1 CPU each, a processor" in text
+
+
+def test_a_speed_of_one_pair_in_minutes_is_drawn(made: tuple[dict[str, Any], Account]) -> None:
+    """On an axis of logarithms."""
+    results, account = made
+    teacher = Teacher(Kind.RERANKER, "slow")
+    system = System(teacher, {}, 0, 300.0, FAST | {"pairs": 1, "seconds": 300.0}, {}, {})
+    speed = speed_of([system])
+    assert speed is not None
+    assert speed["pairs_per_second"] == pytest.approx(1 / 300)
+    row = next(row for row, one in results["systems"].items() if one["speed"] and one["speed"]["sets"])
+    systems = results["systems"] | {row: results["systems"][row] | {"speed": speed}}
+    assert "Quality against speed" in report(results | {"systems": systems}, account.stories)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,20 @@ def test_no_order_of_the_same_candidates_is_better_than_the_best(case: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["nDCG", "nDCG@ten", "quality", "__import__('os')", "recall@", "nDCG@0", "R@-1", "RBP(p=0.8)@10", "BPM"]
+    "name",
+    [
+        "nDCG",
+        "nDCG@ten",
+        "quality",
+        "__import__('os')",
+        "recall@",
+        "nDCG@0",
+        "nDCG@9223372036854775808",
+        "R@-1",
+        "RBP(p=0.8)@10",
+        "BPM",
+        "BPM(total=10)",
+    ],
 )
 def test_a_measure_that_there_is_not_is_a_usage_error(name: str) -> None:
     if name == "nDCG":

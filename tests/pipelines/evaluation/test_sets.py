@@ -154,6 +154,14 @@ def test_lists_that_come_later_are_judged_too(tmp_path: Path) -> None:
     assert one.with_candidates(pa.Table.from_pylist(lists, schema=LISTS)).grades == {"q1": {"x": 1}}
 
 
+def test_candidates_that_somebody_else_finds_are_not_those_that_were_published(tmp_path: Path) -> None:
+    folder = write_set(tmp_path)
+    (folder / "meta.json").write_text('{"benchmark": "BEIR SciFact", "published_candidates": "BM25 of theirs"}')
+    assert read_set(folder).published_candidates == "BM25 of theirs"
+    other = read_set(folder, with_candidates=False)
+    assert (other.benchmark, other.published_candidates) == ("BEIR SciFact", None)
+
+
 def test_a_document_with_the_id_of_its_query_is_no_candidate_where_the_set_says_so(tmp_path: Path) -> None:
     documents = [{"id": one, "text": one} for one in ("q1", "d1")]
     folder = write_set(tmp_path, candidates=[{"query_id": "q1", "documents": documents}])

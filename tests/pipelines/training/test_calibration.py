@@ -61,6 +61,24 @@ def test_the_scale_stays_finite_where_logits_tell_all_pairs_apart(pairs: int, ga
 
 
 @pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize(("offset", "spread"), [(150, 1), (-1000, 1), (0, 1e-4), (1e5, 300)])
+def test_logits_of_any_offset_and_spread_get_the_same_chances(offset: float, spread: float, balanced: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy((rng.random(5000) < 0.1).astype(float))
+    logits = torch.from_numpy(rng.normal(size=5000)) + 1.5 * labels
+    scale, bias = platt(logits, labels, balanced=balanced)
+    moved_scale, moved_bias = platt(offset + spread * logits, labels, balanced=balanced)
+    assert moved_scale == pytest.approx(scale / spread, rel=1e-4)
+    assert moved_bias == pytest.approx(bias - scale / spread * offset, rel=1e-4)
+
+
+def test_logits_that_are_all_the_same_have_no_scale() -> None:
+    scale, bias = platt(torch.full((100,), 7.0), torch.tensor([1.0] * 25 + [0.0] * 75), balanced=False)
+    assert scale == 0
+    assert 1 / (1 + math.exp(-bias)) == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
 def test_the_sign_of_the_scale_is_that_of_the_difference_of_the_means(balanced: bool) -> None:
     """What the card says of a scale of 0 or less."""
     for seed in range(20):

@@ -222,11 +222,11 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> Non
             "run, line 3: document 'd2' of query 'q1' is ranked above already",
             "run, line 4: has 2 fields, and a line of a run has 6",
             "run, line 5: there is no document 'no'",
-            "qrels/test.tsv, line 5: document 'd1' of query 'q1' has a grade above already",
+            "qrels/test.tsv, line 2: document 'd1' of query 'q1' has a grade below again, which counts",
             "qrels/test.tsv, line 6: there is no document 'dX'",
             "qrels/test.tsv, line 7: there is no query 'qX'",
             "qrels/test.tsv, line 8: the grade is 'high', which is no whole number of at most 1,000,000",
-            "qrels/test.tsv, line 9: has 2 fields; give query id, document id and grade",
+            "qrels/test.tsv, line 9: has 2 fields, and 3 are needed",
             "qrels/test.tsv, line 10: there is no query 'q2b'",
             "queries.jsonl, line 4: has the id 'q1', which stands above already",
             "queries.jsonl, line 5: query 'q2b' has no text",
@@ -239,8 +239,31 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> Non
         ]
     )
     assert meta["left_out"] == 18
-    assert qrels(tmp_path / "set") == [("q1", "d1", "2"), ("q1", "d3", "1"), ("q2", "d2", "1")]
+    assert qrels(tmp_path / "set") == [("q1", "d1", "1"), ("q1", "d3", "1"), ("q2", "d2", "1")]
     assert read_set(tmp_path / "set").problems == ()
+
+
+def test_beirs_judgements_are_read_as_its_loader_reads_them(tmp_path: Path) -> None:
+    """With the csv module, which puts an id with a quote into quotes; a dict keeps the last grade of a document."""
+    quoted = '<dbpedia:"Weird_Al"_Yankovic>'
+    source = beir(tmp_path / "dbpedia", corpus=[{"_id": quoted, "text": "a singer"}])
+    rows = [("query-id", "corpus-id", "score"), ("q1", quoted, 2), ("q2", "d2", 0), ("q2", "d2", 1)]
+    path = write_table(source / "qrels" / "test.tsv", rows)
+    with path.open(newline="") as file:
+        _, *read = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_MINIMAL)
+    theirs = {(query, document): grade for query, document, grade in read}
+    imported("beir", tmp_path / "set", source)
+    assert qrels(tmp_path / "set") == [(*ids, grade) for ids, grade in theirs.items()]
+    assert (tmp_path / "set" / "left-out.txt").read_text() == (
+        f"{path}, line 3: document 'd2' of query 'q2' has a grade below again, which counts\n"
+    )
+
+
+def test_judgements_of_trec_have_no_quotes_and_the_first_one_counts(tmp_path: Path) -> None:
+    source = beir(tmp_path / "b", corpus=[{"_id": '"d4"', "text": "four"}])
+    judged = write_lines(tmp_path / "judged", 'q1 0 "d4" 1', "q1 0 d1 2", "q1 0 d1 0")
+    imported("beir", tmp_path / "set", source, qrels=judged)
+    assert qrels(tmp_path / "set") == [("q1", '"d4"', "1"), ("q1", "d1", "2")]
 
 
 def test_nanobeir_with_the_publishers_first_stage(tmp_path: Path) -> None:
@@ -267,17 +290,20 @@ def test_nanobeir_with_the_publishers_first_stage(tmp_path: Path) -> None:
 
 
 def test_nanobeir_with_a_row_for_each_judgement(tmp_path: Path) -> None:
-    """As the datasets of zeta-alpha-ai have it."""
+    """As the datasets of zeta-alpha-ai have it. Documents without a character are named and left out, as there."""
     for name, columns in {
-        "corpus": {"_id": ["a", "b"], "text": ["one", "two"]},
+        "corpus": {"_id": ["a", "empty", "b"], "text": ["one", "", "two"]},
         "queries": {"_id": ["1"], "text": ["which?"]},
         "qrels": {"query-id": ["1", "1"], "corpus-id": ["a", "b"]},
     }.items():
         path = tmp_path / "nano" / name / "train-00000-of-00001.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(pa.table(columns), path)
-    imported("nanobeir", tmp_path / "set", tmp_path / "nano")
+    meta = imported("nanobeir", tmp_path / "set", tmp_path / "nano")
     assert qrels(tmp_path / "set") == [("1", "a", "1"), ("1", "b", "1")]
+    assert (meta["documents"], meta["left_out"]) == (2, 1)
+    told = (tmp_path / "set" / "left-out.txt").read_text()
+    assert "document 'empty' has an empty text, which NanoBEIREvaluator leaves out" in told
 
 
 def test_air_bench(tmp_path: Path) -> None:
@@ -351,10 +377,11 @@ def test_codesearchnet(tmp_path: Path) -> None:
     assert lines(tmp_path / "set", "queries.jsonl") == [{"id": url, "text": "Does f .", "lang": "python"}]
     assert lines(tmp_path / "set", "corpus.jsonl") == [{"id": url, "text": "def f ( ) : return 1"}]
     assert qrels(tmp_path / "set") == [(url, url, "1")]
-    assert (meta["measure"], meta["left_out"]) == ("MRR@10", 6)
+    assert (meta["measure"], meta["left_out"]) == ("MRR@10", 4)
     assert meta["left_out_by_rule"] == {"functions of other languages": 1}
     told = (tmp_path / "set" / "left-out.txt").read_text()
     assert "line 4: the language is 'cobol', which is none of go, java, javascript, php, python, ruby" in told
+    assert "line 6: the url is ['https://github.com'], which cannot be used as an id" in told
 
 
 def test_toolbench(tmp_path: Path) -> None:
