@@ -73,6 +73,14 @@ from tests.serve.schemas.dialects import (
         ("/invocations", {"model": "m", "text_1": "q", "text_2": ["a", "b"]}),
         ("/invocations", {"data_1": "q", "data_2": "a"}),
         ("/invocations", {"queries": "q", "items": ["a"]}),
+        ("/rerank", body(texts=None)),
+        ("/rerank", {"query": "q", "texts": ["a"], "documents": None}),
+        ("/invocations", body(data=None, texts=None, queries=None, text_1=None)),
+        ("/invocations", {"text_1": "q", "text_2": ["a"], "data": None, "texts": None}),
+        ("/rerank", body(documents="a", top_n=0)),
+        ("/rerank", body(documents={"text": "a"})),
+        ("/v1/rerank", body(return_embeddings="false")),
+        ("/v1/score", {"text_1": "q", "text_2": "a", "return_documents": "False"}),
     ],
 )
 def test_the_bodies_of_real_clients_are_understood(path: str, sent: Any) -> None:
