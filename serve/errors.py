@@ -190,7 +190,8 @@ class TooManyTokensError(AppError):
     def __init__(self, pairs: int, tokens: int, limit: int) -> None:
         super().__init__(
             f"the request makes {pairs:,} pairs of the query and a chunk, which count as {tokens:,} tokens; at most "
-            f"{limit:,} are allowed, send fewer documents at once, a shorter query or a larger max_length"
+            f"{limit:,} are allowed, send fewer documents at once, a shorter query or instruction, or a larger "
+            "max_length"
         )
 
 
