@@ -99,8 +99,8 @@ def test_each_instruction_of_a_request_is_tokenized_once_and_beside_the_event_lo
     tokenizer.ask = noted
     instructions = [f"Given a question, find bridge {i}" for i in range(INSTRUCTIONS_KEPT + 20)]
     queries = [
-        {"query": QUERY, "documents": DOCUMENTS[:1], "instruction": one, "max_length": length}
-        for length in (200, 300)
+        {"query": QUERY, "documents": DOCUMENTS[:1], "instruction": one, "overlap_tokens": overlap}
+        for overlap in (0, 10)
         for one in instructions
     ]
     answer = server.post("/v1/rerank", {"queries": queries})
