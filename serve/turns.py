@@ -18,6 +18,7 @@ from serve.lanes import Lane
 SMALL_CHARACTERS = 1 << 18
 """Up to so much text a request is a small one."""
 SMALL_AT_ONCE = {Lane.ONLINE: 4, Lane.BULK: 1}
+"""Of a stream one line, so that the processors are left to those who wait online."""
 RETRY_SECONDS = 5.0
 """When a request that found too many waiting may come again."""
 
