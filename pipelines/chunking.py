@@ -15,9 +15,18 @@ def chunk_windows(num_tokens: int, window: int, overlap_tokens: int) -> list[tup
     """
     if num_tokens <= window:
         return [(0, num_tokens)]
-    stride = window - min(overlap_tokens, window // 4)
-    starts = range(0, num_tokens - window, stride)
+    starts = starts_before_last(num_tokens, window, overlap_tokens)
     return [*((start, start + window) for start in starts), (num_tokens - window, num_tokens)]
+
+
+def count_windows(num_tokens: int, window: int, overlap_tokens: int) -> int:
+    """How many ranges `chunk_windows` gives."""
+    return len(starts_before_last(num_tokens, window, overlap_tokens)) + 1
+
+
+def starts_before_last(num_tokens: int, window: int, overlap_tokens: int) -> range:
+    """Where the ranges begin, without the last."""
+    return range(0, num_tokens - window, window - min(overlap_tokens, window // 4))
 
 
 def max_over_chunks(chunk_logits: np.ndarray, chunks_per_document: Sequence[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from .chunking import chunk_windows
+from .chunking import chunk_windows, count_windows
 from .config import MIN_MAX_LENGTH, SPECIAL_TOKENS_PER_TEXT, RerankerConfig
 from .errors import ConfigError, InvalidInputError, NoScore
 from .families import ModelSpec, model_limit, spec_of
@@ -34,6 +34,63 @@ class PreparedList:
     pairs: list[TokenPair]
     chunks_per_document: list[int]
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedList:
+    """A candidate list as token ids, with all that decides which pairs they make.
+
+    These are made later: they repeat the query for each chunk, and may be very many more tokens.
+    """
+
+    query_ids: np.ndarray
+    documents_ids: list[np.ndarray]
+    template: PairTemplate
+    lengths: Lengths
+    max_tokens_per_doc: int | None
+
+    @property
+    def kept_query(self) -> np.ndarray:
+        """What is read of the query."""
+        return cut_query(self.query_ids, self.template, self.lengths.max_query_length, self.lengths)
+
+    @property
+    def window(self) -> int:
+        """Tokens that a pair has for its chunk."""
+        return self.lengths.max_length - len(self.kept_query) - self.template.size
+
+    def size(self) -> tuple[int, int]:
+        """How many pairs it makes, and how many tokens these have together."""
+        window, before_later, pairs, tokens = self.window, self.template.before_later_chunk, 0, 0
+        most_tokens, most_chunks = self.max_tokens_per_doc, self.lengths.max_chunks_per_doc
+        for ids in self.documents_ids:
+            length = len(ids) if most_tokens is None else min(len(ids), most_tokens)
+            chunks = count_chunks(length, window, self.lengths.overlap_tokens, before_later)
+            scored = chunks if most_chunks is None else min(chunks, most_chunks)
+            pairs += scored
+            tokens += length if chunks == 1 else scored * window - len(before_later)
+        beside_chunk = self.lengths.max_length - window
+        return pairs, tokens + pairs * beside_chunk
+
+    def prepared(self) -> PreparedList:
+        """The pairs."""
+        kept, window, template, lengths = self.kept_query, self.window, self.template, self.lengths
+        pairs, chunks_per_document, cut_documents = [], [], 0
+        for whole_ids in self.documents_ids:
+            document_ids = whole_ids[: self.max_tokens_per_doc]
+            chunks = chunks_of(document_ids, window, lengths.overlap_tokens, template.before_later_chunk)
+            scored = chunks[: lengths.max_chunks_per_doc]
+            cut_documents += len(scored) < len(chunks) or len(document_ids) < len(whole_ids)
+            chunks_per_document.append(len(scored))
+            pairs += [template.join(kept, chunk) for chunk in scored]
+        usage = Usage(
+            tokens=count_tokens(self.query_ids, self.documents_ids),
+            pairs=len(self.documents_ids),
+            chunks=len(pairs),
+            cut_queries=int(len(kept) < len(self.query_ids)),
+            cut_documents=cut_documents,
+        )
+        return PreparedList(pairs, chunks_per_document, usage)
 
 
 class Preparation:
@@ -72,7 +129,17 @@ class Preparation:
         max_tokens_per_doc: int | None = None,
         instruction: str | None = None,
     ) -> list[PreparedList]:
-        """The pairs of each list, whose texts must be valid (see `invalid_reason`).
+        """The pairs of each list; as `tokenized`."""
+        return [one.prepared() for one in self.tokenized(lists, lengths, max_tokens_per_doc, instruction)]
+
+    def tokenized(
+        self,
+        lists: Sequence[CandidateList],
+        lengths: Lengths,
+        max_tokens_per_doc: int | None = None,
+        instruction: str | None = None,
+    ) -> list[TokenizedList]:
+        """The ids of each list, whose texts must be valid (see `invalid_reason`).
 
         Of a document no more than `max_tokens_per_doc` are read. An `instruction`, which `lengths_of_call` has checked,
         takes the place of the configured one.
@@ -81,7 +148,7 @@ class Preparation:
         queries = tokenizer.query_ids([one.query for one in lists])
         documents = iter(tokenizer.passage_ids([document for one in lists for document in one.documents]))
         return [
-            prepared_list(
+            TokenizedList(
                 query_ids, [next(documents) for _ in one.documents], tokenizer.template, lengths, max_tokens_per_doc
             )
             for query_ids, one in zip(queries, lists, strict=True)
@@ -144,34 +211,6 @@ class Preparation:
         return clamped
 
 
-def prepared_list(
-    query_ids: np.ndarray,
-    documents_ids: list[np.ndarray],
-    template: PairTemplate,
-    lengths: Lengths,
-    max_tokens_per_doc: int | None,
-) -> PreparedList:
-    """The pairs of a list, by its token ids."""
-    kept = cut_query(query_ids, template, lengths.max_query_length, lengths)
-    window = lengths.max_length - len(kept) - template.size
-    pairs, chunks_per_document, cut_documents = [], [], 0
-    for whole_ids in documents_ids:
-        document_ids = whole_ids[:max_tokens_per_doc]
-        chunks = chunks_of(document_ids, window, lengths.overlap_tokens, template.before_later_chunk)
-        scored = chunks[: lengths.max_chunks_per_doc]
-        cut_documents += len(scored) < len(chunks) or len(document_ids) < len(whole_ids)
-        chunks_per_document.append(len(scored))
-        pairs += [template.join(kept, chunk) for chunk in scored]
-    usage = Usage(
-        tokens=count_tokens(query_ids, documents_ids),
-        pairs=len(documents_ids),
-        chunks=len(pairs),
-        cut_queries=int(len(kept) < len(query_ids)),
-        cut_documents=cut_documents,
-    )
-    return PreparedList(pairs, chunks_per_document, usage)
-
-
 def chunks_of(
     document_ids: np.ndarray, window: int, overlap_tokens: int, before_later: tuple[int, ...]
 ) -> list[np.ndarray]:
@@ -181,6 +220,11 @@ def chunks_of(
     windows = chunk_windows(len(document_ids), window - len(before_later), overlap_tokens)
     chunks = [document_ids[start:end] for start, end in windows]
     return [chunks[0], *(np.concatenate([before_later, chunk]) for chunk in chunks[1:])] if before_later else chunks
+
+
+def count_chunks(num_tokens: int, window: int, overlap_tokens: int, before_later: tuple[int, ...]) -> int:
+    """How many chunks `chunks_of` gives for a document of so many tokens."""
+    return 1 if num_tokens <= window else count_windows(num_tokens, window - len(before_later), overlap_tokens)
 
 
 def cut_query(query_ids: np.ndarray, template: PairTemplate, most: int, lengths: Lengths) -> np.ndarray:

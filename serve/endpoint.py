@@ -7,7 +7,6 @@ its deadline (by another one where the first died), and ranked. The JSON is in `
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import time
@@ -15,10 +14,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
@@ -28,7 +28,7 @@ from pipelines.fingerprint import ServedModel
 from pipelines.lengths import Lengths
 from pipelines.packing import TokenPair, cut_by_size
 from pipelines.pair_block import PairBlock
-from pipelines.preparation import Preparation, PreparedList
+from pipelines.preparation import Preparation, TokenizedList
 from pipelines.ranking import rank
 from pipelines.records import Ranking, Usage
 from serve.admission import Admission, Limits
@@ -41,6 +41,7 @@ from serve.errors import (
     OtherModelError,
     PayloadTooLargeError,
     TooLongError,
+    TooManyTokensError,
     UnavailableError,
     UnbrokenTextError,
     UncalibratedError,
@@ -69,6 +70,12 @@ BLOCK_TOKENS = 32_768
 BODIES_HELD = 4
 """Bodies of the largest size that are held until they are answered, or many more smaller ones; and of which the texts
 may wait to be tokenized."""
+PAIR_TOKENS = 1 << 24
+"""Of all pairs of a request, or more where its body may be so large: each takes 8 bytes, twice for a moment."""
+BYTES_PER_PAIR_TOKEN = 2
+"""Of the largest body: texts have some four for each token, and the query is repeated for each chunk."""
+PAIR_WEIGHT = 32
+"""Tokens that a pair counts for beside its own: it consists of two arrays, of which each is an object."""
 TOKENIZE_CHARACTERS = 1 << 18
 """Of a request to `/tokenize`: each may become a token, and a token is 100 bytes of the answer."""
 TOKENIZE_BYTES = 16 * TOKENIZE_CHARACTERS
@@ -79,6 +86,8 @@ UNBROKEN_CHARACTERS = 1_000_000
 """Of a text that the tokenizer takes in one piece: each takes 200 bytes of memory."""
 READY_SECONDS = 5.0
 """Time in which a replica must answer for the app to be ready."""
+NOT_THERE = (RayActorError, DeploymentUnavailableError)
+"""What a call raises whose replica died, or whose deployment has failed or is being deleted."""
 
 
 @dataclass(slots=True)
@@ -88,6 +97,57 @@ class Timings:
     tokenize: float = 0.0
     score: float = 0.0
     """Waiting in the lanes included."""
+
+
+class Reading(NamedTuple):
+    """What decides how the texts of a task become tokens."""
+
+    max_query_length: int | None
+    max_length: int | None
+    overlap_tokens: int | None
+    max_chunks_per_doc: int | None
+    max_tokens_per_doc: int | None
+    instruction: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedTask:
+    """A task with its texts as ids."""
+
+    task: RerankTask
+    ids: TokenizedList
+    calibration: Calibration | None
+    """That of its scores; None also where it asks otherwise than scores are calibrated for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """A task whose pairs are made."""
+
+    task: RerankTask
+    chunks_per_document: list[int]
+    usage: Usage
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """All that an answer is made of but the logits."""
+
+    tasks: list[PreparedTask | CrossrayError]
+    """An error stands in the place of the task that it ends."""
+    blocks: list[PairBlock]
+    """The pairs of all tasks, one after the other."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pairs."""
+        return sum(len(block.input_ids) for block in self.blocks)
+
+    @property
+    def usage(self) -> Usage:
+        """The sum of the tasks' usage."""
+        return sum((one.usage for one in self.tasks if isinstance(one, PreparedTask)), Usage())
 
 
 class Endpoint:
@@ -124,6 +184,7 @@ class Endpoint:
         self.bodies = BodyReader(args.max_documents)
         self.room = Room(BODIES_HELD * args.max_body_bytes)
         self.turns = Turns(BODIES_HELD * args.max_body_bytes)
+        self.pair_tokens = max(PAIR_TOKENS, args.max_body_bytes // BYTES_PER_PAIR_TOKEN)
         self.speeds = LiveSpeeds()
         self.first_speed = Recent(self._ask_first_speed, seconds=1.0)
         limits = Limits(args.max_wait_seconds, args.max_queued_tokens, args.max_documents)
@@ -162,8 +223,9 @@ class Endpoint:
         timings = timings or Timings()
         for task in tasks:
             self.check_model(task.model)
-        prepared = all_sound(await self._tokenized(tasks, lane, timings))
-        return all_sound(await self._scored(tasks, prepared, lane, timings))
+        prepared = await self._prepared(tasks, lane, timings)
+        all_sound(prepared.tasks)
+        return all_sound(await self._scored(prepared, lane, timings))
 
     async def rank_each(
         self,
@@ -176,51 +238,40 @@ class Endpoint:
         What is an error among `tasks` already stays where it is. Raises AppError for what concerns all of them.
         """
         timings = timings or Timings()
-        return await self._scored(tasks, await self._tokenized(tasks, lane, timings), lane, timings)
+        return await self._scored(await self._prepared(tasks, lane, timings), lane, timings)
 
-    async def _scored(
-        self,
-        tasks: Sequence[RerankTask | CrossrayError],
-        prepared: Sequence[PreparedList | CrossrayError],
-        lane: Lane,
-        timings: Timings,
-    ) -> list[Ranking | CrossrayError]:
-        """The ranking of each task from its pairs, or in its place the error that it is or that it ends with."""
-        documents = documents_of(tasks)
-        lists = [one for one in prepared if isinstance(one, PreparedList)]
-        pairs = [pair for one in lists for pair in one.pairs]
-        tokens = sum(len(pair.input_ids) for pair in pairs)
+    async def _scored(self, prepared: PreparedRequest, lane: Lane, timings: Timings) -> list[Ranking | CrossrayError]:
+        """The ranking of each task, or in its place the error that it is or that it ends with."""
+        usage = prepared.usage
         if lane is Lane.BULK:
             await self.admission.room(lane)  # others may have filled it meanwhile
-        with self.admission.admit(tokens, documents, lane):
+        with self.admission.admit(prepared.tokens, usage.pairs, lane):
             began = time.perf_counter()
             try:
                 async with asyncio.timeout(self.args.deadline_seconds):
-                    logits = await self._logits(pairs, lane)
+                    logits = await self._logits(prepared.blocks, lane)
             except TimeoutError:
                 raise DeadlineError(self.args.deadline_seconds) from None
             timings.score = time.perf_counter() - began
-        self._count(sum((one.usage for one in lists), Usage()), timings)
+        self._count(usage, timings)
         outcomes: list[Ranking | CrossrayError] = []
         start = 0
-        for task, one in zip(tasks, prepared, strict=True):
-            if isinstance(task, CrossrayError):
-                outcomes.append(task)
-            elif isinstance(one, CrossrayError):
+        for one in prepared.tasks:
+            if isinstance(one, CrossrayError):
                 outcomes.append(one)
-            else:
-                part, start = logits[start : start + len(one.pairs)], start + len(one.pairs)
-                ranking = rank(
-                    task.candidates,
-                    part,
-                    one.chunks_per_document,
-                    one.usage,
-                    task.top_n,
-                    task.raw_scores,
-                    task.score_threshold,
-                    self._calibration_of(task),
-                )
-                outcomes.append(ranking if ranking.error is None else not_ranked(ranking.error))
+                continue
+            part, start = logits[start : start + one.usage.chunks], start + one.usage.chunks
+            ranking = rank(
+                one.task.candidates,
+                part,
+                one.chunks_per_document,
+                one.usage,
+                one.task.top_n,
+                one.task.raw_scores,
+                one.task.score_threshold,
+                one.calibration,
+            )
+            outcomes.append(ranking if ranking.error is None else not_ranked(ranking.error))
         return outcomes
 
     async def tokenize(self, request: TokenizeRequest) -> bytes:
@@ -245,7 +296,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 described: ServedModel = await self.scorer.describe.remote()
-        except (TimeoutError, RayActorError):
+        except (TimeoutError, *NOT_THERE):
             raise UnavailableError("no replica has loaded its model yet; try again in a few seconds") from None
         if described.fingerprint.files != self.files:
             raise OtherModelError(described.fingerprint.files, self.files)
@@ -256,9 +307,9 @@ class Endpoint:
         if self.args.strict_model and model not in (None, self.args.name):
             raise UnknownModelError(model or "", [self.args.name])
 
-    async def _tokenized(
+    async def _prepared(
         self, tasks: Sequence[RerankTask | CrossrayError], lane: Lane, timings: Timings
-    ) -> list[PreparedList | CrossrayError]:
+    ) -> PreparedRequest:
         """The pairs of each task, made when it is its turn; raises AppError where there is no room for them."""
         documents = documents_of(tasks)
         if self.speeds.tokens_per_second() is None:
@@ -266,8 +317,7 @@ class Endpoint:
         if lane is Lane.BULK:
             await self.admission.room(lane)
         self.admission.check(documents, lane)
-        characters = sum(characters_of(task) for task in tasks if not isinstance(task, CrossrayError))
-        async with self.turns.turn(characters) as threads:
+        async with self.turns.turn(characters_of(tasks), lane) as threads:
             if lane is Lane.ONLINE:
                 self.admission.check(documents, lane)  # others may have been admitted meanwhile
             began = time.perf_counter()
@@ -277,7 +327,7 @@ class Endpoint:
 
     async def _ask_first_speed(self) -> None:
         """Asks a replica how fast it is, before any has answered a request; the others are taken to be like it."""
-        with suppress(TimeoutError, RayActorError):
+        with suppress(TimeoutError, *NOT_THERE):
             async with asyncio.timeout(READY_SECONDS):
                 speed = await self.scorer.tokens_per_second.remote()
             self.speeds.expect(None if speed is None else speed * self.args.min_replicas)
@@ -293,24 +343,58 @@ class Endpoint:
         answer = request.with_warnings(request.answer(encodings, self.preparation.lengths.max_length))
         return json.dumps(answer, ensure_ascii=False).encode()
 
-    def _prepare(self, tasks: Sequence[RerankTask | CrossrayError]) -> list[PreparedList | CrossrayError]:
-        """The pairs of each task, or what is wrong with it; neighbours that are read alike are tokenized together."""
-        checked = [self._checked(task) for task in tasks]
-        sound = (task for task in checked if not isinstance(task, CrossrayError))
-        groups = (self._prepare_alike(list(alike)) for _, alike in itertools.groupby(sound, reading_of))
-        prepared = itertools.chain.from_iterable(groups)
-        return [one if isinstance(one, CrossrayError) else next(prepared) for one in checked]
+    def _prepare(self, tasks: Sequence[RerankTask | CrossrayError]) -> PreparedRequest:
+        """The pairs of each task, or what is wrong with it; raises TooManyTokensError before it makes the first."""
+        tokenized = self._tokenized(tasks)
+        self._check_pair_tokens([one.ids for one in tokenized if isinstance(one, TokenizedTask)])
+        outcomes: list[PreparedTask | CrossrayError] = []
+        pairs: list[TokenPair] = []
+        for one in tokenized:
+            if isinstance(one, CrossrayError):
+                outcomes.append(one)
+                continue
+            made = one.ids.prepared()
+            if not one.task.truncate and (made.usage.cut_queries or made.usage.cut_documents):
+                outcomes.append(TooLongError(made.usage))
+                continue
+            outcomes.append(PreparedTask(one.task, made.chunks_per_document, made.usage, one.calibration))
+            pairs += made.pairs
+        return PreparedRequest(outcomes, blocks_of(pairs, self.block_tokens))
 
-    def _prepare_alike(self, tasks: Sequence[RerankTask]) -> list[PreparedList | CrossrayError]:
+    def _tokenized(self, tasks: Sequence[RerankTask | CrossrayError]) -> list[TokenizedTask | CrossrayError]:
+        """The ids of each task, or what is wrong with it; those that are read alike are tokenized together."""
+        outcomes: dict[int, TokenizedTask | CrossrayError] = {}
+        for place, task in enumerate(tasks):
+            if isinstance(task, CrossrayError):
+                outcomes[place] = task
+        for places in by_reading(tasks):
+            sound: dict[int, RerankTask] = {}
+            for place in places:
+                checked = self._checked(tasks[place])
+                if isinstance(checked, CrossrayError):
+                    outcomes[place] = checked
+                else:
+                    sound[place] = checked
+            outcomes.update(zip(sound, self._tokenized_alike(list(sound.values())), strict=True))
+        return [outcomes[place] for place in range(len(tasks))]
+
+    def _tokenized_alike(self, tasks: Sequence[RerankTask]) -> list[TokenizedTask]:
+        if not tasks:
+            return []
         first = tasks[0]
+        calibration = self._calibration_of(first)
         candidates = [task.candidates for task in tasks]
-        prepared = self.preparation.prepare(
+        tokenized = self.preparation.tokenized(
             candidates, self._lengths_of(first), first.max_tokens_per_doc, first.instruction
         )
-        return [
-            one if task.truncate or not (one.usage.cut_queries or one.usage.cut_documents) else TooLongError(one.usage)
-            for task, one in zip(tasks, prepared, strict=True)
-        ]
+        return [TokenizedTask(task, ids, calibration) for task, ids in zip(tasks, tokenized, strict=True)]
+
+    def _check_pair_tokens(self, lists: Sequence[TokenizedList]) -> None:
+        """Raises TooManyTokensError for more than all pairs of a request may have."""
+        pairs, tokens = map(sum, zip((0, 0), *(one.size() for one in lists), strict=True))
+        counted = tokens + PAIR_WEIGHT * pairs
+        if counted > self.pair_tokens:
+            raise TooManyTokensError(pairs, counted, self.pair_tokens)
 
     def _checked(self, task: RerankTask | CrossrayError) -> RerankTask | CrossrayError:
         """The task, or what is wrong with it that can be told before it is tokenized."""
@@ -358,8 +442,8 @@ class Endpoint:
                 if longest > UNBROKEN_CHARACTERS:
                     raise UnbrokenTextError(longest, UNBROKEN_CHARACTERS, tokenizer.cuts_at_spaces)
 
-    async def _logits(self, pairs: Sequence[TokenPair], lane: Lane) -> np.ndarray:
-        answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks_of(pairs, self.block_tokens)]
+    async def _logits(self, blocks: Sequence[PairBlock], lane: Lane) -> np.ndarray:
+        answers = [asyncio.ensure_future(self._ask(block, lane)) for block in blocks]
         try:
             return np.concatenate([np.empty(0, np.float32), *await asyncio.gather(*answers)])
         finally:
@@ -376,7 +460,7 @@ class Endpoint:
             response = self.scorer.logits.remote(block, lane)
             try:
                 scored: Scored = await response
-            except RayActorError:
+            except NOT_THERE:
                 continue
             except asyncio.CancelledError:
                 response.cancel()  # type: ignore[no-untyped-call]
@@ -400,9 +484,11 @@ class Endpoint:
                 counter.inc(value, tags)
 
 
-def characters_of(task: RerankTask) -> int:
-    """Characters of all texts of a task."""
-    return len(task.query) + sum(map(len, task.documents))
+def characters_of(tasks: Sequence[RerankTask | CrossrayError]) -> int:
+    """Characters of all that is tokenized: each instruction once, however many tasks have it."""
+    sound = [task for task in tasks if not isinstance(task, CrossrayError)]
+    texts = sum(len(task.query) + sum(map(len, task.documents)) for task in sound)
+    return texts + sum(map(len, {task.instruction for task in sound if task.instruction is not None}))
 
 
 def documents_of(tasks: Sequence[RerankTask | CrossrayError]) -> int:
@@ -410,10 +496,22 @@ def documents_of(tasks: Sequence[RerankTask | CrossrayError]) -> int:
     return sum(len(task.documents) for task in tasks if not isinstance(task, CrossrayError))
 
 
-def reading_of(task: RerankTask) -> tuple[int | str | None, ...]:
-    """What decides how the texts of a task become tokens."""
+def reading_of(task: RerankTask) -> Reading:
+    """How a task is read."""
     lengths = (task.max_query_length, task.max_length, task.overlap_tokens, task.max_chunks_per_doc)
-    return *lengths, task.max_tokens_per_doc, task.instruction
+    return Reading(*lengths, task.max_tokens_per_doc, task.instruction)
+
+
+def by_reading(tasks: Sequence[RerankTask | CrossrayError]) -> list[list[int]]:
+    """The places of the tasks that are read alike; those with the same instruction one after the other.
+
+    So each is tokenized once, however few the preparation keeps.
+    """
+    places: dict[Reading, list[int]] = {}
+    for place, task in enumerate(tasks):
+        if not isinstance(task, CrossrayError):
+            places.setdefault(reading_of(task), []).append(place)
+    return [places[reading] for reading in sorted(places, key=lambda reading: reading.instruction or "")]
 
 
 def all_sound(outcomes: Sequence[T | CrossrayError]) -> list[T]:

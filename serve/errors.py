@@ -12,6 +12,7 @@ CrossrayError
     ├── HttpError                         as the framework says: no such route, method, ...
     ├── PayloadTooLargeError         413
     ├── TooManyDocumentsError        413
+    ├── TooManyTokensError           413
     ├── TooManyValuesError           413
     ├── UnbrokenTextError            413
     ├── EncodedBodyError             415
@@ -178,6 +179,19 @@ class TooManyDocumentsError(AppError):
     def __init__(self, documents: int, limit: int) -> None:
         super().__init__(
             f"the request has {documents:,} documents; at most {limit:,} are allowed, split it into several requests"
+        )
+
+
+class TooManyTokensError(AppError):
+    """The pairs of one request, each of which repeats the query, would have more tokens than allowed."""
+
+    status, code = 413, "TOO_MANY_TOKENS"
+
+    def __init__(self, pairs: int, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the request makes {pairs:,} pairs of the query and a chunk, which count as {tokens:,} tokens; at most "
+            f"{limit:,} are allowed, send fewer documents at once, a shorter query or instruction, or a larger "
+            "max_length"
         )
 
 

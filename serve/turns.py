@@ -13,39 +13,46 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from serve.errors import OverloadedError
+from serve.lanes import Lane
 
 SMALL_CHARACTERS = 1 << 18
 """Up to so much text a request is a small one."""
-SMALL_AT_ONCE = 4
+SMALL_AT_ONCE = {Lane.ONLINE: 4, Lane.BULK: 1}
+"""Of a stream one line, so that the processors are left to those who wait online."""
 RETRY_SECONDS = 5.0
 """When a request that found too many waiting may come again."""
 
 
 class Turns:
-    """Small requests side by side, large ones one after the other beside them, so that none waits for a large one."""
+    """Small requests side by side, large ones one after the other beside them, so that none waits for a large one.
+
+    Each lane has its own places: nobody online waits for a stream.
+    """
 
     def __init__(self, max_waiting: int) -> None:
-        """`max_waiting` is how many characters may wait for their turn."""
+        """`max_waiting` is how many characters of online requests may wait for their turn."""
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._small = Row(SMALL_AT_ONCE, "small-texts")
-        self._large = Row(1, "large-texts")
+        self._small = {lane: Row(at_once, f"small-{lane}-texts") for lane, at_once in SMALL_AT_ONCE.items()}
+        self._large = {lane: Row(1, f"large-{lane}-texts") for lane in Lane}
 
     @asynccontextmanager
-    async def turn(self, characters: int) -> AsyncIterator[ThreadPoolExecutor]:
+    async def turn(self, characters: int, lane: Lane = Lane.ONLINE) -> AsyncIterator[ThreadPoolExecutor]:
         """The turn of a request with so much text, which is tokenized in the threads that this brings.
 
-        Raises OverloadedError where too much waits for its turn already.
+        Raises OverloadedError where too much waits online for its turn already. In the bulk lane whatever comes waits:
+        a stream has few lines in work.
         """
-        if self._waiting and self._waiting + characters > self._max_waiting:
+        counted = characters if lane is Lane.ONLINE else 0
+        if self._waiting and counted and self._waiting + counted > self._max_waiting:
             raise OverloadedError(RETRY_SECONDS)
-        self._waiting += characters
+        self._waiting += counted
         try:
-            row = self._small if characters <= SMALL_CHARACTERS else self._large
+            row = (self._small if characters <= SMALL_CHARACTERS else self._large)[lane]
             async with row.places:
                 yield row.threads
         finally:
-            self._waiting -= characters
+            self._waiting -= counted
 
 
 class Row:

@@ -74,15 +74,11 @@ class Prompt:
         first = self.first
         if asked is None and self.without_instruction is not None:
             first = self.without_instruction
+        self._check_cuts(tokenizer, first[-1].replace("{instruction}", self.instruction or ""), layout)
         first, last = (
             tuple(words.replace("{instruction}", asked or "") for words in part) for part in (first, self.last)
         )
-        before, after = self.query
-        for probe in PROBES:
-            self._check_cut(tokenizer, first[-1], f"{before}{probe}{after}", layout)
-            if after:
-                self._check_cut(tokenizer, f"{before}{probe}{after}", "".join(self.middle), layout)
-            self._check_cut(tokenizer, self.middle[-1], f"{self.passage}{probe}", layout)
+        _, after = self.query
         return PairTemplate(
             ids_of(tokenizer, first),
             ids_of(tokenizer, self.middle),
@@ -96,6 +92,18 @@ class Prompt:
             takes_instruction=self.takes_instruction,
             instruction=asked,
         )
+
+    def _check_cuts(self, tokenizer: Tokenizer, before_query: str, layout: str) -> None:
+        """Raises ModelRefusedError where the tokenizer joins what is tokenized apart here.
+
+        `before_query` has the publisher's instruction: another one, which may be long, stands before the same words.
+        """
+        before, after = self.query
+        for probe in PROBES:
+            self._check_cut(tokenizer, before_query, f"{before}{probe}{after}", layout)
+            if after:
+                self._check_cut(tokenizer, f"{before}{probe}{after}", "".join(self.middle), layout)
+            self._check_cut(tokenizer, self.middle[-1], f"{self.passage}{probe}", layout)
 
     def _check_cut(self, tokenizer: Tokenizer, words: str, text: str, layout: str) -> None:
         if ids_of(tokenizer, (words + text,)) != ids_of(tokenizer, (words, text)):

@@ -44,7 +44,7 @@ from serve.schemas.near_misses import LOOKED_AT
 from serve.schemas.synonyms import CONTRADICTION
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
-from serve.schemas.values import JINA, QUERIES, Echo, check_documents
+from serve.schemas.values import JINA, QUERIES, Echo, check_documents, is_body
 
 MAX_QUERIES = 1_000
 """Of one request: each costs some time whatever it holds, and a mistake in each of them costs more."""
@@ -67,15 +67,26 @@ class OneOfQueries(RerankRequest):
         return []
 
     def with_defaults(self, defaults: QueriesRequest) -> OneOfQueries:
-        """The same with the options of the whole request where it says nothing itself."""
-        names = OPTIONS - SCORES if self.raw_scores is not None or self.use_activation is not None else OPTIONS
-        unsaid = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
-        return self.model_copy(update=unsaid)
+        """The same with the options of the whole request where it says nothing itself, under any name."""
+        said = {name for name in OPTIONS if getattr(self, name) not in (None, LEFT_TO_OTHERS.get(name))}
+        settled = {other for name in said for other in SAYS_TOO.get(name, ())}
+        names = [name for name in OPTIONS - settled if getattr(self, name) is None]
+        return self.model_copy(update={name: getattr(defaults, name) for name in names})
 
 
 OPTIONS = frozenset(OneOfQueries.model_fields) - {"query", "documents"}
-SCORES = frozenset({"raw_scores", "use_activation"})
-"""Two names of one option, the other way round: who says either has said both."""
+SAYS_TOO = {
+    "raw_scores": ("use_activation",),
+    "use_activation": ("raw_scores",),
+    "max_query_length": ("max_tokens_per_query",),
+    "max_tokens_per_query": ("max_query_length",),
+    "max_length": ("truncate_prompt_tokens",),
+    "max_chunks_per_doc": ("truncate_prompt_tokens",),
+    "truncate_prompt_tokens": ("max_length", "max_chunks_per_doc"),
+}
+"""Whoever says one option has said these others too, which are vLLM's words for the same and ours."""
+LEFT_TO_OTHERS = {"max_tokens_per_query": 0, "truncate_prompt_tokens": -1}
+"""Values that leave the length to the other name."""
 
 
 def check_alone(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -187,8 +198,7 @@ class QueriesAnswer(Warned):
 
 def kind_of_rerank(value: Any) -> str:
     """The tag of a body: that of several queries where it has `queries`."""
-    several = isinstance(value, QueriesRequest) or (isinstance(value, dict) and value.get("queries") is not None)
-    return QUERIES if several else JINA
+    return QUERIES if is_body(value, QueriesRequest, "queries") else JINA
 
 
 AnyRerankRequest = Annotated[

@@ -24,7 +24,7 @@ from serve.schemas.synonyms import QUERIES, SYNONYMS
 from serve.schemas.tasks import RerankTask, Served
 from serve.schemas.tei import TeiRequest
 from serve.schemas.unsupported import UNSUPPORTED_PARAMETERS, Unsupported
-from serve.schemas.values import JINA, SAGEMAKER, TEI, VLLM
+from serve.schemas.values import JINA, SAGEMAKER, TEI, VLLM, is_body
 from serve.schemas.vllm import ScoreRequest
 
 BESIDE_DATA = Unsupported("it is read inside `data`, and not beside it")
@@ -77,14 +77,11 @@ class InvocationAnswer(Warned):
 
 def dialect_of_invocation(value: Any) -> str:
     """The tag of a body's dialect, by the fields that no other one has; Jina's where there are none of them."""
-    for kind, names, tag in (
-        (InvocationRequest, {"data"}, SAGEMAKER),
-        (TeiRequest, {"texts"}, TEI),
-        (ScoreRequest, set(QUERIES), VLLM),
-    ):
-        if isinstance(value, kind) or (isinstance(value, dict) and names & value.keys()):
-            return tag
-    return JINA
+    if is_body(value, InvocationRequest, "data"):
+        return SAGEMAKER
+    if is_body(value, TeiRequest, "texts"):
+        return TEI
+    return VLLM if is_body(value, ScoreRequest, *QUERIES) else JINA
 
 
 PlainInvocationRequest = Annotated[

@@ -12,7 +12,7 @@ from pipelines.records import Ranking
 from serve.schemas.dialect import DOCUMENTS_EXAMPLE, QUERY_EXAMPLE, OptionsRequest, TopN, described
 from serve.schemas.synonyms import RETURN_DOCUMENTS
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.values import TEI, VLLM, Bounded, DocumentInput, Query
+from serve.schemas.values import TEI, VLLM, Bounded, DocumentInput, Query, is_body
 from serve.schemas.vllm import VllmRerankRequest
 
 
@@ -62,7 +62,7 @@ class TeiScore(TypedDict):
 
 def dialect_of_plain(value: Any) -> str:
     """The tag of a body's dialect: TEI's where it has `texts`, else vLLM's."""
-    return TEI if isinstance(value, TeiRequest) or (isinstance(value, dict) and "texts" in value) else VLLM
+    return TEI if is_body(value, TeiRequest, "texts") else VLLM
 
 
 PlainRequest = Annotated[

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict, override  # pydantic refuses typing.Typ
 
 from serve.schemas.dialect import QUERY_EXAMPLE, Warned, described
 from serve.schemas.unsupported import HonestRequest
-from serve.schemas.values import TEI, VLLM, Bounded, Text
+from serve.schemas.values import TEI, VLLM, Bounded, Text, is_body
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -150,7 +150,7 @@ def tei_tokens(text: str, encoding: Encoding) -> list[TeiToken]:
 
 def dialect_of_tokenize(value: Any) -> str:
     """The tag of a body's dialect: TEI's where it has `inputs`, else vLLM's."""
-    return TEI if isinstance(value, TeiTokenizeRequest) or (isinstance(value, dict) and "inputs" in value) else VLLM
+    return TEI if is_body(value, TeiTokenizeRequest, "inputs") else VLLM
 
 
 PlainTokenizeRequest = Annotated[

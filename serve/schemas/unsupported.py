@@ -43,6 +43,11 @@ def is_right(side: Any) -> bool:
     return isinstance(side, str) and side.lower() == "right"
 
 
+def is_false(wanted: Any) -> bool:
+    """Whether it is false, or the word."""
+    return isinstance(wanted, bool | str) and str(wanted).lower() == "false"
+
+
 FROM_THE_BEGINNING = "texts are read from their beginning"
 NO_INSTRUCTIONS = "the model takes a query and a document, and no instructions"
 """Of an instruction where this server's model takes none."""
@@ -60,7 +65,7 @@ UNSUPPORTED_PARAMETERS: Mapping[str, Unsupported] = {
     "rank_fields": Unsupported("documents are ranked by their `text`", lambda fields: fields in ([], ["text"])),
     "relevant_spans": Unsupported("whole documents are ranked"),
     # Jina
-    "return_embeddings": Unsupported("the model makes scores, and no embeddings", lambda wanted: wanted is False),
+    "return_embeddings": Unsupported("the model makes scores, and no embeddings", is_false),
 }
 OF_ANOTHER_DIALECT: Mapping[str, Unsupported] = {
     **UNSUPPORTED_PARAMETERS,

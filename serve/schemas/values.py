@@ -42,6 +42,11 @@ NOT_TEXT = ("image", "content")
 T = TypeVar("T")
 
 
+def is_body(value: Any, kind: type[BaseModel], *names: str) -> bool:
+    """Whether a body is of this kind: it has one of the fields of these names, and not as null."""
+    return isinstance(value, kind) or (isinstance(value, dict) and any(value.get(name) is not None for name in names))
+
+
 def check_unicode(text: str) -> str:
     """`text` itself; raises PydanticCustomError for one that neither a tokenizer nor UTF-8 can carry."""
     if not text.isascii():

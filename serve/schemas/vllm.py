@@ -23,16 +23,23 @@ from serve.schemas.dialect import (
 from serve.schemas.jina import JinaRequest, RerankAnswer
 from serve.schemas.synonyms import QUERIES, RETURN_DOCUMENTS, SCORED, TOP_N
 from serve.schemas.tasks import RerankTask, Served
-from serve.schemas.unsupported import OF_ANOTHER_DIALECT, Unsupported
+from serve.schemas.unsupported import OF_ANOTHER_DIALECT, Unsupported, is_false
 from serve.schemas.values import Bounded, Document, DocumentInput, Query, TextObject
 
 ALL_IN_ORDER = Unsupported("every pair gets its score, in the order sent")
-SCORES_ALONE = Unsupported("the answer has scores alone", lambda wanted: wanted is False)
+SCORES_ALONE = Unsupported("the answer has scores alone", is_false)
 
 
 def wrap_single(value: Any) -> Any:
     """A list: a single text becomes a list of one."""
     return [value] if isinstance(value, str | dict) else value
+
+
+Scored = Annotated[
+    Bounded[DocumentInput],
+    BeforeValidator(wrap_single, json_schema_input_type=str | Document | list[str | Document]),
+]
+"""Documents, of which a single one may stand without a list."""
 
 
 class ScoreRequest(OptionsRequest):
@@ -54,11 +61,7 @@ class ScoreRequest(OptionsRequest):
         Field(min_length=1, validation_alias=AliasChoices(*QUERIES), examples=[QUERY_EXAMPLE]),
     ]
     """One text or a list; also called `text_1` or `data_1`."""
-    documents: Annotated[
-        Bounded[DocumentInput],
-        BeforeValidator(wrap_single, json_schema_input_type=str | Document | list[str | Document]),
-        Field(validation_alias=AliasChoices(*SCORED), examples=[DOCUMENTS_EXAMPLE]),
-    ]
+    documents: Annotated[Scored, Field(validation_alias=AliasChoices(*SCORED), examples=[DOCUMENTS_EXAMPLE])]
     """One text or a list; also called `text_2`, `data_2` or `items`."""
 
     @field_validator("documents")
@@ -94,7 +97,16 @@ class ScoreRequest(OptionsRequest):
 
 
 class VllmRerankRequest(JinaRequest):
-    """vLLM's `/rerank`, which is that of Jina."""
+    """vLLM's `/rerank`, which is that of Jina but for `top_n` 0, and a single document without a list."""
+
+    documents: Annotated[Scored, Field(examples=[DOCUMENTS_EXAMPLE])]
+    """One text or a list; texts may be empty. Objects with a `text` come back with their other fields."""
+    top_n: Annotated[int | None, Field(ge=0, validation_alias=AliasChoices(*TOP_N))] = None
+    """How many come back, best first; null or 0 is all."""
+
+    @override
+    def tasks(self) -> list[RerankTask]:
+        return [self.task(self.query, self.documents, self.top_n or None, self.return_documents)]
 
     @override
     def answer(self, tasks: Sequence[RerankTask], rankings: Sequence[Ranking], served: Served) -> VllmRerankAnswer:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.chunking import chunk_windows, max_over_chunks
+from pipelines.chunking import chunk_windows, count_windows, max_over_chunks
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ def test_windows_cover_every_token_in_order(num_tokens: int, window: int, overla
     assert windows[-1][1] == num_tokens
     for (start, end), (next_start, next_end) in pairwise(windows):
         assert start < next_start <= end < next_end
+
+
+@given(num_tokens=st.integers(0, 5000), window=st.integers(1, 1100), overlap_tokens=st.integers(0, 1200))
+def test_windows_are_counted_without_making_them(num_tokens: int, window: int, overlap_tokens: int) -> None:
+    assert count_windows(num_tokens, window, overlap_tokens) == len(chunk_windows(num_tokens, window, overlap_tokens))
 
 
 @given(num_tokens=st.integers(0, 5000), window=st.integers(1, 1100), overlap_tokens=st.integers(0, 1200))

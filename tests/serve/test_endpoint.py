@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from pipelines.preparation import Preparation
 from pipelines.reranker import Reranker
@@ -153,6 +157,32 @@ def test_two_replicas_that_die_are_a_503(start_server: StartServer) -> None:
     assert int(response.headers["Retry-After"]) >= 1
 
 
+def test_a_deployment_that_has_failed_is_a_503(start_server: StartServer) -> None:
+    server = start_server()
+    gone = DeploymentUnavailableError(DeploymentID("Scorer", "app"))
+    server.endpoint.description = None
+    for ask in (
+        lambda: server.post("/v1/rerank", body()),
+        lambda: server.get("/v1/models"),
+        lambda: server.get("/ready"),
+    ):
+        server.handle.failures[:] = [gone, gone]
+        response = ask()
+        assert response.status_code == 503, response.text
+        assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_a_speed_that_cannot_be_asked_for_costs_no_request(start_server: StartServer) -> None:
+    async def fail() -> float:
+        raise DeploymentUnavailableError(DeploymentID("Scorer", "app"))
+
+    server = start_server()
+    server.handle.target = scorer = copy.copy(server.handle.target)
+    scorer.tokens_per_second = fail
+    assert server.post("/v1/rerank", body()).status_code == 200
+    assert "tokens_per_second" in server.handle.calls
+
+
 def test_an_error_nobody_foresaw_is_a_500_that_tells_nothing(start_server: StartServer) -> None:
     server = start_server()
     server.handle.failures[:] = [RuntimeError("secret"), RuntimeError("secret")]
@@ -245,10 +275,10 @@ class CountedPreparation:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.preparation, name)
 
-    def prepare(self, *arguments: Any) -> Any:
+    def tokenized(self, *arguments: Any) -> Any:
         self.calls += 1
         time.sleep(0.05)
-        return self.preparation.prepare(*arguments)
+        return self.preparation.tokenized(*arguments)
 
 
 def test_of_many_that_come_at_once_few_are_tokenized_in_vain(start_server: StartServer) -> None:
@@ -259,7 +289,7 @@ def test_of_many_that_come_at_once_few_are_tokenized_in_vain(start_server: Start
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(server.post("/v1/rerank", body()).status_code))
-        for _ in range(5 * SMALL_AT_ONCE)
+        for _ in range(5 * SMALL_AT_ONCE[Lane.ONLINE])
     ]
     for thread in threads:
         thread.start()
@@ -270,7 +300,7 @@ def test_of_many_that_come_at_once_few_are_tokenized_in_vain(start_server: Start
         thread.join()
 
     assert sorted(answers) == [200] + [429] * (len(threads) - 1)
-    assert counted.calls <= SMALL_AT_ONCE
+    assert counted.calls <= SMALL_AT_ONCE[Lane.ONLINE]
 
 
 def test_a_text_that_cannot_be_tokenized_in_pieces_is_bounded(start_server: StartServer) -> None:
@@ -301,6 +331,35 @@ class Narrow:
         if len(block.input_ids) > 100 and len(block.lengths) > 1:
             raise ValueError(f"{len(block.input_ids)} tokens at once")
         return await self.scorer.logits(block, lane)
+
+
+def test_pairs_of_too_many_tokens_are_a_413_before_they_are_made(start_server: StartServer) -> None:
+    """A long query with very many short documents, in one list or in several; a stream goes on after such a line."""
+    server = start_server(max_documents=100_000)
+    large = {"query": words(300), "documents": ["a"] * 60_000, "max_length": 512}
+    several = {"queries": [large | {"documents": ["a"] * 30_000}] * 2}
+    for sent in (large, several):
+        response = server.post("/v1/rerank", sent)
+        assert (response.status_code, response.json()["detail"]["code"]) == (413, "TOO_MANY_TOKENS")
+        assert "60,000 pairs" in response.json()["detail"]["message"]
+    lines = "\n".join(json.dumps(one) for one in (large, body()))
+    answers = {
+        one["line"]: one for one in map(json.loads, server.post("/v1/rerank/stream", data=lines).text.split("\n")[:2])
+    }
+    assert answers[1]["error"]["status"] == 413
+    assert len(answers[2]["results"]) == len(DOCUMENTS)
+
+
+def test_blocks_are_made_beside_the_event_loop(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def noted(*arguments: Any) -> list[PairBlock]:
+        threads.append(threading.current_thread().name)
+        return blocks_of(*arguments)
+
+    monkeypatch.setattr("serve.endpoint.blocks_of", noted)
+    assert start_server().post("/v1/rerank", body()).status_code == 200
+    assert [name.partition("-texts")[0] for name in threads] == ["small-online"]
 
 
 def test_a_large_request_travels_in_blocks(start_server: StartServer) -> None:

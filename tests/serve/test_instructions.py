@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from pipelines.calibration import Calibration
 from pipelines.model_sources import find_model
+from pipelines.preparation import INSTRUCTIONS_KEPT
 from pipelines.reranker import Reranker
+from pipelines.tokens import PairTemplate
+from serve.endpoint import characters_of
+from serve.schemas import RerankTask
 from tests.checkpoints import words, write_qwen
 from tests.serve.conftest import StartServer
 
@@ -72,6 +79,40 @@ def test_an_instruction_that_leaves_no_room_is_a_422(model: str, start_server: S
     answer = server.post("/v1/rerank", {"query": QUERY, "documents": DOCUMENTS, "instruction": words(2000)})
     assert answer.status_code == 422
     assert "the model's prompt alone has" in answer.text
+
+
+def test_each_instruction_of_a_request_is_tokenized_once_and_beside_the_event_loop(
+    model: str, start_server: StartServer
+) -> None:
+    """More of them than the preparation keeps, and each with two queries that are not read alike."""
+    server = start_server(model=model)
+    tokenizer = server.endpoint.preparation.tokenizer
+    ask = tokenizer.ask
+    assert ask is not None
+    asked: list[tuple[str, str]] = []
+
+    @lru_cache(INSTRUCTIONS_KEPT)
+    def noted(instruction: str) -> PairTemplate:
+        asked.append((instruction, threading.current_thread().name))
+        return ask(instruction)
+
+    tokenizer.ask = noted
+    instructions = [f"Given a question, find bridge {i}" for i in range(INSTRUCTIONS_KEPT + 20)]
+    queries = [
+        {"query": QUERY, "documents": DOCUMENTS[:1], "instruction": one, "overlap_tokens": overlap}
+        for overlap in (0, 10)
+        for one in instructions
+    ]
+    answer = server.post("/v1/rerank", {"queries": queries})
+    assert answer.status_code == 200, answer.text
+    assert all("results" in one for one in answer.json()["responses"])
+    assert sorted(instruction for instruction, _ in asked) == sorted(instructions)
+    assert all("-texts" in thread for _, thread in asked)
+
+
+def test_what_an_instruction_counts_as_text_is_its_length_once() -> None:
+    task = RerankTask("ab", ["c", "de"], ["c", "de"], instruction="fghi")
+    assert characters_of([task, task, replace(task, instruction=None)]) == 3 * 5 + 4
 
 
 def test_a_model_that_takes_none_refuses_it_by_name(start_server: StartServer) -> None:

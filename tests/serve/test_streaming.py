@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.preparation import Preparation
 from serve.errors import PayloadTooLargeError
 from serve.lanes import Lane
 from serve.streaming import DEFAULT_LIMITS, StreamLimits, answer_stream, lines_of
@@ -85,6 +86,48 @@ def test_a_bad_line_is_answered_as_an_error_and_costs_no_other(start_server: Sta
     assert statuses == {1: 400, 3: 422, 4: 400, 5: 422, 6: 413}
     assert answers[3]["id"] == 2
     assert {line for line in answers if "results" in answers[line]} == {2, 7}
+
+
+def test_lines_wait_where_requests_would_be_refused(start_server: StartServer) -> None:
+    """More text at once than may wait to be tokenized online."""
+    with duplex(start_server(max_body_bytes=2000)) as stream:
+        stream.send(*(request(number, documents=["bread " * 300]) for number in range(40)))
+        stream.end()
+        answers = list(iter(stream.read, None))
+    assert len(answers) == 40
+    assert all("results" in answer for answer in answers), answers
+
+
+class Held:
+    """A preparation that does not get on with the texts of a stream until it is told to."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.preparation, name)
+
+    def tokenized(self, lists: Any, *arguments: Any) -> Any:
+        if lists[0].query == "stream":
+            self.begun.set()
+            assert self.go_on.wait(30)
+        return self.preparation.tokenized(lists, *arguments)
+
+
+def test_nobody_online_waits_while_lines_are_tokenized(start_server: StartServer) -> None:
+    server = start_server()
+    server.endpoint.preparation = held = Held(server.endpoint.preparation)  # type: ignore[assignment]
+    with duplex(server) as stream:
+        stream.send(*(request(number, query="stream") for number in range(10)))
+        assert held.begun.wait(10)
+        try:
+            assert server.post("/v1/rerank", request(10)).status_code == 200
+        finally:
+            held.go_on.set()
+        stream.end()
+        assert len(list(iter(stream.read, None))) == 10
 
 
 def test_lines_that_end_in_the_same_moment_make_room_for_the_next(start_server: StartServer) -> None:

@@ -73,6 +73,14 @@ from tests.serve.schemas.dialects import (
         ("/invocations", {"model": "m", "text_1": "q", "text_2": ["a", "b"]}),
         ("/invocations", {"data_1": "q", "data_2": "a"}),
         ("/invocations", {"queries": "q", "items": ["a"]}),
+        ("/rerank", body(texts=None)),
+        ("/rerank", {"query": "q", "texts": ["a"], "documents": None}),
+        ("/invocations", body(data=None, texts=None, queries=None, text_1=None)),
+        ("/invocations", {"text_1": "q", "text_2": ["a"], "data": None, "texts": None}),
+        ("/rerank", body(documents="a", top_n=0)),
+        ("/rerank", body(documents={"text": "a"})),
+        ("/v1/rerank", body(return_embeddings="false")),
+        ("/v1/score", {"text_1": "q", "text_2": "a", "return_documents": "False"}),
     ],
 )
 def test_the_bodies_of_real_clients_are_understood(path: str, sent: Any) -> None:
@@ -144,8 +152,6 @@ def test_requests_are_read_liberally(sent: dict[str, Any], field: str, understoo
     ("sent", "field", "kind"),
     [
         ({"documents": None}, ("documents",), "list_type"),
-        ({"documents": "a"}, ("documents",), "list_type"),
-        ({"documents": {"0": "a"}}, ("documents",), "list_type"),
         ({"documents": ["a", None]}, ("documents", 1), "document_type"),
         ({"documents": ["a", 3]}, ("documents", 1), "document_type"),
         ({"documents": ["a", ["b"]]}, ("documents", 1), "document_type"),
@@ -167,9 +173,8 @@ def test_requests_are_read_liberally(sent: dict[str, Any], field: str, understoo
         ({"query": {"text": " \n\u3000"}}, ("query",), "blank_query"),
         ({"model": "\ud800"}, ("model",), "invalid_unicode"),
         ({"model": 3}, ("model",), "string_type"),
-        ({"top_n": 0}, ("top_n",), "greater_than_equal"),
         ({"top_n": -1}, ("top_n",), "greater_than_equal"),
-        ({"top_k": 0}, ("top_k",), "greater_than_equal"),
+        ({"top_k": -1}, ("top_k",), "greater_than_equal"),
         ({"top_n": 1.5}, ("top_n",), "int_from_float"),
         ({"top_n": math.inf}, ("top_n",), "finite_number"),
         ({"top_n": "all"}, ("top_n",), "int_parsing"),
@@ -184,6 +189,21 @@ def test_what_is_wrong_is_refused_with_its_field(sent: dict[str, Any], field: tu
     for path in ["/v1/rerank", "/v2/rerank", "/rerank", "/v1/rerank/stream", "/invocations"]:
         assert errors(path, body(**sent)) == [(field, kind)]
     assert errors("/invocations", {"data": body(**sent)}) == [(("data", *field), kind)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "kind"),
+    [
+        ({"documents": "a"}, ("documents",), "list_type"),
+        ({"documents": {"text": "a"}}, ("documents",), "list_type"),
+        ({"top_n": 0}, ("top_n",), "greater_than_equal"),
+        ({"top_k": 0}, ("top_k",), "greater_than_equal"),
+    ],
+)
+def test_what_vllm_alone_takes_is_refused_elsewhere(sent: dict[str, Any], field: tuple[Any, ...], kind: str) -> None:
+    for path in ["/v1/rerank", "/v2/rerank", "/v1/rerank/stream", "/invocations"]:
+        assert errors(path, body(**sent)) == [(field, kind)]
+    assert DIALECTS["/rerank"].validate_python(body(**sent)).tasks()
 
 
 def test_every_wrong_field_is_named_and_of_a_list_the_first_wrong_element() -> None:

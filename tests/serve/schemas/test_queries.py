@@ -63,6 +63,27 @@ def test_scores_and_logits_are_one_option_under_two_names(
     assert task.raw_scores is logits
 
 
+@pytest.mark.parametrize(
+    ("beside", "own", "read_as"),
+    [
+        (
+            {"max_tokens_per_query": 10, "truncate_prompt_tokens": 20},
+            {"max_query_length": 512, "max_length": 1024},
+            {"max_query_length": 512, "max_length": 1024},
+        ),
+        ({"max_query_length": 16}, {"max_tokens_per_query": 40}, {"max_tokens_per_query": 40}),
+        ({"max_query_length": 16}, {"max_tokens_per_query": 0}, {"max_query_length": 16}),
+        ({"max_length": 64, "max_chunks_per_doc": 3}, {"truncate_prompt_tokens": 99}, {"truncate_prompt_tokens": 99}),
+        ({"max_length": 64}, {"truncate_prompt_tokens": -1}, {"max_length": 64, "truncate_prompt_tokens": -1}),
+        ({"truncate_prompt_tokens": 20}, {"max_chunks_per_doc": 3}, {"max_chunks_per_doc": 3}),
+    ],
+)
+def test_a_length_of_a_query_wins_whatever_it_is_called(
+    beside: dict[str, Any], own: dict[str, Any], read_as: dict[str, Any]
+) -> None:
+    assert read("/v1/rerank", {"queries": [body(**own)], **beside}).tasks() == [jina(**read_as)]
+
+
 @each_path
 @pytest.mark.parametrize(
     ("wrong", "field", "kind"),

@@ -36,6 +36,7 @@ def test_vllms_form(start_server: StartServer) -> None:
     answer = server.post("/tokenize", {"model": "m", "prompt": "apple bread"}).json()
 
     assert answer == {"count": 4, "max_model_len": 512, "tokens": ids, "token_strs": None}
+    assert server.post("/tokenize", {"prompt": "apple bread", "inputs": None}).json() == answer
     named = server.post("/tokenize", {"prompt": "apple bread", "return_token_strs": True}).json()
     assert named["token_strs"] == ["[CLS]", "apple", "bread", "[SEP]"]
     bare = server.post("/tokenize", {"prompt": "apple bread", "add_special_tokens": False}).json()

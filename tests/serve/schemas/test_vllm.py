@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serve.schemas import ScoreRequest
-from tests.serve.schemas.dialects import answer, errors, task_of
+from tests.serve.schemas.dialects import answer, body, errors, task_of
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,12 @@ def test_vllms_way_to_ask_for_logits(sent: dict[str, Any], raw: bool) -> None:
 def test_what_scores_in_order_have_no_place_for_is_refused_with_its_name(name: str, value: object) -> None:
     sent = {"queries": "q", "documents": "a", name: value}
     assert errors("/v1/score", sent) == [((name,), "unsupported_parameter")]
+
+
+@pytest.mark.parametrize("top_n", [0, "0", None])
+def test_top_n_0_is_all_of_them_in_vllms_words_alone(top_n: Any) -> None:
+    """Its own default is 0."""
+    assert len(answer("/rerank", body(top_n=top_n), [0.25, 0.75, 0.5])["results"]) == 3
+    assert len(answer("/rerank", body(top_n=1), [0.25, 0.75, 0.5])["results"]) == 1
+    for path, sent in (("/v1/rerank", body(top_n=0)), ("/rerank", {"query": "q", "texts": ["a"], "top_n": 0})):
+        assert errors(path, sent) == [(("top_n",), "greater_than_equal")]
