@@ -62,7 +62,7 @@ def test_a_422_names_the_field_in_a_string_and_in_a_list() -> None:
         (PlainRequest, {"query": "q", "texts": [None]}, "texts[0]"),
         (PlainRequest, {"query": "q", "documents": [None]}, "documents[0]"),
         (PlainInvocationRequest, {"data": {"query": "q", "documents": [{"text": 1}]}}, "data.documents[0].text"),
-        (PlainInvocationRequest, {"data": None}, "data"),
+        (PlainInvocationRequest, {"data": "text"}, "data"),
         (
             RerankRequest,
             {"query": "q", "documents": [{"text": "a", "k" * 10_000: math.nan}]},
