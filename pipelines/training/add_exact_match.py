@@ -100,8 +100,8 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
         raise ModelRefusedError(f"{model} is no BERT cross-encoder whose query and passage have segments of their own")
     if base.keeps_zeros:
         raise ModelRefusedError(
-            f"{model} was put together ({KEEP_ZEROS} in its config.json), and has this head already, unless "
-            "`from_bi_encoder --no-exact-matches` made it; leave that out there"
+            f"{model} was put together ({KEEP_ZEROS} in its config.json), and has this head already; or else it came "
+            "out of `from_bi_encoder --no-exact-matches`: make it again without that flag"
         )
     distinct = distinct_texts(texts, model)
     words = words_of(base.files.tokenizer(), distinct, AddingBuilder.code_width(config), base.spec.shape.vocab_size)
@@ -142,7 +142,9 @@ def main() -> None:
     parser.add_argument(
         "--texts", nargs="+", required=True, help="Parquet files (`query`, `positive`) whose words are counted"
     )
-    parser.add_argument("--weight", type=float, default=WEIGHT, help="of the part that is matched, in the logit")
+    parser.add_argument(
+        "--weight", type=float, default=WEIGHT, help="of the part that is matched, in the logit (default %(default)s)"
+    )
     args = parser.parse_args()
     try:
         check_free(args.output)  # before the texts are read

@@ -230,8 +230,8 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--texts", nargs="+", help="Parquet files (`query`, `positive`) whose pieces are counted")
     parser.add_argument("--keep", type=Path, help="JSON list of the ids that stay, instead of --texts and --rows")
-    parser.add_argument("--rows", type=int, default=1 << 16)
-    parser.add_argument("--layers", type=int, nargs="+", help="only these layers, from 0")
+    parser.add_argument("--rows", type=int, default=1 << 16, help="pieces that stay at most (default %(default)s)")
+    parser.add_argument("--layers", type=int, nargs="+", help="only these layers, from 0 (default all)")
     args = parser.parse_args()
     if not args.keep and not args.texts:
         parser.error("give --texts to count pieces in, or --keep")
