@@ -54,14 +54,14 @@ class TokenizedList:
         """What is read of the query."""
         return cut_query(self.query_ids, self.template, self.lengths.max_query_length, self.lengths)
 
-    @property
-    def window(self) -> int:
+    def window_beside(self, kept_query: np.ndarray) -> int:
         """Tokens that a pair has for its chunk."""
-        return self.lengths.max_length - len(self.kept_query) - self.template.size
+        return self.lengths.max_length - len(kept_query) - self.template.size
 
     def size(self) -> tuple[int, int]:
         """How many pairs it makes, and how many tokens these have together."""
-        window, before_later, pairs, tokens = self.window, self.template.before_later_chunk, 0, 0
+        window, before_later = self.window_beside(self.kept_query), self.template.before_later_chunk
+        pairs = tokens = 0
         most_tokens, most_chunks = self.max_tokens_per_doc, self.lengths.max_chunks_per_doc
         for ids in self.documents_ids:
             length = len(ids) if most_tokens is None else min(len(ids), most_tokens)
@@ -74,7 +74,8 @@ class TokenizedList:
 
     def prepared(self) -> PreparedList:
         """The pairs."""
-        kept, window, template, lengths = self.kept_query, self.window, self.template, self.lengths
+        kept, template, lengths = self.kept_query, self.template, self.lengths
+        window = self.window_beside(kept)
         pairs, chunks_per_document, cut_documents = [], [], 0
         for whole_ids in self.documents_ids:
             document_ids = whole_ids[: self.max_tokens_per_doc]

@@ -23,7 +23,7 @@ from .attention import training_attention
 from .base import Base, check_free, load_base, write_model
 from .batches import BatchMaker
 from .calibration import FOLDED_IN, fold_in, platt
-from .kit import Kit
+from .kit import LISTS, Kit
 from .token_lists import TokenLists
 from .validation import labelled_pairs, score_lists
 
@@ -82,7 +82,7 @@ def export(
     check_fits(kit, base)
     encoder = mean_encoder(kit, trained)
     encoder.attention = training_attention(torch.device("cpu"))
-    logits, labels = held_back_pairs(encoder, TokenLists.load(folder / "lists.npz"), kit)
+    logits, labels = held_back_pairs(encoder, TokenLists.load(folder / LISTS), kit)
     if not labels.any() or labels.all():
         raise ValueError(NO_LISTS)
     scale, bias = platt(torch.from_numpy(logits), torch.from_numpy(labels))
