@@ -36,7 +36,7 @@ from .exact_match import MatchingBuilder, words_of
 from .from_bi_encoder import MEASURED, MEASURED_TOKENS, SAMPLE, distinct_texts, sample
 from .similarity import Tensors, measure
 
-WEIGHT = 2.5
+WEIGHT = 4.0
 """Of the part of the query that is matched, in the logit."""
 TANH_IN_LINE = 0.2
 """Of a total of -0.3 to 1, tanh is nearly the identity at this scale."""

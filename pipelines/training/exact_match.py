@@ -5,7 +5,8 @@ the cross-encoder begins as a fusion of both. Its vectors get the coordinates of
 
 - a code of the word, which only equal words share (endings left aside), and the importance of the word in `texts`;
 - in the first layer each token of the query looks at the tokens of the passage that have its code, and else at the
-  first token. What it sees is its match: 0 for a word that the passage lacks, and more the more often it stands there;
+  first token. What it sees is its match: 0 for a word that the passage lacks, and more the more often it stands there.
+  A norm makes codes larger or smaller, by what else its token holds; a pair of coordinates tells their size;
 - in the second layer the first token takes the mean of the query's matches, weighted by importance;
 - in the third the first token takes from that how long the passage is, as a long one has many words by chance;
 - the last layers carry it to the logit, beside the similarity.
@@ -184,11 +185,14 @@ class MatchingBuilder(Builder):
         word_VW[rows, self.codes] = wanted_V[rows, None] * self.words.codes_VK[rows]
         importance_V = IMPORTANCE_IN * spread_V * self.words.importance_V
         word_VW[:, self.importance], word_VW[:, self.importance + 1] = importance_V, -importance_V
+        # The pair of the total is free before the second layer. The first token is looked at without a code.
+        others = torch.arange(len(word_VW)) != self.first_token
+        word_VW[others, self.total], word_VW[others, self.total + 1] = wanted_V[others], -wanted_V[others]
 
     def beside(self, name: str) -> float:
         codes = self.codes.stop - self.codes.start
         if name == "embeddings.LayerNorm":
-            return codes * (CODE_IN * self.measures.spreads[name]) ** 2
+            return (codes + 2) * (CODE_IN * self.measures.spreads[name]) ** 2
         return codes * CODE**2 if name == "encoder.layer.0.attention.output.LayerNorm" else 0.0
 
     def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
@@ -196,7 +200,7 @@ class MatchingBuilder(Builder):
         weight, scale = self.new[f"{name}.weight"], self.scale(name, mark)
         importance, match, total = (slice(place, place + 2) for place in (self.importance, self.match, self.total))
         if name == "embeddings.LayerNorm":
-            weight[self.codes] = CODE / CODE_IN * scale
+            weight[self.codes] = weight[total] = CODE / CODE_IN * scale
             weight[importance] = scale / IMPORTANCE_IN
         elif name.startswith("encoder.layer.0."):
             weight[importance] = weight[match] = self.measures.spreads[name] * scale
@@ -219,12 +223,19 @@ class MatchingBuilder(Builder):
         out[place, self.block.start], out[place + 1, self.block.start] = size, -size
 
     def find(self, parts: Tensors, biases: Tensors) -> tuple[int, float]:
-        """The first layer: each token takes 1 from tokens of the passage with its code, and 0 from the first token."""
+        """The first layer: each token takes 1 from tokens of the passage with its code, and 0 from the first token.
+
+        The logit of two tokens is FOUND - sharpness s t (1 - c), where s and t are the sizes of their codes, and c is
+        the cosine of these: FOUND for equal codes of any size.
+        """
         rows = torch.arange(self.codes.start, self.codes.stop)
-        strength = math.sqrt(self.sharpness * math.sqrt(self.head) / len(rows)) / CODE
-        parts["query"][rows, rows] = parts["key"][rows, rows] = strength
-        self.add_to_logits(parts, biases, self.codes.stop, self.passage, FOUND - self.sharpness)
-        self.add_to_logits(parts, biases, self.codes.stop + 1, self.seen_as_query, -PENALTY)
+        strength = math.sqrt(self.sharpness * math.sqrt(self.head)) / CODE
+        parts["query"][rows, rows] = parts["key"][rows, rows] = strength / math.sqrt(len(rows))
+        size, next_row, last_row = range(self.codes.stop, self.codes.stop + 3)
+        self.read(parts["query"][size], self.total, strength * MARK)
+        self.read(parts["key"][size], self.total, -strength * MARK)
+        self.add_to_logits(parts, biases, next_row, self.passage, FOUND)
+        self.add_to_logits(parts, biases, last_row, self.seen_as_query, -PENALTY)
         self.read(parts["value"][self.block.start], self.passage, 1.0)
         return self.match, MARK
 

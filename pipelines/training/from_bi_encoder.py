@@ -25,6 +25,7 @@ from .base import KEEP_ZEROS, check_finite, check_free, load_base, save_weights,
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
 from .exact_match import MatchingBuilder, words_of
+from .languages import Languages, language_directions, texts_by_language
 from .similarity import Builder, measure
 from .vocabulary import files_that_match, queries_and_positives
 
@@ -66,13 +67,22 @@ def with_berts_pairs(tokenizer: dict[str, Any], first: str | None, last: str | N
     return changed
 
 
-def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_matches: bool = True) -> None:
+def convert(
+    bi_encoder: Path,
+    output: Path,
+    texts: Iterable[str],
+    *,
+    exact_matches: bool = True,
+    languages: Sequence[Languages] = (),
+    directions: int = 0,
+) -> None:
     """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
 
-    With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. Raises
-    ModelRefusedError for what is no directory of a BERT bi-encoder, takes no mean of its tokens, or has no room
-    for that head, and for fewer than two texts; ConfigError without PyStemmer; FileExistsError where something lies at
-    `output`.
+    With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. So many
+    `directions` in which `languages` differ are left out of the similarity. Raises ModelRefusedError for what is no
+    directory of a BERT bi-encoder, takes no mean of its tokens, or has no room for that head, for fewer than two
+    texts, and for more directions than the languages tell; ConfigError without PyStemmer; FileExistsError where
+    something lies at `output`.
     """
     check_free(output)
     if not bi_encoder.is_dir():
@@ -98,6 +108,8 @@ def convert(bi_encoder: Path, output: Path, texts: Iterable[str], *, exact_match
     tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
     check_finite(str(bi_encoder), tensors)
     measures = measure(model, ids)
+    if directions:
+        measures.left_out = language_directions(model, tokenizer, languages, directions)
     if exact_matches:
         words = words_of(files.tokenizer(), distinct, MatchingBuilder.code_width(config), base.spec.shape.vocab_size)
         builder: Builder = MatchingBuilder(tensors, config, measures, first, words)
@@ -173,12 +185,29 @@ def main() -> None:
     parser.add_argument(
         "--no-exact-matches", action="store_true", help="the order of the bi-encoder alone, one head narrower"
     )
+    parser.add_argument(
+        "--language-directions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave the N directions out of the similarity in which languages of --texts differ most "
+        "(`query_lang` and `doc_lang` say which; default %(default)s)",
+    )
     args = parser.parse_args()
+    if args.language_directions < 0:
+        parser.error("--language-directions is a number from 0 on")
     try:
         check_free(args.output)  # before the texts are read
         texts = sample(args.texts, SAMPLE)
         print(f"measuring the bi-encoder on {min(len(texts), MEASURED):,} texts, a minute or more ...", flush=True)
-        convert(args.bi_encoder, args.output, texts, exact_matches=not args.no_exact_matches)
+        convert(
+            args.bi_encoder,
+            args.output,
+            texts,
+            exact_matches=not args.no_exact_matches,
+            languages=texts_by_language(args.texts) if args.language_directions else (),
+            directions=args.language_directions,
+        )
     except (ModelError, ConfigError, ValueError, OSError) as error:
         parser.error(str(error))
     print(f"the cross-encoder is in {args.output}; its scores are not calibrated yet")

@@ -20,7 +20,7 @@ Shape legend: D width of the bi-encoder, W of the cross-encoder, H of a head, F 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,8 @@ class Measures:
     """By linear layer of queries or keys: float64 [heads, H, H]; of keys about their mean, which no softmax notices."""
     means: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """[texts, D]: the mean over each text's tokens."""
+    left_out: torch.Tensor | None = None
+    """[D, directions], orthonormal: where texts differ that should not count as different (`languages`)."""
 
 
 @torch.inference_mode()
@@ -90,19 +92,10 @@ def measure(
             hooks.append(module.register_forward_hook(kept(name, lambda x, _: x.std(-1, correction=0))))
         elif name.endswith((".query", ".key")):
             hooks.append(module.register_forward_hook(kept(name, lambda _, y: y)))
-    measures, pooled = Measures(), []
-    for at in range(0, len(ids), BATCH):
-        batch = [torch.tensor(row) for row in ids[at : at + BATCH]]
-        input_ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
-        lengths = torch.tensor([len(row) for row in batch])
-        mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
-        types = torch.zeros_like(input_ids)
-        if segments is not None:
-            rows = [torch.tensor(row) for row in segments[at : at + BATCH]]
-            types = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        inputs = {"input_ids": input_ids, "attention_mask": mask.long(), "token_type_ids": types}
-        hidden = model(**inputs).last_hidden_state
-        pooled.append((hidden * mask[..., None]).sum(1) / lengths[:, None])
+    measures, means = Measures(), []
+    for inputs in batches_of(ids, segments):
+        mask = inputs["attention_mask"].bool()
+        means.append(mean_over_tokens(model(**inputs).last_hidden_state, mask))
     for hook in hooks:
         hook.remove()
     heads = model.config.num_attention_heads  # type: ignore[union-attr]
@@ -116,8 +109,32 @@ def measure(
         x = x.double().unflatten(-1, (heads, -1)).transpose(0, 1)
         x = x - x.mean(1, keepdim=True) if name.endswith(".key") else x
         measures.moments[name] = x.transpose(1, 2) @ x / x.shape[1]
-    measures.means = torch.cat(pooled)
+    measures.means = torch.cat(means)
     return measures
+
+
+@torch.inference_mode()
+def means_of(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The mean over the tokens of each text, as a BertModel reads it: [texts, D]."""
+    return torch.cat(
+        [mean_over_tokens(model(**one).last_hidden_state, one["attention_mask"].bool()) for one in batches_of(ids)]
+    )
+
+
+def batches_of(
+    ids: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None = None
+) -> Iterator[dict[str, torch.Tensor]]:
+    """What a BertModel takes, of BATCH texts each, in the order given."""
+    for at in range(0, len(ids), BATCH):
+        rows = [torch.tensor(row) for row in ids[at : at + BATCH]]
+        types = [torch.tensor(row) for row in (segments or [[0] * len(row) for row in ids])[at : at + BATCH]]
+        parts = {"input_ids": rows, "attention_mask": [torch.ones_like(row) for row in rows], "token_type_ids": types}
+        yield {name: torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for name, part in parts.items()}
+
+
+def mean_over_tokens(hidden_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+    """The mean of the vectors of each text, whose tokens the mask tells from padding: [N, D]."""
+    return (hidden_NTD * mask_NT[..., None]).sum(1) / mask_NT.sum(1, keepdim=True)
 
 
 class Builder:
@@ -338,8 +355,10 @@ class Builder:
 
     def pool(self, layer: str) -> None:
         """The layer in which each token gets the mean of its text, about that of all texts."""
-        mean_D = self.measures.means.mean(0)
-        size = float((self.measures.means - mean_D).square().mean().sqrt())
+        mean_D, kept_DD = self.measures.means.mean(0), torch.eye(self.width)
+        if (left_out := self.measures.left_out) is not None:
+            kept_DD -= left_out @ left_out.T
+        size = float(((self.measures.means - mean_D) @ kept_DD).square().mean().sqrt())
         if not size:
             raise ModelRefusedError("all texts that were measured have the same vector; give some hundreds that differ")
         weights = {"query": torch.zeros(self.wide, self.wide), "key": self.free(self.wide, self.wide)}
@@ -348,7 +367,7 @@ class Builder:
             self.forbid(weights, row, self.asks_as_query, self.passage)
             self.forbid(weights, row + 1, self.passage, self.asks_as_query)
         out = torch.eye(self.wide) * GAIN  # of the marks too, which are the mean of their text
-        out[: self.width] /= size
+        out[: self.width, : self.width] = kept_DD * GAIN / size
         out[self.score :] = 0
         self.last_layer(layer, weights, {"value": torch.cat([-mean_D, torch.zeros(self.wide - self.width)])}, out)
         self.new[f"{layer}output.dense.weight"] = torch.zeros(self.wide, self.wide_units)

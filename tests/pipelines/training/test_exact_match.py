@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pipelines.errors import ModelRefusedError
 from pipelines.training.base import load_base, write_model
-from pipelines.training.exact_match import Words, distinct_codes, words_of
+from pipelines.training.exact_match import FOUND, Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
+from pipelines.training.similarity import MARK
 from tests.checkpoints import WORDS
 from tests.pipelines.training.exact_matches import (
     DEPTH,
@@ -70,9 +72,22 @@ def test_the_first_token_holds_what_part_of_the_query_is_matched(made: Path, kno
         assert opposite == pytest.approx(-total, abs=0.02)
 
 
+def test_a_word_counts_alike_wherever_it_stands(tmp_path: Path) -> None:
+    """The norm of the embeddings makes codes smaller where a position's embedding is large, as in trained models."""
+    directory = write_bi_encoder(tmp_path / "encoder")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["bert.embeddings.position_embeddings.weight"][:4] *= 12
+    save(tensors, directory)
+    convert(directory, tmp_path / "cross", SAMPLE)
+    once = 1 / (1 + math.exp(-FOUND))
+    for passage in ("zebra candle alpine falcon", "bread bridge carbon falcon candle zebra alpine"):
+        matches = hidden_states(tmp_path / "cross", passage)[1][1:5, -4]
+        assert matches.tolist() == pytest.approx([once * MARK] * 4, abs=0.06)
+
+
 def test_no_other_token_holds_it(made: Path) -> None:
     """What leaked there would grow from layer to layer."""
-    for states in hidden_states(made, PASSAGES[4])[: DEPTH + 1]:
+    for states in hidden_states(made, PASSAGES[4])[1 : DEPTH + 1]:
         assert states[1:, -2:].abs().max() < 1e-3
 
 
