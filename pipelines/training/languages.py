@@ -25,7 +25,7 @@ from .vocabulary import files_that_match
 
 COLUMNS = {"query": "query_lang", "positive": "doc_lang"}
 """The columns with texts, and those that say in which language these are."""
-FEWEST, EACH = 20, 50
+FEWEST, EACH = 20, 25
 """Texts of a language in a file: with fewer it is left aside, and more are not read."""
 
 Languages = Mapping[str, Sequence[str]]
@@ -82,5 +82,5 @@ def language_directions(
             f"{count} directions of languages are wanted, and the texts tell {independent}: give files with `query`, "
             f"`query_lang`, `positive` and `doc_lang` in which {count + 1} languages or more have {FEWEST} texts each"
         )
-    _, _, directions = torch.linalg.svd(torch.cat(differences).double(), full_matrices=False)
+    directions: torch.Tensor = torch.linalg.svd(torch.cat(differences).double(), full_matrices=False).Vh
     return directions[:count].T.float().contiguous()

@@ -3,8 +3,8 @@
     python -m pipelines.training.vocabulary MODEL OUTPUT --texts "train/*/*.parquet" --rows 65536 [--layers 1 3 5 ...]
 
 A piece stays when it is special, a single character or a byte (so that nothing becomes unknown that was not), or among
-the most frequent ones of the texts. The embeddings keep the rows of these pieces. Where another piece stood in a text,
-several shorter ones stand now.
+the most frequent ones of the texts (and, with `--own-share`, of those that the vocabulary was made of). The embeddings
+keep the rows of these pieces. Where another piece stood in a text, several shorter ones stand now.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 
 from ..calibration import CALIBRATION
@@ -59,15 +61,33 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
     return (encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
 
-def chosen_pieces(tokenizer: dict[str, Any], counts: Counter[int], rows: int) -> list[int]:
-    """The ids of the pieces that stay, in their order; raises ValueError where `rows` does not hold what must stay."""
+def chosen_pieces(tokenizer: dict[str, Any], counts: Counter[int], rows: int, own_share: float = 0.0) -> list[int]:
+    """The ids of the pieces that stay, in their order: those that must, and the most frequent ones.
+
+    How frequent a piece is say its `counts` in texts and, with the weight `own_share` (0 to 1), the probability that a
+    Unigram vocabulary gives it. Raises ValueError where `rows` does not hold what must stay, and ModelRefusedError for
+    an own share of a vocabulary without probabilities.
+    """
     pieces = pieces_of(tokenizer)
     special = {token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(pieces)}
     must = special | {i for i, piece in enumerate(pieces) if is_needed(piece)}
     if len(must) > rows:
         raise ValueError(f"{len(must)} pieces are special, single characters or bytes; {rows} rows do not hold them")
-    frequent = [piece for piece, _ in counts.most_common() if piece not in must]
-    return sorted(must.union(frequent[: rows - len(must)]))
+    others = [i for i in range(len(pieces)) if i not in must]
+    weights = (1 - own_share) * shares([counts[i] for i in others])
+    if own_share:
+        if tokenizer["model"]["type"] != "Unigram":
+            raise ModelRefusedError("a WordPiece vocabulary has no probabilities of its own; leave --own-share out")
+        scores = [tokenizer["model"]["vocab"][i][1] for i in others]
+        weights += own_share * shares(np.exp(scores))
+    order = [others[i] for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
+    return sorted(must.union(order[: rows - len(must)]))
+
+
+def shares(sizes: ArrayLike) -> np.ndarray:
+    """Each size in units of their sum, float64; 0 where all are 0."""
+    sizes = np.asarray(sizes, dtype=np.float64)
+    return sizes / (sizes.sum() or 1)
 
 
 def is_needed(piece: str) -> bool:
@@ -230,11 +250,21 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--texts", nargs="+", help="Parquet files (`query`, `positive`) whose pieces are counted")
     parser.add_argument("--keep", type=Path, help="JSON list of the ids that stay, instead of --texts and --rows")
+    parser.add_argument(
+        "--own-share",
+        type=float,
+        default=0.0,
+        metavar="0..1",
+        help="how much the probabilities that the vocabulary itself has count beside the texts, which may know little "
+        "of some languages (default %(default)s)",
+    )
     parser.add_argument("--rows", type=int, default=1 << 16, help="pieces that stay at most (default %(default)s)")
     parser.add_argument("--layers", type=int, nargs="+", help="only these layers, from 0 (default all)")
     args = parser.parse_args()
     if not args.keep and not args.texts:
         parser.error("give --texts to count pieces in, or --keep")
+    if not 0 <= args.own_share <= 1:
+        parser.error(f"--own-share is {args.own_share}; it is a number from 0 to 1")
     try:
         check_free(args.output)  # before the texts are read
         if args.keep:
@@ -244,7 +274,8 @@ def main() -> None:
         else:
             files = find_model(args.model)
             counts = count_pieces(queries_and_positives(args.texts), files.tokenizer())
-            kept = chosen_pieces(json.loads(files.tokenizer_file().read_text(encoding="utf-8")), counts, args.rows)
+            tokenizer = json.loads(files.tokenizer_file().read_text(encoding="utf-8"))
+            kept = chosen_pieces(tokenizer, counts, args.rows, args.own_share)
         prune(args.model, args.output, kept, args.layers)
     except (ModelError, ValueError, OSError) as error:
         parser.error(str(error))

@@ -140,13 +140,13 @@ def test_a_label_below_0_is_wrong_like_0(label_loss: str) -> None:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("teacher", "steps"), [(True, 200), (False, 300)])
-def test_training_learns_what_the_lists_show(teacher: bool, steps: int) -> None:
-    """With a teacher fewer steps suffice. With one seed in seven, more would be needed."""
-    recipe = replace(RECIPE, steps=steps, seed=3)
+@pytest.mark.parametrize("teacher", [True, False])
+def test_training_learns_what_the_lists_show(teacher: bool) -> None:
+    """With half as many steps some seeds have not learned it yet, on another CPU others than here."""
+    recipe = replace(RECIPE, steps=400, seed=3)
     trainer = Trainer(new_encoder(), lists_about_words(teacher=teacher), LAYOUT, recipe, CPU)
     curve = [progress.positive_first for progress in trainer.run()]
-    assert len(curve) == steps
+    assert len(curve) == 400
     assert np.mean(curve[:5]) < 0.6
     assert np.mean(curve[-5:]) > 0.9
 

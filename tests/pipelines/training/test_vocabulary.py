@@ -152,6 +152,24 @@ def test_bytes_that_stand_for_characters_stay() -> None:
     assert chosen_pieces(tokenizer, Counter(), 2) == [1]
 
 
+@pytest.mark.parametrize(
+    ("own_share", "kept"), [(0.0, ["▁seen", "▁often"]), (0.5, ["▁often", "▁usual"]), (1.0, ["▁usual", "▁known"])]
+)
+def test_what_the_vocabulary_knows_of_itself_counts_as_far_as_it_may(own_share: float, kept: list[str]) -> None:
+    """Of a language that the texts hardly know, it knows which pieces are frequent."""
+    vocabulary = [["<unk>", 0.0], ["▁usual", -1.0], ["▁known", -2.0], ["▁seen", -9.0], ["▁often", -3.0]]
+    tokenizer = {"model": {"type": "Unigram", "vocab": vocabulary}, "added_tokens": [{"id": 0}]}
+    found = chosen_pieces(tokenizer, Counter({0: 100, 3: 5, 4: 7}), 3, own_share)
+    assert {vocabulary[i][0] for i in found} == {"<unk>", *kept}
+
+
+def test_a_vocabulary_without_probabilities_has_no_share() -> None:
+    word_piece = {"model": {"type": "WordPiece", "vocab": {"one": 0, "two": 1}}, "added_tokens": []}
+    assert chosen_pieces(word_piece, Counter({1: 1}), 1) == [1]
+    with pytest.raises(ModelRefusedError, match="no probabilities of its own; leave --own-share out"):
+        chosen_pieces(word_piece, Counter({1: 1}), 1, own_share=0.5)
+
+
 def test_too_few_rows_are_refused(xlm_roberta_directory: Path) -> None:
     content = json.loads((xlm_roberta_directory / "tokenizer.json").read_text())
     with pytest.raises(ValueError, match="or bytes; 5 rows do not hold them"):
