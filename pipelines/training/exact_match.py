@@ -190,10 +190,10 @@ class MatchingBuilder(Builder):
         word_VW[others, self.total], word_VW[others, self.total + 1] = wanted_V[others], -wanted_V[others]
 
     def beside(self, name: str) -> float:
-        codes = self.codes.stop - self.codes.start
+        with_size = self.codes.stop - self.codes.start + 2
         if name == "embeddings.LayerNorm":
-            return (codes + 2) * (CODE_IN * self.measures.spreads[name]) ** 2
-        return codes * CODE**2 if name == "encoder.layer.0.attention.output.LayerNorm" else 0.0
+            return with_size * (CODE_IN * self.measures.spreads[name]) ** 2
+        return with_size * CODE**2 if name == "encoder.layer.0.attention.output.LayerNorm" else 0.0
 
     def norm(self, name: str, *, carries_mean: bool, mark: float = MARK) -> torch.Tensor:
         weights_D = super().norm(name, carries_mean=carries_mean, mark=mark)
@@ -231,11 +231,11 @@ class MatchingBuilder(Builder):
         rows = torch.arange(self.codes.start, self.codes.stop)
         strength = math.sqrt(self.sharpness * math.sqrt(self.head)) / CODE
         parts["query"][rows, rows] = parts["key"][rows, rows] = strength / math.sqrt(len(rows))
-        size, next_row, last_row = range(self.codes.stop, self.codes.stop + 3)
-        self.read(parts["query"][size], self.total, strength * MARK)
-        self.read(parts["key"][size], self.total, -strength * MARK)
-        self.add_to_logits(parts, biases, next_row, self.passage, FOUND)
-        self.add_to_logits(parts, biases, last_row, self.seen_as_query, -PENALTY)
+        size_row, passage_row, query_row = range(self.codes.stop, self.codes.stop + 3)
+        self.read(parts["query"][size_row], self.total, strength * MARK)
+        self.read(parts["key"][size_row], self.total, -strength * MARK)
+        self.add_to_logits(parts, biases, passage_row, self.passage, FOUND)
+        self.add_to_logits(parts, biases, query_row, self.seen_as_query, -PENALTY)
         self.read(parts["value"][self.block.start], self.passage, 1.0)
         return self.match, MARK
 
