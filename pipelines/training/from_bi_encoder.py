@@ -107,9 +107,9 @@ def convert(
     first, last = ids[0][0], ids[0][-1]
     tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
     check_finite(str(bi_encoder), tensors)
+    left_out = language_directions(model, tokenizer, languages, directions) if directions else None
     measures = measure(model, ids)
-    if directions:
-        measures.left_out = language_directions(model, tokenizer, languages, directions)
+    measures.left_out = left_out
     if exact_matches:
         words = words_of(files.tokenizer(), distinct, MatchingBuilder.code_width(config), base.spec.shape.vocab_size)
         builder: Builder = MatchingBuilder(tensors, config, measures, first, words)

@@ -69,18 +69,17 @@ def language_directions(
 
     Raises ModelRefusedError where the files do not tell so many.
     """
+    independent = sum(len(texts) - 1 for texts in files)  # of n languages n - 1 differences are
+    if count > independent:
+        raise ModelRefusedError(
+            f"{count} directions of languages are wanted, and the texts tell {independent}: give files with `query`, "
+            f"`query_lang`, `positive` and `doc_lang` in which {count + 1} languages or more have {FEWEST} texts each"
+        )
     differences = []
     for texts in files:
         ids = [encoding.ids for some in texts.values() for encoding in tokenizer.encode_batch(list(some))]
         means = means_of(model, ids).split([len(some) for some in texts.values()])
         of_languages = torch.stack([one.mean(0) for one in means])
         differences.append(of_languages - of_languages.mean(0))
-    # Of n languages of a file n - 1 differences are independent.
-    independent = sum(len(one) - 1 for one in differences)
-    if count > independent:
-        raise ModelRefusedError(
-            f"{count} directions of languages are wanted, and the texts tell {independent}: give files with `query`, "
-            f"`query_lang`, `positive` and `doc_lang` in which {count + 1} languages or more have {FEWEST} texts each"
-        )
     directions: torch.Tensor = torch.linalg.svd(torch.cat(differences).double(), full_matrices=False).Vh
     return directions[:count].T.float().contiguous()

@@ -130,7 +130,10 @@ def batches_of(
     """What a BertModel takes, of BATCH texts each, in the order given."""
     for at in range(0, len(ids), BATCH):
         rows = [torch.tensor(row) for row in ids[at : at + BATCH]]
-        types = [torch.tensor(row) for row in (segments or [[0] * len(row) for row in ids])[at : at + BATCH]]
+        if segments is None:  # each text by itself
+            types = [torch.zeros_like(row) for row in rows]
+        else:
+            types = [torch.tensor(row) for row in segments[at : at + BATCH]]
         parts = {"input_ids": rows, "attention_mask": [torch.ones_like(row) for row in rows], "token_type_ids": types}
         yield {name: torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for name, part in parts.items()}
 

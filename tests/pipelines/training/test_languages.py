@@ -17,6 +17,7 @@ from pipelines.training import from_bi_encoder
 from pipelines.training.dense import load_backbone
 from pipelines.training.from_bi_encoder import convert
 from pipelines.training.languages import EACH, FEWEST, language_directions, texts_by_language
+from pipelines.training.similarity import measure
 from tests.checkpoints import words
 from tests.pipelines.training.exact_matches import SAMPLE, WIDTH, tokenizer_of, write_bi_encoder
 
@@ -75,9 +76,7 @@ def test_directions_are_those_in_which_languages_of_a_file_differ(bi_encoder: Pa
     assert directions.shape == (WIDTH, 2)
     torch.testing.assert_close(directions.T @ directions, torch.eye(2))
     means = [
-        torch.stack([from_bi_encoder.measure(model, [one.ids]).means[0] for one in tokenizer.encode_batch(some)]).mean(
-            0
-        )
+        measure(model, [one.ids for one in tokenizer.encode_batch(some)]).means.mean(0)
         for some in (FILE["aa"], FILE["bb"], other["aa"])
     ]
     languages, files = means[1] - means[0], means[2] - means[0]
