@@ -40,25 +40,13 @@ def command(
     """
     import torch  # seconds, spared to --help
 
-    from pipelines.families import family_of
-    from pipelines.model_files import tensor_headers
-    from pipelines.model_sources import find_model
-    from pipelines.training.base import load_base, write_model
-    from pipelines.training.plain import write_plain
+    from pipelines.training.plain import convert
 
     console = Console(stderr=True)
     try:
         if dtype not in WRITTEN_DTYPES:
             raise ConfigError(f"--dtype is {dtype!r}; it is one of {', '.join(WRITTEN_DTYPES)}")
-        files = find_model(model, revision, token)
-        if not family_of(files.config(), tensor_headers(files)).is_trained:
-            write_plain(files, directory, getattr(torch, dtype))
-        else:
-            base = load_base(model, revision, token)
-            if not base.has_head:
-                raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
-            calibration, given = files.calibration(), getattr(torch, dtype)
-            write_model(base.encoder, base, directory, given, calibration=calibration, is_trained=False)
+        convert(model, directory, getattr(torch, dtype), revision=revision, token=token)
     except FileExistsError as error:
         say(console, str(error), "refused: ")
         raise typer.Exit(errors.REFUSED) from None

@@ -31,7 +31,7 @@ class Published:
 
 
 PUBLISHED = (
-    Published("bert", "BERT", ("embedded",), 512, "Apache-2.0"),
+    Published("bert", "BERT", ("embedded",), 256, "Apache-2.0"),
     Published("bert", "BERT", ("embedded-multilingual",), 512, "MIT"),
     Published("bert", "BERT", ("cross-encoder/ms-marco-MiniLM-L6-v2",), 512, "Apache-2.0", MS_MARCO),
     Published("xlm-roberta", "XLM-RoBERTa", ("BAAI/bge-reranker-base", "BAAI/bge-reranker-large"), 512, "MIT"),

@@ -247,10 +247,12 @@ def common(port: int, threads: int) -> None:
     from fastapi import FastAPI
     from sentence_transformers import CrossEncoder
 
-    from pipelines.model_sources import find_model
+    from pipelines.training.plain import convert
 
     torch.set_num_threads(threads)
-    model = CrossEncoder(str(find_model("embedded").directory), device="cpu", model_kwargs={"dtype": torch.float32})
+    with tempfile.TemporaryDirectory() as folder:  # of weights in 8 bits it reads none
+        convert("embedded", Path(folder) / "plain", torch.float32)
+        model = CrossEncoder(f"{folder}/plain", device="cpu", model_kwargs={"dtype": torch.float32})
     lock = threading.Lock()
     api = FastAPI()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -12,7 +14,6 @@ import typer
 
 from jobs.benchmark.lists import long_document, make_lists
 from jobs.benchmark.report import CORES, Model, Output, Rounds, Threads, interleave, report
-from pipelines.model_sources import find_model
 from pipelines.records import CandidateList
 
 if TYPE_CHECKING:  # torch: seconds, and not for --help
@@ -35,12 +36,16 @@ def engine(
     from sentence_transformers import CrossEncoder
 
     from pipelines.reranker import Reranker
+    from pipelines.training.plain import convert
 
     torch.set_num_threads(threads)
     work = make_lists(lists, 100, long_document)
     pairs = text_pairs(work)
     reranker = Reranker.load(model, num_threads=threads)
-    peer = CrossEncoder(str(find_model(model).directory), device="cpu", model_kwargs={"dtype": torch.float32})
+    with tempfile.TemporaryDirectory() as folder:  # of weights in 8 bits it reads none
+        plain = Path(folder) / "plain"
+        convert(model, plain, torch.float32)
+        peer = CrossEncoder(str(plain), device="cpu", model_kwargs={"dtype": torch.float32})
     difference = float(np.abs(np.array(reranker.compute_score(pairs)) - peer.predict(pairs)).max())
     if difference > EQUAL:
         raise typer.BadParameter(f"scores differ by {difference:.1e}; a comparison of speed would mean nothing")

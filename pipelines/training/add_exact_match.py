@@ -10,7 +10,6 @@ still. Its logit is what it was, but for a trace, plus `--weight` times what par
 from __future__ import annotations
 
 import argparse
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from .base import (
     write_config_and_tokenizer,
     write_directory,
 )
-from .exact_match import MatchingBuilder, words_of
+from .exact_match import MatchingBuilder, check_weight, words_of
 from .from_bi_encoder import MEASURED, MEASURED_TOKENS, SAMPLE, distinct_texts, sample
 from .similarity import Tensors, measure
 
@@ -92,8 +91,7 @@ def add_exact_match(model: str, output: Path, texts: Sequence[str], *, weight: f
     something lies at `output`.
     """
     check_free(output)
-    if not 0 <= weight < math.inf:
-        raise ConfigError(f"the weight is {weight}; it is a number from 0 on")
+    check_weight(weight)
     base = load_base(model)
     config = base.files.config()
     if config.get("model_type") != "bert" or not base.has_head or not base.layout.has_segments:

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,23 @@ def with_new_head(tensors: Tensors, spec: EncoderSpec, seed: int) -> Tensors:
     return kept
 
 
+class EightBits(StrEnum):
+    """What a model stores as int8, with a scale for each row."""
+
+    NONE = "none"
+    EMBEDDINGS = "embeddings"
+    """Of words."""
+    MATRICES = "matrices"
+    """All but the embeddings of positions and segments and the output layer."""
+
+
 def write_model(
     encoder: PackedEncoder,
     base: Base,
     output: Path,
     dtype: torch.dtype = torch.float16,
     *,
-    small: bool = False,
+    eight_bits: EightBits = EightBits.NONE,
     overwrite: bool = False,
     calibration: Calibration | None = None,
     is_trained: bool = True,
@@ -153,8 +164,7 @@ def write_model(
     """A directory that `Reranker` and transformers load, whole or not there; tokenizer and sizes are the base's.
 
     Of a model that was trained, sentence-transformers is told to give the sigmoid of the logit; of another one, what it
-    was told before. A `calibration` comes to lie beside the weights. With `small` all matrices but the embeddings of
-    positions and segments are in 8 bits with a scale for each row, which transformers does not read.
+    was told before. A `calibration` comes to lie beside the weights. transformers does not read `eight_bits`.
 
     Raises FileExistsError where something lies there, unless it is such a directory and may be overwritten: then only
     the files of the model are, and a README.md beside them stays.
@@ -163,7 +173,7 @@ def write_model(
     activation = SIGMOID if is_trained else activation_told(base.files)
 
     def fill(folder: Path) -> None:
-        write_files(encoder, base, folder, dtype, small, activation)
+        write_files(encoder, base, folder, dtype, eight_bits, activation)
         if calibration is not None:
             write_calibration(calibration, folder)
 
@@ -237,17 +247,26 @@ def write_directory(fill: Callable[[Path], None], output: Path, *, overwrite: bo
 
 
 def write_files(
-    encoder: PackedEncoder, base: Base, folder: Path, dtype: torch.dtype, small: bool, activation: dict[str, Any]
+    encoder: PackedEncoder,
+    base: Base,
+    folder: Path,
+    dtype: torch.dtype,
+    eight_bits: EightBits,
+    activation: dict[str, Any],
 ) -> None:
     """Writes weights, config and tokenizer of a model into a folder."""
     names = BERT if base.spec.names == BERT else ROBERTAS.get(base.spec.layout, ROBERTAS["xlm-roberta"])
     tensors = to_checkpoint(encoder.state_dict(), names, encoder.shape.num_hidden_layers)
     contents = as_stored(tensors, dtype)
-    if small:
-        modules = names.modules(encoder.shape.num_hidden_layers)
-        whole = {f"{modules[name]}.weight" for name in ("position_embeddings", "token_type_embeddings", "head_out")}
-        for name in (name for name, tensor in tensors.items() if tensor.dim() == 2 and name not in whole):
-            contents[name], contents[f"{name}{SCALES}"] = in_8_bits(tensors[name].detach().cpu())
+    modules = names.modules(encoder.shape.num_hidden_layers)
+    whole = {f"{modules[name]}.weight" for name in ("position_embeddings", "token_type_embeddings", "head_out")}
+    named = {
+        EightBits.NONE: set[str](),
+        EightBits.EMBEDDINGS: {f"{modules['word_embeddings']}.weight"},
+        EightBits.MATRICES: {name for name, tensor in tensors.items() if tensor.dim() == 2} - whole,
+    }
+    for name in named[eight_bits]:
+        contents[name], contents[f"{name}{SCALES}"] = in_8_bits(tensors[name].detach().cpu())
     save_weights(contents, folder)
     config = written_config(base, names.layout, dtype) | activation
     write_config_and_tokenizer(config, base.files, folder)

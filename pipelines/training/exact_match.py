@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from ..errors import ModelRefusedError
+from ..errors import ConfigError, ModelRefusedError
 from ..evaluation.analysis import load_stemmers
 from ..families.int8_rows import INT8_MAX
 from .similarity import GAIN, MARK, PENALTY, Builder, Measures, Tensors
@@ -44,12 +44,12 @@ SHARPNESS = 20.0
 """The logit of two equal codes before a threshold: the larger, the less codes count that are nearly equal."""
 FOUND = 1.0
 """What is left of it for a word that the passage has once, where a word that it lacks has 0 for the first token."""
-USUAL_LENGTH, BREVITY = 120.0, 0.3
+USUAL_LENGTH, BREVITY = 120.0, 0.2
 """Of a passage of L tokens, BREVITY L / (USUAL_LENGTH + L) is taken from the part of the query that is matched."""
 SHARE = 0.5
 """Of the match beside the coordinates of a mean."""
-OUT_MATCH = 10.0
-"""Of the match in the logit."""
+WEIGHT = 20.0
+"""Of the match in the logit, where the similarity has OUT_SCALE (`similarity`)."""
 FEWEST_CODES = 16
 ALL_CODES = 200_000
 """Where there are fewer, all are listed."""
@@ -67,6 +67,12 @@ class Words:
     """Half 1 and half -1; 0 for special tokens."""
     importance_V: torch.Tensor
     """-1 to 0: the logarithm of the inverse document frequency, in units of IMPORTANCE, below that of the rarest."""
+
+
+def check_weight(weight: float) -> None:
+    """Raises ConfigError for a weight of exact matches that is below 0 or no finite number."""
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"the weight is {weight}; it is a number from 0 on")
 
 
 def words_of(tokenizer: Tokenizer, texts: Iterable[str], width: int, rows: int) -> Words:
@@ -140,12 +146,18 @@ class MatchingBuilder(Builder):
     """Coordinates of the head in front of those of the codes."""
 
     def __init__(
-        self, tensors: Tensors, config: dict[str, Any], measures: Measures, first_token: int, words: Words
+        self,
+        tensors: Tensors,
+        config: dict[str, Any],
+        measures: Measures,
+        first_token: int,
+        words: Words,
+        weight: float = WEIGHT,
     ) -> None:
         super().__init__(tensors, config, measures, first_token)
         if self.depth < 3:
             raise ModelRefusedError(f"{self.depth} layers; the head for exact matches needs 3")
-        self.words = words
+        self.words, self.weight = words, weight
         self.block = slice(self.wide - self.head, self.wide)
         self.codes = slice(self.block.start + self.before_codes, self.wide - BEHIND_CODES)
         self.importance, self.match, self.total = (self.wide - i for i in (6, 4, 2))  # pairs, as marks are
@@ -161,7 +173,7 @@ class MatchingBuilder(Builder):
 
     def build(self) -> Tensors:
         tensors = super().build()
-        tensors["classifier.weight"][0, self.total] = OUT_MATCH
+        tensors["classifier.weight"][0, self.total] = self.weight
         return tensors
 
     def embed(self) -> None:

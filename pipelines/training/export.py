@@ -20,7 +20,7 @@ from ..calibration import Calibration
 from ..encoder import PackedEncoder
 from ..errors import ModelError
 from .attention import training_attention
-from .base import Base, check_free, load_base, write_model
+from .base import Base, EightBits, check_free, load_base, write_model
 from .batches import BatchMaker
 from .calibration import FOLDED_IN, fold_in, platt
 from .kit import LISTS, Kit
@@ -70,7 +70,12 @@ def check_fits(kit: Kit, model: Base) -> None:
 
 
 def export(
-    folder: Path, trained: Sequence[str], base_name: str, output: Path, *, small: bool = False
+    folder: Path,
+    trained: Sequence[str],
+    base_name: str,
+    output: Path,
+    *,
+    eight_bits: EightBits = EightBits.NONE,
 ) -> tuple[float, float]:
     """Writes the model directory; returns Platt's scale and bias, which its classifier holds now.
 
@@ -94,7 +99,7 @@ def export(
         )
     fold_in(encoder, scale, bias)
     folded = Calibration(1, 0, "", pairs=len(labels), relevant=float(labels.mean(dtype=np.float64)), note=FOLDED_IN)
-    write_model(encoder, base, output, small=small, calibration=folded)
+    write_model(encoder, base, output, eight_bits=eight_bits, calibration=folded)
     return scale, bias
 
 
@@ -105,10 +110,16 @@ def main() -> None:
     parser.add_argument("trained", nargs="+", help="folder that `kit train` wrote, or a model that began as the kit's")
     parser.add_argument("--base", required=True, help="what the kit was made from; the model takes its tokenizer")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--small", action="store_true", help="matrices in 8 bits, half the size")
+    parser.add_argument(
+        "--eight-bits",
+        type=EightBits,
+        choices=list(EightBits),
+        default=EightBits.NONE,
+        help="what is stored in 8 bits, at half the size (default %(default)s)",
+    )
     args = parser.parse_args()
     try:
-        scale, bias = export(args.kit, args.trained, args.base, args.output, small=args.small)
+        scale, bias = export(args.kit, args.trained, args.base, args.output, eight_bits=args.eight_bits)
     except (ModelError, ValueError, FileNotFoundError, FileExistsError) as error:
         parser.error(str(error))
     print(f"Platt: scale {scale:.3f}, bias {bias:.3f}; the model is in {args.output}")

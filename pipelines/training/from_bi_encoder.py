@@ -24,7 +24,7 @@ from ..model_files import ModelFiles
 from .base import KEEP_ZEROS, check_finite, check_free, load_base, save_weights, write_directory
 from .dense import load_backbone
 from .embedding import Pooling, read_embedding
-from .exact_match import MatchingBuilder, words_of
+from .exact_match import WEIGHT, MatchingBuilder, check_weight, words_of
 from .languages import Languages, language_directions, texts_by_language
 from .similarity import Builder, measure
 from .vocabulary import files_that_match, queries_and_positives
@@ -73,18 +73,20 @@ def convert(
     texts: Iterable[str],
     *,
     exact_matches: bool = True,
+    weight: float = WEIGHT,
     languages: Sequence[Languages] = (),
     directions: int = 0,
 ) -> None:
     """Writes the cross-encoder of a bi-encoder; `texts` are a sample of what it reads.
 
-    With `exact_matches` it has the head of `exact_match`; else its order is that of the bi-encoder alone. So many
-    `directions` in which `languages` differ are left out of the similarity. Raises ModelRefusedError for what is no
-    directory of a BERT bi-encoder, takes no mean of its tokens, or has no room for that head, for fewer than two
-    texts, and for more directions than the languages tell; ConfigError without PyStemmer; FileExistsError where
-    something lies at `output`.
+    With `exact_matches` it has the head of `exact_match`, which counts with this `weight`; else its order is that of
+    the bi-encoder alone. So many `directions` in which `languages` differ are left out of the similarity. Raises
+    ModelRefusedError for what is no directory of a BERT bi-encoder, takes no mean of its tokens, or has no room for
+    that head, for fewer than two texts, and for more directions than the languages tell; ConfigError for a weight below
+    0 and without PyStemmer; FileExistsError where something lies at `output`.
     """
     check_free(output)
+    check_weight(weight)
     if not bi_encoder.is_dir():
         raise ModelRefusedError(f"{bi_encoder} is no directory; give that of a bi-encoder, such as all-MiniLM-L6-v2's")
     embedding = read_embedding(bi_encoder)
@@ -112,7 +114,7 @@ def convert(
     measures.left_out = left_out
     if exact_matches:
         words = words_of(files.tokenizer(), distinct, MatchingBuilder.code_width(config), base.spec.shape.vocab_size)
-        builder: Builder = MatchingBuilder(tensors, config, measures, first, words)
+        builder: Builder = MatchingBuilder(tensors, config, measures, first, words, weight)
     else:
         builder = Builder(tensors, config, measures, first)
     weights = builder.build()
@@ -148,7 +150,9 @@ def convert(
             config.pop(name, None)
         save_weights({name: tensor.clone() for name, tensor in weights.items()}, folder)
         (folder / "config.json").write_text(json.dumps(config | own, indent=2) + "\n")
-        (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(
+            json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+        )
         (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer, indent=2) + "\n")
 
     write_directory(fill, output)
@@ -186,6 +190,12 @@ def main() -> None:
         "--no-exact-matches", action="store_true", help="the order of the bi-encoder alone, one head narrower"
     )
     parser.add_argument(
+        "--weight",
+        type=float,
+        default=WEIGHT,
+        help="of exact matches in the logit; 0 leaves the order of the bi-encoder (default %(default)s)",
+    )
+    parser.add_argument(
         "--language-directions",
         type=int,
         default=0,
@@ -205,6 +215,7 @@ def main() -> None:
             args.output,
             texts,
             exact_matches=not args.no_exact_matches,
+            weight=args.weight,
             languages=texts_by_language(args.texts) if args.language_directions else (),
             directions=args.language_directions,
         )

@@ -1,4 +1,4 @@
-"""A reranker of a family that is not trained, written as transformers loads it by itself."""
+"""Any reranker that Crossray loads, written as transformers loads it by itself."""
 
 from __future__ import annotations
 
@@ -9,22 +9,44 @@ from typing import Any
 import torch
 
 from ..config import RerankerConfig
-from ..families import model_limit, spec_of
+from ..errors import ConfigError
+from ..families import family_of, model_limit, spec_of
 from ..families.language_model import LanguageModelSpec
-from ..model_files import ModelFiles, read_tensors, refusals_naming
+from ..model_files import ModelFiles, read_tensors, refusals_naming, tensor_headers
+from ..model_sources import find_model
 from ..preparation import Preparation, pair_tokenizer
 from .base import (
     activation_told,
     as_stored,
+    load_base,
     save_weights,
     write_calibration,
     write_config_and_tokenizer,
     write_directory,
+    write_model,
 )
 
 
+def convert(
+    model: str, output: Path, dtype: torch.dtype, *, revision: str | None = None, token: str | None = None
+) -> None:
+    """Writes any model that Crossray loads as a directory that transformers loads, whole or not there.
+
+    Matrices in 8 bits and jina-reranker-v2's layout are undone. Raises ModelError or ConfigError for what Crossray
+    would not load, or has no classification head; FileExistsError where something lies at `output`.
+    """
+    files = find_model(model, revision, token)
+    if not family_of(files.config(), tensor_headers(files)).is_trained:
+        write_plain(files, output, dtype)
+        return
+    base = load_base(model, revision, token)
+    if not base.has_head:
+        raise ConfigError(f"{model} has no classification head, so it is no reranker; train one from it first")
+    write_model(base.encoder, base, output, dtype, calibration=files.calibration(), is_trained=False)
+
+
 def write_plain(files: ModelFiles, output: Path, dtype: torch.dtype) -> None:
-    """A directory that transformers loads, whole or not there.
+    """The directory of a family that is not trained.
 
     Raises ModelRefusedError or ConfigError for what Crossray would not load, FileExistsError for what lies there.
     """

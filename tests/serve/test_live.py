@@ -134,7 +134,7 @@ def test_a_threshold_of_the_embedded_models_scores(live_app: LiveApp, embedded: 
 
 def test_models_health_and_ready(live_app: LiveApp, embedded: Reranker) -> None:
     [card] = requests.get(f"{live_app.base_url}/v1/models", headers=live_app.headers, timeout=10).json()["data"]
-    assert (card["id"], card["max_length"], card["max_query_length"]) == ("embedded", 512, 256)
+    assert (card["id"], card["max_length"], card["max_query_length"]) == ("embedded", 256, 128)
     assert (card["dtype"], card["calibrated"]) == ("float32", True)
     for path in ("/health", "/ready", "/ping"):
         assert requests.get(live_app.base_url + path, timeout=10).status_code == 200

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.training.add_exact_match import AddingBuilder, add_exact_match
-from pipelines.training.base import load_base, write_model
+from pipelines.training.base import EightBits, load_base, write_model
 from pipelines.training.exact_match import words_of
 from tests.checkpoints import words, write_bert
 from tests.pipelines.training.exact_matches import (
@@ -84,7 +84,7 @@ def test_transformers_loads_it_and_gives_the_same_logits(wider: Path) -> None:
 
 def test_other_types_for_numbers_keep_the_order(wider: Path, tmp_path: Path) -> None:
     base = load_base(str(wider))
-    write_model(base.encoder, base, tmp_path / "small", small=True)
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.MATRICES)
     whole = logits(wider, MANY)
     for directory, dtype in ((wider, "bfloat16"), (tmp_path / "small", "float32")):
         assert np.corrcoef(logits(directory, MANY, dtype=dtype), whole)[0, 1] > 0.99
@@ -96,7 +96,7 @@ def test_other_types_for_numbers_keep_the_order(wider: Path, tmp_path: Path) -> 
 
 def test_one_whose_rows_are_in_8_bits_is_read_as_it_is_measured(trained: Path, tmp_path: Path) -> None:
     base = load_base(str(trained))
-    write_model(base.encoder, base, tmp_path / "small", small=True)
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.MATRICES)
     add_exact_match(str(tmp_path / "small"), tmp_path / "wider", SAMPLE, weight=0.0)
     assert np.corrcoef(logits(tmp_path / "small", MANY), logits(tmp_path / "wider", MANY))[0, 1] > 0.99
 

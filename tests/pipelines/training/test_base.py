@@ -174,7 +174,7 @@ def test_what_is_written_scores_alike_here_and_in_transformers(
 
 def test_the_embedded_model_is_a_base() -> None:
     base = load_base("embedded")
-    assert (base.has_head, base.spec.layout, base.max_length) == (True, "bert", 512)
+    assert (base.has_head, base.spec.layout, base.max_length) == (True, "bert", 256)
     assert base.layout.special_tokens == 3
 
 

@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pipelines.errors import ModelRefusedError
-from pipelines.training.base import load_base, write_model
+from pipelines.training.base import EightBits, load_base, write_model
 from pipelines.training.exact_match import FOUND, Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
 from pipelines.training.similarity import MARK
@@ -107,7 +107,7 @@ def test_a_passage_with_the_words_of_the_query_comes_first(made: Path) -> None:
 
 def test_half_precision_and_8_bits_keep_the_order(made: Path, tmp_path: Path) -> None:
     base = load_base(str(made))
-    write_model(base.encoder, base, tmp_path / "small", small=True)
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.MATRICES)
     whole = logits(made)
     for directory, dtype in ((made, "bfloat16"), (made, "float16"), (tmp_path / "small", "float32")):
         assert np.corrcoef(logits(directory, dtype=dtype), whole)[0, 1] > 0.99

@@ -21,7 +21,7 @@ from pipelines.errors import ModelRefusedError
 from pipelines.families.int8_rows import in_8_bits
 from pipelines.reranker import Reranker
 from pipelines.training import export, from_bi_encoder, vocabulary
-from pipelines.training.base import load_base, write_model
+from pipelines.training.base import EightBits, load_base, write_model
 from pipelines.training.dense import DenseEncoder
 from pipelines.training.from_bi_encoder import convert, sample, with_berts_pairs
 from pipelines.training.loop import Trainer
@@ -142,7 +142,7 @@ def test_marks_are_exact_in_half_precision_too(made: Path) -> None:
 
 def test_in_8_bits_the_order_stays(made: Path, tmp_path: Path) -> None:
     base = load_base(str(made))
-    write_model(base.encoder, base, tmp_path / "small", small=True)
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.MATRICES)
     whole, small = (Reranker.load(str(name), device="cpu") for name in (made, tmp_path / "small"))
     for query in QUERIES:
         assert np.corrcoef(logits(whole, query, PASSAGES), logits(small, query, PASSAGES))[0, 1] > 0.99

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from pipelines.errors import ModelRefusedError
-from pipelines.training.base import load_base, write_model
+from pipelines.training.base import EightBits, load_base, write_model
 from pipelines.training.embedding import Pooling, read_embedding
 from pipelines.training.vocabulary import WORD_START, chosen_pieces, count_pieces, prune
 
@@ -118,7 +118,7 @@ def test_layers_can_be_left_out(xlm_roberta_directory: Path, tmp_path: Path) -> 
 
 def test_rows_in_8_bits_are_restored(bert_directory: Path, tmp_path: Path) -> None:
     base = load_base(str(bert_directory))
-    write_model(base.encoder, base, tmp_path / "small", small=True)
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.MATRICES)
     prune(tmp_path / "small", tmp_path / "pruned", range(base.encoder.shape.vocab_size))
     before, after = (load_base(str(tmp_path / name)).encoder.state_dict() for name in ("small", "pruned"))
     assert all(torch.equal(before[name], after[name]) for name in before)
