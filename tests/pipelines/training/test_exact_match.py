@@ -18,7 +18,7 @@ from tokenizers.models import Unigram, WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from pipelines.errors import ModelRefusedError
+from pipelines.errors import ConfigError, ModelRefusedError
 from pipelines.training.base import EightBits, load_base, write_model
 from pipelines.training.exact_match import FOUND, Words, distinct_codes, words_of
 from pipelines.training.from_bi_encoder import convert
@@ -103,6 +103,22 @@ def test_a_passage_with_the_words_of_the_query_comes_first(made: Path) -> None:
     repeated = [" ".join(some) for some in itertools.permutations(["alpine", "candle", "zebra", "bread"])]
     without_one = [one.replace("zebra", "marble") for one in repeated]
     assert logits(made, repeated).min() > logits(made, without_one).max()
+
+
+def test_its_weight_is_that_of_the_words_in_the_logit(bi_encoder: Path, tmp_path: Path) -> None:
+    for weight in (0, 10, 30):
+        convert(bi_encoder, tmp_path / str(weight), SAMPLE, weight=weight)
+    none, some, much = (logits(tmp_path / name) for name in ("0", "10", "30"))
+    assert much - none == pytest.approx(3 * (some - none), abs=1e-3)
+    assert np.ptp(some - none) > 0.1
+    convert(bi_encoder, tmp_path / "alone", SAMPLE, exact_matches=False)
+    assert np.corrcoef(none, logits(tmp_path / "alone"))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_weight_that_is_no_number_from_0_on_is_refused(bi_encoder: Path, tmp_path: Path, weight: float) -> None:
+    with pytest.raises(ConfigError, match=f"the weight is {weight}"):
+        convert(bi_encoder, tmp_path / "cross", SAMPLE, weight=weight)
 
 
 def test_half_precision_and_8_bits_keep_the_order(made: Path, tmp_path: Path) -> None:

@@ -152,6 +152,18 @@ def test_in_8_bits_the_order_stays(made: Path, tmp_path: Path) -> None:
     assert whole_matrices == embeddings | {"classifier.weight"}
 
 
+def test_in_8_bits_may_be_the_embeddings_of_words_alone(made: Path, tmp_path: Path) -> None:
+    base = load_base(str(made))
+    write_model(base.encoder, base, tmp_path / "small", eight_bits=EightBits.EMBEDDINGS)
+    stored = load_file(tmp_path / "small" / "model.safetensors")
+    rows = "bert.embeddings.word_embeddings.weight"
+    assert [name for name, tensor in stored.items() if tensor.dtype == torch.int8] == [rows]
+    restored = load_base(str(tmp_path / "small")).encoder.state_dict()
+    for name, tensor in base.encoder.state_dict().items():
+        step = stored[f"{rows}.row_scales"].max() if name == "word_embeddings.weight" else 2**-11 * tensor.abs().max()
+        assert (restored[name] - tensor).abs().max() <= step
+
+
 def test_the_first_tokens_mark_cancels_that_of_its_segment_in_8_bits_too() -> None:
     for wanted, largest in ((0.0211, 1.06), (0.3, 0.2), (0.001, 5.0)):
         mark, new_largest = exact_in_8_bits(wanted, largest)
