@@ -7,7 +7,7 @@ PIP_VERSION := 26.3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-endurance test-full lint azurite format bench train-embedded clean
+.PHONY: help demo serve test test-slow test-endurance test-full lint azurite format bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,11 +72,6 @@ bench: $(VENV)/.bench ## the README's figures of speed; wants an idle machine fo
 	$(BIN)/python -m jobs.benchmark memory --output docs/benchmarks/memory.json --plot docs/benchmarks/memory.svg
 	$(BIN)/python -m jobs.benchmark skew --output docs/benchmarks/skew.json
 	$(BIN)/python -m serve.benchmark online --output docs/benchmarks/online.json
-
-train-embedded: ## how the embedded model is trained (hours, so by hand)
-	@echo "$(BIN)/python -m pipelines.training.make_kit --help    # 1. lists with teacher scores"
-	@echo "$(BIN)/python -m pipelines.training.kit train --help   # 2. the weights"
-	@echo "$(BIN)/python -m pipelines.training.export --help      # 3. the model"
 
 clean: ## remove what the other targets made, the virtual environment too
 	rm -rf $(VENV) $(CLIENTS) .azurite demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
