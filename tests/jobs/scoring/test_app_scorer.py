@@ -381,7 +381,7 @@ def test_what_a_replica_raises_on_pairs_is_their_error(pauses: list[float]) -> N
 
 def test_the_fingerprint_of_a_job_is_the_apps_with_the_jobs_lengths() -> None:
     config = RerankerConfig(device="cpu", dtype="float32")
-    served = ServedModel(config, model_limit=512, fingerprint=planned_fingerprint(config), loaded_at=0)
+    served = ServedModel(config, model_limit=256, fingerprint=planned_fingerprint(config), loaded_at=0)
     for changes in ({}, {"max_length": 4096}, {"max_length": 100, "max_chunks_per_doc": 2}):
         ours = RerankerConfig(device="cpu", dtype="float32", **changes)  # type: ignore[arg-type]
         assert served.fingerprint_with(Lengths.of(ours), ours.instruction) == planned_fingerprint(ours)
@@ -415,7 +415,7 @@ def test_an_instruction_for_an_app_whose_model_takes_none_is_told_before_anythin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = RerankerConfig(device="cpu", dtype="float32")
-    served = ServedModel(config, 512, planned_fingerprint(config), loaded_at=0)
+    served = ServedModel(config, 256, planned_fingerprint(config), loaded_at=0)
     monkeypatch.setattr(jobs.driver.resolution, "served_model", lambda app: served)
     settings = RerankSettings("in", "out", app=APP, reranker=RerankerConfig(instruction="find code"))
     with pytest.raises(ConfigError, match="--instruction: the model of app 'crossray' takes none; leave it out"):
