@@ -209,7 +209,7 @@ def test_a_job_goes_on_with_other_replicas_than_it_was_begun_with(tmp_path: Path
         assert {name: written(output)[name] for name in before} == before
         assert set(lost) <= set(parts(output))
     assert_same_answers(read_output(tmp_path / "0"), read_output(tmp_path / "1"))
-    with pytest.raises(RefusedError, match="--max-length was 512, is 64"):
+    with pytest.raises(RefusedError, match="--max-length was 256, is 64"):
         run_with(APP, source, tmp_path / "0", reranker=RerankerConfig(max_length=64))
 
 
